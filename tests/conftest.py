@@ -1,0 +1,17 @@
+"""Shared fixtures. Real material lies beside the project in ../shared; tests that need it say so by asking for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real clips, speech and small networks."""
+    if not (SHARED / "clips").is_dir():
+        pytest.skip(f"real material is not here: {SHARED} has no clips/")
+    return SHARED
