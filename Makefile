@@ -1,0 +1,59 @@
+# The README's two commands are `make demo` and `make test`. Everything lands in .venv; nothing else is needed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# torch comes first, by exact version and through pip: a CPU build offered through pip's find-links is taken.
+TORCH := $(shell grep -m1 '^torch==' constraints.txt)
+empty :=
+space := $(empty) $(empty)
+comma := ,
+UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+ifneq ($(strip $(UV_FIND_LINKS)),)
+export UV_FIND_LINKS
+endif
+TEST_WORKERS ?= auto
+
+.PHONY: help demo test lint types wheel docs starter bench pins clean artefacts
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mien needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$(TORCH)" uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch $@
+
+artefacts: .venv/ready  ## the two small face networks (4 s, cached)
+	$(BIN)/mien hub pull blazeface facemesh
+
+demo: artefacts  ## render a clip, predict it, write the report
+	$(BIN)/mien demo demo
+
+test: artefacts  ## the whole suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+lint: .venv/ready  ## ruff: style and format
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+
+types: .venv/ready  ## mypy
+	$(BIN)/mypy
+
+wheel: .venv/ready  ## build the wheel
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation
+
+starter: artefacts  ## train the shipped starter checkpoint again (same seed, same weights)
+	$(BIN)/python -m mien.benchmarks.starter
+
+bench: artefacts  ## speed and memory; writes docs/BENCHMARKS.md
+	$(BIN)/python bench/run.py
+
+pins:  ## write constraints.txt from this environment
+	(echo "# Exact versions mien is built and tested with. Regenerate with: make pins"; \
+	 $(BIN)/uv pip freeze --python $(BIN)/python | grep -v -E '^(-e|mien|uv==)' | sed -E 's/\+[a-z0-9]+$$//') > constraints.txt
+
+clean:  ## remove what make made, the environment included
+	rm -rf .venv dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
