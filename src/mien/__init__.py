@@ -1,1 +1,45 @@
-"""mien: what each person in a video shows, at every moment, from face and voice together."""
+"""mien: what each person in a video shows, at every moment, from face and voice together.
+
+    import mien
+    timeline = mien.load("starter").predict("clip.mp4")
+    timeline.to_csv("timeline.csv")
+
+Names are fetched when they are first asked for, so that `import mien` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mien.config import recipes
+    from mien.predict import Predictor, load, predict
+    from mien.timeline import Timeline
+
+    __version__: str
+
+__all__ = ["Predictor", "Timeline", "__version__", "load", "predict", "recipes"]
+
+_HOMES = {
+    "load": "mien.predict",
+    "predict": "mien.predict",
+    "Predictor": "mien.predict",
+    "Timeline": "mien.timeline",
+    "recipes": "mien.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mien")
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mien' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

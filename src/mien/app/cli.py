@@ -1,0 +1,61 @@
+"""The command line. Nothing heavy is imported here: `mien --help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mien.app import console, doctor, hub_command, predict_command, theatre_command, train_command
+from mien.errors import MienError
+
+
+class Group(TyperGroup):
+    """Turns a MienError of any command into words and an exit code; other errors keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MienError as error:
+            console.show(error)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="What each person in a video shows, at every moment, from face and voice together.",
+    epilog="Start with: `mien predict clip.mp4 --report`",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from mien import __version__
+
+        print(f"mien {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    console.show_log()
+
+
+app.command(no_args_is_help=True)(predict_command.predict)
+app.command(no_args_is_help=True)(theatre_command.theatre)
+app.command(no_args_is_help=True)(train_command.train)
+app.command()(train_command.recipes)
+app.add_typer(hub_command.app, name="hub")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """The `mien` command."""
+    app(prog_name="mien")

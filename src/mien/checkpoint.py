@@ -1,0 +1,279 @@
+"""A trained system in one folder that explains itself.
+
+    weights.safetensors   tensors by name, the input statistics among them
+    recipe.yaml           the resolved recipe, every key written out
+    checkpoint.json       format, class labels, versions, sha256 of the weights
+    metrics.json          what was measured, as the training run left it
+
+Never a pickle: nothing in the folder is code, and loading runs none. `load("starter")` is the one shipped
+with mien.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor, nn
+
+from mien import clock, config, models
+from mien.errors import ConfigError, OutputError
+from mien.records import Stream, Window
+
+FORMAT = 1
+WEIGHTS, RECIPE, ABOUT, METRICS = "weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json"
+#: Checkpoints inside the package, each a folder of that name.
+SHIPPED = ("starter",)
+_PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib"}
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A system ready to predict. labels: class names in the order of the probabilities. metrics,
+    versions: as saved."""
+
+    model: nn.Module
+    recipe: config.Recipe
+    labels: list[str]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """modality -> mean and deviation `(dim,)` of its training values."""
+        statistics: dict[str, tuple[Tensor, Tensor]] = self.model.normalisation()  # type: ignore[operator]
+        return statistics
+
+    def to(self, device: str | torch.device) -> Checkpoint:
+        """The same on another device."""
+        self.model.to(device)
+        return self
+
+    def predict_streams(
+        self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 64
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What one subject shows from `start_s` to `stop_s` seconds.
+
+        Args:
+            streams: modality -> stream; any may be left out. Raises ValueError for a modality the model
+                does not have, or one of another width.
+            batch: windows computed at once; bounds memory, not the result.
+
+        Returns times `(time,)` seconds at the recipe's token rate; probabilities `(time, classes)`;
+        valence and arousal `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time held
+        a valid value.
+        """
+        self._check(streams)
+        windows, settings = self.recipe.windows, self.recipe.vote
+        times = clock.token_times(start_s, stop_s, windows.rate_hz)
+        tokens = {name: clock.resample(s, times, windows.rate_hz) for name, s in streams.items()}
+        length = clock.tokens_in(windows.seconds, windows.rate_hz)
+        hop = min(length, clock.tokens_in(settings.hop_seconds, windows.rate_hz))
+        cut = clock.windows(len(times), length, hop)
+        heard = [w for w in cut if any(valid[w.start : w.stop].any() for _, valid in tokens.values())]
+        said = clock.vote(self._windows(heard, tokens, batch), len(times), triangular=settings.triangular)
+        if not heard:
+            said = np.full((len(times), len(self.labels) + 2), np.nan)
+        said = clock.smooth(said, times, settings.smooth_seconds)
+        return times, said[:, : len(self.labels)], said[:, len(self.labels) :]
+
+    @torch.inference_mode()
+    def _windows(
+        self, cut: list[Window], tokens: Mapping[str, tuple[np.ndarray, np.ndarray]], batch: int
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        data = {
+            n: (torch.from_numpy(v).to(device), torch.from_numpy(m).to(device))
+            for n, (v, m) in tokens.items()
+        }
+        for first in range(0, len(cut), batch):
+            part = cut[first : first + batch]
+            index = torch.tensor([range(w.start, w.stop) for w in part], device=device)
+            out = self.model(
+                {name: values[index] for name, (values, _) in data.items()},
+                {name: valid[index] for name, (_, valid) in data.items()},
+            )
+            p = (out.logits.float() / self.recipe.vote.temperature).softmax(dim=-1)
+            rows = torch.cat((p, out.valence_arousal.float()), dim=-1).cpu().numpy()
+            yield from zip(part, rows, strict=True)
+
+    def _check(self, streams: Mapping[str, Stream]) -> None:
+        for name, stream in streams.items():
+            feature = self.recipe.features.get(name)
+            if feature is None:
+                raise ValueError(
+                    f"no input {name!r} in this checkpoint; it reads {sorted(self.recipe.features)}"
+                )
+            if stream.dim != feature.dim:
+                raise ValueError(
+                    f"the {name} stream has {stream.dim} values a sample; this checkpoint was trained on "
+                    f"{feature.dim} from the encoder {feature.encoder!r}"
+                )
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    recipe: config.Recipe,
+    labels: list[str] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> Path:
+    """Write a checkpoint folder; each file is written beside and renamed.
+
+    half: store weights in float16 (loading gives float32); input statistics stay float32. Labels are the
+    recipe's unless given. Raises OutputError if the folder cannot be written.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        exact = {k for k, _ in model.named_buffers()}
+        state = {k: v.half() if v.is_floating_point() and k not in exact else v for k, v in state.items()}
+    weights = write_tensors(state)
+    about = {
+        "format": FORMAT,
+        "labels": labels or recipe.corpus.labels,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "versions": _versions(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / WEIGHTS, weights)
+        _write(folder / RECIPE, config.dump(models.complete(recipe)).encode())
+        write_metrics(folder, metrics or {})
+        _write(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+    except OSError as error:
+        raise OutputError(
+            f"checkpoint {folder}: cannot be written: {error.strerror or error}",
+            remedy="Give another folder, or make room and try again.",
+        ) from error
+    return folder
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Replace the metrics of a checkpoint folder."""
+    _write(folder / METRICS, (json.dumps(dict(metrics), indent=2) + "\n").encode())
+
+
+def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """The checkpoint in a folder, or the shipped one of that name, ready to predict.
+
+    Raises ConfigError: no such folder, a pickle, a file missing or damaged, a newer format, weights of
+    another architecture than the recipe describes.
+    """
+    folder = _folder(source)
+    about = _json(folder / ABOUT)
+    if about.get("format") != FORMAT:
+        raise ConfigError(
+            f"checkpoint {folder}: format {about.get('format')!r}, this mien reads format {FORMAT}",
+            remedy=f"It was written with mien {about.get('versions', {}).get('mien', '?')}: install that version.",
+        )
+    recipe = config.load(folder / RECIPE, check=models.problems)
+    data = (folder / WEIGHTS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != about["sha256"]:
+        raise ConfigError(
+            f"checkpoint {folder}: {WEIGHTS} is not the file that {ABOUT} describes (sha256 differs)",
+            follows="It is damaged, half-copied, or from another training run.",
+            remedy="Copy the whole folder again.",
+        )
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(data).items()}
+    except SafetensorError as error:
+        raise ConfigError(f"checkpoint {folder}: {WEIGHTS} is not a safetensors file: {error}") from error
+    model = models.build(recipe)
+    _fits(folder, model, state)
+    model.load_state_dict(state)
+    model.eval().to(device)
+    return Checkpoint(model, recipe, list(about["labels"]), _json(folder / METRICS), dict(about["versions"]))
+
+
+def _folder(source: str | Path) -> Path:
+    if str(source) in SHIPPED:
+        return Path(str(resources.files("mien") / str(source)))
+    folder = Path(source)
+    stray = [folder] if folder.is_file() else []
+    if folder.is_dir() and not (folder / WEIGHTS).exists():
+        stray = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
+    if stray and stray[0].suffix.lower() in _PICKLES:
+        raise ConfigError(
+            f"{stray[0]}: a pickle, which may run any code when it is loaded",
+            follows="mien reads safetensors only; the file was not opened.",
+            remedy="In the environment that wrote it, save its state_dict with safetensors.torch.save_file, or "
+            "train again with `mien train`.",
+        )
+    if not folder.is_dir():
+        what = "a file, not a checkpoint folder" if folder.is_file() else "no such checkpoint"
+        raise ConfigError(
+            f"model {str(source)!r}: {what}{config.nearest(str(source), SHIPPED)}",
+            remedy=f"Give a folder that `mien train` wrote, or a shipped name: {', '.join(SHIPPED)}.",
+        )
+    missing = [name for name in (WEIGHTS, RECIPE, ABOUT, METRICS) if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"checkpoint {folder}: {', '.join(missing)} missing",
+            follows="The folder is incomplete, or no checkpoint.",
+            remedy="Copy the whole folder again, or train with `mien train`.",
+        )
+    return folder
+
+
+def _fits(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    theirs = {k: tuple(v.shape) for k, v in state.items()}
+    lines = [
+        *(f"missing {k} {own[k]}" for k in own if k not in theirs),
+        *(f"unknown {k} {theirs[k]}" for k in theirs if k not in own),
+        *(
+            f"{k} is {theirs[k]}, the recipe needs {own[k]}"
+            for k in own
+            if k in theirs and own[k] != theirs[k]
+        ),
+    ]
+    if lines:
+        more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise ConfigError(
+            f"checkpoint {folder}: the weights are of another architecture than {RECIPE} describes:\n"
+            + "\n".join(f"  {line}" for line in lines[:5])
+            + more,
+            remedy=f"Put back the {RECIPE} that was saved with these weights.",
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}", remedy="Copy the whole folder again."
+        ) from error
+    return read if isinstance(read, dict) else {}
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _versions() -> dict[str, str]:
+    from mien import __version__
+
+    return {
+        "mien": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,343 @@
+"""One complete YAML per training run, read into strict typed records; every error at once, each with its
+remedy.
+
+The top-level keys are those of `Recipe`. `model` and `objective` are read by the file in `mien.models` that
+`model.name` names: here they are a name and options, there they are typed (`mien.models.build`). Defaults
+below are what a missing key means; the recipes that mien ships write every key out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mien.errors import ConfigError
+from mien.labels import EXPRESSIONS
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A record of a recipe: unknown keys and wrong types are errors, values are frozen."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Paper(Section):
+    """What a recipe follows. `reported`: the published numbers, and nothing else."""
+
+    title: str
+    arxiv: str
+    reported: dict[str, float] = {}
+
+
+class Corpus(Section):
+    """Where recordings come from. `labels`: class names in the order of the logits. `options`: for the
+    corpus."""
+
+    name: str
+    labels: Annotated[list[str], Field(min_length=2)] = list(EXPRESSIONS)
+    options: dict[str, Any] = {}
+
+
+class Feature(Section):
+    """One modality's encoder. `dim`: width of its values; null takes it from the training recordings."""
+
+    encoder: str
+    dim: Count | None = None
+
+
+class Windows(Section):
+    """The token clock and what a network sees of it at once.
+
+    rate_hz: tokens a second. seconds: window length. hop_seconds: step between training windows; at most
+    `seconds`.
+    jitter: shift training windows by a random part of the hop, anew in each epoch.
+    """
+
+    seconds: Positive = 4.0
+    hop_seconds: Positive = 2.0
+    rate_hz: Positive = 10.0
+    jitter: bool = True
+
+    @model_validator(mode="after")
+    def _covers(self) -> Windows:
+        if self.hop_seconds > self.seconds:
+            raise ValueError(f"hop_seconds {self.hop_seconds} is longer than the window ({self.seconds} s)")
+        return self
+
+
+class Model(BaseModel):
+    """`name`: a file stem in mien/models. All other keys belong to that file's `Config`."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Train(Section):
+    """How weights are found.
+
+    batch: windows a step. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
+    schedule: `cosine` falls to 0 at the last step; `constant` stays. clip: largest gradient norm, 0 for none.
+    ema: decay of the averaged weights that are validated and kept, 0 for none. patience: epochs without a
+    better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
+    every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
+    needed for the same weights. workers: loader processes, 0 for none (best for features in memory).
+    tensorboard: write event files too.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 3407
+    epochs: Count = 50
+    batch: Count = 32
+    lr: Positive = 1e-4
+    weight_decay: NotNegative = 0.01
+    warmup: Share = 0.02
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: NotNegative = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Annotated[int, Field(ge=0)] = 5
+    balance: Share = 0.0
+    precision: Literal["32", "bf16"] = "32"
+    threads: Count = 2
+    workers: Annotated[int, Field(ge=0)] = 0
+    tensorboard: bool = False
+
+
+class Vote(Section):
+    """From windows to a timeline.
+
+    hop_seconds: step between windows when predicting; at most the window's length. triangular: weigh a
+    window's middle more than its ends. smooth_seconds: width of the moving mean, 0 for none. temperature:
+    divides the logits before the softmax; 1 changes nothing.
+    """
+
+    hop_seconds: Positive = 1.0
+    triangular: bool = False
+    smooth_seconds: NotNegative = 0.5
+    temperature: Positive = 1.0
+
+
+class Recipe(Section):
+    """A training run, complete."""
+
+    paper: Paper
+    corpus: Corpus
+    features: Annotated[dict[str, Feature], Field(min_length=1)]
+    windows: Windows
+    model: Model
+    objective: dict[str, Any] = {}
+    train: Train
+    vote: Vote
+
+    @model_validator(mode="after")
+    def _vote_covers(self) -> Recipe:
+        if self.vote.hop_seconds > self.windows.seconds:
+            raise ValueError(
+                f"vote.hop_seconds {self.vote.hop_seconds} is longer than windows.seconds "
+                f"{self.windows.seconds}"
+            )
+        return self
+
+
+#: Looks at the raw sections and returns further problems: `mien.models.problems` reads model and objective.
+Check = Callable[[Mapping[str, Any]], list[str]]
+
+
+def names() -> list[str]:
+    """The recipes that ship with mien."""
+    folder = resources.files("mien") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None = None) -> Recipe:
+    """The recipe in a YAML file, or the shipped one of that name, with `key.path=value` overrides applied.
+
+    Raises ConfigError naming the file and listing every problem: unreadable YAML, a key given twice,
+    unknown keys (with the nearest known one), missing keys, wrong types and ranges, and what `check`
+    finds.
+    """
+    path, text = _read(source)
+    raw = _parse(text, str(path))
+    problems = [p for override in overrides if (p := _override(raw, override))]
+    return read(raw, origin=str(path), check=check, problems=problems)
+
+
+def read(
+    raw: Mapping[str, Any], *, origin: str, check: Check | None = None, problems: list[str] | None = None
+) -> Recipe:
+    """The recipe of an already parsed mapping. Raises ConfigError listing every problem, those given
+    included."""
+    found = list(problems or [])
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(dict(raw))
+    except ValidationError as error:
+        found += explain(error, Recipe)
+    if check is not None:
+        found += check(raw)
+    if found or recipe is None:
+        raise refusal(origin, found)
+    return recipe
+
+
+def refusal(origin: str, problems: list[str]) -> ConfigError:
+    """The one error for a recipe, its problems one to a line."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return ConfigError(
+        f"{origin}: {count}\n" + "\n".join(f"  {p}" for p in problems),
+        follows="Nothing was started.",
+        remedy="Correct the lines named above; `mien recipes` lists complete examples.",
+    )
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every key written out; `load` reads it back equal."""
+    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
+    """A copy with keys of sections replaced: `changed(recipe, train={"seed": 1})`. Validated like a file."""
+    raw = recipe.model_dump()
+    for name, values in sections.items():
+        raw[name] = {**raw[name], **values}
+    return read(raw, origin="changed recipe")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?`, or the known names if none is near, or nothing if there are none."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def explain(error: ValidationError, record: type[BaseModel], prefix: str = "") -> list[str]:
+    """Each problem of a validation error on one line: the key's path, what is wrong, and the value seen."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = [*([prefix] if prefix else []), *(str(part) for part in item["loc"])]
+        where = ".".join(path) or "recipe"
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(record, item["loc"][:-1])
+            lines.append(f"{where}: unknown key{nearest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            seen = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+            lines.append(f"{where}: {message[0].lower()}{message[1:]}{seen}")
+    return lines
+
+
+def _fields_at(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    for part in loc:
+        field = record.model_fields.get(str(part))
+        if field is None:
+            continue  # a key of a dict: its records lie one level down
+        inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        record = next((a for a in inner if issubclass(a, BaseModel)), record)
+    return list(record.model_fields)
+
+
+def _read(source: str | Path) -> tuple[Path, str]:
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml") and str(source) in names():
+        path = Path(str(resources.files("mien") / "recipes" / f"{source}.yaml"))
+    try:
+        return path, path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"recipe {str(source)!r}: no such file, and no recipe of that name{nearest(str(source), names())}",
+            remedy="Give the path of a YAML file, or one of the names that `mien recipes` lists.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a recipe: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number and a key given twice is an error."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f'key "{key}" given twice', key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# YAML 1.1 asks for a dot and a signed exponent in a float; every person writes 1e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Short lists of scalars in one line, so that a resolved recipe reads like a written one."""
+
+
+def _sequence(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.SequenceNode:
+    flat = all(not isinstance(item, (dict, list)) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(list, _sequence)
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        raw = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(
+            f"{origin}: not valid YAML: {place}{error.problem}", remedy="Correct that line."
+        ) from error
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{origin}: a recipe is a mapping of sections, got {type(raw).__name__}",
+            remedy=f"Write the sections {', '.join(Recipe.model_fields)}.",
+        )
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> str | None:
+    """Apply one `key.path=value` in place; a message if it cannot be."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return f"override {text!r}: write it as key.path=value, for example train.lr=1e-4"
+    try:
+        parsed = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        return f"override {text!r}: {value!r} is not a YAML value"
+    node: Any = raw
+    for i, part in enumerate(parts[:-1]):
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            return f"override {text!r}: {'.'.join(parts[: i + 1])} is a value, not a section"
+    node[parts[-1]] = parsed
+    return None

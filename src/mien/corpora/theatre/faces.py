@@ -1,0 +1,212 @@
+"""From a plan to a face track: the meshes a face-mesh network would report, and when it reports none.
+
+The action vector over time is the plan's expressions, plus what every face does besides: speech, blinks, glances,
+the small restless movements of a resting face. The mesh is then turned, seen in perspective, and disturbed as the
+network disturbs it. Sizes of the disturbances are our choice, after the jitter and the pose dependence of the
+real network on real faces (see docs/BENCHMARKS.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mien.corpora.theatre import anatomy, expressions
+from mien.corpora.theatre.action_units import index, names, units
+from mien.corpora.theatre.identities import Identity, person
+from mien.corpora.theatre.plan import BLINDING, Plan, entropy
+
+LEAK_FIELDS, LEAK_PER_RADIAN = 4, 0.05
+DRIFT_FIELDS, DRIFT_SIZE, DRIFT_SECONDS = 4, 0.004, 0.7
+#: Restless movement of a resting face: unit -> size; slow (about a second), both signs for lids and brows.
+RESTLESS = {"1": 0.07, "2": 0.07, "4": 0.07, "7": 0.06, "12": 0.05, "14": 0.05, "15": 0.04, "17": 0.07, "24": 0.08, "43": 0.06}
+SHUT_GAP = 0.004  # interocular units left between lips or lids that touch
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """times: `(frame,)` seconds. meshes: `(frame, 468, 3)` pixels of the picture, NaN where no face is read.
+    valid: `(frame,)` bool. actions: `(frame, units)` planted strengths. pose: `(frame, 3)` pitch, yaw, roll."""
+
+    times: np.ndarray
+    meshes: np.ndarray
+    valid: np.ndarray
+    actions: np.ndarray
+    pose: np.ndarray
+
+
+def wander(rng: np.random.Generator, times: np.ndarray, count: int, seconds: float) -> np.ndarray:
+    """`(time, count)` smooth random curves of unit variance that forget themselves in about `seconds`."""
+    knots = np.arange(times[0] - 2 * seconds, times[-1] + 2 * seconds, seconds / 2)
+    values = rng.standard_normal((len(knots), count))
+    position = (times - knots[0]) / (seconds / 2)
+    first = position.astype(int)[:, None] + np.arange(-1, 3)[None]
+    weight = np.exp(-0.5 * ((position[:, None] - first) / 0.75) ** 2)
+    weight /= np.sqrt((weight**2).sum(axis=1, keepdims=True))
+    return np.einsum("tk,tkc->tc", weight, values[np.clip(first, 0, len(knots) - 1)])
+
+
+def surrogate_opening(plan: Plan, times: np.ndarray) -> np.ndarray:
+    """`(time,)` mouth opening in [0, 1] for the plan's speech when no voice is at hand: 3 to 6 syllables a second,
+    each a raised-cosine bump of its own height."""
+    rng = entropy(plan.seed, "syllables")
+    opening = np.zeros(len(times))
+    for start, stop in plan.speech:
+        now = start
+        while now < stop:
+            length = float(rng.uniform(0.14, 0.32))
+            phase = np.clip((times - now) / length, 0, 1)
+            opening = np.maximum(opening, rng.uniform(0.1, 1.0) * (0.5 - 0.5 * np.cos(2 * np.pi * phase)))
+            now += length * rng.uniform(0.75, 1.05) + (rng.random() < 0.08) * 0.2
+    return opening
+
+
+def _blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+    """`(time,)` lid closure: a quarter of a second, 5 to 30 a minute; networks see half of the way at most."""
+    out = np.zeros(len(times))
+    now, pause = float(rng.exponential(2.0)), float(rng.uniform(2.0, 9.0))
+    while now < times[-1]:
+        shape = np.clip((times - now) / rng.uniform(0.18, 0.4), 0, 1)
+        out = np.maximum(out, rng.uniform(0.25, 0.7) * np.sin(np.pi * shape) ** 0.8)
+        now += 0.3 + rng.exponential(pause)
+    return out
+
+
+def _speak(rng: np.random.Generator, times: np.ndarray, opening: np.ndarray, out: np.ndarray) -> None:
+    """Add articulation to an action array: the jaw and lips follow the opening; lips spread, round and press."""
+    speaking = np.convolve(opening > 0.02, np.ones(5) / 5, mode="same") > 0
+    shape = wander(rng, times, 3, 0.22) * speaking[:, None]
+    liveliness, lips = rng.uniform(0.35, 1.1), rng.uniform(0.3, 1.0)
+    out[:, index("26")] += (0.75 * liveliness * opening)[:, None]
+    out[:, index("25")] += (0.7 * lips * np.clip(opening * (1 + 0.4 * shape[:, 0]), 0, 1.5))[:, None]
+    for unit, amount in (
+        ("18", 0.35 * np.clip(shape[:, 1], 0, 2)),
+        ("22", 0.25 * np.clip(shape[:, 1] - 0.5, 0, 2)),
+        ("20", 0.22 * np.clip(-shape[:, 1], 0, 2)),
+        ("16", 0.3 * np.clip(shape[:, 2], 0, 2) * opening),
+        ("24", 0.5 * np.clip(-shape[:, 2] - 0.6, 0, 2) * (opening < 0.15)),
+        ("10", 0.15 * np.clip(shape[:, 0], 0, 2) * opening),
+    ):
+        out[:, index(unit)] += (lips * amount)[:, None]
+
+
+def perform(plan: Plan, who: Identity, times: np.ndarray, opening: np.ndarray | None = None) -> np.ndarray:
+    """`(time, units)` strengths of all action units.
+
+    Args:
+        opening: `(time,)` mouth opening in [0, 1] of the plan's speech; made up when absent.
+    """
+    rng = entropy(plan.seed, "perform")
+    out = np.tile(who.habit, (len(times), 1))
+    known = expressions.recipes()
+    for segment, envelope in zip(plan.segments, plan.envelopes(times), strict=True):
+        strength = expressions.draw(rng, known[segment.recipe])
+        flutter = 1 + 0.08 * wander(rng, times, 1, 0.8)
+        out += envelope[:, None] * flutter * strength
+    restless = rng.uniform(0.3, 1.2)
+    for unit, size in RESTLESS.items():
+        out[:, index(unit)] += restless * size * wander(rng, times, 1, 1.2)
+    # eyes that look down hide half of themselves: reading, thinking; says nothing about the expression
+    glance = np.clip(wander(rng, times, 1, 1.5) - 1.2, 0, 1) * rng.uniform(0, 0.6)
+    out[:, index("43")] += glance + _blinks(rng, times)[:, None]
+    _speak(rng, times, surrogate_opening(plan, times) if opening is None else opening, out)
+    # flashes of the brows and nods go with stressed words
+    out[:, index("1") + index("2")] += rng.uniform(0, 0.3) * np.clip(wander(rng, times, 1, 0.5) - 1, 0, 2)
+    return out * who.gain
+
+
+def shape(rest: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """`(time, 468, 3)` faces at rest moved by actions; lips and lids meet and do not pass through each other."""
+    fields = units()[1]
+    moved = rest + (actions @ fields.reshape(len(fields), -1)).reshape(len(actions), -1, 3)
+    for upper, lower in (anatomy.inner_lip_pairs(), anatomy.lid_pairs()):
+        short = np.maximum(SHUT_GAP - (moved[:, lower, 1] - moved[:, upper, 1]), 0)
+        moved[:, lower, 1] += short / 2
+        moved[:, upper, 1] -= short / 2
+    return moved
+
+
+def rotation(pose: np.ndarray) -> np.ndarray:
+    """`(time, 3, 3)` Rz(roll) Ry(-yaw) Rx(pitch) of `(time, 3)` pitch, yaw, roll in radians."""
+    (cp, cy, cr), (sp, sy, sr) = np.cos(pose).T, np.sin(pose * (1, -1, 1)).T
+    zero, one = np.zeros(len(pose)), np.ones(len(pose))
+    rx = np.array([[one, zero, zero], [zero, cp, -sp], [zero, sp, cp]])
+    ry = np.array([[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]])
+    rz = np.array([[cr, -sr, zero], [sr, cr, zero], [zero, zero, one]])
+    return np.einsum("ijt,jkt,klt->til", rz, ry, rx)
+
+
+def head_pose(plan: Plan, times: np.ndarray) -> np.ndarray:
+    """`(time, 3)` pitch, yaw, roll in radians: where the camera stands, slow turns, nods; yaw within 35 degrees."""
+    rng = entropy(plan.seed, "pose")
+    stand = rng.standard_normal(3) * (0.12, 0.16, 0.05)
+    lively = rng.uniform(0.2, 1.2)
+    slow = wander(rng, times, 3, 2.5) * (0.06, 0.1, 0.04) * lively
+    quick = wander(rng, times, 3, 0.4) * (0.02, 0.02, 0.01) * lively
+    limit = np.array([0.45, 0.6, 0.4])
+    return np.asarray(limit * np.tanh((stand + slow + quick) / limit))
+
+
+def _see(plan: Plan, faces: np.ndarray, pose: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Turn, project and disturb: what the network makes of the head, in interocular units."""
+    rng = entropy(plan.seed, "see")
+    leak = anatomy.smooth_fields(rng, LEAK_FIELDS) * LEAK_PER_RADIAN / np.sqrt(LEAK_FIELDS / 3)
+    mix = np.concatenate([pose, np.abs(pose[:, 1:2])], axis=1)
+    faces = faces + np.einsum("tf,fvc->tvc", mix, leak)
+    drift = anatomy.smooth_fields(rng, DRIFT_FIELDS, reach=0.3)
+    curve = wander(rng, times, DRIFT_FIELDS, DRIFT_SECONDS) * rng.uniform(0.3, 1.5)
+    faces = faces + np.einsum("tf,fvc->tvc", curve, drift) * (DRIFT_SIZE / np.sqrt(DRIFT_FIELDS))
+    # the network guesses depth from one picture: too flat or too deep, and slanted
+    faces = faces * (1, 1, rng.uniform(0.9, 1.1))
+    turned = np.matmul(faces, rotation(pose).transpose(0, 2, 1))
+    distance = rng.uniform(7.0, 20.0)
+    near = distance / (distance + turned[..., 2:])
+    turned[..., :2] *= near
+    jitter = np.exp(rng.uniform(np.log(0.0005), np.log(0.004)))
+    quick = anatomy.smooth_fields(rng, 3, reach=0.3)
+    noise = np.einsum("tf,fvc->tvc", rng.standard_normal((len(times), 3)), quick) / np.sqrt(3)
+    return turned + jitter * (noise + 0.3 * rng.standard_normal(turned.shape))
+
+
+@lru_cache(maxsize=64)
+def cast(seed: int, sex: str) -> Identity:
+    """The person of a plan."""
+    return person(entropy(seed, "person"), sex)
+
+
+def _lost(plan: Plan, times: np.ndarray) -> np.ndarray:
+    """`(time,)` bool: no face is read. Behind a hand the network fails for most of the time."""
+    rng = entropy(plan.seed, "lost")
+    lost = plan.within(BLINDING, times)
+    hidden = plan.within(("occluded",), times)
+    return np.asarray(lost | (hidden & (wander(rng, times, 1, 0.6)[:, 0] > -0.3)))
+
+
+def track(plan: Plan, opening: np.ndarray | None = None, size: tuple[int, int] = (640, 360)) -> Track:
+    """The face track of a plan's subject, at the plan's frame rate.
+
+    Args:
+        opening: `(frame,)` mouth opening of the voice at the frames' times; see `perform`.
+        size: width and height of the imagined picture in pixels.
+    """
+    times = plan.times()
+    who = cast(plan.person, plan.sex)
+    actions = perform(plan, who, times, opening)
+    pose = head_pose(plan, times)
+    meshes = _see(plan, shape(who.rest, actions), pose, times)
+    rng = entropy(plan.seed, "place")
+    scale = rng.uniform(0.1, 0.3) * size[1]
+    place = np.array([size[0] * rng.uniform(0.35, 0.65), size[1] * rng.uniform(0.35, 0.5), 0.0])
+    sway = wander(rng, times, 3, 1.5) * (0.15, 0.08, 0.0)
+    meshes = (meshes + sway[:, None]) * scale + place
+    # under a hand that is not noticed the network makes a face up: mostly its average one
+    hidden = plan.within(("occluded",), times)
+    meshes[hidden] += rng.standard_normal((int(hidden.sum()), 1, 3)) * 0.01 * scale
+    valid = ~_lost(plan, times)
+    meshes[~valid] = np.nan
+    return Track(times, meshes, valid, actions, pose)
+
+
+__all__ = ["Track", "cast", "head_pose", "names", "perform", "rotation", "shape", "surrogate_opening", "track", "wander"]

@@ -1,0 +1,183 @@
+"""Recordings on a token clock, end to end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien import clock
+from mien.labels import UNLABELLED
+from mien.records import Labels, Recording, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One recording on a token clock. times `(time,)` seconds; values: modality -> `(time, dim)` float32;
+    valid: modality -> `(time,)` bool; expression `(time,)` int64, -1 unlabelled; valence_arousal `(time,
+    2)` float32, NaN unlabelled."""
+
+    times: np.ndarray
+    values: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    expression: np.ndarray
+    valence_arousal: np.ndarray
+
+
+def tokens(
+    recording: Recording, rate_hz: float, start_s: float | None = None, stop_s: float | None = None
+) -> Tokens:
+    """A recording's streams and labels on a clock of `rate_hz`.
+
+    The clock spans all streams and labels unless told otherwise. A token's expression is that of the
+    nearest label within one token or one label period, whichever is longer; its valence and arousal are
+    the mean over its cell.
+    """
+    sides = [(s.times, _period(s.times)) for s in recording.streams.values() if len(s.times)]
+    labels = recording.clip.labels
+    if labels is not None and len(labels.times):
+        sides.append((labels.times, _period(labels.times)))
+    if start_s is None:
+        start_s = min((t[0] - p / 2 for t, p in sides), default=0.0)
+        start_s = max(0.0, float(start_s)) if all(t[0] >= 0 for t, _ in sides) else float(start_s)
+    if stop_s is None:
+        stop_s = max((float(t[-1] + p / 2) for t, p in sides), default=start_s)
+    times = clock.token_times(start_s, stop_s, rate_hz)
+    values, valid = {}, {}
+    for name, stream in recording.streams.items():
+        values[name], valid[name] = clock.resample(stream, times, rate_hz)
+    expression, affect = _labels_at(labels, times, rate_hz)
+    return Tokens(times, values, valid, expression, affect)
+
+
+def _period(times: np.ndarray) -> float:
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def _labels_at(labels: Labels | None, times: np.ndarray, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    expression = np.full(len(times), UNLABELLED, np.int64)
+    affect = np.full((len(times), 2), np.nan, np.float32)
+    if labels is None or not len(labels.times):
+        return expression, affect
+    middles = (labels.times[1:] + labels.times[:-1]) / 2
+    pick = np.searchsorted(middles, times)
+    near = np.abs(labels.times[pick] - times) <= max(1 / rate_hz, _period(labels.times))
+    expression[near] = np.asarray(labels.expression)[pick[near]]
+    known = np.isfinite(labels.valence_arousal).all(axis=1)
+    values, valid = clock.resample(Stream(labels.valence_arousal, labels.times, known), times, rate_hz)
+    affect[valid] = values[valid]
+    return expression, affect
+
+
+class TokenSource(ABC):
+    """One modality of all recordings on the global token axis. `dim`: width of a token."""
+
+    dim: int
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Tokens [start, stop): values `(stop - start, dim)` float32, valid `(stop - start,)` bool."""
+
+    def read_many(self, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows `(batch,)` stacked and padded to the longest: values `(batch, time, dim)`, valid
+        `(batch, time)`. Padding is zero and invalid."""
+        longest = int(lengths.max())
+        values = torch.zeros(len(starts), longest, self.dim)
+        valid = torch.zeros(len(starts), longest, dtype=torch.bool)
+        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            values[row, :length], valid[row, :length] = self.read(start, start + length)
+        return values, valid
+
+
+class InMemory(TokenSource):
+    """Tokens held as two tensors, `(token, dim)` float32 and `(token,)` bool: a batch is one gather."""
+
+    def __init__(self, values: Tensor, valid: Tensor) -> None:
+        self.values, self.valid, self.dim = values, valid, values.shape[1]
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return self.values[start:stop], self.valid[start:stop]
+
+    def read_many(self, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        index, padding = window_index(starts, lengths, len(self.values))
+        values = self.values.index_select(0, index.flatten()).view(*index.shape, self.dim)
+        valid = self.valid[index]
+        if padding is not None:
+            values, valid = values.masked_fill_(padding[..., None], 0.0), valid & ~padding
+        return values, valid
+
+
+def window_index(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor | None]:
+    """Global positions `(batch, longest)` of windows, and where they are padding (None if nowhere)."""
+    offset = torch.arange(int(lengths.max()))
+    index = starts[:, None] + offset
+    padding = offset >= lengths[:, None]
+    if not padding.any():
+        return index, None
+    return index.clamp_max(total - 1), padding
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """Recordings end to end. sources: modality -> TokenSource; expression `(token,)` int64; valence_arousal
+    `(token, 2)` float32; bounds `(recording + 1,)` int64: recording i is tokens [bounds[i], bounds[i +
+    1])."""
+
+    sources: Mapping[str, TokenSource]
+    expression: Tensor
+    valence_arousal: Tensor
+    bounds: Tensor
+
+
+def table(
+    recordings: Sequence[Recording], rate_hz: float, modalities: Sequence[str] | None = None
+) -> TokenTable:
+    """Recordings on one clock, in memory. A modality that a recording lacks is invalid throughout it.
+
+    Raises ValueError naming the clip whose stream is not as wide as the others', or if there is no recording.
+    """
+    if not recordings:
+        raise ValueError("no recordings: there is nothing to cut windows from")
+    names = list(modalities or dict.fromkeys(n for r in recordings for n in r.streams))
+    dims: dict[str, tuple[int, str]] = {}
+    for recording in recordings:
+        for name in names:
+            if (stream := recording.streams.get(name)) is None:
+                continue
+            dim, first = dims.setdefault(name, (stream.dim, recording.clip.id))
+            if stream.dim != dim:
+                raise ValueError(
+                    f"clip {recording.clip.id!r} has {stream.dim} {name} values a token, but {first!r} has {dim}: "
+                    f"they come from different encoders; extract one of them again"
+                )
+    cut = [tokens(recording, rate_hz) for recording in recordings]
+    sizes = [len(t.times) for t in cut]
+    sources = {
+        name: InMemory(
+            torch.from_numpy(
+                np.concatenate(
+                    [
+                        t.values.get(name, np.zeros((n, dims[name][0]), np.float32))
+                        for t, n in zip(cut, sizes, strict=True)
+                    ]
+                )
+            ),
+            torch.from_numpy(
+                np.concatenate(
+                    [t.valid.get(name, np.zeros(n, bool)) for t, n in zip(cut, sizes, strict=True)]
+                )
+            ),
+        )
+        for name in names
+        if name in dims
+    }
+    return TokenTable(
+        sources,
+        torch.from_numpy(np.concatenate([t.expression for t in cut])),
+        torch.from_numpy(np.concatenate([t.valence_arousal for t in cut])),
+        torch.tensor([0, *np.cumsum(sizes).tolist()]),
+    )

@@ -1,0 +1,71 @@
+"""Square cut-outs of a frame: where they lie, and how their pixels map to the frame's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """A square in a frame. x, y: its centre in pixels (pixel centres lie at whole numbers). side: pixels.
+    angle: radians by which it is turned, clockwise on the screen; 0 is upright."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    def matrix(self, size: int) -> np.ndarray:
+        """`(2, 3)`: maps points of a `size` × `size` picture of this square, its edges at 0 and `size`, to
+        the frame."""
+        scale = self.side / size
+        cos, sin = scale * math.cos(self.angle), scale * math.sin(self.angle)
+        half = size / 2
+        return np.array(
+            [
+                [cos, -sin, self.x - half * (cos - sin)],
+                [sin, cos, self.y - half * (sin + cos)],
+            ]
+        )
+
+
+def around_box(box: np.ndarray, enlarge: float, angle: float = 0.0) -> Square:
+    """The square with the box's centre and `enlarge` times its longer side. box: `(4,)` x1, y1, x2, y2."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return Square((x1 + x2) / 2, (y1 + y2) / 2, enlarge * max(x2 - x1, y2 - y1), angle)
+
+
+def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """The `(size, size, 3)` picture whose points `matrix` `(2, 3)` maps into `image`; black beyond its
+    border.
+
+    Bilinear. Where the picture would shrink to under half, the part of the frame it shows is averaged down
+    first, because bilinear reading of every third pixel would alias: large faces would shimmer.
+    """
+    mapping = matrix.astype(np.float64)
+    mapping[:, 2] += mapping[:, :2].sum(axis=1) / 2  # the centre of the picture's pixel (0, 0) is at (.5, .5)
+    factor = int(math.hypot(mapping[0, 0], mapping[1, 0]))
+    if factor >= 2:
+        image, mapping = _averaged(image, mapping, size, factor)
+    return cv2.warpAffine(image, mapping, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def _averaged(
+    image: np.ndarray, mapping: np.ndarray, size: int, factor: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `image` that the picture shows, `factor` times smaller, and the mapping into it."""
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ mapping.T
+    limit = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(corners.min(axis=0)) - factor, 0, limit).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + factor, 0, limit).astype(int)
+    width, height = (high - low) // factor
+    if width < 1 or height < 1:
+        return np.zeros((1, 1, 3), np.uint8), mapping
+    part = image[low[1] : low[1] + height * factor, low[0] : low[0] + width * factor]
+    smaller = mapping / factor
+    smaller[:, 2] += (0.5 - low) / factor - 0.5
+    return cv2.resize(part, (int(width), int(height)), interpolation=cv2.INTER_AREA), smaller

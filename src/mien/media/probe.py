@@ -1,0 +1,192 @@
+"""What a media file holds, and where its time begins.
+
+Time 0.0 of a recording is the earliest presentation timestamp of its picture and sound. It is taken from the
+first frames that really decode, because headers promise starts (and lengths, and frame counts) that are not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.container import InputContainer
+from av.stream import Stream
+
+from mien.errors import MediaError
+from mien.media import still
+from mien.media.container import PROMISING, checked, opened, shown, stream_of, undecodable
+from mien.media.orientation import Orientation, orientation_of
+
+#: How many packets of a stream `probe` tries until it believes the header's start instead.
+_PACKETS = 300
+#: Wider or taller pictures are refused: twice the side of 8K. Our choice; one such frame is already 400 MB of RGB.
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a file holds. Seconds count from the recording's time 0.0.
+
+    kind: `image` is one still picture; `audio` has no moving picture (a cover picture is none).
+    width, height: pixels of an upright frame, 0 without a picture. Pixels are taken as square.
+    orientation: how stored frames become upright; `frames` has it applied.
+    duration_s: what the header promises for the whole recording; None if it says nothing. Never rely on it.
+    origin: the presentation timestamp in raw seconds that is time 0.0, exact.
+    average_rate: frames a second, from the header: for information, never for timing.
+    video_start_s, audio_start_s: when each begins; None where there is none.
+    video_stop_s, audio_stop_s: the end that the header promises; None where there is no promise, only a guess.
+    video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name.
+    """
+
+    path: Path
+    kind: Literal["video", "audio", "image"]
+    width: int = 0
+    height: int = 0
+    orientation: Orientation = Orientation()
+    has_video: bool = False
+    has_audio: bool = False
+    duration_s: float | None = None
+    origin: Fraction = Fraction(0)
+    average_rate: Fraction | None = None
+    video_start_s: float | None = None
+    audio_start_s: float | None = None
+    video_stop_s: float | None = None
+    audio_stop_s: float | None = None
+    video_codec: str = ""
+    audio_codec: str = ""
+    pixel_format: str = ""
+    container: str = ""
+
+    @property
+    def origin_s(self) -> float:
+        return float(self.origin)
+
+    @property
+    def rotation(self) -> int:
+        """Counter-clockwise degrees by which the container asks to turn what is stored: 0, 90, 180 or 270."""
+        return self.orientation.rotation
+
+
+def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
+    """What the file holds.
+
+    video, audio: whether the caller wants them. A coding without a decoder is an error in a stream that is wanted;
+    one that is not wanted counts as absent.
+
+    Raises:
+        MediaError: missing, empty, a folder, not media, broken header, unreadable coding, too large, nothing in it.
+    """
+    path = Path(path)
+    if still.is_still(checked(path)):
+        height, width = still.read(path).shape[:2]
+        return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
+    with opened(path) as container:
+        streams = {kind: stream_of(container, kind) for kind in ("video", "audio")}
+        if not any(streams.values()):
+            raise MediaError(
+                f"{shown(path)} holds neither a picture nor sound.",
+                remedy="Name the video or sound file itself.",
+            )
+        for kind, wanted in (("video", video), ("audio", audio)):
+            stream = streams[kind]
+            if stream is not None and stream.codec_context is None:
+                if wanted:
+                    raise undecodable(path, kind)
+                streams[kind] = None
+        return _describe(path, container, streams["video"], streams["audio"])
+
+
+def _describe(path: Path, container: InputContainer, video: Stream | None, audio: Stream | None) -> MediaInfo:
+    if video is not None and max(video.codec_context.width, video.codec_context.height) > MAX_SIDE:
+        size = f"{video.codec_context.width}×{video.codec_context.height}"
+        raise MediaError(
+            f"{shown(path)}: its frames are {size} pixels; mien reads up to {MAX_SIDE} a side.",
+            remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
+        )
+    first = _first_frames(container, [s for s in (video, audio) if s is not None])
+    starts = {kind: _start(s, first.get(s.index)) for kind, s in (("v", video), ("a", audio)) if s is not None}
+    origin = min((t for t in starts.values() if t is not None), default=Fraction(0))
+    picture = first.get(video.index) if video is not None else None
+    orientation = orientation_of(picture) if picture is not None else Orientation()
+    width, height = (0, 0)
+    if video is not None:
+        stored = picture or video.codec_context
+        width, height = stored.width, stored.height
+        if orientation.transposed:
+            width, height = height, width
+    name = container.format.name.split(",")[0]
+    stops = {s.type: _stop(s, origin) if name in PROMISING else None for s in (video, audio) if s is not None}
+
+    def seconds(kind: str, stream: Stream | None) -> float | None:
+        return None if stream is None else float((starts[kind] or origin) - origin)
+
+    return MediaInfo(
+        path=path,
+        kind="video" if video is not None else "audio",
+        width=width,
+        height=height,
+        orientation=orientation,
+        has_video=video is not None,
+        has_audio=audio is not None,
+        duration_s=container.duration / 1e6 if container.duration else None,
+        origin=origin,
+        average_rate=video.average_rate if video is not None else None,
+        video_start_s=seconds("v", video),
+        audio_start_s=seconds("a", audio),
+        video_stop_s=stops.get("video"),
+        audio_stop_s=stops.get("audio"),
+        video_codec=video.codec_context.codec.canonical_name if video is not None else "",
+        audio_codec=audio.codec_context.codec.canonical_name if audio is not None else "",
+        pixel_format=(video.codec_context.pix_fmt or "") if video is not None else "",
+        container=name,
+    )
+
+
+def _first_frames(container: InputContainer, streams: list[Stream]) -> dict[int, av.VideoFrame | av.AudioFrame]:
+    """The first frame of each stream that decodes, by stream index."""
+    found: dict[int, av.VideoFrame | av.AudioFrame] = {}
+    tried = dict.fromkeys((s.index for s in streams), 0)
+    for stream in streams:
+        if stream.type == "video":
+            # One thread: frame threads would first fill up with as many frames as there are threads.
+            stream.codec_context.thread_type = "NONE"
+    try:
+        for packet in container.demux(streams):
+            index = packet.stream.index
+            tried[index] += 1
+            if index not in found and tried[index] <= _PACKETS:
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    continue
+                if frames:
+                    found[index] = frames[0]
+            if len(found) == len(streams) or max(tried.values()) > 2 * _PACKETS:
+                break
+    except (av.FFmpegError, OSError):
+        pass  # a cut file: whoever reads the frames will say where it ends
+    return found
+
+
+def _start(stream: Stream, first: av.VideoFrame | av.AudioFrame | None) -> Fraction | None:
+    if first is not None and first.pts is not None:
+        return first.pts * (first.time_base or stream.time_base)
+    if stream.start_time is not None and stream.time_base is not None:
+        return stream.start_time * stream.time_base
+    return None
+
+
+def _stop(stream: Stream, origin: Fraction) -> float | None:
+    """The end the header promises, seconds from time 0."""
+    if stream.duration and stream.time_base:
+        return float((stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base - origin)
+    # Matroska keeps it as a tag, hh:mm:ss.fraction from the container's own zero.
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds - float(origin)

@@ -1,0 +1,315 @@
+"""From a recipe and recordings to a checkpoint folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from mien import checkpoint, config, models
+from mien.config import Recipe
+from mien.data import (
+    Augment,
+    WindowDataset,
+    WindowSampler,
+    collate,
+    statistics,
+    window_weights,
+)
+from mien.errors import ConfigError
+from mien.records import Batch, Recording
+from mien.training import resume as unfinished
+from mien.training.resume import Progress
+from mien.training.task import Task
+
+log = logging.getLogger("mien")
+#: Called after each epoch with its number from 1 and its report.
+AfterEpoch = Callable[[int, Mapping[str, float]], None]
+
+
+def fit(
+    recipe: Recipe,
+    train: Sequence[Recording],
+    val: Sequence[Recording],
+    out: Path,
+    resume: bool = False,
+    *,
+    augment: Mapping[str, Augment] | None = None,
+    device: str = "auto",
+    progress: bool | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> Path:
+    """Train what the recipe describes; returns `out`, a checkpoint folder (`mien.checkpoint.load`).
+
+    The weights of the epoch with the highest validation macro F1 are kept (highest CCC if nothing has an
+    expression label; the last epoch's without validation recordings). Same recipe, recordings and
+    threads: same weights, bit by bit, also when the run was interrupted after any epoch and resumed, on a
+    CPU.
+
+    Args:
+        train, val: labelled recordings; `val` may be empty.
+        resume: go on with the unfinished run in `out`; a finished one is returned as it is.
+        augment: modality -> what to do to drawn batches, see `mien.data.Augment`.
+        device: `auto`, `cpu` or `cuda`.
+        progress: show a bar; by default if standard error is a terminal. Otherwise a line an epoch goes
+            to the log.
+
+    Raises ConfigError for a recipe that does not fit the recordings or the unfinished run in `out`, and
+    ValueError if nothing in `train` is labelled.
+    """
+    recipe = _completed(recipe, train)
+    settings = recipe.train
+    names = list(recipe.features)
+    with _quiet(settings.threads), torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = models.build(recipe)
+        windows = WindowDataset(train, recipe.windows, modalities=names, augment=augment, labelled=True)
+        if not len(windows):
+            raise ValueError("no training window has a label; give recordings whose clips have labels")
+        classes = len(recipe.corpus.labels)
+        told = statistics(windows, classes, balance=settings.balance)
+        model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
+        state = Progress(recipe=config.dump(recipe), windows=len(windows))
+        earlier = _earlier(out, state, resume)
+        if earlier == "finished":
+            return out
+        steps = -(-len(windows) // settings.batch)
+        done = earlier[0].epochs if earlier else 0
+        task = Task(model, settings, classes=classes, steps=steps, done=done)
+        keeper = Keeper(recipe, out, earlier[0] if earlier else state, after_epoch, bool(val))
+        if earlier:
+            keeper.restored = earlier[1:]
+        loaders = Loaders(recipe, windows, _validation(recipe, val, names), classes)
+        if keeper.progress.epochs < settings.epochs and not keeper.enough():
+            _trainer(recipe, out, keeper, device, progress, settings.epochs - done).fit(
+                task, datamodule=loaders
+            )
+    keeper.close()
+    return out
+
+
+class Loaders(lightning.LightningDataModule):
+    """Batches of an epoch, drawn from seed and epoch; validation windows side by side, in order."""
+
+    def __init__(self, recipe: Recipe, train: WindowDataset, val: WindowDataset | None, classes: int) -> None:
+        super().__init__()
+        self.settings, self.data, self.val = recipe.train, train, val
+        self.weights = window_weights(train.class_counts(classes), recipe.train.balance)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        task = self.trainer.lightning_module
+        assert isinstance(task, Task)
+        sampler = WindowSampler(
+            self.weights,
+            batch=self.settings.batch,
+            seed=self.settings.seed,
+            epoch=task.epoch,
+            balance=self.settings.balance,
+        )
+        return self._loader(self.data, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        if self.val is None:
+            return []
+        order = torch.arange(len(self.val)).split(max(64, self.settings.batch))
+        return self._loader(self.val, [chunk.tolist() for chunk in order])
+
+    def _loader(self, data: WindowDataset, batches: WindowSampler | list[list[int]]) -> DataLoader[Batch]:
+        return DataLoader(
+            data,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=self.settings.workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # or each loader would draw from the global generator
+        )
+
+
+class Keeper(Callback):
+    """After each epoch: keep the best weights, write the resume state, stop when patience is over."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, progress: Progress, after_epoch: AfterEpoch | None, validated: bool
+    ) -> None:
+        self.recipe, self.out, self.progress = recipe, out, progress
+        self.after_epoch, self.validated = after_epoch, validated
+        self.restored: tuple[Any, ...] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.restored:
+            unfinished.restore(pl_module, *self.restored)  # type: ignore[arg-type]
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        task, progress = pl_module, self.progress
+        assert isinstance(task, Task)
+        report = task.finish_epoch()
+        progress.epochs += 1
+        progress.history.append(report)
+        score = report.get("val_macro_f1", report.get("val_ccc", float(progress.epochs)))
+        progress.waited += 1
+        if progress.best is None or score > progress.best:
+            progress.best, progress.best_epoch, progress.waited = score, progress.epochs, 0
+            assert task.average is not None
+            with task.average.applied():
+                checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
+        unfinished.write(self.out, task, progress)
+        trainer.should_stop = trainer.should_stop or self.enough()
+        for logger in trainer.loggers:
+            logger.log_metrics(report, step=progress.epochs)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items())
+        log.info("epoch %d/%d  %s", progress.epochs, self.recipe.train.epochs, shown)
+        if self.after_epoch:
+            self.after_epoch(progress.epochs, report)
+
+    def enough(self) -> bool:
+        """Whether patience is over."""
+        patience = self.recipe.train.patience
+        return self.validated and bool(patience) and self.progress.waited >= patience
+
+    def metrics(self) -> dict[str, Any]:
+        """What the checkpoint says of its training."""
+        progress = self.progress
+        best = progress.history[progress.best_epoch - 1] if progress.history else {}
+        kept = {name: value for name, value in best.items() if name.startswith("val_")}
+        return {
+            "best_epoch": progress.best_epoch,
+            **kept,
+            "windows": progress.windows,
+            "history": progress.history,
+        }
+
+    def close(self) -> None:
+        """The run is over: complete the metrics, drop the resume state."""
+        checkpoint.write_metrics(self.out, self.metrics())
+        (self.out / unfinished.FILE).unlink(missing_ok=True)
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar with the running loss, which is read only when the bar is drawn."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        if not isinstance(pl_module, Task) or not pl_module.logs:
+            return {}
+        report = {k: v for k, v in pl_module.report.items() if k.startswith("val_")}
+        return {"loss": float(pl_module.logs["loss"]) / max(1, pl_module.count), **report}
+
+
+def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
+    """The recipe with feature widths taken from the recordings and every default written out."""
+    widths: dict[str, int] = {}
+    for recording in train:
+        for name, stream in recording.streams.items():
+            widths.setdefault(name, stream.dim)
+    found = []
+    features = recipe.model_dump()["features"]
+    for name, feature in features.items():
+        if name not in widths:
+            found.append(
+                f"features.{name}: no training recording has a {name} stream; they have {sorted(widths)}"
+            )
+        elif feature["dim"] not in (None, widths[name]):
+            found.append(
+                f"features.{name}.dim: {feature['dim']}, but the recordings have {widths[name]} values"
+            )
+        else:
+            feature["dim"] = widths[name]
+    found += models.problems(recipe.model_dump())
+    if found:
+        raise config.refusal("recipe", found)
+    return models.complete(config.changed(recipe, features=features))
+
+
+def _validation(recipe: Recipe, val: Sequence[Recording], names: list[str]) -> WindowDataset | None:
+    if not val:
+        return None
+    # Side by side: every token once, which is enough to choose an epoch and a fraction of the work of voting.
+    windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
+    return WindowDataset(val, windows, modalities=names, labelled=True)
+
+
+def _earlier(out: Path, now: Progress, resume: bool) -> Any:
+    """The unfinished run in `out` as (progress, tensors, averaged), "finished", or None. Raises
+    ConfigError."""
+    if not (out / unfinished.FILE).exists():
+        return "finished" if resume and (out / checkpoint.ABOUT).exists() else None
+    earlier = unfinished.read(out)
+    if not resume:
+        raise ConfigError(
+            f"{out}: an unfinished run stands there, {earlier[0].epochs} epochs done",
+            follows="Nothing was started, so that it is not lost.",
+            remedy="Resume it, choose another folder, or delete it.",
+        )
+    if earlier[0].recipe != now.recipe:
+        raise config.refusal(f"resuming {out}", _differences(earlier[0].recipe, now.recipe))
+    if earlier[0].windows != now.windows:
+        raise ConfigError(
+            f"resuming {out}: the recordings give {now.windows} training windows, it began with {earlier[0].windows}",
+            remedy="Resume with the same recordings, or start again in another folder.",
+        )
+    return earlier
+
+
+def _differences(was: str, now: str) -> list[str]:
+    def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from flat(inner, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, value
+
+    a, b = (dict(flat(yaml.safe_load(text))) for text in (was, now))
+    return [
+        f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
+    ]
+
+
+def _trainer(
+    recipe: Recipe, out: Path, keeper: Keeper, device: str, progress: bool | None, epochs: int
+) -> lightning.Trainer:
+    bar = sys.stderr.isatty() if progress is None else progress
+    boards = TensorBoardLogger(out, name="", version="tensorboard") if recipe.train.tensorboard else False
+    return lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
+        max_epochs=epochs,
+        gradient_clip_val=recipe.train.clip or None,
+        callbacks=[keeper, *([Bar()] if bar else [])],
+        enable_progress_bar=bar,
+        logger=boards,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        deterministic="warn",
+        default_root_dir=out,
+    )
+
+
+@contextmanager
+def _quiet(threads: int) -> Iterator[None]:
+    """The recipe's thread count, and none of Lightning's advice, for the time of a run."""
+    before, talk = torch.get_num_threads(), logging.getLogger("lightning.pytorch")
+    level = talk.level
+    torch.set_num_threads(threads)
+    talk.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        torch.set_num_threads(before)
+        talk.setLevel(level)

@@ -1,0 +1,87 @@
+"""What an unfinished run needs to go on exactly where it was: one safetensors file, no pickle.
+
+Lightning's own checkpoints are pickles, which the house does not write. The state of a run between two
+epochs is small and plain: weights, their average, the optimiser's tensors, and a few numbers; all
+randomness follows from seed and epoch. The numbers travel in the file's metadata, so that the file is
+written, and renamed, as one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mien.errors import ConfigError
+from mien.training.task import Task
+
+FILE = "unfinished.safetensors"
+
+
+@dataclass(slots=True)
+class Progress:
+    """epochs: finished so far. best, best_epoch: highest score and when. waited: epochs since. history: a
+    report per epoch. recipe: the resolved YAML. windows: training windows, to notice other data."""
+
+    recipe: str
+    windows: int
+    epochs: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def write(folder: Path, task: Task, progress: Progress) -> None:
+    """Write the state after an epoch, beside and renamed."""
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in task.model.state_dict().items()}
+    assert task.average is not None
+    tensors |= {f"average.{k}": v for k, v in task.average.kept.items()}
+    state = task.trainer.optimizers[0].state_dict()["state"]
+    tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
+    metadata = {"progress": json.dumps(asdict(progress)), "averaged": str(task.average.steps)}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (FILE + ".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata=metadata)
+    os.replace(part, folder / FILE)
+
+
+def read(folder: Path) -> tuple[Progress, dict[str, Tensor], int]:
+    """Progress, tensors by name, and steps the average has seen. Raises ConfigError for a damaged file."""
+    try:
+        with safe_open(folder / FILE, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+        return Progress(**json.loads(metadata["progress"])), tensors, int(metadata["averaged"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / FILE}: cannot be read as an unfinished run: {error}",
+            remedy="Delete it and train again from the start.",
+        ) from error
+
+
+def restore(task: Task, tensors: dict[str, Tensor], averaged: int) -> None:
+    """Put the state back into a task whose optimiser and average exist."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+    for name, tensor in tensors.items():
+        kind, _, key = name.partition(".")
+        parts[kind][key] = tensor
+    task.model.load_state_dict(parts["model"])
+    assert task.average is not None
+    task.average.steps = averaged
+    with torch.no_grad():
+        for key, tensor in parts["average"].items():
+            task.average.kept[key].copy_(tensor)
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in parts["optimiser"].items():
+        index, _, what = key.partition(".")
+        state.setdefault(int(index), {})[what] = tensor
+    optimiser = task.trainer.optimizers[0]
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

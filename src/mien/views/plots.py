@@ -1,0 +1,161 @@
+"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an e-mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jinja2
+import numpy as np
+import polars as pl
+
+from mien.labels import EXPRESSIONS, column
+from mien.views.digest import spans
+from mien.views.palette import EXPRESSION, readable_on
+
+WIDTH, MARGIN, LEFT = 1100, 18, 136
+RIGHT = WIDTH - MARGIN
+RIBBON, LANE, CURVES, STRIP = 22, 26, 110, 24
+#: Columns a curve is drawn with at most: more than the picture has pixels would only make the file heavy.
+COLUMNS = 600
+PANEL = RIBBON + 10 + LANE * len(EXPRESSIONS) + 12 + CURVES + 12 + STRIP
+_FACE, _VOICE = "#6a5fd0", "#2f9a94"
+
+
+def svg(table: pl.DataFrame, *, title: str = "") -> str:
+    """One panel a subject, over one time axis.
+
+    Args:
+        table: a timeline's table (see mien.timeline.SCHEMA).
+    """
+    subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
+    stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
+    head = 60 if title else 40
+    gap = PANEL + 64
+    panels = [
+        {
+            "y": head + k * gap,
+            "height": PANEL,
+            "title": f"Subject {rows['subject'][0]}" if len(subjects) > 1 else "",
+            **_panel(rows, stop),
+        }
+        for k, rows in enumerate(subjects)
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mien.views"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("timeline.svg").render(
+        width=WIDTH,
+        height=head + gap * max(1, len(subjects)) - 24,
+        margin=MARGIN,
+        left=LEFT,
+        right=RIGHT,
+        title=title,
+        ticks=list(_ticks(stop)),
+        panels=panels,
+    )
+
+
+def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
+    times = rows["time_s"].to_numpy()
+    ends = times + spans(times) if len(times) > 1 else np.array([stop])
+    x, x_end = _x(times, stop), _x(ends, stop)
+    expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in rows["expression"]])
+    evidence = rows["evidence"].to_numpy()
+    probabilities = rows.select(column(e) for e in EXPRESSIONS).to_numpy()
+    lanes_top = RIBBON + 10
+    curves_top = lanes_top + LANE * len(EXPRESSIONS) + 12
+    middle, room = curves_top + CURVES / 2, CURVES / 2 - 4
+    strip = curves_top + CURVES + 12
+    ribbon = []
+    for a, w, value in _runs(expression, x, x_end):
+        name = EXPRESSIONS[value]
+        fits = w > 7 * len(name) + 8
+        ribbon.append((a, w, EXPRESSION[name], name, readable_on(EXPRESSION[name]), fits))
+    lanes = [
+        {
+            "name": name,
+            "y": lanes_top + (k + 1) * LANE,
+            "colour": EXPRESSION[name],
+            "path": _area(x, probabilities[:, k], lanes_top + (k + 1) * LANE, LANE - 5, float(x_end[-1])),
+        }
+        for k, name in enumerate(EXPRESSIONS)
+    ]
+    return {
+        "ribbon": ribbon,
+        "bare": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), x, x_end)],
+        "lanes": lanes,
+        "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
+        "middle": middle,
+        "valence": _line(x, middle - rows["valence"].cast(pl.Float64).fill_null(np.nan).to_numpy() * room),
+        "arousal": _line(x, middle - rows["arousal"].cast(pl.Float64).fill_null(np.nan).to_numpy() * room),
+        "strip": strip,
+        "evidence": [
+            (name, y, colour, [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), x, x_end)])
+            for name, y, colour, kinds in (
+                ("face", strip, _FACE, ("both", "face")),
+                ("voice", strip + 13, _VOICE, ("both", "voice")),
+            )
+        ],
+    }
+
+
+def _stop(times: np.ndarray) -> float:
+    return float(times[-1] + spans(times)[-1]) if len(times) > 1 else float(times[0]) + 1.0
+
+
+def _x(times: np.ndarray, stop: float) -> np.ndarray:
+    return LEFT + (RIGHT - LEFT) * times / stop
+
+
+def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tuple[float, float, int]]:
+    """(x, width, value) of each run of equal values, leaving out -1."""
+    starts = np.flatnonzero(np.diff(values, prepend=-2))
+    for a, b in zip(starts, np.append(starts[1:], len(values)), strict=True):
+        if values[a] >= 0:
+            yield round(float(x[a]), 1), round(float(x_end[b - 1] - x[a]), 1), int(values[a])
+
+
+def _thinned(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most COLUMNS points: means of neighbours. A group that holds a NaN keeps it, so that gaps stay seen."""
+    k = -(-len(x) // COLUMNS)
+    if k == 1:
+        return x, values
+    starts = np.arange(0, len(x), k)
+    sizes = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(values, starts) / sizes
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> str:
+    x, y = _thinned(x, y)
+    words, pen = [], False
+    for a, b in zip(x, y, strict=True):
+        if np.isfinite(b):
+            words.append(f"{'L' if pen else 'M'}{a:.1f} {b:.1f}")
+        pen = bool(np.isfinite(b))
+    return "".join(words)
+
+
+def _area(x: np.ndarray, share: np.ndarray, base: float, room: float, end: float) -> str:
+    x, share = _thinned(x, share.astype(np.float64))
+    edges = np.append(x, end)
+    words = []
+    for a, b in zip(*_spans_of(np.isfinite(share)), strict=True):
+        top = "".join(f"L{edges[i]:.1f} {base - share[i] * room:.1f}" for i in range(a, b))
+        last = base - share[b - 1] * room
+        words.append(f"M{edges[a]:.1f} {base}{top}L{edges[b]:.1f} {last:.1f}L{edges[b]:.1f} {base}Z")
+    return "".join(words)
+
+
+def _spans_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    step = np.diff(np.concatenate([[0], mask.astype(int), [0]]))
+    return np.flatnonzero(step > 0), np.flatnonzero(step < 0)
+
+
+def _ticks(stop: float) -> Iterator[tuple[float, str]]:
+    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+    step = next((s for s in steps if s >= stop / 10), steps[-1])
+    for k in range(int(stop / step + 1e-9) + 1):
+        t = k * step
+        text = f"{t:g} s" if stop < 60 else f"{int(t // 60)}:{int(t % 60):02d}"
+        yield round(float(_x(np.array(t), stop)), 1), text

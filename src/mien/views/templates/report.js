@@ -1,0 +1,353 @@
+"use strict";
+(() => {
+  const $ = id => document.getElementById(id);
+  const data = JSON.parse($("data").textContent);
+  const names = data.expressions.map(e => e.name), NONE = 255;
+  const subjects = data.subjects.map(s => ({
+    id: s.id, n: s.n,
+    times: mapping.decode(s.times, Float32Array), frames: mapping.decode(s.frames, Int32Array),
+    p: mapping.decode(s.p, Uint8Array), named: mapping.decode(s.named, Uint8Array),
+    va: mapping.decode(s.va, Int8Array), evidence: mapping.decode(s.evidence, Uint8Array),
+    boxes: mapping.decode(s.boxes, Uint16Array),
+  }));
+  const still = data.kind === "image", end = Math.max(data.duration, 1e-3);
+  const state = { subject: 0, t: subjects[0].times[0] ?? 0, view: { from: 0, to: end } };
+  const player = $("player"), plot = $("plot"), chart = $("chart");
+  const current = () => subjects[state.subject];
+  const seesFace = (s, i) => (s.evidence[i] & 2) > 0, hearsVoice = (s, i) => (s.evidence[i] & 1) > 0;
+  const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
+
+  // --- the recording inside the page: base64 in pieces, so that no string grows to its whole length --------
+  const pieces = [...document.querySelectorAll("script.media")];
+  if (pieces.length && player) {
+    const parts = pieces.map(piece => { const bytes = mapping.decode(piece.textContent.trim(), Uint8Array); piece.remove(); return bytes; });
+    player.src = URL.createObjectURL(new Blob(parts, { type: data.media.type }));
+  }
+  const chooser = $("chooser");
+  if (chooser) chooser.addEventListener("change", () => {
+    if (!chooser.files.length) return;
+    player.src = URL.createObjectURL(chooser.files[0]);
+    player.hidden = false; $("absent").hidden = true;
+    player.addEventListener("loadedmetadata", () => show(state.t, true), { once: true });
+  });
+
+  // --- one time, shown everywhere ---------------------------------------------------------------------------
+  function show(t, seek) {
+    state.t = mapping.clamp(t, 0, end);
+    if (seek && player && !still && player.readyState > 0) player.currentTime = Math.max(0, state.t - data.media.offset + 1e-3);
+    if (!still) {
+      const view = mapping.follow(state.view, state.t, end);
+      if (view !== state.view) { state.view = view; draw(); }
+      moveNeedle();
+    }
+    read(); drawBoxes();
+  }
+  function moveNeedle() {
+    const x = gutter + mapping.toPixel(state.t, state.view, chart.clientWidth - gutter);
+    $("needle").style.left = x + "px";
+    $("needle").firstChild.textContent = mapping.clock(state.t, 2);
+    const i = mapping.locate(current().times, state.t), e = current().named[i];
+    plot.setAttribute("aria-valuenow", state.t.toFixed(3));
+    plot.setAttribute("aria-valuetext", mapping.clock(state.t, 1) + ", " + (e === NONE ? "no expression named" : names[e]));
+  }
+  function read() {
+    const s = current(), i = mapping.locate(s.times, state.t), e = s.named[i], frame = s.frames[i];
+    const face = seesFace(s, i), voice = hearsVoice(s, i), known = e !== NONE;
+    $("expression").textContent = known ? names[e] : "nothing named";
+    $("swatch").style.background = known ? data.expressions[e].colour : colour("line");
+    $("when").textContent = [known ? Math.round(s.p[i * 8 + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
+      frame < 0 || still ? null : "frame " + frame].filter(Boolean).join(" · ");
+    $("face").classList.toggle("on", face); $("voice").classList.toggle("on", voice);
+    $("evidence").textContent = face && voice ? "evidence: both" : face ? "evidence: face" : voice ? "evidence: voice" : "evidence: none at this moment";
+    [...$("bars").children].forEach((cell, k) => {
+      const c = Math.floor(k / 3), p = known ? s.p[i * 8 + c] / 255 : 0;
+      cell.classList.toggle("best", c === e);
+      if (k % 3 === 1) cell.firstChild.style.width = p * 100 + "%";
+      if (k % 3 === 2) cell.textContent = known ? Math.round(p * 100) + " %" : "–";
+    });
+    drawPlane(s, i, known);
+  }
+  function drawPlane(s, i, known) {
+    const c = $("plane").getContext("2d"), size = 264, at = v => size / 2 + v / 127 * (size / 2 - 16);
+    c.clearRect(0, 0, size, size);
+    c.strokeStyle = colour("line"); c.lineWidth = 2;
+    c.strokeRect(1, 1, size - 2, size - 2);
+    c.beginPath(); c.moveTo(size / 2, 0); c.lineTo(size / 2, size); c.moveTo(0, size / 2); c.lineTo(size, size / 2); c.stroke();
+    c.fillStyle = colour("faint"); c.font = "20px system-ui, sans-serif";
+    c.textAlign = "center"; c.fillText("excited", size / 2, 24); c.fillText("calm", size / 2, size - 10);
+    c.save(); c.translate(22, size / 2); c.rotate(-Math.PI / 2); c.fillText("unpleasant", 0, 0); c.restore();
+    c.save(); c.translate(size - 14, size / 2); c.rotate(-Math.PI / 2); c.fillText("pleasant", 0, 0); c.restore();
+    $("va").textContent = known ? `valence ${signed(s.va[i * 2] / 127)}\narousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence\nno arousal";
+    if (!known) return;
+    // The last two seconds as a fading trail: where the dot comes from says more than where it is.
+    c.strokeStyle = colour("accent"); c.lineWidth = 4;
+    for (let k = mapping.locate(s.times, s.times[i] - 2) + 1; k <= i; k++) {
+      if (s.named[k - 1] === NONE || s.named[k] === NONE) continue;
+      c.globalAlpha = 0.5 * (1 - (s.times[i] - s.times[k]) / 2);
+      c.beginPath(); c.moveTo(at(s.va[k * 2 - 2]), at(-s.va[k * 2 - 1])); c.lineTo(at(s.va[k * 2]), at(-s.va[k * 2 + 1])); c.stroke();
+    }
+    c.globalAlpha = 1; c.fillStyle = colour("accent");
+    c.beginPath(); c.arc(at(s.va[i * 2]), at(-s.va[i * 2 + 1]), 10, 0, 7); c.fill();
+  }
+
+  // --- boxes over the picture -------------------------------------------------------------------------------
+  function drawBoxes() {
+    const canvas = $("boxes");
+    if (!canvas || !player || player.hidden) return;
+    const w = player.clientWidth, h = player.clientHeight, ratio = devicePixelRatio || 1;
+    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
+      canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
+      canvas.style.width = w + "px"; canvas.style.height = h + "px";
+    }
+    const c = canvas.getContext("2d");
+    c.setTransform(ratio, 0, 0, ratio, 0, 0); c.clearRect(0, 0, w, h);
+    const fit = mapping.fit(data.width, data.height, w, h);
+    const order = subjects.map((_, k) => k).sort((a, b) => (a === state.subject) - (b === state.subject));
+    for (const k of order) {
+      const s = subjects[k], i = mapping.locate(s.times, state.t);
+      if (!seesFace(s, i)) continue;
+      const unit = (v, side) => v / 65535 * side * fit.scale;
+      const x = fit.x + unit(s.boxes[i * 4], data.width), y = fit.y + unit(s.boxes[i * 4 + 1], data.height);
+      const x2 = fit.x + unit(s.boxes[i * 4 + 2], data.width), y2 = fit.y + unit(s.boxes[i * 4 + 3], data.height);
+      const e = s.named[i], tint = e === NONE ? "#c4c7cc" : data.expressions[e].colour;
+      c.globalAlpha = k === state.subject ? 1 : 0.55;
+      c.lineWidth = 4; c.strokeStyle = "rgb(0 0 0 / 45%)"; c.strokeRect(x, y, x2 - x, y2 - y);
+      c.lineWidth = 2; c.strokeStyle = tint; c.strokeRect(x, y, x2 - x, y2 - y);
+      const text = (subjects.length > 1 ? s.id + "  " : "") + (e === NONE ? "nothing named" : names[e]);
+      c.font = "600 12px system-ui, sans-serif";
+      const wide = c.measureText(text).width + 14, top = y >= 20 ? y - 20 : y;
+      c.fillStyle = "rgb(12 13 16 / 82%)"; c.fillRect(x - 1, top, wide + 8, 20);
+      c.fillStyle = tint; c.fillRect(x - 1, top, 5, 20);
+      c.fillStyle = "#fff"; c.textBaseline = "middle"; c.fillText(text, x + 10, top + 10.5);
+    }
+    c.globalAlpha = 1;
+  }
+
+  // --- the chart ----------------------------------------------------------------------------------------------
+  const gutter = 104, RIBBON = 24, LANE = 32, CURVES = 132, STRIP = 26, AXIS = 22, GAP = 12;
+  const height = RIBBON + GAP + LANE * 8 + GAP + CURVES + GAP + STRIP + AXIS + 8;
+  function draw() {
+    const ratio = devicePixelRatio || 1, width = plot.clientWidth, c = chart.getContext("2d");
+    chart.width = Math.round(width * ratio); chart.height = Math.round(height * ratio); chart.style.height = height + "px";
+    c.setTransform(ratio, 0, 0, ratio, 0, 0); c.clearRect(0, 0, width, height);
+    const w = width - gutter, s = current(), columns = bin(s, w);
+    grid(c, w);
+    let y = 0;
+    label(c, "Expression", y + RIBBON / 2, true); ribbon(c, columns, y); y += RIBBON + GAP;
+    names.forEach((name, k) => { label(c, name, y + LANE / 2 + 3, false, data.expressions[k].colour); lane(c, columns, y, k, w); y += LANE; });
+    y += GAP; curves(c, columns, y, w); y += CURVES + GAP;
+    strip(c, columns, y, w); y += STRIP;
+    axis(c, y + 8, w);
+  }
+  // What stands in each pixel column: means over the rows that fall into it, or the row that lasts into it.
+  function bin(s, w) {
+    const out = [], last = s.times[s.n - 1] + (s.n > 1 ? s.times[s.n - 1] - s.times[s.n - 2] : 0);
+    for (let x = 0; x < w; x++) {
+      const from = mapping.toTime(x, state.view, w), to = mapping.toTime(x + 1, state.view, w);
+      if (to < s.times[0] || from > last) { out.push(null); continue; }
+      const a = mapping.locate(s.times, from), b = Math.max(a, mapping.locate(s.times, to - 1e-5));
+      const p = new Float32Array(8), va = [0, 0], votes = new Uint16Array(8);
+      let known = 0, face = 0, voice = 0;
+      for (let i = a; i <= b; i++) {
+        face += seesFace(s, i); voice += hearsVoice(s, i);
+        if (s.named[i] === NONE) continue;
+        known++; votes[s.named[i]]++;
+        for (let k = 0; k < 8; k++) p[k] += s.p[i * 8 + k] / 255;
+        va[0] += s.va[i * 2] / 127; va[1] += s.va[i * 2 + 1] / 127;
+      }
+      const n = b - a + 1;
+      out.push({ known: known > 0, p: p.map(v => v / known), va: va.map(v => v / known), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n });
+    }
+    return out;
+  }
+  function label(c, text, y, strong, dot) {
+    c.font = (strong ? "600 " : "") + "12.5px system-ui, sans-serif"; c.textAlign = "left"; c.textBaseline = "middle";
+    if (dot) { c.fillStyle = dot; c.beginPath(); c.roundRect(0, y - 4.5, 9, 9, 2); c.fill(); }
+    c.fillStyle = colour(strong ? "ink" : "soft"); c.fillText(text, dot ? 15 : 0, y);
+  }
+  // Slanted lines over every run of columns without a named expression.
+  function hatch(c, columns, y, h) {
+    for (let a = 0, b; a < columns.length; a = b) {
+      b = a + 1;
+      const bare = v => Boolean(v) && !v.known;
+      while (b < columns.length && bare(columns[b]) === bare(columns[a])) b++;
+      if (!bare(columns[a])) continue;
+      c.save(); c.beginPath(); c.rect(gutter + a, y, b - a, h); c.clip();
+      c.strokeStyle = colour("hatch"); c.lineWidth = 1.5; c.beginPath();
+      for (let x = a - h; x < b + h; x += 6) { c.moveTo(gutter + x, y + h); c.lineTo(gutter + x + h, y); }
+      c.stroke(); c.restore();
+    }
+  }
+  function ribbon(c, columns, y) {
+    hatch(c, columns, y, RIBBON);
+    columns.forEach((v, x) => {
+      if (!v || !v.known) return;
+      c.fillStyle = data.expressions[v.named].colour; c.fillRect(gutter + x, y, 1.5, RIBBON);
+    });
+    // Names where they fit: colour is never the only sign.
+    c.font = "600 11.5px system-ui, sans-serif"; c.textAlign = "left"; c.textBaseline = "middle";
+    for (let a = 0, b; a < columns.length; a = b) {
+      b = a + 1;
+      const name = v => v && v.known ? v.named : -1;
+      while (b < columns.length && name(columns[b]) === name(columns[a])) b++;
+      if (name(columns[a]) < 0) continue;
+      if (a) { c.fillStyle = colour("card"); c.fillRect(gutter + a - 0.5, y, 1, RIBBON); }
+      const text = names[name(columns[a])];
+      if (c.measureText(text).width + 12 > b - a) continue;
+      c.fillStyle = data.expressions[name(columns[a])].ink; c.fillText(text, gutter + a + 6, y + RIBBON / 2 + 0.5);
+    }
+  }
+  function lane(c, columns, y, k, w) {
+    const base = y + LANE - 1, room = LANE - 5;
+    c.fillStyle = colour("grid"); c.fillRect(gutter, base, w, 1);
+    c.fillStyle = data.expressions[k].colour;
+    columns.forEach((v, x) => {
+      if (v && v.known) { const h = v.p[k] * room; c.globalAlpha = 0.9; c.fillRect(gutter + x, base - h, 1.1, h); c.globalAlpha = 1; }
+    });
+    hatch(c, columns, y + 4, LANE - 5);
+  }
+  function curves(c, columns, y, w) {
+    const middle = y + CURVES / 2, room = CURVES / 2 - 4;
+    label(c, "Valence", y + 30, false); label(c, "Arousal", y + 48, false);
+    c.strokeStyle = colour("grid"); c.lineWidth = 1; c.fillStyle = colour("faint"); c.font = "11px system-ui, sans-serif"; c.textAlign = "right";
+    for (const v of [-1, -0.5, 0, 0.5, 1]) {
+      const at = Math.round(middle - v * room) + 0.5;
+      c.strokeStyle = colour(v === 0 ? "line" : "grid"); c.beginPath(); c.moveTo(gutter, at); c.lineTo(gutter + w, at); c.stroke();
+      if (v % 1 === 0) c.fillText(v > 0 ? "+1" : v < 0 ? "−1" : "0", gutter - 8, at);
+    }
+    hatch(c, columns, y + 4, CURVES - 8);
+    [["valence", []], ["arousal", [6, 4]]].forEach(([name, dash], k) => {
+      c.strokeStyle = colour(name); c.lineWidth = 2; c.setLineDash(dash); c.lineJoin = "round"; c.beginPath();
+      let pen = false;
+      columns.forEach((v, x) => {
+        if (!v || !v.known) { pen = false; return; }
+        const at = middle - v.va[k] * room;
+        if (pen) c.lineTo(gutter + x + 0.5, at); else c.moveTo(gutter + x + 0.5, at);
+        pen = true;
+      });
+      c.stroke(); c.setLineDash([]);
+      c.beginPath(); c.moveTo(56, y + 30 + 18 * k); c.setLineDash(dash); c.lineTo(78, y + 30 + 18 * k); c.stroke(); c.setLineDash([]);
+    });
+  }
+  function strip(c, columns, y, w) {
+    const half = STRIP / 2 - 1;
+    label(c, "Evidence", y + STRIP / 2, true);
+    c.fillStyle = colour("grid"); c.fillRect(gutter, y, w, half); c.fillRect(gutter, y + half + 2, w, half);
+    columns.forEach((v, x) => {
+      if (!v) return;
+      if (v.face > 0) { c.globalAlpha = 0.25 + 0.75 * v.face; c.fillStyle = colour("face"); c.fillRect(gutter + x, y, 1, half); }
+      if (v.voice > 0) { c.globalAlpha = 0.25 + 0.75 * v.voice; c.fillStyle = colour("voice"); c.fillRect(gutter + x, y + half + 2, 1, half); }
+      c.globalAlpha = 1;
+    });
+    c.font = "10px system-ui, sans-serif"; c.textAlign = "right"; c.fillStyle = colour("faint");
+    c.fillText("face", gutter - 8, y + half / 2 + 0.5); c.fillText("voice", gutter - 8, y + half * 1.5 + 2.5);
+  }
+  function grid(c, w) {
+    c.fillStyle = colour("grid");
+    for (const t of mapping.ticks(state.view, w, 84).at) c.fillRect(Math.round(gutter + mapping.toPixel(t, state.view, w)), 0, 1, height - AXIS);
+  }
+  function axis(c, y, w) {
+    const { step, at } = mapping.ticks(state.view, w, 84), decimals = step < 1 ? 1 : 0;
+    c.font = "11.5px system-ui, sans-serif"; c.textBaseline = "top"; c.textAlign = "center"; c.fillStyle = colour("faint");
+    for (const t of at) c.fillText(mapping.clock(t, decimals), mapping.clamp(gutter + mapping.toPixel(t, state.view, w), gutter + 12, gutter + w - 14), y);
+  }
+
+  // --- hands ---------------------------------------------------------------------------------------------------
+  const timeAt = event => {
+    const box = plot.getBoundingClientRect();
+    return mapping.clamp(mapping.toTime(event.clientX - box.left - gutter, state.view, box.width - gutter), 0, end);
+  };
+  function hover(event) {
+    const box = plot.getBoundingClientRect(), x = event.clientX - box.left, tip = $("tip"), ghost = $("ghost");
+    if (x < gutter) return leave();
+    const t = timeAt(event), s = current(), i = mapping.locate(s.times, t), e = s.named[i];
+    ghost.style.display = "block"; ghost.style.left = x + "px";
+    const first = document.createElement("b"), dot = document.createElement("span"), rest = document.createElement("div");
+    dot.className = "swatch"; dot.style.background = e === NONE ? colour("line") : data.expressions[e].colour;
+    first.append(dot, e === NONE ? "nothing named" : `${names[e]} ${Math.round(s.p[i * 8 + e] / 2.55)} %`);
+    rest.textContent = mapping.clock(s.times[i], 2) + " · " + (e === NONE ? "no evidence" : `valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}`);
+    tip.replaceChildren(first, rest); tip.style.display = "block";
+    tip.style.left = mapping.clamp(x + 14, 0, box.width - tip.offsetWidth) + "px";
+    tip.style.top = Math.max(0, event.clientY - box.top - 60) + "px";
+  }
+  function leave() { $("tip").style.display = $("ghost").style.display = "none"; }
+  function step(rows) {
+    const s = current(), i = mapping.clamp(mapping.locate(s.times, state.t) + rows, 0, s.n - 1);
+    show(s.times[i], true);
+  }
+  function scale(factor) { state.view = mapping.zoom(state.view, factor, state.t, end, 1); draw(); moveNeedle(); }
+  function choose(k) {
+    if (k < 0 || k >= subjects.length) return;
+    state.subject = k;
+    [...$("subjects").children].forEach((b, j) => b.setAttribute("aria-pressed", String(j === k)));
+    if (!still) { draw(); moveNeedle(); }
+    read(); drawBoxes();
+  }
+  const keys = {
+    " ": () => player && !player.hidden && player.src && (player.paused ? player.play() : player.pause()),
+    ArrowLeft: e => e.shiftKey ? show(state.t - 1, true) : step(-1), ArrowRight: e => e.shiftKey ? show(state.t + 1, true) : step(1),
+    Home: () => show(0, true), End: () => show(end, true),
+    "+": () => scale(0.5), "=": () => scale(0.5), "-": () => scale(2), "0": () => { state.view = { from: 0, to: end }; scale(1); },
+  };
+  function wirePlot() {
+    let held = false;
+    plot.addEventListener("pointerdown", e => { held = true; plot.setPointerCapture(e.pointerId); show(timeAt(e), true); });
+    plot.addEventListener("pointermove", e => { hover(e); if (held) show(timeAt(e), true); });
+    plot.addEventListener("pointerup", () => { held = false; });
+    plot.addEventListener("pointercancel", () => { held = false; });
+    plot.addEventListener("pointerleave", leave);
+    plot.addEventListener("wheel", e => {
+      if (!e.ctrlKey && !e.metaKey) return;
+      e.preventDefault(); state.view = mapping.zoom(state.view, e.deltaY > 0 ? 1.25 : 0.8, timeAt(e), end, 1); draw(); moveNeedle();
+    }, { passive: false });
+    document.addEventListener("keydown", e => {
+      if (e.target.closest("input, audio, video, summary, button") && e.key === " ") return;
+      if (e.altKey || e.ctrlKey || e.metaKey) return;
+      if (keys[e.key]) { e.preventDefault(); keys[e.key](e); } else if (/^[1-9]$/.test(e.key)) choose(Number(e.key) - 1);
+    });
+    $("in").onclick = () => scale(0.5); $("out").onclick = () => scale(2); $("all").onclick = keys["0"];
+    document.querySelectorAll(".stretch").forEach(b => b.addEventListener("click", () => {
+      choose(subjects.findIndex(s => s.id === Number(b.dataset.subject)));
+      show(Number(b.dataset.time), true); scrollTo({ top: 0, behavior: "smooth" });
+    }));
+  }
+  function wirePlayer() {
+    if (!player || still) return;
+    const now = () => player.currentTime + data.media.offset;
+    if (player.requestVideoFrameCallback) {
+      const tick = (_, frame) => { show(frame.mediaTime + data.media.offset, false); player.requestVideoFrameCallback(tick); };
+      player.requestVideoFrameCallback(tick);
+    }
+    // Frame callbacks fall silent for sound, and where the picture ends before the sound does.
+    const follow = () => { if (player.paused) return; if (!player.videoWidth || player.currentTime > data.media.pictures) show(now(), false); requestAnimationFrame(follow); };
+    player.addEventListener("play", follow);
+    player.addEventListener("seeked", () => { if (Math.abs(now() - state.t) > 0.02) show(now(), false); });
+    player.addEventListener("loadedmetadata", drawBoxes);
+  }
+
+  names.forEach((name, k) => {
+    const text = document.createElement("span"), rail = document.createElement("span"), fill = document.createElement("span"), value = document.createElement("span");
+    text.textContent = name; rail.className = "rail"; fill.className = "fill"; fill.style.display = "block"; fill.style.background = data.expressions[k].colour;
+    value.className = "value"; rail.append(fill); $("bars").append(text, rail, value);
+  });
+  if (subjects.length > 1) subjects.forEach((s, k) => {
+    const b = document.createElement("button");
+    b.type = "button"; b.textContent = "Subject " + s.id; b.setAttribute("aria-pressed", String(k === 0)); b.onclick = () => choose(k);
+    $("subjects").append(b);
+  });
+  $("theme").onclick = () => {
+    const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+    if (!still) draw(); read();
+  };
+  const lay = () => { if (!still) { draw(); moveNeedle(); } drawBoxes(); };
+  addEventListener("resize", lay);
+  if (!still) wirePlot();
+  wirePlayer();
+  if (player) player.addEventListener("load", drawBoxes);
+  lay(); show(state.t, false);
+  // `#t=12.5` opens the page at that second.
+  const asked = /[#&]t=([\d.]+)/.exec(location.hash);
+  if (asked) { show(Number(asked[1]), true); if (player && !still) player.addEventListener("loadedmetadata", () => show(Number(asked[1]), true), { once: true }); }
+  window.mien = { state, show, choose, step, data };
+})();

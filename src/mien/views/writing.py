@@ -1,0 +1,71 @@
+"""Nothing half-written: results grow beside their final name and take it only when they are whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mien.errors import OutputError
+
+#: The operating system's words for "no room": the disk, the user's quota, or the largest file allowed.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A scratch name in the folder of `path` (which is made if need be), renamed to `path` when the block ends
+    well and removed when it does not, so that `path` is either whole, or as it was before.
+
+    Raises:
+        OutputError: no permission, no room, or a name that cannot be written; names the path and the remedy.
+    """
+    scratch = path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+        yield scratch
+        os.replace(scratch, path)
+    except OSError as fault:
+        # An error that names another file is about what was read, and is not ours to explain.
+        if fault.filename is not None and not _within(fault, path):
+            raise
+        raise _explained(path, fault) from fault
+    finally:
+        scratch.unlink(missing_ok=True) if _reachable(scratch) else None
+
+
+def _within(fault: OSError, path: Path) -> bool:
+    named = Path(os.fsdecode(fault.filename)) if isinstance(fault.filename, str | bytes) else path
+    return named.parent == path.parent or named in path.parents
+
+
+def _reachable(scratch: Path) -> bool:
+    try:
+        return scratch.exists()
+    except OSError:
+        return False
+
+
+def _explained(path: Path, fault: OSError) -> OutputError:
+    if fault.errno in FULL:
+        remedy = f"free some space, or choose another folder with --out (this one: {path.parent})"
+        return OutputError(f"{path} could not be written: the disk is full", follows=_FOLLOWS, remedy=remedy)
+    if isinstance(fault, PermissionError) or fault.errno == errno.EROFS:
+        return OutputError(
+            f"{path} could not be written: no permission to write in {path.parent}",
+            follows=_FOLLOWS,
+            remedy="choose a folder of your own with --out, or change the permissions of this one",
+        )
+    reason = os.strerror(fault.errno).lower() if fault.errno else str(fault)
+    return OutputError(
+        f"{path} could not be written: {reason}",
+        follows=_FOLLOWS,
+        remedy="remove what stands in the way, or choose another folder with --out",
+    )
+
+
+_FOLLOWS = "no part of it was left behind; what stood there before is unchanged"
