@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mien.config import recipes
+    from mien.config import names as recipes
     from mien.predict import Predictor, load, predict
     from mien.timeline import Timeline
 
@@ -25,7 +25,6 @@ _HOMES = {
     "predict": "mien.predict",
     "Predictor": "mien.predict",
     "Timeline": "mien.timeline",
-    "recipes": "mien.config",
 }
 
 
@@ -38,6 +37,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
+    if name == "recipes":
+        from mien.config import names
+
+        return names
     raise AttributeError(f"module 'mien' has no attribute {name!r}")
 
 

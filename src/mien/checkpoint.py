@@ -176,10 +176,11 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """
     folder = _folder(source)
     about = _json(folder / ABOUT)
+    writer = about.get("versions", {}).get("mien", "?")
     if about.get("format") != FORMAT:
         raise ConfigError(
             f"checkpoint {folder}: format {about.get('format')!r}, this mien reads format {FORMAT}",
-            remedy=f"It was written with mien {about.get('versions', {}).get('mien', '?')}: install that version.",
+            remedy=f"It was written with mien {writer}: install that version.",
         )
     recipe = config.load(folder / RECIPE, check=models.problems)
     data = (folder / WEIGHTS).read_bytes()
@@ -211,8 +212,8 @@ def _folder(source: str | Path) -> Path:
         raise ConfigError(
             f"{stray[0]}: a pickle, which may run any code when it is loaded",
             follows="mien reads safetensors only; the file was not opened.",
-            remedy="In the environment that wrote it, save its state_dict with safetensors.torch.save_file, or "
-            "train again with `mien train`.",
+            remedy="In the environment that wrote it, save its state_dict with safetensors.torch.save_file; "
+            "or train again with `mien train`.",
         )
     if not folder.is_dir():
         what = "a file, not a checkpoint folder" if folder.is_file() else "no such checkpoint"

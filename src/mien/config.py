@@ -262,8 +262,9 @@ def _read(source: str | Path) -> tuple[Path, str]:
     try:
         return path, path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        hint = nearest(str(source), names())
         raise ConfigError(
-            f"recipe {str(source)!r}: no such file, and no recipe of that name{nearest(str(source), names())}",
+            f"recipe {str(source)!r}: no such file, and no recipe of that name{hint}",
             remedy="Give the path of a YAML file, or one of the names that `mien recipes` lists.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,5 @@
-"""Timeline: what mien says, as a table. One row per decoded frame and subject; docs/TIMELINE.md explains each column."""
+"""Timeline: what mien says, as a table. One row per decoded frame and subject; docs/TIMELINE.md explains
+each column."""
 
 from __future__ import annotations
 
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
 BOX = ("x1", "y1", "x2", "y2")
 PROBABILITIES: tuple[str, ...] = tuple(column(name) for name in EXPRESSIONS)
 #: Columns and types, in order. A value that is not there is null, never NaN and never a magic number.
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "time_s": pl.Float64,
-    "frame": pl.Int64,
-    "subject": pl.Int64,
-    **dict.fromkeys(BOX, pl.Float32),
-    "evidence": pl.String,
-    "expression": pl.String,
-    **dict.fromkeys(PROBABILITIES, pl.Float32),
-    "valence": pl.Float32,
-    "arousal": pl.Float32,
-    "confidence": pl.Float32,
-}
-#: Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
+SCHEMA = pl.Schema(
+    {
+        "time_s": pl.Float64,
+        "frame": pl.Int64,
+        "subject": pl.Int64,
+        **dict.fromkeys(BOX, pl.Float32),
+        "evidence": pl.String,
+        "expression": pl.String,
+        **dict.fromkeys(PROBABILITIES, pl.Float32),
+        "valence": pl.Float32,
+        "arousal": pl.Float32,
+        "confidence": pl.Float32,
+    }
+)
+# : Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5
+# elsewhere.
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
 FORMATS = ("csv", "parquet", "jsonl")
 _KEY = "mien"
@@ -70,7 +74,9 @@ class Timeline:
 
     def __repr__(self) -> str:
         name = Path(self.media).name or "no media"
-        return f"Timeline({name}: {len(self)} rows, {len(self.subjects)} subject(s), {len(self.notes)} note(s))"
+        return (
+            f"Timeline({name}: {len(self)} rows, {len(self.subjects)} subject(s), {len(self.notes)} note(s))"
+        )
 
     @property
     def subjects(self) -> list[int]:
@@ -119,8 +125,8 @@ class Timeline:
 
     @classmethod
     def read(cls, path: str | Path) -> Timeline:
-        """Reads back what `write` wrote. CSV and JSON lines do not hold media, notes and info: those come back
-        empty.
+        """Reads back what `write` wrote. CSV and JSON lines do not hold media, notes and info: those come
+        back empty.
 
         Raises:
             MediaError: the file is missing, of another suffix, or not a timeline.
@@ -161,7 +167,9 @@ class Timeline:
         from mien.views.report import page
 
         media = Path(self.media) if embed and self.media else None
-        return page(Path(path), self.table, name=Path(self.media).name, media=media, notes=self.notes, info=self.info)
+        return page(
+            Path(path), self.table, name=Path(self.media).name, media=media, notes=self.notes, info=self.info
+        )
 
     def overlay(self, path: str | Path) -> Path:
         """Writes the media again with boxes, labels and evidence drawn on it (MP4; a still image: PNG)."""
@@ -216,7 +224,7 @@ def subject_rows(
         "arousal": np.where(known, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
     }
-    return pl.DataFrame(data).cast(dict(SCHEMA)).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    return pl.DataFrame(data).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
 
 
 def _conformed(table: pl.DataFrame) -> pl.DataFrame:
@@ -224,11 +232,13 @@ def _conformed(table: pl.DataFrame) -> pl.DataFrame:
         raise ValueError(f"the table is no timeline: it lacks the column(s) {', '.join(missing)}")
     if extra := [c for c in table.columns if c not in SCHEMA]:
         raise ValueError(f"the table is no timeline: it has the unknown column(s) {', '.join(extra)}")
-    table = table.select(*SCHEMA).cast(dict(SCHEMA)).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    table = table.select(*SCHEMA).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
     for name, allowed in (("evidence", ("both", "face", "voice", "none")), ("expression", EXPRESSIONS)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
-            raise ValueError(f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}")
+            raise ValueError(
+                f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}"
+            )
     return table.sort("subject", "time_s", maintain_order=True)
 
 
@@ -239,11 +249,11 @@ def _rounded(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    return pl.read_csv(path, schema_overrides=dict(SCHEMA)), {}
+    return pl.read_csv(path, schema_overrides=SCHEMA), {}
 
 
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    return pl.read_ndjson(path, schema_overrides=dict(SCHEMA)), {}
+    return pl.read_ndjson(path, schema_overrides=SCHEMA), {}
 
 
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

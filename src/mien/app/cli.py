@@ -26,10 +26,10 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich's panels would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="What each person in a video shows, at every moment, from face and voice together.",
-    epilog="Start with: `mien predict clip.mp4 --report`",
+    epilog="Start with:  mien predict clip.mp4 --report",
 )
 
 
@@ -43,7 +43,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def start(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
 ) -> None:
     console.show_log()
 

@@ -12,7 +12,42 @@ from mien.errors import MediaError, MienError
 #: Endings taken from a folder. A file named by itself is tried whatever it ends in.
 SUFFIXES = frozenset(
     f".{s}"
-    for s in ["mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "mts", "m2ts", "ts", "wmv", "flv", "3gp", "ogv", "mjpeg", "wav", "mp3", "m4a", "flac", "ogg", "oga", "opus", "aac", "wma", "aif", "aiff", "jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"]
+    for s in [
+        "mp4",
+        "mov",
+        "m4v",
+        "mkv",
+        "webm",
+        "avi",
+        "mpg",
+        "mpeg",
+        "mts",
+        "m2ts",
+        "ts",
+        "wmv",
+        "flv",
+        "3gp",
+        "ogv",
+        "mjpeg",
+        "wav",
+        "mp3",
+        "m4a",
+        "flac",
+        "ogg",
+        "oga",
+        "opus",
+        "aac",
+        "wma",
+        "aif",
+        "aiff",
+        "jpg",
+        "jpeg",
+        "png",
+        "bmp",
+        "webp",
+        "tif",
+        "tiff",
+    ]
 )
 
 
@@ -25,8 +60,8 @@ class Job:
 
 
 def expand(named: Sequence[Path], out: Path) -> tuple[list[Job], list[MienError]]:
-    """The jobs of files and folders (searched all the way down, by ending), each medium once, in the order named;
-    and the errors of folders without any. Files that do not exist stay in: reading them says so.
+    """The jobs of files and folders (searched all the way down, by ending), each medium once, in the order
+    named; and the errors of folders without any. Files that do not exist stay in: reading them says so.
 
     Hidden files, and what an earlier run left in `out`, are passed over.
     """
@@ -42,7 +77,7 @@ def expand(named: Sequence[Path], out: Path) -> tuple[list[Job], list[MienError]
                 MediaError(
                     f"the folder {name} holds no media",
                     follows="nothing was predicted from it",
-                    remedy=f"name files, or a folder with files ending in {', '.join(sorted(SUFFIXES)[:6])} ...",
+                    remedy="name files, or a folder with files that end in .mp4, .mov, .wav, .jpg and the like",
                 )
             )
         for path in found:
@@ -64,8 +99,8 @@ def _within(folder: Path, out: Path) -> list[Path]:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """A folder name for each: the stem where no other has it; else with as little before and behind it as tells
-    the namesakes apart: `clip-mp4` beside `clip-wav`, `monday-clip` beside `tuesday-clip`."""
+    """A folder name for each: the stem where no other has it; else with as little before and behind it as
+    tells them apart: `clip-mp4` beside `clip-wav`, `monday-clip` beside `tuesday-clip`."""
     names = [path.stem for path in paths]
     # Names that differ in case alone would meet in one folder on macOS and Windows.
     for stem, count in Counter(name.casefold() for name in names).items():

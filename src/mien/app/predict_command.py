@@ -45,32 +45,37 @@ def predict(
         list[Path],
         typer.Argument(metavar="MEDIA|FOLDER...", help="Videos, sound files, pictures, or folders of them."),
     ],
-    model: Annotated[str, typer.Option(help="`starter`, or the folder of a trained checkpoint.")] = "starter",
+    model: Annotated[str, typer.Option(help="starter, or the folder of a trained checkpoint.")] = "starter",
     out: Annotated[Path, typer.Option(help="Where results go, one folder an input.")] = Path("mien-out"),
     format: Annotated[Format, typer.Option(help="Of the timeline.")] = Format.csv,
     report: Annotated[bool, typer.Option("--report", help="Also one HTML page to look at.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also the video with boxes and labels on it.")] = False,
-    no_embed: Annotated[bool, typer.Option("--no-embed", help="Leave the recording out of the page.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also the video with boxes and labels on it.")
+    ] = False,
+    no_embed: Annotated[
+        bool, typer.Option("--no-embed", help="Leave the recording out of the page.")
+    ] = False,
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
     max_faces: Annotated[int, typer.Option(min=1, max=64, help="People followed at once.")] = 4,
-    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1`.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of summaries.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of summaries.")
+    ] = False,
 ) -> None:
     """What each person shows, at every moment: a timeline from face and voice.
 
     Writes OUT/<stem>/timeline.csv: a row per frame and subject, with the expression, eight probabilities,
     valence, arousal, and what they rest on (face, voice, both, none). docs/TIMELINE.md explains the columns.
 
+    \b
     Examples:
+      mien predict clip.mp4 --report
+      mien predict holiday/ --format parquet --out results
+      mien predict interview.wav --json
+      mien predict talk.mp4 --model runs/mine --overlay --no-voice
 
-        mien predict clip.mp4 --report
-
-        mien predict holiday/ --format parquet --out results
-
-        mien predict interview.wav --json
-
-        mien predict talk.mp4 --model runs/mine --overlay --no-voice
+    Exit code: 0 done, 1 an input failed (the others are finished), 2 usage.
     """
     if no_face and no_voice:
         raise typer.BadParameter("--no-face and --no-voice together leave nothing to predict from")
@@ -134,7 +139,7 @@ def _one(
 def _tell(timeline: Timeline, result: dict[str, Any], *, brief: bool) -> None:
     screen = console.out()
     if brief:
-        first = next(iter(result["subjects"]), {"shares": {}})
+        first: dict[str, Any] = next(iter(result["subjects"]), {"shares": {}})
         most = ", ".join(f"{name} {share:.0%}" for name, share in list(first["shares"].items())[:2])
         others = len(result["subjects"]) - 1
         more = f" and {others} more subject{'s' * (others > 1)}" if others > 0 else ""

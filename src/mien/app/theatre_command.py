@@ -19,9 +19,9 @@ def theatre(
     Nobody's face or voice is in it, and every label is true by construction: good for trying a pipeline,
     for tests, and for seeing how a model takes missing faces and silence. Not a substitute for real data.
 
+    \b
     Example:
-
-        mien theatre demo-corpus --videos 6 --seconds 15
+      mien theatre demo-corpus --videos 6 --seconds 15
     """
     from mien.app import console
     from mien.corpora.theatre import layout

@@ -281,7 +281,7 @@ def _leaks(entries: list[Entry]) -> list[Problem]:
                 problems.append(Problem(WARNING, "recording in two splits", str(media), None, what, rule))
     for entry in entries:
         if len(set(entry.splits.values())) > 1:
-            what = ", ".join(f"{task.upper()} {split}" for task, split in entry.splits.items())
+            what = ", ".join(f"{task.upper()} {split}" for task, split in sorted(entry.splits.items()))
             rule = "each task keeps its own; labels of the other are not used in training"
             problems.append(Problem(NOTE, "splits by task", entry.id, None, what, rule))
     return problems

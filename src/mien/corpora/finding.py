@@ -44,15 +44,15 @@ def find(root: Path) -> Layout:
     if not root.is_dir():
         raise CorpusError(
             f"{root} is {'a file' if root.exists() else 'not there'}; the root of a corpus is a folder",
-            remedy="mien index aff-wild2 ROOT, ROOT being the folder that holds batch1, batch2, annotations ...",
+            remedy="mien index aff-wild2 ROOT, ROOT being the folder above batch1, batch2 ...",
         )
     layout = Layout(root)
     _walk(layout, Path("."), 0)
     if not layout.labels and not layout.lists:
         have = f"{sum(map(len, layout.videos.values()))} videos and {len(layout.crops)} crop folders"
         raise CorpusError(
-            f"{root} holds no annotations of Aff-Wild2: no folder Train_Set or Validation_Set with label files "
-            f"and no test list was found {_DEPTH} levels deep (but {have})",
+            f"{root} holds no annotations of Aff-Wild2: no folder Train_Set or Validation_Set with label "
+            f"files and no test list was found {_DEPTH} levels deep (but {have})",
             follows="nothing was indexed",
             remedy="name the folder above both the videos and the annotations; your own videos are read by "
             "`mien index folder ROOT`",

@@ -1,8 +1,9 @@
-"""What a corpus holds, written down once: clips, splits, where labels lie, and every problem with its file and line.
+"""What a corpus holds, written down once: clips, splits, where labels lie, and every problem with its file
+and line.
 
-`index(corpus, root)` reads a corpus and returns an `Index`; `Index.save` and `Index.load` keep it as JSON lines (the
-first line says what it is, then one line a clip, then one line a problem). Labels are not in it: they are read from
-the corpus when they are asked for.
+`index(corpus, root)` reads a corpus and returns an `Index`; `Index.save` and `Index.load` keep it as JSON
+lines (the first line says what it is, then one line a clip, then one line a problem). Labels are not in it:
+they are read from the corpus when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mien.corpora import affwild2, folders
 from mien.corpora.catalogue import ERROR, NOTE, WARNING, Entry, Problem, packed, unpacked
 from mien.errors import ConfigError, CorpusError, OutputError
 from mien.labels import EXPRESSIONS
@@ -47,20 +50,25 @@ class Index:
         )
 
     def clip(self, entry: Entry, task: str | None = None, *, labels: bool = True) -> Clip:
-        """An entry as a Clip. task: whose split and labels (`expr`, `va`); None takes the first the corpus has.
+        """An entry as a Clip. task: whose split and labels (`expr`, `va`); None takes the first the corpus
+        has.
 
-        With a task, the labels of the other one come along where both files put the clip in the same split, so that
-        nothing from one task's validation set is trained on through the other.
+        With a task, the labels of the other one come along where both files put the clip in the same split,
+        so that nothing from one task's validation set is trained on through the other.
         """
         tasks = self.tasks
         task = task or (tasks[0] if tasks else "")
         split = entry.splits.get(task, "")
         wanted = [t for t in tasks if t in entry.labels and entry.splits.get(t, "") == split]
-        found = CORPORA[self.corpus].labels(self.root, entry, wanted, self.classes) if labels and wanted else None
+        found = (
+            CORPORA[self.corpus].labels(self.root, entry, wanted, self.classes) if labels and wanted else None
+        )
         media = self.root / entry.media if entry.media else None
         return Clip(entry.id, media, entry.subject, split, found)
 
-    def clips(self, task: str | None = None, split: str | None = None, *, labels: bool = True) -> Iterator[Clip]:
+    def clips(
+        self, task: str | None = None, split: str | None = None, *, labels: bool = True
+    ) -> Iterator[Clip]:
         """Clips that take part in a task, one at a time (so that only one's labels are in memory)."""
         task = task or (self.tasks[0] if self.tasks else None)
         for entry in self.entries:
@@ -82,7 +90,11 @@ class Index:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
-                for record in (head, *map(packed, self.entries), *({"problem": asdict(p)} for p in self.problems)):
+                for record in (
+                    head,
+                    *map(packed, self.entries),
+                    *({"problem": asdict(p)} for p in self.problems),
+                ):
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,7 +109,8 @@ class Index:
 
     @classmethod
     def load(cls, path: Path, root: Path | None = None) -> Index:
-        """root: where the corpus lies now, if it was moved. Raises CorpusError for a file that is no index."""
+        """root: where the corpus lies now, if it was moved. Raises CorpusError for a file that is no
+        index."""
         try:
             lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             head, *rest = [json.loads(line) for line in lines if line]
@@ -109,7 +122,8 @@ class Index:
             return cls(head["corpus"], where, entries, problems, tuple(head["classes"]), head["counts"])
         except OSError as error:
             raise CorpusError(
-                f"{path}: {error.strerror or error}", remedy="mien index CORPUS ROOT --out FILE makes an index"
+                f"{path}: {error.strerror or error}",
+                remedy="mien index CORPUS ROOT --out FILE makes an index",
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
@@ -126,13 +140,15 @@ class Index:
         rows.append(("hours", f"{hours:.2f}"))
         rows.append(("subjects", f"{len({e.subject for e in self.entries if e.subject}):,}"))
         for task in self.tasks:
-            splits = Counter(e.splits.get(task) or "no split" for e in self.entries if task in {*e.splits, *e.labels})
+            splits = Counter(
+                e.splits.get(task) or "no split" for e in self.entries if task in {*e.splits, *e.labels}
+            )
             rows.append((f"{task} splits", ", ".join(f"{k} {n:,}" for k, n in sorted(splits.items()))))
-        with_crops = [e for e in self.entries if e.present is not None]
-        if with_crops:
-            there = sum(int(e.present.sum()) for e in with_crops if e.present is not None)
-            rows.append(("face crops", f"{there:,} of {sum(len(e.present) for e in with_crops):,} frames"))  # type: ignore[arg-type]
-        rows.append(("without sound", f"{sum(not e.has_audio for e in self.entries):,}"))
+        crops = [e.present for e in self.entries if e.present is not None]
+        if crops:
+            there = sum(int(present.sum()) for present in crops)
+            rows.append(("face crops", f"{there:,} of {sum(map(len, crops)):,} frames"))
+        rows.append(("without sound", f"{sum(1 for e in self.entries if not e.has_audio):,}"))
         rows += [(name, ", ".join(f"{k} {n:,}" for k, n in c.items())) for name, c in self.counts.items()]
         for severity in (ERROR, WARNING, NOTE):
             kinds = Counter(p.kind for p in self.problems if p.severity == severity)
@@ -141,9 +157,9 @@ class Index:
         return rows
 
     def split_by(self, shares: Mapping[str, float], *, by: str = "subject", seed: int = 0) -> Index:
-        """A copy with new splits. shares: split -> share of clips, the rest is `train`. by: `subject` keeps all clips
-        of a subject together (those without one, of a recording); `clip` splits at random, which puts the same person
-        on both sides and has to be asked for."""
+        """A copy with new splits. shares: split -> share of clips, the rest is `train`. by: `subject` keeps
+        all clips of a subject together (those without one, of a recording); `clip` splits at random, which
+        puts the same person on both sides and has to be asked for."""
         if by not in ("subject", "clip"):
             raise ConfigError(f"split by {by!r}", remedy="by='subject' (the default) or by='clip'")
         groups: dict[str, list[str]] = {}
@@ -161,3 +177,37 @@ class Index:
         tasks = self.tasks or ("expr",)
         entries = [replace(e, splits=dict.fromkeys(tasks, split_of[e.id])) for e in self.entries]
         return replace(self, entries=entries)
+
+
+def index(
+    corpus: str, root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Index:
+    """Reads a corpus: `aff-wild2` and `theatre` (one layout), `folder` (see `mien.corpora.folders`), `emodb`.
+
+    table: for `folder`, the CSV. progress: told how many recordings of how many were looked at.
+
+    Raises:
+        ConfigError: an unknown corpus. CorpusError: `root` is not what the corpus's layout promises.
+    """
+    if corpus not in CORPORA:
+        near = difflib.get_close_matches(corpus.lower(), CORPORA, 1)
+        raise ConfigError(
+            f"no corpus is called {corpus!r}; known are {', '.join(CORPORA)}",
+            remedy=f"did you mean {near[0]!r}?" if near else "your own videos are a `folder`",
+        )
+    root = Path(root)
+    if corpus == "folder":
+        found = folders.read(root, table=table, progress=progress)
+    elif table is not None:
+        raise ConfigError(f"{corpus} takes no --table", remedy="leave it out, or index a `folder`")
+    else:
+        found = CORPORA[corpus].read(root, progress=progress)
+    if not found.entries:
+        first = next((str(p) for p in found.problems if p.severity == ERROR), "nothing was found")
+        raise CorpusError(f"{root} gives not one clip: {first}", remedy="mend that and index again")
+    return Index(corpus, root, found.entries, found.problems, found.classes, found.counts)
+
+
+#: Name on the command line -> the file that reads it (`read(root)` and `labels(root, entry, tasks,
+#: classes)`).
+CORPORA: dict[str, Any] = {"aff-wild2": affwild2, "theatre": affwild2, "folder": folders, "emodb": None}

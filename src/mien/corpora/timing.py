@@ -10,10 +10,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.stream import VideoStream
 
-from mien.media import video
-from mien.media.container import opened, stream_of
+from mien.media.container import opened, video_of
+from mien.media.video import frames
 
 _GIGA = 10**9
 
@@ -66,8 +65,8 @@ def frame_times(path: Path, origin: Fraction) -> FrameTimes:
     presentation time of its own, as in some AVI files. Raises MediaError.
     """
     with opened(path) as container:
-        stream = stream_of(container, "video")
-        if not isinstance(stream, VideoStream):
+        stream = video_of(container)
+        if stream is None:
             return FrameTimes(np.zeros(0))
         ticks: list[int | None] = []
         try:
@@ -79,5 +78,5 @@ def frame_times(path: Path, origin: Fraction) -> FrameTimes:
         base = stream.time_base
     known = [t for t in ticks if t is not None]
     if base is None or len(known) < len(ticks) or len(set(known)) < len(known):
-        return FrameTimes(np.array([frame.time_s for frame in video.frames(path, max_side=32)]))
+        return FrameTimes(np.array([frame.time_s for frame in frames(path, max_side=32)]))
     return FrameTimes(np.array([float(tick * base - origin) for tick in sorted(known)]))

@@ -151,8 +151,8 @@ def table(
             dim, first = dims.setdefault(name, (stream.dim, recording.clip.id))
             if stream.dim != dim:
                 raise ValueError(
-                    f"clip {recording.clip.id!r} has {stream.dim} {name} values a token, but {first!r} has {dim}: "
-                    f"they come from different encoders; extract one of them again"
+                    f"clip {recording.clip.id!r} has {stream.dim} {name} values a token, but {first!r} has "
+                    f"{dim}: they come from different encoders; extract one of them again"
                 )
     cut = [tokens(recording, rate_hz) for recording in recordings]
     sizes = [len(t.times) for t in cut]

@@ -56,12 +56,13 @@ class Encoder(Protocol):
 class Crop:
     """The picture of a face that an encoder wants: aligned by five points, `size` pixels square.
 
-    margin: how much more than the five-point template to show, as a share of the side (`mien.media.align.align`).
+    margin: how much more than the five-point template to show, as a share of the side
+    (`mien.media.align.align`; None: its default).
     Crops that a corpus ships (Aff-Wild2's 112×112) have the margin they have, and are only resized.
     """
 
     size: int
-    margin: float = 0.0
+    margin: float | None = None
 
 
 @runtime_checkable
@@ -81,17 +82,18 @@ class CropEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class MeshEncoder(Encoder, Protocol):
-    """A face encoder over the 468-point mesh: a few measures of each mesh first, so that a long recording's meshes
-    need not be kept, then the stream from all of them, so that it may use the subject's own baseline."""
+    """A face encoder over the 468-point mesh: a few measures of each mesh first, so that a long recording's
+    meshes need not be kept, then the stream from all of them, so that it may use the subject's own
+    baseline."""
 
     def measure(self, meshes: np.ndarray) -> np.ndarray:
         """meshes: `(n, 468, 3)` pixels, all of them seen. Returns `(n, measures)` float32."""
         ...
 
     def encode_measures(self, measures: np.ndarray, times: np.ndarray, valid: np.ndarray) -> Stream:
-        """measures: `(time, measures)` of one subject over a recording, zero where not valid; times: `(time,)`
-        seconds; valid: `(time,)` bool. Returns a Stream at these times; it may call fewer of them valid, never
-        more."""
+        """measures: `(time, measures)` of one subject over a recording, zero where not valid; times:
+        `(time,)` seconds; valid: `(time,)` bool. Returns a Stream at these times; it may call fewer of them
+        valid, never more."""
         ...
 
 

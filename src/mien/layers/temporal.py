@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mien.layers.attention import Kind, SafeAttention
+from mien.layers.attention import Kind, SafeAttention, SharedDropout
 
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device | None = None) -> Tensor:
@@ -42,9 +42,9 @@ class TransformerLayer(nn.Module):
         self.norm_attention, self.norm_feedforward = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = SafeAttention(dim=dim, heads=heads, dropout=attention_dropout, kind=kind)
         self.feedforward = nn.Sequential(
-            nn.Linear(dim, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, dim)
+            nn.Linear(dim, feedforward), nn.GELU(), SharedDropout(dropout), nn.Linear(feedforward, dim)
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = SharedDropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """tokens `(batch, time, dim)`, finite everywhere; valid `(batch, time)` bool -> `(batch, time,

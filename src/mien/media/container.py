@@ -1,7 +1,7 @@
 """Opening media files, and errors that say what is wrong with one.
 
-Everything in mien that decodes goes through `opened` and `decoded`: one place knows which containers are read,
-how a damaged file announces itself, and that damage in the middle of a file is no reason to lose its rest.
+Everything in mien that decodes goes through `opened` and `decoded`: one place knows which containers are
+read, how a damaged file shows, and that damage in the middle of a file is no reason to lose its rest.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 
 LOGGER = logging.getLogger("mien")
 
-#: Demuxers that may open a file. Playlists (hls, concat, dash, ...) are left out on purpose: they are text that names
-#: other files, so a file handed in by a stranger could make mien read something that was never handed in.
+#: Demuxers that may open a file. Playlists (hls, concat, dash, ...) are left out on purpose: they are text
+#: that names other files, so a file from a stranger could make mien read what was never handed in.
 CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,flv,asf,rm,mxf,nut,dv,wtv,gif,"
-    "wav,w64,aiff,au,caf,mp3,aac,ac3,eac3,flac,ogg,ape,wv,tta,amr,voc,gsm,truehd,dts"
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,flv,asf,rm,mxf,nut,dv,wtv,"
+    "gif,wav,w64,aiff,au,caf,mp3,aac,ac3,eac3,flac,ogg,ape,wv,tta,amr,voc,gsm,truehd,dts"
 )
-#: Containers whose length is written down or measured from their last packets. In others FFmpeg guesses it from the
-#: bit rate, so a shorter decode proves nothing.
+#: Containers whose length is written down or measured from their last packets. In others FFmpeg guesses it
+#: from the bit rate, so a shorter decode proves nothing.
 PROMISING = frozenset({"mov", "mpeg", "mpegts", "matroska", "avi", "flv", "asf", "wav", "flac"})
 _ONE_OF_US = "Re-encode it, for example: ffmpeg -i INPUT -c:v libx264 -c:a aac OUTPUT.mp4"
 _COPY_AGAIN = "Copy or download it again and compare its size with the original's."
@@ -41,7 +44,7 @@ def shown(path: Path | str) -> str:
 
 
 def note(notes: list[str] | None, text: str) -> None:
-    """Warn through the `mien` logger and, where a list is given, keep the text for the summary and the report."""
+    """Warn through the `mien` logger and, where a list is given, keep the text for summary and report."""
     LOGGER.warning(text)
     if notes is not None:
         notes.append(text)
@@ -78,7 +81,7 @@ def checked(path: Path) -> Path:
         ) from None
     except OSError as error:
         raise MediaError(
-            f"{shown(path)} cannot be read: {error.strerror}.", remedy="Check the name and the disk it lies on."
+            f"{shown(path)} cannot be read: {error.strerror}.", remedy="Check the name and the disk."
         ) from None
     return Path(os.path.abspath(path))
 
@@ -125,7 +128,7 @@ def _unreadable(path: Path, error: Exception) -> MediaError:
             f"{name} is an MP4 without its index (no moov box in {size:,} bytes): "
             "the recording or the copy stopped before it was finished.",
             follows="Without the index no picture in it can be found.",
-            remedy=_COPY_AGAIN + " If it was never finished, an MP4 repair tool (untrunc) can rebuild the index.",
+            remedy=f"{_COPY_AGAIN} If it was never finished, a repair tool (untrunc) can rebuild the index.",
         )
     reason = getattr(error, "strerror", None) or str(error)
     return MediaError(
@@ -160,30 +163,37 @@ def _boxes(path: Path) -> set[bytes]:
     return names
 
 
-def stream_of(container: InputContainer, kind: str) -> av.stream.Stream | None:
-    """The picture (`video`) or sound (`audio`) to use: the default one, else the first; never a cover picture."""
+def video_of(container: InputContainer) -> VideoStream | None:
+    """The picture to use: the default one, else the first; never a cover picture."""
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [s for s in container.streams if s.type == kind and not s.disposition & covers]
-    return min(streams, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
+    return min((s for s in container.streams.video if not s.disposition & covers), key=_rank, default=None)
+
+
+def audio_of(container: InputContainer) -> AudioStream | None:
+    """The sound to use: the default one, else the first."""
+    return min(container.streams.audio, key=_rank, default=None)
+
+
+def _rank(stream: VideoStream | AudioStream) -> tuple[bool, int]:
+    return not stream.disposition & Disposition.default, stream.index
 
 
 def undecodable(path: Path, kind: str) -> MediaError:
     """The error of a stream that no decoder knows. kind: `video` or `audio`."""
-    thing, rest = ("picture", "voice") if kind == "video" else ("sound", "face")
+    seen, heard = ("picture", "voice", "--no-face"), ("sound", "face", "--no-voice")
+    thing, rest, option = seen if kind == "video" else heard
     return MediaError(
         f"{shown(path)}: its {thing} is in a coding that has no decoder here (PyAV {av.__version__}).",
         follows=f"The {thing} cannot be used.",
-        remedy=f"{_ONE_OF_US}, or predict from the {rest} alone (--no-{'face' if kind == 'video' else 'voice'}).",
+        remedy=f"{_ONE_OF_US}, or predict from the {rest} alone ({option}).",
     )
 
 
 def decoded(
-    container: InputContainer, stream: av.stream.Stream, fault: Callable[[str], None]
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    """Every frame of one stream that decodes, in presentation order, past damaged packets.
-
-    fault: told in words each time something could not be decoded or reading ended early.
-    """
+    container: InputContainer, stream: VideoStream | AudioStream, fault: Callable[[str], None]
+) -> Iterator[Any]:
+    """Every frame of one stream that decodes (`av.VideoFrame` or `av.AudioFrame`), in presentation order,
+    past damaged packets. fault: told in words when something did not decode or reading ended early."""
     for other in container.streams:
         if other is not stream:
             # The demuxer then skips their bytes instead of handing them over to be thrown away.
@@ -196,10 +206,8 @@ def decoded(
             return
         except (av.FFmpegError, OSError) as error:
             fault(f"reading stopped: {getattr(error, 'strerror', None) or error}")
-            try:
+            with suppress(av.FFmpegError):
                 yield from stream.decode(None)
-            except av.FFmpegError:
-                pass
             return
         try:
             yield from packet.decode()

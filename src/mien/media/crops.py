@@ -46,9 +46,11 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     Bilinear. Where the picture would shrink to under half, the part of the frame it shows is averaged down
     first, because bilinear reading of every third pixel would alias: large faces would shimmer.
     """
-    mapping = matrix.astype(np.float64)
-    mapping[:, 2] += mapping[:, :2].sum(axis=1) / 2  # the centre of the picture's pixel (0, 0) is at (.5, .5)
-    factor = int(math.hypot(mapping[0, 0], mapping[1, 0]))
+    (a, b, x), (c, d, y) = matrix.tolist()
+    mapping = np.array(
+        [[a, b, x + (a + b) / 2], [c, d, y + (c + d) / 2]]
+    )  # pixel (0, 0) has its centre at .5, .5
+    factor = int(math.hypot(a, c))
     if factor >= 2:
         image, mapping = _averaged(image, mapping, size, factor)
     return cv2.warpAffine(image, mapping, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

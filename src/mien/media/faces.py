@@ -9,7 +9,6 @@ expressions are made of.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,11 @@ from mien.media.align import align, five_points
 from mien.media.crops import around_box
 from mien.media.detect import BlazeFace, Found, overlaps, tiles
 from mien.media.mesh import ENLARGE, FaceMesh, Reading
-from mien.media.people import People, Subject, look
+from mien.media.people import SAME_LOOK, People, Subject, look
 from mien.media.small import SmallFaces
 from mien.records import Face, Frame
 
 __all__ = ["FaceReader", "align", "five_points"]
-
-log = logging.getLogger("mien")
 
 #: Presence logits. Faces we have seen give 9 to 30, at 16 pixels of height still 5; what the detectors
 #: mistook for a face (cartoon, cat, moon, brick) gives -10 to 2. From THERE on a face is followed, from SURE
@@ -41,9 +38,9 @@ SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
 SMALLEST = 10.0
 #: Seconds after which the look of a followed face is taken anew, while the view does not change.
 LOOK_EVERY_S = 0.5
-#: A jump of the look between two frames, while so large a share of the view changes, is another person: a
-#: cut.
-JUMP, VIEW_SHARE, VIEW_LEVELS = 0.6, 0.35, 12
+#: The view changes when this share of a coarse grid of its pixels jumps by more than so many grey levels. A
+#: face whose look changes at that moment is another person's: a cut.
+VIEW_SHARE, VIEW_LEVELS = 0.35, 12
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +74,7 @@ class FaceReader:
         self._people = People()
         self._tracks: list[_Track] = []
         self._view: np.ndarray | None = None
+        self._searches = 0
         self._scene_s = self._searched_s = self._asked_small_s = -np.inf
 
     def __call__(self, frame: Frame) -> list[Face]:
@@ -111,7 +109,7 @@ class FaceReader:
             self._tracks.append(track)
             if changed or not 0 <= now - track.looked_s < LOOK_EVERY_S:
                 seen = look(image, reading.mesh)
-                if changed and float(np.linalg.norm(seen - track.look)) > JUMP:
+                if changed and float(np.linalg.norm(seen - track.look)) > SAME_LOOK:
                     track.subject, lost = None, True
                 elif track.subject is not None and reading.logit >= SURE:
                     track.subject.learn(seen)
@@ -134,10 +132,9 @@ class FaceReader:
                 self._tracks.append(track)
 
     def _search(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> None:
-        """Look for people who are not followed yet. Where somebody just was, and the whole frame while nobody
-        is
-        there: in every frame. Tiles and the second detector: only so often, so that empty video stays
-        fast."""
+        """Look for people who are not followed yet. In every frame: where somebody just was, and the whole
+        frame while nobody is there. Tiles (in turn while somebody is there) and the second detector only so
+        often, so that empty video stays fast."""
         present = self._present()
         for subject in self._people.recent(now, self._scene_s):
             if subject not in present:
@@ -148,7 +145,9 @@ class FaceReader:
         if not due:
             return
         first, self._searched_s = not np.isfinite(self._searched_s), now
-        for tile in tiles(image):
+        self._searches += 1
+        parts = tiles(image)
+        for tile in [parts[self._searches % len(parts)]] if parts and self._tracks else parts:
             self._admit(image, now, self._detector(image, tile))
         rested = not 0 <= now - self._asked_small_s < SMALL_EVERY_S
         if self._small is not None and (rested or not self._tracks):

@@ -37,9 +37,9 @@ class Orientation:
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """The orientation a decoded frame carries. Angles between quarter turns are rounded to the nearest."""
     try:
-        data = bytes(frame.side_data[Type.DISPLAYMATRIX])
+        data = bytes(frame.side_data[Type.DISPLAYMATRIX])  # type: ignore[typeddict-item]
     except (KeyError, ValueError):
-        # ValueError: PyAV 18.1 cannot list side data when one kind in it (EXIF, view id) is newer than its table.
+        # ValueError: PyAV 18.1 cannot list side data when one kind (EXIF, view id) is newer than its table.
         quarter = round(frame.rotation / 90) % 4
         return (
             Orientation(),

@@ -1,10 +1,11 @@
 """Who is who in a recording: a face that comes back gets the number it had.
 
 A face is compared by its *look*: the aligned face, 8 × 8, its brightness standardised, with a little colour.
-Our choice, by measurement on six recordings: the distance between looks of one person (talking, smiling,
-blinking) stays below 0.45, that of two people begins at 0.8. Ratios of distances between the mesh's bony
-points, tried first, move more with one person's smile (0.036) than between the closest two people (0.017).
-A look is good for telling people of one recording apart. It is no face recognition, and is not kept.
+Our choice, by measurement on six recordings: looks of one person (talking, smiling, blinking) lie within 0.35
+of one another, with half the light within 0.45; those of two people are 0.75 and more apart. Ratios of
+distances between the mesh's bony points, tried first, move more with one person's smile (0.036) than they
+differ between the closest two people (0.017). A look tells people of one recording apart. It is no face
+recognition, and is not kept.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import cv2
 import numpy as np
 
 from mien.media.align import align
-from mien.media.detect import overlaps
 
 #: Below this distance two looks are of one person.
-SAME_LOOK = 0.6
+SAME_LOOK = 0.55
 #: A look this far from all that are known of a person (turned, laughing) is added to them, up to MOST_LOOKS.
-NEW_LOOK, MOST_LOOKS = 0.25, 8
+NEW_LOOK, MOST_LOOKS = 0.2, 8
 #: How long someone out of the picture is remembered by look, and by the place where they were last.
-LOOK_MEMORY_S, PLACE_MEMORY_S = 120.0, 1.0
+LOOK_MEMORY_S, PLACE_MEMORY_S = 120.0, 2.0
+#: Who was here a moment ago has not moved further than this share of their box's longer side. Centres are
+#: compared, not boxes: the mesh of a half hidden face is too small.
+SAME_PLACE = 0.5
 _GRID = 8
 
 
@@ -63,6 +66,7 @@ class People:
 
     def __init__(self) -> None:
         self._known: list[Subject] = []
+        self._count = 0
 
     def recent(self, now: float, since_s: float) -> list[Subject]:
         """Those last seen within PLACE_MEMORY_S and not before `since_s`, when the scene began."""
@@ -78,7 +82,8 @@ class People:
     ) -> list[Subject]:
         """A Subject for each newcomer: the absent one that looks alike (closest pairs first), else the one
         who was just there (not before `since_s`, when the scene began), else somebody new."""
-        absent = [s for s in self._known if s not in present and now - s.seen_s <= LOOK_MEMORY_S]
+        self._known = [s for s in self._known if s in present or now - s.seen_s <= LOOK_MEMORY_S]
+        absent = [s for s in self._known if s not in present]
         answer: dict[int, Subject] = {}
 
         def match(pairs: list[tuple[float, int, Subject]]) -> None:
@@ -89,10 +94,17 @@ class People:
         alike = [(s.distance(seen), i, s) for i, seen in enumerate(looks) for s in absent]
         match([pair for pair in alike if pair[0] < SAME_LOOK])
         near = [s for s in self.recent(now, since_s) if s not in present]
-        shared = [(-float(overlaps(s.box, box[None])[0]), i, s) for i, box in enumerate(boxes) for s in near]
-        match([pair for pair in shared if pair[0] < -0.3])
+        apart = [(_apart(s.box, box), i, s) for i, box in enumerate(boxes) for s in near]
+        match([pair for pair in apart if pair[0] < SAME_PLACE])
         for i, (seen, box) in enumerate(zip(looks, boxes, strict=True)):
             if i not in answer:
-                self._known.append(Subject(len(self._known), box, now, [seen]))
-                answer[i] = self._known[-1]
+                answer[i] = Subject(self._count, box, now, [seen])
+                self._known.append(answer[i])
+                self._count += 1
         return [answer[i] for i in range(len(looks))]
+
+
+def _apart(box: np.ndarray, other: np.ndarray) -> float:
+    """Distance of the boxes' centres `(4,)`, in longer sides of the first."""
+    centres = (other[:2] + other[2:] - box[:2] - box[2:]) / 2
+    return float(np.linalg.norm(centres) / max(1.0, float((box[2:] - box[:2]).max())))

@@ -1,28 +1,29 @@
 """What a media file holds, and where its time begins.
 
 Time 0.0 of a recording is the earliest presentation timestamp of its picture and sound. It is taken from the
-first frames that really decode, because headers promise starts (and lengths, and frame counts) that are not there.
+first frames that really decode: headers promise starts (and lengths, and frame counts) that are not there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Stream
+from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import still
-from mien.media.container import PROMISING, checked, opened, shown, stream_of, undecodable
+from mien.media.container import PROMISING, audio_of, checked, opened, shown, undecodable, video_of
 from mien.media.orientation import Orientation, orientation_of
 
 #: How many packets of a stream `probe` tries until it believes the header's start instead.
 _PACKETS = 300
-#: Wider or taller pictures are refused: twice the side of 8K. Our choice; one such frame is already 400 MB of RGB.
+#: Wider or taller pictures are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
 MAX_SIDE = 16384
 
 
@@ -37,7 +38,7 @@ class MediaInfo:
     origin: the presentation timestamp in raw seconds that is time 0.0, exact.
     average_rate: frames a second, from the header: for information, never for timing.
     video_start_s, audio_start_s: when each begins; None where there is none.
-    video_stop_s, audio_stop_s: the end that the header promises; None where there is no promise, only a guess.
+    video_stop_s, audio_stop_s: the end the header promises; None where there is only a guess.
     video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name.
     """
 
@@ -45,7 +46,7 @@ class MediaInfo:
     kind: Literal["video", "audio", "image"]
     width: int = 0
     height: int = 0
-    orientation: Orientation = Orientation()
+    orientation: Orientation = field(default_factory=Orientation)
     has_video: bool = False
     has_audio: bool = False
     duration_s: float | None = None
@@ -62,6 +63,7 @@ class MediaInfo:
 
     @property
     def origin_s(self) -> float:
+        """`origin` as a float."""
         return float(self.origin)
 
     @property
@@ -73,56 +75,59 @@ class MediaInfo:
 def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
     """What the file holds.
 
-    video, audio: whether the caller wants them. A coding without a decoder is an error in a stream that is wanted;
-    one that is not wanted counts as absent.
+    video, audio: whether the caller wants them. A coding without a decoder is an error in a stream that is
+    wanted; one that is not wanted counts as absent.
 
     Raises:
-        MediaError: missing, empty, a folder, not media, broken header, unreadable coding, too large, nothing in it.
+        MediaError: missing, empty, a folder, not media, broken header, unreadable coding, too large, or
+            nothing to see or hear in it.
     """
     path = Path(path)
     if still.is_still(checked(path)):
         height, width = still.read(path).shape[:2]
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
     with opened(path) as container:
-        streams = {kind: stream_of(container, kind) for kind in ("video", "audio")}
-        if not any(streams.values()):
+        picture, sound = video_of(container), audio_of(container)
+        if picture is None and sound is None:
             raise MediaError(
                 f"{shown(path)} holds neither a picture nor sound.",
                 remedy="Name the video or sound file itself.",
             )
-        for kind, wanted in (("video", video), ("audio", audio)):
-            stream = streams[kind]
-            if stream is not None and stream.codec_context is None:
-                if wanted:
-                    raise undecodable(path, kind)
-                streams[kind] = None
-        return _describe(path, container, streams["video"], streams["audio"])
+        if picture is not None and picture.codec_context is None:
+            if video:
+                raise undecodable(path, "video")
+            picture = None
+        if sound is not None and sound.codec_context is None:
+            if audio:
+                raise undecodable(path, "audio")
+            sound = None
+        return _describe(path, container, picture, sound)
 
 
-def _describe(path: Path, container: InputContainer, video: Stream | None, audio: Stream | None) -> MediaInfo:
-    if video is not None and max(video.codec_context.width, video.codec_context.height) > MAX_SIDE:
-        size = f"{video.codec_context.width}×{video.codec_context.height}"
+def _describe(
+    path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
+) -> MediaInfo:
+    if video is not None and max(video.width, video.height) > MAX_SIDE:
         raise MediaError(
-            f"{shown(path)}: its frames are {size} pixels; mien reads up to {MAX_SIDE} a side.",
+            f"{shown(path)}: its frames are {video.width}×{video.height} pixels; "
+            f"mien reads up to {MAX_SIDE} a side.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
-    first = _first_frames(container, [s for s in (video, audio) if s is not None])
-    starts = {kind: _start(s, first.get(s.index)) for kind, s in (("v", video), ("a", audio)) if s is not None}
-    origin = min((t for t in starts.values() if t is not None), default=Fraction(0))
-    picture = first.get(video.index) if video is not None else None
-    orientation = orientation_of(picture) if picture is not None else Orientation()
-    width, height = (0, 0)
-    if video is not None:
-        stored = picture or video.codec_context
-        width, height = stored.width, stored.height
-        if orientation.transposed:
-            width, height = height, width
+    both = (video, audio)
+    first = _first_frames(container, [s for s in both if s is not None])
+    starts = [_start(s, first) for s in both]
+    origin = min((t for t in starts if t is not None), default=Fraction(0))
+    start_s = [float((t or origin) - origin) if s else None for s, t in zip(both, starts, strict=True)]
     name = container.format.name.split(",")[0]
-    stops = {s.type: _stop(s, origin) if name in PROMISING else None for s in (video, audio) if s is not None}
-
-    def seconds(kind: str, stream: Stream | None) -> float | None:
-        return None if stream is None else float((starts[kind] or origin) - origin)
-
+    stop_s = [_stop(s, origin) if s is not None and name in PROMISING else None for s in both]
+    orientation, width, height = Orientation(), 0, 0
+    if video is not None:
+        picture = first.get(video.index)
+        width, height = (video.width, video.height) if picture is None else (picture.width, picture.height)
+        if picture is not None:
+            orientation = orientation_of(picture)
+    if orientation.transposed:
+        width, height = height, width
     return MediaInfo(
         path=path,
         kind="video" if video is not None else "audio",
@@ -134,25 +139,24 @@ def _describe(path: Path, container: InputContainer, video: Stream | None, audio
         duration_s=container.duration / 1e6 if container.duration else None,
         origin=origin,
         average_rate=video.average_rate if video is not None else None,
-        video_start_s=seconds("v", video),
-        audio_start_s=seconds("a", audio),
-        video_stop_s=stops.get("video"),
-        audio_stop_s=stops.get("audio"),
-        video_codec=video.codec_context.codec.canonical_name if video is not None else "",
-        audio_codec=audio.codec_context.codec.canonical_name if audio is not None else "",
-        pixel_format=(video.codec_context.pix_fmt or "") if video is not None else "",
+        video_start_s=start_s[0],
+        audio_start_s=start_s[1],
+        video_stop_s=stop_s[0],
+        audio_stop_s=stop_s[1],
+        video_codec=video.codec.canonical_name if video is not None else "",
+        audio_codec=audio.codec.canonical_name if audio is not None else "",
+        pixel_format=video.pix_fmt or "" if video is not None else "",
         container=name,
     )
 
 
-def _first_frames(container: InputContainer, streams: list[Stream]) -> dict[int, av.VideoFrame | av.AudioFrame]:
+def _first_frames(container: InputContainer, streams: list[VideoStream | AudioStream]) -> dict[int, Any]:
     """The first frame of each stream that decodes, by stream index."""
-    found: dict[int, av.VideoFrame | av.AudioFrame] = {}
+    found: dict[int, Any] = {}
     tried = dict.fromkeys((s.index for s in streams), 0)
     for stream in streams:
-        if stream.type == "video":
-            # One thread: frame threads would first fill up with as many frames as there are threads.
-            stream.codec_context.thread_type = "NONE"
+        # One thread: frame threads would first fill up with as many frames as there are threads.
+        stream.codec_context.thread_type = "NONE"
     try:
         for packet in container.demux(streams):
             index = packet.stream.index
@@ -171,18 +175,19 @@ def _first_frames(container: InputContainer, streams: list[Stream]) -> dict[int,
     return found
 
 
-def _start(stream: Stream, first: av.VideoFrame | av.AudioFrame | None) -> Fraction | None:
-    if first is not None and first.pts is not None:
-        return first.pts * (first.time_base or stream.time_base)
-    if stream.start_time is not None and stream.time_base is not None:
-        return stream.start_time * stream.time_base
-    return None
+def _start(stream: VideoStream | AudioStream | None, first: dict[int, Any]) -> Fraction | None:
+    if stream is None or stream.time_base is None:
+        return None
+    frame = first.get(stream.index)
+    if frame is not None and frame.pts is not None:
+        return frame.pts * (frame.time_base or stream.time_base)
+    return None if stream.start_time is None else stream.start_time * stream.time_base
 
 
-def _stop(stream: Stream, origin: Fraction) -> float | None:
+def _stop(stream: VideoStream | AudioStream, origin: Fraction) -> float | None:
     """The end the header promises, seconds from time 0."""
     if stream.duration and stream.time_base:
-        return float((stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base - origin)
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base - origin)
     # Matroska keeps it as a tag, hh:mm:ss.fraction from the container's own zero.
     parts = stream.metadata.get("DURATION", "").split(":")
     try:

@@ -1,4 +1,5 @@
-"""Still images. OpenCV reads them: it applies the EXIF orientation, mirrored ones too, where PyAV gives a mere angle."""
+"""Still images, read by OpenCV: it applies the EXIF orientation, mirrored ones too; PyAV gives an angle
+only."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from mien.errors import MediaError
 from mien.media.container import checked, shown
 
-#: Larger pictures are refused before they are decoded: 16384×8192, four times an 8K frame, 400 MB as RGB. Our choice.
+#: Larger pictures are refused before they are decoded: 16384×8192, four 8K frames, 400 MB as RGB. Our choice.
 MAX_PIXELS = 1 << 27
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 #: JPEG markers that carry the size: every start-of-frame but DHT (C4), JPG (C8) and DAC (CC).
@@ -18,7 +19,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def is_still(path: Path) -> bool:
-    """Whether the file's first bytes are those of a JPEG, PNG, BMP, TIFF or WebP picture. Motion JPEG is a video."""
+    """Whether the file begins like a JPEG, PNG, BMP, TIFF or WebP picture. Motion JPEG is a video."""
     if path.suffix.lower() in (".mjpeg", ".mjpg"):
         return False
     with path.open("rb") as file:
@@ -45,7 +46,7 @@ def read(path: Path) -> np.ndarray:
         image = None
     if image is None:
         raise MediaError(
-            f"{shown(path)} begins like a picture but does not decode ({len(data):,} bytes): it is damaged or cut.",
+            f"{shown(path)} begins like a picture but does not decode ({len(data):,} bytes): damaged or cut.",
             remedy="Copy or download it again, or save it as PNG with another program.",
         )
     return image

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-#: A step back of up to this is a fault of a few frames, which are squeezed in; a longer one is a clock that was
-#: set back, and everything after it is moved. A step forward beyond `LEAP_S` is taken as a fault of the clock too,
-#: because no recording pauses for an hour, and a broken timestamp does reach far. Our choices.
+#: A step back of up to `BACK_S` is a fault of a few frames, which are squeezed in; a longer one is a clock
+#: that was set back, and everything after it is moved. A step forward beyond `LEAP_S` is taken as a fault of
+#: the clock too: no recording pauses for an hour, and a broken timestamp does reach far. Our choices.
 BACK_S, LEAP_S = 0.5, 3600.0
 #: The distance at which a frame out of order is put behind the one before it.
 _NUDGE = Fraction(1, 1000)
 
 
 class Repair:
-    """One stream's clock. Call it with each frame's timestamp (seconds, None where missing) in decoding order.
+    """One stream's clock. Call it with each frame's timestamp (seconds, None where missing) in decoding
+    order.
 
     step: the usual distance of two frames in seconds, used where a timestamp is missing or the clock was set.
     """
@@ -52,7 +53,8 @@ class Repair:
     def summary(self) -> str:
         """What was repaired, as the end of a sentence that begins with whose timestamps they are."""
         if self._missing == self.faults:
-            return f"timestamps are missing in {self.faults} frames: {float(1 / self.step):.4g} frames a second were assumed."
+            rate = float(1 / self.step)
+            return f"timestamps are missing in {self.faults} frames: {rate:.4g} frames a second were assumed."
         places = "one place" if self.faults == 1 else f"{self.faults} places"
         return (
             f"timestamps run backwards or jump in {places} (first after {self._first_s:.2f} s); "

@@ -1,6 +1,7 @@
 """Pictures with their presentation times, streamed.
 
-Times come from presentation timestamps only: no frame rate, frame count or length of a header is ever believed.
+Times come from presentation timestamps only: no frame rate, frame count or length of a header is ever
+believed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import still
-from mien.media.container import decoded, note, opened, shown, stream_of
+from mien.media.container import decoded, note, opened, shown, video_of
 from mien.media.probe import MediaInfo, probe
 from mien.media.timestamps import Repair
 from mien.media.writer import write_video
@@ -25,10 +27,11 @@ from mien.records import Frame
 
 __all__ = ["MediaInfo", "frames", "probe", "write_video"]
 
-#: Up to this many pixels one thread decodes faster than frames can be analysed (measured: 2,500 frames a second at
-#: 640×360), and a second one costs half as much again in hand-overs.
+#: Up to this many pixels one thread decodes faster than frames can be analysed (measured: 2,500 frames a
+#: second at 640×360), and a second one costs half as much again in hand-overs.
 _ONE_THREAD = 1280 * 720
-#: A picture that ends this much before its header says so is called cut. Our choice: above the rounding of headers.
+#: A picture that ends this much before its header says so is called cut. Our choice: above the rounding of
+#: headers.
 _SHORT_S = 0.5
 
 
@@ -45,10 +48,10 @@ def frames(
         notes: collects what a user should know: a cut file, damaged packets, repaired timestamps.
 
     Yields:
-        `Frame`s: upright `(height, width, 3)` uint8 RGB, full range; `time_s` strictly increasing, seconds from the
-        recording's origin. Pixels of pictures that change size on the way are scaled to the first one's size.
-        BT.601, BT.709 and BT.2020 matrices and both ranges are honoured as tagged; untagged means BT.601 limited,
-        as in FFmpeg and OpenCV.
+        `Frame`s: upright `(height, width, 3)` uint8 RGB, full range; `time_s` strictly increasing, seconds
+        from the recording's origin. Pixels of pictures that change size on the way are scaled to the first
+        one's size. BT.601, BT.709 and BT.2020 matrices and both ranges are honoured as tagged; untagged
+        means BT.601 limited, as in FFmpeg and OpenCV.
 
     Raises:
         MediaError: at the call, as `probe`; while iterating, when not one picture decodes.
@@ -61,17 +64,19 @@ def frames(
     return _decode(info, max_side, threads, notes)
 
 
-def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None) -> Iterator[Frame]:
+def _decode(
+    info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None
+) -> Iterator[Frame]:
     faults: list[str] = []
     repair = Repair(1 / info.average_rate if info.average_rate else Fraction(1, 25))
     convert = Converter(info, max_side)
     index, last = 0, 0.0
     with opened(info.path) as container:
-        stream = stream_of(container, "video")
+        stream = video_of(container)
+        assert stream is not None, "probe has seen it"
         _set_threads(stream, info, threads)
         for index, frame in enumerate(decoded(container, stream, faults.append), start=1):
-            raw = None if frame.pts is None else frame.pts * (frame.time_base or stream.time_base) - info.origin
-            last = repair(raw)
+            last = repair(None if frame.pts is None else frame.pts * frame.time_base - info.origin)
             yield Frame(index - 1, last, convert(frame))
     name = shown(info.path)
     if not index:
@@ -93,14 +98,14 @@ def _tell(info: MediaInfo, stop_s: float, faults: list[str], notes: list[str] | 
     if promised is not None and stop_s < promised - _SHORT_S:
         note(
             notes,
-            f"{name}: the picture ends at {stop_s:.2f} s although the header promises {promised:.2f} s: the file is "
-            "cut or damaged. What decodes is used.",
+            f"{name}: the picture ends at {stop_s:.2f} s although the header promises {promised:.2f} s: "
+            "the file is cut or damaged. What decodes is used.",
         )
     elif faults:
         note(notes, f"{name}: {len(faults)} damaged places in the picture were passed over ({faults[0]}).")
 
 
-def _set_threads(stream: av.VideoStream, info: MediaInfo, threads: int | None) -> None:
+def _set_threads(stream: VideoStream, info: MediaInfo, threads: int | None) -> None:
     pixels = info.width * info.height
     if threads is None:
         most = 1 if pixels <= _ONE_THREAD else 4 if pixels <= 4096 * 2304 else 2
@@ -126,8 +131,9 @@ class Converter:
         if self._size is None:
             self._stored, self._size = stored, _fitted(*stored, self.max_side)
         self.resized += stored != self._stored
-        # threads=1: the default starts and joins a thread per core for each picture, which costs more than the
-        # conversion itself (0.18 against 1 ms at 640×360). AREA: measured twice as fast as BILINEAR plus cv2.
+        # threads=1: the default starts and joins a thread per core for each picture, which costs more than
+        # the conversion itself (0.18 against 1 ms at 640×360). AREA: measured twice as fast as BILINEAR plus
+        # cv2.
         picture = self._reformatter.reformat(
             frame,
             width=self._size[0],

@@ -1,7 +1,8 @@
 """Where somebody speaks: silero-vad (Silero Team, MIT), one probability each 32 ms.
 
-The network is the ONNX file in silero-vad's wheel. Its Python side is not imported, because that imports torch. The
-"sequence" export takes many steps in one call, with the same numbers to the bit as stepping (tested) in a third of the time.
+The network is the ONNX file in silero-vad's wheel. Its Python side is not imported, because that imports
+torch. The "sequence" export takes many steps in one call, with the same numbers to the bit as stepping
+(tested) in a third of the time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,12 @@ _FILE = "silero_vad_16k_sequence.onnx"
 
 
 class VoiceActivity:
-    """Streaming speech probability. Feed it consecutive samples of one recording; it keeps what it needs between.
+    """Streaming speech probability. Feed it consecutive samples of one recording; it keeps what it needs
+    between.
 
-    Call it with `(n,)` float32 samples at 16 kHz, n any number: it returns the probability in [0, 1] of every step
-    that is now complete, `(steps,)` float32. Step i covers samples [512·i, 512·(i+1)). `finish` fills the last, begun
-    step with zeros, as silero-vad itself does.
+    Call it with `(n,)` float32 samples at 16 kHz, n any number: it returns the probability in [0, 1] of
+    every step that is now complete, `(steps,)` float32. Step i covers samples [512·i, 512·(i+1)). `finish`
+    fills the last, begun step with zeros, as silero-vad itself does.
 
     Raises:
         ArtefactError: the network's file is not in the installed silero-vad.
@@ -48,7 +51,8 @@ class VoiceActivity:
         samples = np.concatenate([self._rest, samples.astype(np.float32, copy=False)])
         whole = len(samples) // STEP * STEP
         self._rest = samples[whole:]
-        parts = [self._run(samples[i : min(i + _STEPS * STEP, whole)]) for i in range(0, whole, _STEPS * STEP)]
+        many = _STEPS * STEP
+        parts = [self._run(samples[i : min(i + many, whole)]) for i in range(0, whole, many)]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def finish(self) -> np.ndarray:
@@ -74,7 +78,7 @@ def _session() -> onnxruntime.InferenceSession:
     if folder is None or not (folder / "data" / _FILE).is_file():
         version = metadata.version("silero-vad") if spec else "none"
         raise ArtefactError(
-            f"silero-vad's network {_FILE} was not found (installed: {version}; it ships with 6.2.2 and later).",
+            f"silero-vad's network {_FILE} is not there (installed: {version}, needed: 6.2.2 or later).",
             follows="Without it nobody knows where in the sound somebody speaks.",
             remedy="pip install 'silero-vad>=6.2.2,<7'",
         )
@@ -93,7 +97,8 @@ def speech(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndar
         blocks: consecutive (start_s, `(n,)` float32 16 kHz), as from `mien.media.audio.blocks`.
 
     Yields:
-        (times, probability): `(steps,)` float64 seconds of the steps' centres, and `(steps,)` float32 in [0, 1].
+        (times, probability): `(steps,)` float64 seconds of the steps' centres, and `(steps,)` float32 in [0,
+        1].
     """
     network, start_s, done = VoiceActivity(), 0.0, 0
 
@@ -113,7 +118,8 @@ def speech(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndar
 
 
 def speech_stream(blocks: Iterable[tuple[float, np.ndarray]]) -> Stream:
-    """The same as one `Stream`: values `(steps, 1)` the probability, times the centres, valid where `is_speech`."""
+    """The same as one `Stream`: values `(steps, 1)` the probability, times the centres, valid where
+    `is_speech`."""
     parts = list(speech(blocks))
     times = np.concatenate([t for t, _ in parts]) if parts else np.zeros(0)
     probability = np.concatenate([p for _, p in parts]) if parts else np.zeros(0, np.float32)
@@ -132,9 +138,10 @@ def is_speech(
 ) -> np.ndarray:
     """Per step: does somebody speak there. `(steps,)` float in [0, 1] -> `(steps,)` bool.
 
-    Hysteresis as silero-vad's own `get_speech_timestamps` has it by default: speech begins at a step of at least `on`
-    and lasts until a step below `off`; pauses shorter than `min_silence_s` belong to the speech around them, and what is
-    then shorter than `min_speech_s` is dropped. No padding: the time grid of 32 ms is coarse enough. Our choice.
+    Hysteresis as silero-vad's own `get_speech_timestamps` has it by default: speech begins at a step of at
+    least `on` and lasts until a step below `off`; pauses shorter than `min_silence_s` belong to the speech
+    around them, and what is then shorter than `min_speech_s` is dropped. No padding: the time grid of 32 ms
+    is coarse enough. Our choice.
     """
     speaking = _hysteresis(np.asarray(probability), on, off)
     speaking = _without_short(speaking, False, min_silence_s / step_s, keep_ends=True)
@@ -153,7 +160,7 @@ def _without_short(speaking: np.ndarray, kind: bool, length: float, *, keep_ends
     out = speaking.copy()
     edges = np.flatnonzero(np.diff(speaking)) + 1
     bounds = np.concatenate([[0], edges, [len(speaking)]])
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds.tolist()):
         at_end = start == 0 or stop == len(speaking)
         if stop > start and speaking[start] == kind and stop - start < length and not (keep_ends and at_end):
             out[start:stop] = not kind

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
 from mien.labels import UNLABELLED
-from mien.layers.attention import SafeCrossBlock
+from mien.layers.attention import SafeCrossBlock, SharedDropout
 from mien.layers.gating import GatedFusion, ModalityDropout
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
 from mien.losses import ccc_loss, class_weights, focal
@@ -148,7 +148,7 @@ class Branch(nn.Module):
         self.norm = InputNorm(width, config.clamp)
         self.project = nn.Linear(width, config.dim)
         self.missing = nn.Parameter(torch.randn(config.dim) * 0.02)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = SharedDropout(config.dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
                 dim=config.dim,
@@ -208,7 +208,7 @@ class SafeCrossAttention(nn.Module):
         self.fusion = GatedFusion(dim=dim, modalities=names, kind=config.attention)
         self.norm = nn.LayerNorm(dim)
         self.expression = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(dim, config.classes)
+            nn.Linear(dim, dim), nn.GELU(), SharedDropout(config.dropout), nn.Linear(dim, config.classes)
         )
         self.affect = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 2), nn.Tanh())
         self.register_buffer("class_weight", torch.ones(config.classes), persistent=False)

@@ -12,12 +12,10 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-import yaml
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from mien import checkpoint, config, models
+from mien import config, models
 from mien.config import Recipe
 from mien.data import (
     Augment,
@@ -27,7 +25,6 @@ from mien.data import (
     statistics,
     window_weights,
 )
-from mien.errors import ConfigError
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
 from mien.training.resume import Progress
@@ -81,7 +78,7 @@ def fit(
         told = statistics(windows, classes, balance=settings.balance)
         model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
         state = Progress(recipe=config.dump(recipe), windows=len(windows))
-        earlier = _earlier(out, state, resume)
+        earlier = unfinished.earlier(out, state, resume)
         if earlier == "finished":
             return out
         steps = -(-len(windows) // settings.batch)
@@ -137,75 +134,6 @@ class Loaders(lightning.LightningDataModule):
         )
 
 
-class Keeper(Callback):
-    """After each epoch: keep the best weights, write the resume state, stop when patience is over."""
-
-    def __init__(
-        self, recipe: Recipe, out: Path, progress: Progress, after_epoch: AfterEpoch | None, validated: bool
-    ) -> None:
-        self.recipe, self.out, self.progress = recipe, out, progress
-        self.after_epoch, self.validated = after_epoch, validated
-        self.restored: tuple[Any, ...] | None = None
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.restored:
-            unfinished.restore(pl_module, *self.restored)  # type: ignore[arg-type]
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        task, progress = pl_module, self.progress
-        assert isinstance(task, Task)
-        report = task.finish_epoch()
-        progress.epochs += 1
-        progress.history.append(report)
-        score = report.get("val_macro_f1", report.get("val_ccc", float(progress.epochs)))
-        progress.waited += 1
-        if progress.best is None or score > progress.best:
-            progress.best, progress.best_epoch, progress.waited = score, progress.epochs, 0
-            assert task.average is not None
-            with task.average.applied():
-                checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
-        unfinished.write(self.out, task, progress)
-        trainer.should_stop = trainer.should_stop or self.enough()
-        for logger in trainer.loggers:
-            logger.log_metrics(report, step=progress.epochs)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items())
-        log.info("epoch %d/%d  %s", progress.epochs, self.recipe.train.epochs, shown)
-        if self.after_epoch:
-            self.after_epoch(progress.epochs, report)
-
-    def enough(self) -> bool:
-        """Whether patience is over."""
-        patience = self.recipe.train.patience
-        return self.validated and bool(patience) and self.progress.waited >= patience
-
-    def metrics(self) -> dict[str, Any]:
-        """What the checkpoint says of its training."""
-        progress = self.progress
-        best = progress.history[progress.best_epoch - 1] if progress.history else {}
-        kept = {name: value for name, value in best.items() if name.startswith("val_")}
-        return {
-            "best_epoch": progress.best_epoch,
-            **kept,
-            "windows": progress.windows,
-            "history": progress.history,
-        }
-
-    def close(self) -> None:
-        """The run is over: complete the metrics, drop the resume state."""
-        checkpoint.write_metrics(self.out, self.metrics())
-        (self.out / unfinished.FILE).unlink(missing_ok=True)
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar with the running loss, which is read only when the bar is drawn."""
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        if not isinstance(pl_module, Task) or not pl_module.logs:
-            return {}
-        report = {k: v for k, v in pl_module.report.items() if k.startswith("val_")}
-        return {"loss": float(pl_module.logs["loss"]) / max(1, pl_module.count), **report}
-
-
 def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     """The recipe with feature widths taken from the recordings and every default written out."""
     widths: dict[str, int] = {}
@@ -239,42 +167,6 @@ def _validation(recipe: Recipe, val: Sequence[Recording], names: list[str]) -> W
     return WindowDataset(val, windows, modalities=names, labelled=True)
 
 
-def _earlier(out: Path, now: Progress, resume: bool) -> Any:
-    """The unfinished run in `out` as (progress, tensors, averaged), "finished", or None. Raises
-    ConfigError."""
-    if not (out / unfinished.FILE).exists():
-        return "finished" if resume and (out / checkpoint.ABOUT).exists() else None
-    earlier = unfinished.read(out)
-    if not resume:
-        raise ConfigError(
-            f"{out}: an unfinished run stands there, {earlier[0].epochs} epochs done",
-            follows="Nothing was started, so that it is not lost.",
-            remedy="Resume it, choose another folder, or delete it.",
-        )
-    if earlier[0].recipe != now.recipe:
-        raise config.refusal(f"resuming {out}", _differences(earlier[0].recipe, now.recipe))
-    if earlier[0].windows != now.windows:
-        raise ConfigError(
-            f"resuming {out}: the recordings give {now.windows} training windows, it began with {earlier[0].windows}",
-            remedy="Resume with the same recordings, or start again in another folder.",
-        )
-    return earlier
-
-
-def _differences(was: str, now: str) -> list[str]:
-    def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from flat(inner, f"{path}.{key}" if path else str(key))
-        else:
-            yield path, value
-
-    a, b = (dict(flat(yaml.safe_load(text))) for text in (was, now))
-    return [
-        f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
-    ]
-
-
 def _trainer(
     recipe: Recipe, out: Path, keeper: Keeper, device: str, progress: bool | None, epochs: int
 ) -> lightning.Trainer:
@@ -294,7 +186,7 @@ def _trainer(
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
-        deterministic="warn",
+        deterministic=None if device == "cpu" or not torch.cuda.is_available() else "warn",
         default_root_dir=out,
     )
 
@@ -303,6 +195,8 @@ def _trainer(
 def _quiet(threads: int) -> Iterator[None]:
     """The recipe's thread count, and none of Lightning's advice, for the time of a run."""
     before, talk = torch.get_num_threads(), logging.getLogger("lightning.pytorch")
+    exact = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     level = talk.level
     torch.set_num_threads(threads)
     talk.setLevel(logging.ERROR)
@@ -313,3 +207,4 @@ def _quiet(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         talk.setLevel(level)
+        torch.use_deterministic_algorithms(exact, warn_only=warned)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mien import checkpoint, config
 from mien.errors import ConfigError
 from mien.training.task import Task
 
@@ -58,7 +61,7 @@ def read(folder: Path) -> tuple[Progress, dict[str, Tensor], int]:
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Progress(**json.loads(metadata["progress"])), tensors, int(metadata["averaged"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(
@@ -85,3 +88,40 @@ def restore(task: Task, tensors: dict[str, Tensor], averaged: int) -> None:
         state.setdefault(int(index), {})[what] = tensor
     optimiser = task.trainer.optimizers[0]
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def earlier(out: Path, now: Progress, resume: bool) -> tuple[Progress, dict[str, Tensor], int] | str | None:
+    """The unfinished run in `out` as (progress, tensors, averaged), "finished", or None. Raises
+    ConfigError."""
+    if not (out / FILE).exists():
+        return "finished" if resume and (out / checkpoint.ABOUT).exists() else None
+    found = read(out)
+    if not resume:
+        raise ConfigError(
+            f"{out}: an unfinished run stands there, {found[0].epochs} epochs done",
+            follows="Nothing was started, so that it is not lost.",
+            remedy="Resume it, choose another folder, or delete it.",
+        )
+    if found[0].recipe != now.recipe:
+        raise config.refusal(f"resuming {out}", _differences(found[0].recipe, now.recipe))
+    if found[0].windows != now.windows:
+        raise ConfigError(
+            f"resuming {out}: the recordings give {now.windows} training windows, it began with "
+            f"{found[0].windows}",
+            remedy="Resume with the same recordings, or start again in another folder.",
+        )
+    return found
+
+
+def _differences(was: str, now: str) -> list[str]:
+    def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from flat(inner, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, value
+
+    a, b = (dict(flat(yaml.safe_load(text))) for text in (was, now))
+    return [
+        f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
+    ]

@@ -61,12 +61,13 @@ class Task(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":
             return batch
-        move = lambda t: None if t is None else t.to(device, non_blocking=True)  # noqa: E731
+        labels = (batch.expression, batch.valence_arousal)
+        expression, affect = (None if t is None else t.to(device, non_blocking=True) for t in labels)
         return Batch(
-            values={name: move(v) for name, v in batch.values.items()},
-            valid={name: move(v) for name, v in batch.valid.items()},
-            expression=move(batch.expression),
-            valence_arousal=move(batch.valence_arousal),
+            values={name: v.to(device, non_blocking=True) for name, v in batch.values.items()},
+            valid={name: v.to(device, non_blocking=True) for name, v in batch.valid.items()},
+            expression=expression,
+            valence_arousal=affect,
         )
 
     def on_train_epoch_start(self) -> None:
@@ -100,7 +101,8 @@ class Task(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         out = self.model(batch.values, batch.valid)
-        assert batch.expression is not None and batch.valence_arousal is not None
+        assert batch.expression is not None
+        assert batch.valence_arousal is not None
         kept = out.evidence[:, None].expand(batch.expression.shape)
         self.seen.append(
             tuple(

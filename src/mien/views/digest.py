@@ -17,7 +17,7 @@ EVIDENCE: tuple[str, ...] = ("both", "face", "voice", "none")
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One expression named without interruption from start_s to stop_s (seconds; stop_s is the end of the last
+    """One expression named without interruption from start_s to stop_s (seconds; stop_s: the end of the last
     row's span). confidence: the mean over the stretch, in [0, 1]."""
 
     expression: str

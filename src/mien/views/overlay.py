@@ -1,5 +1,5 @@
-"""The recording again, with what mien says drawn on it: a box a face, the expression with its probability, and what
-it rests on. The sound and the times of the pictures are kept."""
+"""The recording again, with what mien says drawn on it: a box a face, the expression with its probability,
+and what it rests on. The sound and the times of the pictures are kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 
 from mien.errors import OutputError
-from mien.media.probe import probe
-from mien.media.video import frames, write_video
+from mien.media.video import frames, probe, write_video
 from mien.views.palette import EXPRESSION, UNNAMED, rgb
 from mien.views.writing import beside
 
@@ -41,7 +40,8 @@ class Mark:
 
 
 def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
-    """Writes the drawn recording: MP4 (H.264, AAC), or PNG for a still image (the suffix of path is replaced).
+    """Writes the drawn recording: MP4 (H.264, AAC), or PNG for a still image (the suffix of path is
+    replaced).
 
     Args:
         table: a timeline's table (see mien.timeline.SCHEMA) of this very media.
@@ -67,7 +67,8 @@ def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
     drawn = (draw(frame.image, seen) for frame, seen in zip(frames(media), marks(table), strict=False))
-    write_video(path, drawn, times=times, audio=media)
+    with beside(path) as scratch:
+        write_video(scratch, drawn, times=times, audio=media)
     return path
 
 
@@ -82,13 +83,13 @@ def marks(table: pl.DataFrame) -> Iterator[list[Mark]]:
         yield [
             Mark(subject, boxes[i] if np.isfinite(boxes[i]).all() else None, expression, confidence, evidence)
             for i, (subject, expression, confidence, evidence) in enumerate(
-                zip(*(c[a:b] for c in columns), strict=True), start=a
+                zip(*(c[a:b] for c in columns), strict=True), start=int(a)
             )
         ]
 
 
 def draw(image: np.ndarray, seen: list[Mark]) -> np.ndarray:
-    """A copy of `(height, width, 3)` uint8 RGB with the marks on it; faces that are not in view are listed below."""
+    """A copy of `(height, width, 3)` uint8 RGB with the marks on it; faces not in view are listed below."""
     image = np.ascontiguousarray(image).copy()
     height = max(20, round(image.shape[0] * TAG))
     line = max(2, round(height / 12))
@@ -109,7 +110,8 @@ def draw(image: np.ndarray, seen: list[Mark]) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _tag(text: str, evidence: str, expression: str, height: int) -> np.ndarray:
-    """A colour bar, words, then the evidence: `face` and `voice`, bright and underlined where they were there.
+    """A colour bar, words, then the evidence: `face` and `voice`, bright and underlined where they were
+    there.
 
     Drawn three times as large and reduced: OpenCV's stroke letters are ragged at the size of a small video.
     """
@@ -134,7 +136,7 @@ def _tag(text: str, evidence: str, expression: str, height: int) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, tag: np.ndarray, x: int, y: int) -> None:
-    """Lays the tag on the image, moved inside it and cut where it is larger; the picture shines through a little."""
+    """Lays the tag on the image, moved inside it and cut where it is larger; the picture shines through."""
     rows, columns = image.shape[:2]
     x = min(max(x, 0), max(0, columns - tag.shape[1]))
     y = min(max(y, 0), max(0, rows - tag.shape[0]))

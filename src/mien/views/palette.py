@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: Okabe and Ito's set for colour-blind readers, with Neutral in grey and Other in a dark sand (our choice: both
-#: recede behind the six emotions). Every view also writes the name, so that no colour carries meaning alone.
+# : Okabe and Ito's set for colour-blind readers, with Neutral in grey and Other in a dark sand (our choice:
+# both : recede behind the six emotions). Every view also writes the name, so that no colour carries meaning
+# alone.
 EXPRESSION: dict[str, str] = {
     "Neutral": "#9aa3ad",
     "Anger": "#d55e00",
@@ -37,5 +38,7 @@ def readable_on(colour: str) -> str:
 
 def luminance(colour: str) -> float:
     """Relative luminance in [0, 1], as WCAG 2.2 defines it for sRGB."""
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb(colour))]
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb(colour))
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,4 +1,5 @@
-"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an e-mail."""
+"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an
+e-mail."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def svg(table: pl.DataFrame, *, title: str = "") -> str:
     Args:
         table: a timeline's table (see mien.timeline.SCHEMA).
     """
-    subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
+    subjects = [
+        rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])
+    ]
     stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
     head = 60 if title else 40
     gap = PANEL + 64
@@ -91,7 +94,12 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
         "arousal": _line(x, middle - rows["arousal"].cast(pl.Float64).fill_null(np.nan).to_numpy() * room),
         "strip": strip,
         "evidence": [
-            (name, y, colour, [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), x, x_end)])
+            (
+                name,
+                y,
+                colour,
+                [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), x, x_end)],
+            )
             for name, y, colour, kinds in (
                 ("face", strip, _FACE, ("both", "face")),
                 ("voice", strip + 13, _VOICE, ("both", "voice")),
@@ -117,7 +125,8 @@ def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tupl
 
 
 def _thinned(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most COLUMNS points: means of neighbours. A group that holds a NaN keeps it, so that gaps stay seen."""
+    """At most COLUMNS points: means of neighbours. A group that holds a NaN keeps it, so that gaps stay
+    seen."""
     k = -(-len(x) // COLUMNS)
     if k == 1:
         return x, values

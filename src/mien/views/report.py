@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,18 +60,14 @@ def page(
     if table.is_empty():
         raise OutputError(f"{path}: the timeline has no rows", follows="no report was written")
     info = info or {}
-    with beside(path) as scratch:
-        inside = embedded(media, scratch.parent) if media else None
-        try:
-            head, tail = _text(table, name, notes, info, inside).split(_MARK)
-            with scratch.open("w", encoding="utf-8") as file:
-                file.write(head)
-                if inside:
-                    _pour(inside, file)
-                file.write(tail)
-        finally:
+    with beside(path) as scratch, ExitStack() as stack:
+        inside = stack.enter_context(embedded(media, scratch.parent)) if media else None
+        head, tail = _text(table, name, notes, info, inside).split(_MARK)
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(head)
             if inside:
-                inside.discard()
+                _pour(inside, file)
+            file.write(tail)
     return path
 
 
@@ -87,32 +84,38 @@ def _text(
         "duration": duration,
         "width": width,
         "height": height,
-        "expressions": [{"name": e, "colour": EXPRESSION[e], "ink": readable_on(EXPRESSION[e])} for e in EXPRESSIONS],
+        "expressions": [
+            {"name": e, "colour": EXPRESSION[e], "ink": readable_on(EXPRESSION[e])} for e in EXPRESSIONS
+        ],
         "media": {
             "type": inside.mime if inside else "",
-            "offset": inside.offset_s if inside else 0.0,
-            "pictures": inside.pictures_s if inside else 1e9,
+            # Where the pictures end: from there on only the sound tells the cursor where it is.
+            "pictures": float(table["time_s"].max() or 0.0),  # type: ignore[arg-type]
         },
         "subjects": packed,
     }
-    return _environment().get_template("report.html").render(
-        name=name or "Timeline",
-        facts=_facts(table, kind, duration, info),
-        notes=notes,
-        kind=kind,
-        duration=duration,
-        digests=digest(table),
-        colours=EXPRESSION,
-        clock=clock,
-        stride=max(_stride(len(rows)) for rows in subjects),
-        spent=_spent(info),
-        model=info.get("model", ""),
-        version=__version__,
-        embedded=inside is not None,
-        # "<" would let a value end the script element it stands in.
-        data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
-        media_marker=Markup(_MARK),
-        **{key: Markup(_source(file)) for key, file in _PARTS.items()},
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            name=name or "Timeline",
+            facts=_facts(table, kind, duration, info),
+            notes=notes,
+            kind=kind,
+            duration=duration,
+            digests=digest(table),
+            colours=EXPRESSION,
+            clock=clock,
+            stride=max(_stride(len(rows)) for rows in subjects),
+            spent=_spent(info),
+            model=info.get("model", ""),
+            version=__version__,
+            embedded=inside is not None,
+            # "<" would let a value end the script element it stands in.
+            data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
+            media_marker=Markup(_MARK),
+            **{key: Markup(_source(file)) for key, file in _PARTS.items()},
+        )
     )
 
 
@@ -147,7 +150,8 @@ def _duration(table: pl.DataFrame, info: Mapping[str, Any]) -> float:
 
 
 def _extent(table: pl.DataFrame, info: Mapping[str, Any]) -> tuple[float, float]:
-    """Width and height of the upright picture, which boxes are relative to; guessed from the boxes without it."""
+    """Width and height of the upright picture, which boxes are relative to; guessed from the boxes without
+    it."""
     facts = info.get("media", {})
     if facts.get("width") and facts.get("height"):
         return float(facts["width"]), float(facts["height"])
@@ -215,7 +219,10 @@ def _means(values: np.ndarray, k: int) -> np.ndarray:
     values = values.astype(np.float64)
     starts = np.arange(0, len(values), k)
     there = np.isfinite(values)
-    sums, counts = np.add.reduceat(np.where(there, values, 0), starts), np.add.reduceat(there.astype(int), starts)
+    sums, counts = (
+        np.add.reduceat(np.where(there, values, 0), starts),
+        np.add.reduceat(there.astype(int), starts),
+    )
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 

@@ -16,8 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A scratch name in the folder of `path` (which is made if need be), renamed to `path` when the block ends
-    well and removed when it does not, so that `path` is either whole, or as it was before.
+    """A scratch name in the folder of `path` (made if need be), renamed to `path` when the block ends well and
+    removed when it does not, so that `path` is either whole, or as it was before.
 
     Raises:
         OutputError: no permission, no room, or a name that cannot be written; names the path and the remedy.

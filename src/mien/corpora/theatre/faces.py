@@ -18,8 +18,8 @@ from mien.corpora.theatre.action_units import index, names, units
 from mien.corpora.theatre.identities import Identity, person
 from mien.corpora.theatre.plan import BLINDING, Plan, entropy
 
-LEAK_FIELDS, LEAK_PER_RADIAN = 4, 0.05
-DRIFT_FIELDS, DRIFT_SIZE, DRIFT_SECONDS = 4, 0.004, 0.7
+LEAK_FIELDS, LEAK_PER_RADIAN = 4, 0.07
+DRIFT_FIELDS, DRIFT_SIZE, DRIFT_SECONDS = 4, 0.006, 0.7
 #: Restless movement of a resting face: unit -> size; slow (about a second), both signs for lids and brows.
 RESTLESS = {"1": 0.07, "2": 0.07, "4": 0.07, "7": 0.06, "12": 0.05, "14": 0.05, "15": 0.04, "17": 0.07, "24": 0.08, "43": 0.06}
 SHUT_GAP = 0.004  # interocular units left between lips or lids that touch

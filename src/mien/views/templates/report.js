@@ -35,7 +35,7 @@
   // --- one time, shown everywhere ---------------------------------------------------------------------------
   function show(t, seek) {
     state.t = mapping.clamp(t, 0, end);
-    if (seek && player && !still && player.readyState > 0) player.currentTime = Math.max(0, state.t - data.media.offset + 1e-3);
+    if (seek && player && !still && player.readyState > 0) player.currentTime = Math.max(0, state.t + 1e-3);
     if (!still) {
       const view = mapping.follow(state.view, state.t, end);
       if (view !== state.view) { state.view = view; draw(); }
@@ -314,9 +314,9 @@
   }
   function wirePlayer() {
     if (!player || still) return;
-    const now = () => player.currentTime + data.media.offset;
+    const now = () => player.currentTime;
     if (player.requestVideoFrameCallback) {
-      const tick = (_, frame) => { show(frame.mediaTime + data.media.offset, false); player.requestVideoFrameCallback(tick); };
+      const tick = (_, frame) => { show(frame.mediaTime, false); player.requestVideoFrameCallback(tick); };
       player.requestVideoFrameCallback(tick);
     }
     // Frame callbacks fall silent for sound, and where the picture ends before the sound does.

@@ -1,0 +1,303 @@
+"""Media in, Timeline out: faces and voice are read side by side while torch is still being imported, then
+fused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mien import __version__, clock
+from mien.errors import ConfigError, MediaError
+from mien.labels import EXPRESSIONS
+from mien.media.video import MediaInfo, probe
+from mien.predict.reading import Faces, read_faces
+from mien.records import FACE, VOICE, FaceTrack, Stream
+from mien.timeline import Timeline, subject_rows
+
+if TYPE_CHECKING:
+    from mien.checkpoint import Checkpoint
+
+#: Rows a second where there are no pictures to give the rows their times.
+SOUND_ROWS_HZ = 10
+# : Faces seen for less than this are passers-by or mistakes. Our choice: the shortest expressions last
+# about as long.
+LEAST_SEEN_S = 0.5
+SHIPPED = ("starter",)
+
+#: Called with the seconds of media done and, where the header says so, the seconds there are.
+Progress = Callable[[float, float | None], None]
+
+
+def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4) -> Predictor:
+    """A predictor of a shipped model (`starter`) or of the folder of a trained checkpoint.
+
+    Returns at once: the weights load in the background while the first recording is being read.
+
+    Args:
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
+        max_faces: people followed at once.
+
+    Raises:
+        ConfigError: no such model (a damaged one is told of by the first prediction), or no such device.
+    """
+    if str(model) not in SHIPPED and not Path(model).is_dir():
+        return Predictor(_load(model, device), name=str(model), max_faces=max_faces)
+    with ThreadPoolExecutor(1, thread_name_prefix="mien-load") as loader:
+        coming = loader.submit(_load, model, device)
+        loader.shutdown(wait=False)
+    name = str(model) if str(model) in SHIPPED else Path(model).resolve().name
+    return Predictor(coming, name=name, max_faces=max_faces)
+
+
+def _load(model: str | Path, device: str) -> Checkpoint:
+    import torch
+
+    from mien import checkpoint
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"the device {device!r} cannot be used: {str(error).splitlines()[0]}",
+            remedy="use --device cpu, or leave it out",
+        ) from None
+    return checkpoint.load(model, device)
+
+
+class Predictor:
+    """Predicts timelines with one checkpoint. May be used again and again, from one thread at a time.
+
+    Args:
+        checkpoint: a loaded one, or a future of it.
+        name: what the results call it.
+        max_faces: people followed at once.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint | Future[Checkpoint], *, name: str = "", max_faces: int = 4
+    ) -> None:
+        self._checkpoint = checkpoint
+        self.name, self.max_faces = name, max_faces
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, waited for if it is still loading. Raises ConfigError if it cannot be loaded."""
+        if isinstance(self._checkpoint, Future):
+            self._checkpoint = self._checkpoint.result()
+        return self._checkpoint
+
+    def predict(
+        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: Progress | None = None
+    ) -> Timeline:
+        """What each person in a video, sound file or picture shows, at every moment.
+
+        One row per decoded frame and subject; sound without pictures: 10 rows a second; a picture: one row.
+        If no face is seen there is one subject, 0, without boxes.
+
+        Args:
+            face, voice: whether to use it. Both False is a ValueError.
+            progress: called now and then with (seconds done, seconds there are or None).
+
+        Raises:
+            MediaError: the file cannot be read, or holds nothing of what is to be used.
+            ArtefactError: the face networks are not here (`face=False` does without).
+            ConfigError: the checkpoint is damaged, or needs encoders that this path does not have.
+        """
+        if not (face or voice):
+            raise ValueError("face=False and voice=False leave nothing to predict from")
+        began = time.perf_counter()
+        path = Path(path)
+        notes: list[str] = []
+        seconds: dict[str, float] = {}
+        info = probe(path, video=face, audio=voice)
+        self._soundness(info, face, voice)
+        tell = _throttled(progress, info.duration_s)
+        with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as side:
+            hearing = side.submit(_hear, path, notes, seconds) if voice and info.has_audio else None
+            faces = read_faces(
+                info,
+                look=face,
+                max_faces=self.max_faces,
+                notes=notes,
+                seconds=seconds,
+                tell=self._telling(tell),
+                least_s=0.0 if info.kind == "image" else LEAST_SEEN_S,
+            )
+            heard = hearing.result() if hearing else None
+        waited = time.perf_counter()
+        checkpoint = self.checkpoint
+        seconds["wait for torch"] = time.perf_counter() - waited
+        table = _fused(checkpoint, faces, heard, info)
+        seconds["fuse"] = time.perf_counter() - waited - seconds["wait for torch"]
+        notes += _remarks(info, faces, heard, face, voice)
+        seconds["total"] = time.perf_counter() - began
+        facts = self._facts(info, faces, seconds)
+        return Timeline(table, media=path, notes=notes, info=facts)
+
+    def _soundness(self, info: MediaInfo, face: bool, voice: bool) -> None:
+        if not ((face and info.has_video) or (voice and info.has_audio)):
+            has, left = ("sound", "--no-voice") if info.has_audio else ("pictures", "--no-face")
+            raise MediaError(
+                f"{info.path} has {has} only, and {left} leaves that out",
+                follows="nothing is left to predict from",
+                remedy=f"leave {left} away",
+            )
+
+    def _telling(self, tell: Callable[[float], None]) -> Callable[[float], None]:
+        def telling(done_s: float) -> None:
+            # A model that failed to load in the background need not wait for an hour of video to say so.
+            if isinstance(self._checkpoint, Future) and self._checkpoint.done():
+                self._checkpoint = self._checkpoint.result()
+            tell(done_s)
+
+        return telling
+
+    def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
+        order = ("decode", "faces", "voice", "encode", "wait for torch", "fuse", "total")
+        return {
+            "model": self.name,
+            "version": __version__,
+            "media": {
+                "kind": info.kind,
+                "width": info.width,
+                "height": info.height,
+                "duration_s": info.duration_s,
+                "frames": len(faces.times),
+            },
+            "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
+        }
+
+
+def _hear(path: Path, notes: list[str], seconds: dict[str, float]) -> Stream:
+    from mien.encoders.voice import VoiceEncoder
+    from mien.media.audio import blocks
+
+    began = time.thread_time()
+    stream = VoiceEncoder()(blocks(path, notes=notes))
+    seconds["voice"] = time.thread_time() - began
+    return stream
+
+
+def _throttled(progress: Progress | None, total_s: float | None) -> Callable[[float], None]:
+    last = -1.0
+
+    def tell(done_s: float) -> None:
+        nonlocal last
+        if progress is not None and time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            progress(done_s, total_s)
+
+    return tell
+
+
+def _fused(checkpoint: Checkpoint, faces: Faces, heard: Stream | None, info: MediaInfo) -> pl.DataFrame:
+    _readable(checkpoint)
+    uses = set(checkpoint.recipe.features)
+    if heard is not None and VOICE not in uses:
+        heard = None
+    pictures = len(faces.times) > 0
+    stop = _stop(faces.times, heard)
+    times = faces.times if pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
+    voice = _heard_at(heard, times)
+    none = np.zeros(len(times), bool)
+    subjects: list[tuple[FaceTrack | None, Stream | None]] = [*zip(faces.tracks, faces.streams, strict=True)]
+    tables = []
+    for number, (track, stream) in enumerate(subjects or [(None, None)]):
+        streams = {VOICE: heard} if heard is not None else {}
+        if stream is not None and FACE in uses:
+            streams[FACE] = stream
+        token_times, probabilities, affect = checkpoint.predict_streams(streams, 0.0, stop)
+        tables.append(
+            subject_rows(
+                number,
+                times,
+                probabilities=clock.at(_ordered(probabilities, checkpoint.labels), token_times, times),
+                valence_arousal=clock.at(affect, token_times, times),
+                voice=voice,
+                face=track.valid if track is not None and FACE in uses else none,
+                boxes=track.boxes if track is not None else None,
+                frames=np.arange(len(times)) if pictures else None,
+            )
+        )
+    return pl.concat(tables)
+
+
+def _stop(times: np.ndarray, heard: Stream | None) -> float:
+    """Where the rows end: the last picture, held as long as the one before it; without pictures, the
+    sound."""
+    if len(times):
+        return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.0))
+    assert heard is not None
+    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.0
+    return float(heard.times[-1] + step / 2) if len(heard.times) else 0.0
+
+
+def _heard_at(heard: Stream | None, times: np.ndarray) -> np.ndarray:
+    """Whether speech was heard at each time: the nearest voice sample says so, if it is no further than
+    one."""
+    if heard is None or not len(heard.times):
+        return np.zeros(len(times), bool)
+    right = np.clip(np.searchsorted(heard.times, times), 1, max(1, len(heard.times) - 1))
+    right = np.minimum(right, len(heard.times) - 1)
+    left = np.maximum(right - 1, 0)
+    nearest = np.where(times - heard.times[left] <= heard.times[right] - times, left, right)
+    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.1
+    return heard.valid[nearest] & (np.abs(heard.times[nearest] - times) <= step)
+
+
+def _ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
+    """Columns in the order of EXPRESSIONS; a class the model does not know has probability 0."""
+    unknown = [label for label in labels if label not in EXPRESSIONS]
+    if unknown:
+        raise ConfigError(
+            f"the checkpoint names the class {unknown[0]!r}, which a timeline has no column for",
+            remedy=f"train with classes among {', '.join(EXPRESSIONS)}",
+        )
+    out = np.where(np.isnan(probabilities).any(axis=1, keepdims=True), np.nan, np.zeros(len(EXPRESSIONS)))
+    out[:, [EXPRESSIONS.index(label) for label in labels]] = probabilities
+    return out
+
+
+def _readable(checkpoint: Checkpoint) -> None:
+    """The features of the checkpoint must be those that this path makes."""
+    from mien.encoders import face, voice
+
+    ours = {FACE: face.NAME, VOICE: voice.VoiceEncoder.NAME}
+    for name, feature in checkpoint.recipe.features.items():
+        if ours.get(name) != feature.encoder:
+            raise ConfigError(
+                f"the checkpoint reads {name!r} features of the encoder {feature.encoder!r}, "
+                "which `predict` cannot make",
+                follows=f"it makes {', '.join(f'{k} features of {v!r}' for k, v in ours.items())}",
+                remedy="use a checkpoint trained on those, or evaluate this one on stored features",
+            )
+
+
+def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, voice: bool) -> list[str]:
+    """What a reader of the table should know and would not see in it."""
+    said = []
+    if face and info.has_video and not faces.tracks:
+        said.append(
+            "no face was seen" + (": every row rests on the voice alone" if heard is not None else "")
+        )
+    if faces.brief:
+        many = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
+        said.append(f"{many} seen for less than {LEAST_SEEN_S} s and left out")
+    if voice and info.kind == "video" and not info.has_audio:
+        said.append("there is no sound: every row rests on the face alone")
+    if heard is not None and not heard.valid.any():
+        said.append("no speech was heard")
+    if len(faces.tracks) > 1 and heard is not None and heard.valid.any():
+        said.append(
+            f"{len(faces.tracks)} people are seen and one sound is heard: the voice counts for each of them, "
+            "also for those who are silent"
+        )
+    return said

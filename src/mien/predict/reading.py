@@ -1,0 +1,206 @@
+"""From a recording to what is kept of it: times, boxes, geometry and voice features. No picture is kept, so
+memory is flat but for about 300 bytes a frame and face."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from mien.encoders import face as face_encoder
+from mien.media.faces import FaceReader
+from mien.media.video import MediaInfo, frames
+from mien.records import Face, FaceTrack, Frame, Stream
+from mien.views.digest import spans
+
+Item = TypeVar("Item")
+
+# : Larger pictures are scaled down before faces are looked for: a face of 40 pixels in a 4K frame is still
+# read, and : a frame never takes more than 11 MB. Our choice.
+MAX_SIDE = 1920
+#: Without faces only the times of the pictures matter.
+TIMES_ONLY_SIDE = 64
+#: Decoded pictures that wait for the face reader hold at most this many bytes.
+WAITING_BYTES = 48 << 20
+#: Meshes turned into geometry at once: one call costs as much as forty meshes.
+_MESHES = 256
+
+
+@dataclass(slots=True)
+class Faces:
+    """What the pictures held. times: `(frame,)` seconds. tracks: one a subject. streams: their face
+    streams, in the same order. brief: subjects left out because they were seen for less than half a
+    second."""
+
+    times: np.ndarray
+    tracks: list[FaceTrack] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+    brief: int = 0
+
+
+class Ahead(Generic[Item]):
+    """Runs an iterable in a thread of its own, a few items ahead. Errors come out where they would have;
+    close it (or exhaust it) and the thread ends.
+
+    Attributes:
+        seconds: processor time that making the items took.
+    """
+
+    def __init__(self, items: Iterable[Item], room: Callable[[Item], int]) -> None:
+        self.seconds = 0.0
+        self._items, self._room = items, room
+        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(1)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mien-ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            item, error = self._queue.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.02)
+            except queue.Empty:
+                continue
+
+    def _run(self) -> None:
+        began = time.thread_time()
+        try:
+            for item in self._items:
+                self.seconds = time.thread_time() - began
+                # The first item says how large they are, and so how many may wait.
+                self._queue.maxsize = max(self._queue.maxsize, self._room(item))
+                if not self._put(item, None):
+                    break
+            self._put(None, None)
+        except BaseException as error:
+            self._put(None, error)
+
+    def _put(self, item: Item | None, error: BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put((item, error), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def _room(frame: Frame) -> int:
+    return max(1, min(32, WAITING_BYTES // frame.image.nbytes))
+
+
+class _Subject:
+    """What is kept of one subject, frame by frame."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.boxes: list[np.ndarray] = []
+        self.geometry: list[np.ndarray] = []
+
+
+class _Keeper:
+    """Turns meshes into geometry, many at once, and lets go of them."""
+
+    def __init__(self) -> None:
+        self.subjects: dict[int, _Subject] = {}
+        self.seconds = 0.0
+        self._waiting: list[tuple[int, np.ndarray]] = []
+
+    def add(self, row: int, face: Face, scale: float) -> None:
+        subject = self.subjects.setdefault(face.subject, _Subject())
+        subject.rows.append(row)
+        subject.boxes.append(np.asarray(face.box, np.float32) * scale)
+        self._waiting.append((face.subject, np.asarray(face.mesh, np.float32)))
+        if len(self._waiting) >= _MESHES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        began = time.thread_time()
+        values = face_encoder.geometry(np.stack([mesh for _, mesh in self._waiting]))
+        for (subject, _), row in zip(self._waiting, values, strict=True):
+            self.subjects[subject].geometry.append(row)
+        self._waiting = []
+        self.seconds += time.thread_time() - began
+
+
+def read_faces(
+    info: MediaInfo,
+    *,
+    look: bool,
+    max_faces: int,
+    notes: list[str],
+    seconds: dict[str, float],
+    tell: Callable[[float], None],
+    least_s: float = 0.5,
+) -> Faces:
+    """Every frame's time and, if `look`, every subject's boxes and face stream.
+
+    Args:
+        least_s: who is seen for less than this is left out (0 for a still image).
+        seconds: gets the processor seconds of `decode`, `faces` (detect, mesh, track) and `encode`.
+        tell: called with the time of each frame.
+    """
+    if not info.has_video:
+        return Faces(np.zeros(0))
+    reader = FaceReader(max_faces=max_faces) if look else None
+    keeper = _Keeper()
+    times: list[float] = []
+    spent = 0.0
+    with closing(
+        Ahead(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)
+    ) as ahead:
+        for frame in ahead:
+            if reader is not None:
+                began = time.thread_time()
+                seen = reader(frame)
+                spent += time.thread_time() - began
+                for face in seen:
+                    keeper.add(len(times), face, info.width / frame.image.shape[1])
+            times.append(frame.time_s)
+            tell(frame.time_s)
+    keeper.flush()
+    seconds["decode"] = seconds.get("decode", 0.0) + ahead.seconds
+    if look:
+        seconds["faces"] = spent
+    began = time.thread_time()
+    faces = _subjects(np.array(times), keeper, least_s)
+    if look:
+        seconds["encode"] = seconds.get("encode", 0.0) + keeper.seconds + time.thread_time() - began
+    return faces
+
+
+def _subjects(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
+    """Tracks and streams of those seen long enough, numbered anew from 0 in the order they appeared."""
+    faces = Faces(times)
+    lasting = spans(times)
+    for subject in sorted(keeper.subjects.values(), key=lambda s: s.rows[0]):
+        if float(lasting[subject.rows].sum()) < least_s:
+            faces.brief += 1
+            continue
+        number = len(faces.tracks)
+        valid = np.zeros(len(times), bool)
+        valid[subject.rows] = True
+        boxes = np.full((len(times), 4), np.nan)
+        boxes[subject.rows] = subject.boxes
+        values = np.full((len(times), len(subject.geometry[0])), np.nan, np.float32)
+        values[subject.rows] = subject.geometry
+        faces.tracks.append(FaceTrack(number, times, boxes, valid))
+        faces.streams.append(face_encoder.encode(values, times, valid))
+    return faces

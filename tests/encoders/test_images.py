@@ -1,0 +1,224 @@
+"""Image encoders against the library's own processor and network, on tiny networks of the same classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from mien.encoders.images import FAMILIES, ImageEncoder
+from mien.encoders.pretrained import About
+from mien.encoders.protocol import CropEncoder
+from mien.errors import ArtefactError, ConfigError
+
+TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SMALL = {"image_size": 32, "patch_size": 8}
+PROCESSOR = {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.2, 0.3, 0.25]}
+SQUARE = {"height": 32, "width": 32}
+
+
+def tiny(family: str, folder: Path) -> Path:
+    """A two-layer network of the family's class with random weights, and its processor, as a checkpoint."""
+    torch.manual_seed(1)
+    made: dict[str, tuple[Any, Any]] = {
+        "beit": (
+            transformers.BeitModel(
+                transformers.BeitConfig(**TRANSFORMER, **SMALL, use_relative_position_bias=True)
+            ),
+            transformers.BeitImageProcessorPil(size=SQUARE, **PROCESSOR),
+        ),
+        "clip": (
+            transformers.CLIPModel(
+                transformers.CLIPConfig(
+                    vision_config={**TRANSFORMER, **SMALL},
+                    text_config={**TRANSFORMER, "vocab_size": 99},
+                    projection_dim=24,
+                )
+            ),
+            transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=SQUARE),
+        ),
+        "vit": (
+            transformers.ViTModel(transformers.ViTConfig(**TRANSFORMER, **SMALL)),
+            transformers.ViTImageProcessorPil(size=SQUARE, **PROCESSOR),
+        ),
+        "resnet": (
+            transformers.ResNetModel(
+                transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+            ),
+            transformers.ConvNextImageProcessorPil(size={"shortest_edge": 28}, crop_pct=0.875),
+        ),
+        "efficientnet": (
+            transformers.EfficientNetModel(
+                transformers.EfficientNetConfig(
+                    image_size=32, width_coefficient=0.25, depth_coefficient=0.2, hidden_dim=40
+                )
+            ),
+            transformers.EfficientNetImageProcessorPil(size=SQUARE, include_top=True),
+        ),
+    }
+    network, processor = made[family]
+    _shake(network)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _shake(network: torch.nn.Module) -> None:
+    """Fresh networks have zero biases and position tables, behind which mistakes could hide."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+
+
+def reference(family: str, folder: Path, crops: list[np.ndarray]) -> torch.Tensor:
+    """The library's own processor and network, one picture at a time."""
+    kind = FAMILIES[family]
+    network = getattr(transformers, kind.network).from_pretrained(folder, **kind.options).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    with torch.no_grad():
+        outputs = [network(**processor(crop, return_tensors="pt")) for crop in crops]
+    read = {
+        "clip": lambda o: o.image_embeds,
+        "vit": lambda o: o.last_hidden_state[:, 0],
+        "resnet": lambda o: o.pooler_output[..., 0, 0],
+    }
+    return torch.cat([read.get(family, lambda o: o.pooler_output)(o) for o in outputs])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("images")
+    return {family: tiny(family, root / family) for family in FAMILIES}
+
+
+def crops_of(size: int, count: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    small = rng.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(s, (size, size), interpolation=cv2.INTER_CUBIC) for s in small])
+
+
+@pytest.mark.parametrize("size", [None, 50], ids=["its own size", "resized"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_library(family: str, size: int | None, folders: dict[str, Path]) -> None:
+    encoder = ImageEncoder(family, family, About(str(folders[family])), batch_size=3)
+    assert isinstance(encoder, CropEncoder)
+    crops = crops_of(size or encoder.crop.size)
+    values = encoder.encode_crops(crops)
+    wanted = reference(family, folders[family], list(crops)).numpy()
+    assert values.dtype == np.float32
+    assert values.shape == wanted.shape == (5, encoder.dim)
+    np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
+    assert np.ptp(values, axis=0).max() > 1e-3, (
+        "the pictures make no difference: the test would prove nothing"
+    )
+
+
+def test_a_picture_already_of_the_right_size_is_cut_as_the_processor_cuts(folders: dict[str, Path]) -> None:
+    encoder = ImageEncoder("resnet", "resnet", About(str(folders["resnet"])))
+    assert encoder.crop.size == 32  # 28 / 0.875: resized to 32, then the middle 28
+
+
+@pytest.mark.parametrize("family", ["beit", "clip", "vit"])
+def test_hidden_layers_and_the_mean_of_the_last(family: str, folders: dict[str, Path]) -> None:
+    folder, crops = folders[family], crops_of(32)
+    kind = FAMILIES[family]
+    network = getattr(transformers, kind.network).from_pretrained(folder, **kind.options).eval()
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        list(crops), return_tensors="pt"
+    )
+    with torch.no_grad():
+        hidden = network(**pixels, output_hidden_states=True).hidden_states
+    assert len(hidden) == 3
+
+    def encoded(**options: int) -> np.ndarray:
+        return ImageEncoder(family, family, About(str(folder)), **options).encode_crops(crops)
+
+    def mean(*chosen: int) -> np.ndarray:
+        return torch.stack([hidden[i][:, 1:].mean(1) for i in chosen]).mean(0).numpy()
+
+    np.testing.assert_allclose(encoded(layer=1), mean(1), atol=1e-5)
+    np.testing.assert_allclose(encoded(layer=-1, last=2), mean(1, 2), atol=1e-5)
+    np.testing.assert_allclose(encoded(layer=-2, last=2), mean(0, 1), atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_its_neighbours(folders: dict[str, Path]) -> None:
+    encoder = ImageEncoder("beit", "beit", About(str(folders["beit"])))
+    crops = crops_of(32, 4)
+    together = encoder.encode_crops(crops)
+    alone = np.concatenate([encoder.encode_crops(crops[i : i + 1]) for i in (3, 2, 1, 0)])[::-1]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_no_crops_make_no_rows(folders: dict[str, Path]) -> None:
+    encoder = ImageEncoder("vit", "vit", About(str(folders["vit"])))
+    assert encoder.encode_crops(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 32)
+
+
+def test_half_precision_is_close_and_says_so(folders: dict[str, Path]) -> None:
+    single = ImageEncoder("beit", "beit", About(str(folders["beit"])), precision="float32")
+    half = ImageEncoder("beit", "beit", About(str(folders["beit"])), precision="bfloat16")
+    crops = crops_of(32)
+    a, b = single.encode_crops(crops), half.encode_crops(crops)
+    assert 0 < np.linalg.norm(a - b) < 0.03 * np.linalg.norm(a)
+    differing = {k for k in single.provenance if single.provenance[k] != half.provenance[k]}
+    assert differing == {"precision"}
+
+
+def test_provenance_tells_apart_what_differs(folders: dict[str, Path], tmp_path: Path) -> None:
+    about = About(str(folders["beit"]), licence="Apache-2.0")
+    encoder = ImageEncoder("beit", "beit-large", about)
+    assert (encoder.name, encoder.modality, encoder.rate_hz, encoder.licence) == (
+        "beit-large",
+        "face",
+        None,
+        "Apache-2.0",
+    )
+    assert set(encoder.provenance) >= {"network", "revision", "layer", "preprocessing", "crop", "version"}
+    assert all(isinstance(v, str) for v in encoder.provenance.values())
+
+    def keys(other: ImageEncoder) -> set[str]:
+        return {k for k in encoder.provenance if encoder.provenance[k] != other.provenance[k]}
+
+    assert keys(ImageEncoder("beit", "beit-large", about, layer=1)) == {"layer"}
+    assert keys(ImageEncoder("beit", "beit-large", about, margin=0.25)) == {"crop"}
+    other = tiny("beit", tmp_path / "other")
+    weights = other / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # one bit of one weight
+    weights.write_bytes(data)
+    assert keys(ImageEncoder("beit", "beit-large", About(str(other)))) == {"network", "revision"}
+    settings = folders["beit"].parent / "processor"
+    for path in folders["beit"].iterdir():
+        settings.mkdir(exist_ok=True)
+        (settings / path.name).write_bytes(path.read_bytes())
+    changed = json.loads((settings / "preprocessor_config.json").read_text()) | {
+        "image_mean": [0.0, 0.0, 0.0]
+    }
+    (settings / "preprocessor_config.json").write_text(json.dumps(changed))
+    assert keys(ImageEncoder("beit", "beit-large", About(str(settings)))) == {"network", "preprocessing"}
+
+
+def test_layers_that_are_not_there(folders: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="it has hidden layers 0 to 2"):
+        ImageEncoder("beit", "beit-large", About(str(folders["beit"])), layer=7)
+    with pytest.raises(ConfigError, match="layer=1 with last=3 does not exist"):
+        ImageEncoder("beit", "beit-large", About(str(folders["beit"])), layer=1, last=3)
+    with pytest.raises(ConfigError, match="no hidden layers of tokens"):
+        ImageEncoder("resnet", "resnet50", About(str(folders["resnet"])), layer=1)
+    with pytest.raises(ConfigError, match="last=4 needs `layer`"):
+        ImageEncoder("beit", "beit-large", About(str(folders["beit"])), last=4)
+    with pytest.raises(ConfigError, match="precision is 'half'; it must be one of auto, float32"):
+        ImageEncoder("beit", "beit-large", About(str(folders["beit"])), precision="half")
+
+
+def test_a_checkpoint_without_its_processor(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folders["vit"] / name).read_bytes())
+    with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):
+        ImageEncoder("vit", "vit-b16", About(str(tmp_path)))
