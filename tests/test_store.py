@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from mien.errors import MienError, OutputError
 from mien.records import Stream
-from mien.store import ProvenanceError, Reader, Store, StoreError
+from mien.store import FeatureError, ProvenanceError, Reader, Store, StoreError
 from mien.store.files import part_path
 from mien.store.names import escape, unescape
 
@@ -337,7 +337,7 @@ def test_values_that_would_be_wrong_are_refused(tmp_path: Path, bad: float, dtyp
     s, store = stream(), Store(tmp_path)
     s.valid[:] = True
     s.values[1, 2] = bad
-    with pytest.raises(OutputError, match=text):
+    with pytest.raises(FeatureError, match=text):
         write(store, s=s, dtype=dtype)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
     s.valid[1] = False  # what stands at an invalid row does not matter
@@ -348,7 +348,7 @@ def test_times_must_increase_also_between_pieces(tmp_path: Path) -> None:
     s = stream()
     with Store(tmp_path).writer("tiny", "a", dim=6, provenance=KEY) as writer:
         writer.append(s.values, s.times, s.valid)
-        with pytest.raises(StoreError, match="times must increase; row 40 is at"):
+        with pytest.raises(FeatureError, match="times must increase; row 40 is at"):
             writer.append(s.values, s.times, s.valid)
     assert Reader(writer.path).rows == 40
 

@@ -51,10 +51,14 @@ class Corpus(Section):
 
 
 class Feature(Section):
-    """One modality's encoder. `dim`: width of its values; null takes it from the training recordings."""
+    """One modality's encoder and what it is told (`options`).
+
+    `dim`: width of its values; null takes it from the training recordings.
+    """
 
     encoder: str
     dim: Count | None = None
+    options: dict[str, Any] = {}
 
 
 class Windows(Section):

@@ -4,9 +4,10 @@ each column."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -94,20 +95,20 @@ class Timeline:
 
     def to_csv(self, path: str | Path) -> Path:
         """Writes CSV with a header; nulls are empty fields. Raises OutputError."""
-        with beside(Path(path)) as scratch, scratch.open("wb") as file:
+        with _written(Path(path)) as file:
             _rounded(self.table).write_csv(file)
         return Path(path)
 
     def to_jsonl(self, path: str | Path) -> Path:
         """Writes one JSON object a line; nulls are null. Raises OutputError."""
-        with beside(Path(path)) as scratch, scratch.open("wb") as file:
+        with _written(Path(path)) as file:
             _rounded(self.table).write_ndjson(file)
         return Path(path)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Writes Parquet, which alone also carries media, notes and info. Raises OutputError."""
         about = json.dumps({"media": self.media, "notes": self.notes, "info": self.info}, default=str)
-        with beside(Path(path)) as scratch, scratch.open("wb") as file:
+        with _written(Path(path)) as file:
             self.table.write_parquet(file, metadata={_KEY: about})
         return Path(path)
 
@@ -225,6 +226,16 @@ def subject_rows(
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
     }
     return pl.DataFrame(data).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    with beside(path) as scratch, scratch.open("wb") as file:
+        try:
+            yield file
+        except pl.exceptions.PolarsError as fault:
+            # A full disk, among others: polars wraps the system's error, and says it in words only.
+            raise OSError(str(fault)) from fault
 
 
 def _conformed(table: pl.DataFrame) -> pl.DataFrame:

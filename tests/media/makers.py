@@ -1,4 +1,5 @@
-"""Small odd media files, made where a test needs them. Nothing here uses mien: it is the other side of the coin."""
+"""Small odd media files, made where a test needs them. Nothing here uses mien: it is the other side of the
+coin."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 
 TICKS = Fraction(1, 90_000)
 BITS = 10
+Pieces = Sequence[tuple[float, np.ndarray]]
 
 
 def stamp(index: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
@@ -58,7 +60,7 @@ def make_video(
     vflip: bool = False,
     tags: dict[str, int] | None = None,
     planes: Callable[[int], av.VideoFrame] | None = None,
-    audio: np.ndarray | Sequence[tuple[float, np.ndarray]] | None = None,
+    audio: np.ndarray | Pieces | None = None,
     audio_rate: int = 44_100,
     audio_start_s: float = 0.0,
     audio_codec: str = "aac",
@@ -67,10 +69,11 @@ def make_video(
 ) -> Path:
     """A video file, returned as its path.
 
-    times: seconds of each frame; else `count` frames at `rate` from `start_s` on. picture: index -> `(h, w, 3)` RGB,
-    `stamp` unless given. rotation: counter-clockwise degrees in the display matrix, then the flips. tags: attributes of
-    the codec context (colorspace, color_range, ...). planes: index -> ready `av.VideoFrame`, instead of picture.
-    audio: `(n,)` or `(n, channels)` float32, or pieces (start_s, samples) that may leave holes or overlap.
+    times: seconds of each frame; else `count` frames at `rate` from `start_s` on. picture: index -> `(h, w,
+    3)` RGB, `stamp` unless given. rotation: counter-clockwise degrees in the display matrix, then the flips.
+    tags: attributes of the codec context (colorspace, color_range, ...). planes: index -> ready
+    `av.VideoFrame`, instead of picture. audio: `(n,)` or `(n, channels)` float32, or pieces (start_s,
+    samples) that may leave holes or overlap.
     """
     base = TICKS if times is not None or start_s else 1 / Fraction(rate)
     if times is None:
@@ -100,7 +103,7 @@ def make_video(
 
 def make_audio(
     path: Path,
-    samples: np.ndarray | Sequence[tuple[float, np.ndarray]],
+    samples: np.ndarray | Pieces,
     *,
     rate: int = 44_100,
     codec: str = "pcm_s16le",
@@ -117,16 +120,14 @@ def make_audio(
     return path
 
 
-def _pieces(
-    audio: np.ndarray | Sequence[tuple[float, np.ndarray]], start_s: float
-) -> list[tuple[float, np.ndarray]]:
+def _pieces(audio: np.ndarray | Pieces, start_s: float) -> list[tuple[float, np.ndarray]]:
     pieces = [(start_s, audio)] if isinstance(audio, np.ndarray) else list(audio)
     return [(t, x[:, None] if x.ndim == 1 else x) for t, x in pieces]
 
 
 def _sound_stream(
     output: av.container.OutputContainer,
-    audio: np.ndarray | Sequence[tuple[float, np.ndarray]] | None,
+    audio: np.ndarray | Pieces | None,
     rate: int,
     codec: str,
     sample_format: str | None = None,
@@ -145,7 +146,7 @@ def _sound_stream(
 
 def _audio_packets(
     stream: av.AudioStream | None,
-    audio: np.ndarray | Sequence[tuple[float, np.ndarray]] | None,
+    audio: np.ndarray | Pieces | None,
     rate: int,
     start_s: float,
 ) -> Iterable[av.Packet]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mien.encoders import precision, pretrained
 from mien.encoders.preprocessing import Preprocessing
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import About, Checkpoint
 from mien.encoders.protocol import Crop
 from mien.errors import ConfigError
 
@@ -33,7 +33,17 @@ class Family:
     embedding: Callable[[Any], Tensor]
     dim: Callable[[Any], int]
     tokens: bool = True
-    options: Mapping[str, Any] = {}
+    options: Callable[[Checkpoint], Mapping[str, Any]] = lambda _: {}
+
+
+def _clip_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """A whole CLIP says the width of its projection once, for both towers; its vision part alone would not
+    find it and take 512."""
+    from transformers import CLIPVisionConfig
+
+    config = CLIPVisionConfig.from_pretrained(checkpoint.folder)
+    config.projection_dim = checkpoint.config.get("projection_dim", config.projection_dim)
+    return {"config": config}
 
 
 def _pooled(output: Any) -> Tensor:
@@ -47,13 +57,14 @@ FAMILIES: dict[str, Family] = {
         ("clip", "clip_vision_model"),
         lambda output: output.image_embeds,
         lambda c: c.projection_dim,
+        options=_clip_options,
     ),
     "vit": Family(
         "ViTModel",
         ("vit",),
         lambda output: output.last_hidden_state[:, 0],
         lambda c: c.hidden_size,
-        options={"add_pooling_layer": False},
+        options=lambda _: {"add_pooling_layer": False},
     ),
     "resnet": Family("ResNetModel", ("resnet",), _pooled, lambda c: c.hidden_sizes[-1], tokens=False),
     "efficientnet": Family(
@@ -110,7 +121,7 @@ class ImageEncoder:
             getattr(transformers, self._family.network),
             self._family.types,
             dtype=self._dtype,
-            **self._family.options,
+            **self._family.options(checkpoint),
         ).to(self.device)
         self._preprocessing = Preprocessing(checkpoint.folder)
         self._check_layer(name)

@@ -8,12 +8,13 @@ the caller says `allow_pickle=True` (and then torch reads tensors only, no objec
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,24 +120,26 @@ def load(
             remedy="Name a checkpoint of that architecture, or the encoder that fits this one.",
         )
     try:
-        model, report = network.from_pretrained(  # type: ignore[attr-defined]
-            checkpoint.folder,
-            dtype=dtype,
-            output_loading_info=True,
-            local_files_only=True,
-            use_safetensors=not checkpoint.pickle,
-            **options,
-        )
+        with _quiet():
+            model, report = network.from_pretrained(  # type: ignore[attr-defined]
+                checkpoint.folder,
+                dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                use_safetensors=not checkpoint.pickle,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ArtefactError(
             f"{checkpoint.folder} cannot be read as {network.__name__}: {_first_line(error)}",
             follows="No encoder was made.",
             remedy="The files may be truncated or of another network: download them again.",
         ) from error
-    missing = sorted(key for key in report["missing_keys"] if not re.search(may_miss, key))
+    wrong = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    missing = sorted(key for key in wrong if not re.search(may_miss, key))
     if missing:
         raise ArtefactError(
-            f"{checkpoint.folder} lacks {len(missing)} weights of {network.__name__}, {missing[0]} first.",
+            f"{checkpoint.folder} lacks {len(missing)} weights of {network.__name__}, or their shapes: {missing[0]} first.",
             follows="They would be random, and every feature wrong; no encoder was made.",
             remedy="It is of another architecture or incomplete: name another, or download it again.",
         )
@@ -228,6 +231,23 @@ def _files(folder: Path, single: str, pattern: str) -> tuple[Path, ...]:
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its table of weights that were not needed (a head, a text
+    tower): `load` looks at the missing ones itself."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -19,6 +19,8 @@ ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.starter:face",
     "voice-prosody": "mien.encoders.starter:voice",
 }
+#: What every encoder declares (`Encoder`).
+DECLARED = ("name", "modality", "dim", "rate_hz", "receptive_field_s", "licence", "provenance")
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:
@@ -49,7 +51,7 @@ def factory(name: str) -> Callable[..., Encoder]:
             follows="nothing was extracted",
             remedy="it is written package.module:factory and must be importable from here",
         ) from error
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
@@ -62,9 +64,9 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
     name, source = split_spec(spec)
     encoder = factory(name)(source, device=device, **options)
     if not isinstance(encoder, Encoder):
-        missing = [a for a in Encoder.__protocol_attrs__ if not hasattr(encoder, a)]  # type: ignore[attr-defined]
+        missing = [a for a in DECLARED if not hasattr(encoder, a)]
         raise ConfigError(
-            f"encoder {name!r} does not declare {', '.join(sorted(missing))}",
+            f"encoder {name!r} does not declare {', '.join(missing)}",
             remedy="see mien.encoders.protocol for what an encoder declares",
         )
     return encoder

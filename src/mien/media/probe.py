@@ -93,15 +93,13 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
                 f"{shown(path)} holds neither a picture nor sound.",
                 remedy="Name the video or sound file itself.",
             )
-        if picture is not None and picture.codec_context is None:
-            if video:
-                raise undecodable(path, "video")
-            picture = None
-        if sound is not None and sound.codec_context is None:
-            if audio:
-                raise undecodable(path, "audio")
-            sound = None
-        return _describe(path, container, picture, sound)
+        blind = picture is not None and picture.codec_context is None
+        deaf = sound is not None and sound.codec_context is None
+        if blind and (video or deaf or sound is None):
+            raise undecodable(path, "video")
+        if deaf and (audio or picture is None):
+            raise undecodable(path, "audio")
+        return _describe(path, container, None if blind else picture, None if deaf else sound)
 
 
 def _describe(

@@ -7,6 +7,7 @@ BlazeFace short-range was trained for faces near the camera. In a 640 × 360 fra
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -77,7 +78,6 @@ class SmallFaces:
     """
 
     LARGE = 960
-    _told = False
 
     def __init__(self, *, threads: int = 1) -> None:
         self._threads = threads
@@ -106,11 +106,8 @@ class SmallFaces:
                 self._net = UltraFace(hub.fetch("ultraface"), threads=self._threads)
             elif hub.available("yunet"):
                 self._net = YuNet(hub.fetch("yunet"))
-            elif not SmallFaces._told:
-                SmallFaces._told = True
-                log.info(
-                    "No detector for small faces is here: `mien hub pull ultraface` fetches one (1.3 MB)."
-                )
+            else:
+                _say_once()
         return self._net
 
 
@@ -122,3 +119,8 @@ def _parts(image: np.ndarray, large: int) -> list[tuple[int, int, int, int]]:
         w, h = int(width * 0.6), int(height * 0.6)
         parts += [(x, y, w, h) for y in (0, height - h) for x in (0, width - w)]
     return parts
+
+
+@cache
+def _say_once() -> None:
+    log.info("no detector for small faces is here: `mien hub pull ultraface` fetches one, 1.3 MB")

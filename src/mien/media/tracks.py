@@ -21,7 +21,8 @@ from mien.media.sound import Piece, pieces, resampled
 TICKS = 90_000
 #: Sample rates AAC knows. Others are resampled to 48 kHz.
 _AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
-#: Frames between key frames: a report jumps about in the video, and each jump decodes from the last key frame.
+#: Frames between key frames: a report jumps about in the video, and each jump decodes from the last key
+#: frame.
 _KEY_FRAMES = 50
 _PIECE = 16_000
 

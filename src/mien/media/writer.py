@@ -18,7 +18,8 @@ from mien.errors import OutputError
 from mien.media.container import note, shown
 from mien.media.tracks import TICKS, PictureTrack, SoundTrack
 
-#: Sound is handed to the muxer this far ahead of the picture, so that it never holds back much more than this.
+#: Sound is handed to the muxer this far ahead of the picture, so that it never holds back much more than
+#: this.
 _AHEAD_S = 0.5
 
 

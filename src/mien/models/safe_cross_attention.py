@@ -1,4 +1,7 @@
-"""Safe cross-attention: the flagship. Yu et al. 2026, arXiv 2603.08034.
+"""Safe cross-attention: the flagship.
+
+Yu, Zheng, Wang, Zhang, Zhu, Liang, Huang, Liu 2026: Solution to the 10th ABAW Expression Recognition
+Challenge: A Robust Multimodal Framework with Safe Cross-Attention and Modality Dropout. arXiv 2603.08034.
 
 Face and voice each pass a Transformer branch, look at each other through attention that is safe when
 either is missing, and are weighed token by token into one expression and one valence-arousal point.

@@ -45,6 +45,11 @@ class StoreError(MienError):
     """A file of the store that cannot be read: missing, truncated, damaged, or not one of ours."""
 
 
+class FeatureError(MienError):
+    """Values that a store cannot hold truthfully: not finite, too large for 16 bits, times that do not
+    increase."""
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The house's error for a file that could not be written."""
     if error.errno in _FULL:
@@ -67,7 +72,8 @@ class Writer:
         origin: what the media file was, for `mien.corpora.index.Stamp`.
 
     Raises:
-        OutputError: the disk is full, there is no permission, or a valid value does not fit the dtype.
+        OutputError: the disk is full or there is no permission.
+        FeatureError: a valid value is not finite or does not fit the dtype, or times do not increase.
     """
 
     def __init__(
@@ -116,7 +122,7 @@ class Writer:
         steps = np.diff(times, prepend=self._last)
         if not (np.isfinite(times).all() and (steps > 0).all()):
             row = int(np.argmax(~(steps > 0)))
-            raise StoreError(
+            raise FeatureError(
                 f"{self.path.name}: times must increase; row {self._rows + row} is at {times[row]} s after "
                 f"{times[row - 1] if row else self._last} s",
                 follows="nothing of it was kept",
@@ -136,7 +142,7 @@ class Writer:
         bad = ~np.isfinite(rows)
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            raise OutputError(
+            raise FeatureError(
                 f"{self.path.name}: row {self._rows + row}, column {column} is {values[row, column]}, "
                 f"which {self.dtype} cannot hold",
                 follows="nothing of it was kept",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from mien import config, models
+from mien import checkpoint, config, models
 from mien.config import Recipe
 from mien.data import (
     Augment,
@@ -27,12 +28,9 @@ from mien.data import (
 )
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
+from mien.training.keeper import AfterEpoch, Bar, Keeper
 from mien.training.resume import Progress
 from mien.training.task import Task
-
-log = logging.getLogger("mien")
-#: Called after each epoch with its number from 1 and its report.
-AfterEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 def fit(
@@ -65,33 +63,29 @@ def fit(
     Raises ConfigError for a recipe that does not fit the recordings or the unfinished run in `out`, and
     ValueError if nothing in `train` is labelled.
     """
+    if resume and not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists():
+        return out
     recipe = _completed(recipe, train)
-    settings = recipe.train
-    names = list(recipe.features)
+    settings, classes = recipe.train, len(recipe.corpus.labels)
     with _quiet(settings.threads), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = models.build(recipe)
-        windows = WindowDataset(train, recipe.windows, modalities=names, augment=augment, labelled=True)
-        if not len(windows):
-            raise ValueError("no training window has a label; give recordings whose clips have labels")
-        classes = len(recipe.corpus.labels)
-        told = statistics(windows, classes, balance=settings.balance)
+        data = _windows(recipe, train, augment)
+        told = statistics(data, classes, balance=settings.balance)
         model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
-        state = Progress(recipe=config.dump(recipe), windows=len(windows))
+        state = Progress(recipe=config.dump(recipe), windows=len(data))
         earlier = unfinished.earlier(out, state, resume)
-        if earlier == "finished":
-            return out
-        steps = -(-len(windows) // settings.batch)
-        done = earlier[0].epochs if earlier else 0
-        task = Task(model, settings, classes=classes, steps=steps, done=done)
-        keeper = Keeper(recipe, out, earlier[0] if earlier else state, after_epoch, bool(val))
         if earlier:
-            keeper.restored = earlier[1:]
-        loaders = Loaders(recipe, windows, _validation(recipe, val, names), classes)
-        if keeper.progress.epochs < settings.epochs and not keeper.enough():
-            _trainer(recipe, out, keeper, device, progress, settings.epochs - done).fit(
-                task, datamodule=loaders
-            )
+            state = earlier[0]
+        task = Task(
+            model, settings, classes=classes, steps=-(-len(data) // settings.batch), done=state.epochs
+        )
+        keeper = Keeper(recipe, out, state, after_epoch, validated=bool(val), restored=earlier)
+        left = 0 if keeper.enough() else settings.epochs - state.epochs
+        if left > 0:
+            loaders = Loaders(recipe, data, _validation(recipe, val))
+            with _interruptible():
+                _trainer(recipe, out, keeper, device, progress, left).fit(task, datamodule=loaders)
     keeper.close()
     return out
 
@@ -99,10 +93,11 @@ def fit(
 class Loaders(lightning.LightningDataModule):
     """Batches of an epoch, drawn from seed and epoch; validation windows side by side, in order."""
 
-    def __init__(self, recipe: Recipe, train: WindowDataset, val: WindowDataset | None, classes: int) -> None:
+    def __init__(self, recipe: Recipe, train: WindowDataset, val: WindowDataset | None) -> None:
         super().__init__()
         self.settings, self.data, self.val = recipe.train, train, val
-        self.weights = window_weights(train.class_counts(classes), recipe.train.balance)
+        counts = train.class_counts(len(recipe.corpus.labels))
+        self.weights = window_weights(counts, recipe.train.balance)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
@@ -159,12 +154,23 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     return models.complete(config.changed(recipe, features=features))
 
 
-def _validation(recipe: Recipe, val: Sequence[Recording], names: list[str]) -> WindowDataset | None:
+def _windows(
+    recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
+) -> WindowDataset:
+    data = WindowDataset(
+        train, recipe.windows, modalities=list(recipe.features), augment=augment, labelled=True
+    )
+    if not len(data):
+        raise ValueError("no training window has a label; give recordings whose clips have labels")
+    return data
+
+
+def _validation(recipe: Recipe, val: Sequence[Recording]) -> WindowDataset | None:
     if not val:
         return None
     # Side by side: every token once, which is enough to choose an epoch and a fraction of the work of voting.
     windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
-    return WindowDataset(val, windows, modalities=names, labelled=True)
+    return WindowDataset(val, windows, modalities=list(recipe.features), labelled=True)
 
 
 def _trainer(
@@ -189,6 +195,20 @@ def _trainer(
         deterministic=None if device == "cpu" or not torch.cuda.is_available() else "warn",
         default_root_dir=out,
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C with sys.exit and leaves SIGINT ignored; a library call lets the caller
+    decide."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

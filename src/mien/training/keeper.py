@@ -25,15 +25,23 @@ class Keeper(Callback):
     """After each epoch: keep the best weights, write the resume state, stop when patience is over."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, progress: Progress, after_epoch: AfterEpoch | None, validated: bool
+        self,
+        recipe: Recipe,
+        out: Path,
+        progress: Progress,
+        after_epoch: AfterEpoch | None,
+        *,
+        validated: bool,
+        restored: unfinished.Earlier | None,
     ) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
         self.after_epoch, self.validated = after_epoch, validated
-        self.restored: tuple[Any, ...] | None = None
+        self.restored = restored
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.restored:
-            unfinished.restore(pl_module, *self.restored)  # type: ignore[arg-type]
+            assert isinstance(pl_module, Task)
+            unfinished.restore(pl_module, *self.restored[1:])
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         task, progress = pl_module, self.progress

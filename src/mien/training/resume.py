@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mien import checkpoint, config
+from mien import config
 from mien.errors import ConfigError
 from mien.training.task import Task
 
@@ -42,6 +42,10 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+#: Progress, tensors by name, and steps the average has seen.
+Earlier = tuple[Progress, dict[str, Tensor], int]
+
+
 def write(folder: Path, task: Task, progress: Progress) -> None:
     """Write the state after an epoch, beside and renamed."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in task.model.state_dict().items()}
@@ -56,8 +60,8 @@ def write(folder: Path, task: Task, progress: Progress) -> None:
     os.replace(part, folder / FILE)
 
 
-def read(folder: Path) -> tuple[Progress, dict[str, Tensor], int]:
-    """Progress, tensors by name, and steps the average has seen. Raises ConfigError for a damaged file."""
+def read(folder: Path) -> Earlier:
+    """The state that `write` left. Raises ConfigError for a damaged file."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -90,11 +94,10 @@ def restore(task: Task, tensors: dict[str, Tensor], averaged: int) -> None:
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def earlier(out: Path, now: Progress, resume: bool) -> tuple[Progress, dict[str, Tensor], int] | str | None:
-    """The unfinished run in `out` as (progress, tensors, averaged), "finished", or None. Raises
-    ConfigError."""
+def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
+    """The unfinished run in `out`, or None. Raises ConfigError if it may not or cannot go on."""
     if not (out / FILE).exists():
-        return "finished" if resume and (out / checkpoint.ABOUT).exists() else None
+        return None
     found = read(out)
     if not resume:
         raise ConfigError(

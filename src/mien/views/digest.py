@@ -102,13 +102,9 @@ def _stretches(
 ) -> list[Stretch]:
     starts = np.flatnonzero(np.diff(expression, prepend=-2))
     stops = np.append(starts[1:], len(expression))
+    sure = np.add.reduceat(confidence, starts) / (stops - starts)
     return [
-        Stretch(
-            EXPRESSIONS[expression[a]],
-            float(times[a]),
-            float(times[b - 1] + lasting[b - 1]),
-            float(np.nanmean(confidence[a:b])),
-        )
-        for a, b in zip(starts, stops, strict=True)
+        Stretch(EXPRESSIONS[expression[a]], float(times[a]), float(times[b - 1] + lasting[b - 1]), float(mean))
+        for a, b, mean in zip(starts, stops, sure, strict=True)
         if expression[a] >= 0
     ]

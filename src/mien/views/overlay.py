@@ -15,7 +15,7 @@ import polars as pl
 from mien.errors import OutputError
 from mien.media.video import frames, probe, write_video
 from mien.views.palette import EXPRESSION, UNNAMED, rgb
-from mien.views.writing import beside
+from mien.views.writing import beside, make_folder
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _WHITE, _DIM = (18, 20, 24), (255, 255, 255), (150, 156, 164)
@@ -67,8 +67,8 @@ def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
     drawn = (draw(frame.image, seen) for frame, seen in zip(frames(media), marks(table), strict=False))
-    with beside(path) as scratch:
-        write_video(scratch, drawn, times=times, audio=media)
+    make_folder(path)
+    write_video(path, drawn, times=times, audio=media)
     return path
 
 

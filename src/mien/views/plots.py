@@ -63,15 +63,19 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     times = rows["time_s"].to_numpy()
     ends = times + spans(times) if len(times) > 1 else np.array([stop])
     x, x_end = _x(times, stop), _x(ends, stop)
-    expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in rows["expression"]])
-    evidence = rows["evidence"].to_numpy()
+    # One row stands for the few that fall into its column: a name has no mean.
+    first, last = _groups(len(rows))
+    middle_rows = rows[(first + last) // 2]
+    expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in middle_rows["expression"]])
+    evidence = middle_rows["evidence"].to_numpy()
+    edges = x[first], x_end[last]
     probabilities = rows.select(column(e) for e in EXPRESSIONS).to_numpy()
     lanes_top = RIBBON + 10
     curves_top = lanes_top + LANE * len(EXPRESSIONS) + 12
     middle, room = curves_top + CURVES / 2, CURVES / 2 - 4
     strip = curves_top + CURVES + 12
     ribbon = []
-    for a, w, value in _runs(expression, x, x_end):
+    for a, w, value in _runs(expression, *edges):
         name = EXPRESSIONS[value]
         fits = w > 7 * len(name) + 8
         ribbon.append((a, w, EXPRESSION[name], name, readable_on(EXPRESSION[name]), fits))
@@ -86,7 +90,7 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     ]
     return {
         "ribbon": ribbon,
-        "bare": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), x, x_end)],
+        "bare": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)],
         "lanes": lanes,
         "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
         "middle": middle,
@@ -98,7 +102,7 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
                 name,
                 y,
                 colour,
-                [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), x, x_end)],
+                [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), *edges)],
             )
             for name, y, colour, kinds in (
                 ("face", strip, _FACE, ("both", "face")),
@@ -124,15 +128,17 @@ def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tupl
             yield round(float(x[a]), 1), round(float(x_end[b - 1] - x[a]), 1), int(values[a])
 
 
+def _groups(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last row of each of at most COLUMNS groups of neighbours."""
+    first = np.arange(0, rows, -(-rows // COLUMNS))
+    return first, np.append(first[1:], rows) - 1
+
+
 def _thinned(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most COLUMNS points: means of neighbours. A group that holds a NaN keeps it, so that gaps stay
-    seen."""
-    k = -(-len(x) // COLUMNS)
-    if k == 1:
-        return x, values
-    starts = np.arange(0, len(x), k)
-    sizes = np.diff(np.append(starts, len(x)))
-    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(values, starts) / sizes
+    """Means of each group. One that holds a NaN is NaN, so that gaps stay seen."""
+    first, last = _groups(len(x))
+    sizes = last - first + 1
+    return np.add.reduceat(x, first) / sizes, np.add.reduceat(values, first) / sizes
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,15 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A scratch name in the folder of `path` (made if need be), renamed to `path` when the block ends well and
-    removed when it does not, so that `path` is either whole, or as it was before.
+    """A scratch name in the folder of `path` (made if need be), renamed to `path` when the block ends well
+    and removed when it does not, so that `path` is either whole, or as it was before.
 
     Raises:
         OutputError: no permission, no room, or a name that cannot be written; names the path and the remedy.
     """
     scratch = path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+    make_folder(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
         yield scratch
@@ -36,6 +37,14 @@ def beside(path: Path) -> Iterator[Path]:
         raise _explained(path, fault) from fault
     finally:
         scratch.unlink(missing_ok=True) if _reachable(scratch) else None
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder that `path` is to lie in. Raises OutputError, as `beside`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise _explained(path, fault) from fault
 
 
 def _within(fault: OSError, path: Path) -> bool:
@@ -50,17 +59,27 @@ def _reachable(scratch: Path) -> bool:
         return False
 
 
+def _errno(fault: OSError) -> int | None:
+    """The system's number of the error. Polars raises OSErrors that give it in words only."""
+    words = re.search(r"\(os error (\d+)\)", str(fault))
+    return fault.errno or (int(words[1]) if words else None)
+
+
 def _explained(path: Path, fault: OSError) -> OutputError:
-    if fault.errno in FULL:
+    number = _errno(fault)
+    if number in FULL:
         remedy = f"free some space, or choose another folder with --out (this one: {path.parent})"
         return OutputError(f"{path} could not be written: the disk is full", follows=_FOLLOWS, remedy=remedy)
-    if isinstance(fault, PermissionError) or fault.errno == errno.EROFS:
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(
             f"{path} could not be written: no permission to write in {path.parent}",
             follows=_FOLLOWS,
             remedy="choose a folder of your own with --out, or change the permissions of this one",
         )
-    reason = os.strerror(fault.errno).lower() if fault.errno else str(fault)
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        reason = f"{path.parent} is a file or lies in one, and a folder is needed there"
+    else:
+        reason = os.strerror(number).lower() if number else str(fault)
     return OutputError(
         f"{path} could not be written: {reason}",
         follows=_FOLLOWS,

@@ -2,7 +2,7 @@
 
 A field is written by a few landmarks and where each goes, in interocular units; a Gaussian radial-basis
 interpolant carries the rest of the skin along and dies out by itself. Distances are taken on a face whose mouth
-and eyes are pulled open (`_sheet`), so that the upper lip never drags the lower one, nor a lid the other.
+and eyes are pulled open (`sheet`), so that the upper lip never drags the lower one, nor a lid the other.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def lower_lip() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _sheet() -> np.ndarray:
+def sheet() -> np.ndarray:
     """`(468, 3)` where the skin lies for measuring distances: mouth and eyes pulled open, depth halved."""
     vertices = canonical()["vertices"].astype(float).copy()
     x, y = np.abs(vertices[:, 0]), vertices[:, 1].copy()
@@ -98,7 +98,7 @@ def field(
     Returns:
         `(468, 3)` x, y, z displacement, mirror-symmetric.
     """
-    sheet, other = _sheet(), mirror()
+    skin, other = sheet(), mirror()
     moves = dict.fromkeys(still, (0.0, 0.0, 0.0)) | dict(moves)
     index = np.array(list(moves))
     outward = np.array(list(moves.values()), dtype=float)
@@ -111,8 +111,8 @@ def field(
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * reach**2))
 
-    weights = np.linalg.solve(kernel(sheet[index], sheet[index]) + RIDGE * np.eye(len(index)), wanted)
-    return kernel(sheet, sheet[index]) @ weights
+    weights = np.linalg.solve(kernel(skin[index], skin[index]) + RIDGE * np.eye(len(index)), wanted)
+    return kernel(skin, skin[index]) @ weights
 
 
 def side_weight(width: float = 0.12) -> np.ndarray:

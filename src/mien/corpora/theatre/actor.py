@@ -1,0 +1,192 @@
+"""The puppet on stage: one person's photograph moved by action units and pose, drawn into a frame.
+
+Every corner of the net of triangles has a place in the photograph and a place in the frame; a pixel of the frame
+asks its triangle where in the photograph it comes from, so that one gather and one `cv2.remap` draw the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mien.corpora.theatre import wardrobe
+from mien.corpora.theatre.faces import cast, rotation, shape
+from mien.corpora.theatre.identities import average
+from mien.corpora.theatre.photograph import Puppet, puppet
+from mien.encoders.face import LANDMARKS
+
+#: A photograph bears only so much turning: pitch, yaw, roll in radians.
+TURN_LIMIT = np.array([0.22, 0.32, 0.22])
+#: How much of another person's shape the photograph takes on before it looks drawn.
+SHAPE_SHARE = 0.7
+#: The neck's joint in the head's frame, interocular units: what stays in place when the head turns.
+JOINT = np.array([0.0, 1.25, 0.9])
+#: A point of the teeth plane, behind the lips; three of them carry the inside of the mouth.
+_TEETH = np.array([[-0.3, 0.7, 0.1], [0.3, 0.7, 0.1], [0.0, 1.0, 0.1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where a person stands in the frame. zoom: frame pixels of one of the enlarged photograph's; corner: `(2,)`
+    the frame position of its top left corner; mirrored: looks at us from the other side of the mirror."""
+
+    zoom: float
+    corner: tuple[float, float]
+    mirrored: bool = False
+
+
+class Actor:
+    """One person of a recording, ready to be drawn frame by frame.
+
+    Args:
+        seed, sex: the plan's person.
+        actions: `(time, units)` strengths of the action units. pose: `(time, 3)` pitch, yaw, roll in radians.
+        sway: `(time, 2)` movement of the head in interocular units.
+        size: width and height of the frame.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        sex: str,
+        actions: np.ndarray,
+        pose: np.ndarray,
+        sway: np.ndarray,
+        placing: Placing,
+        size: tuple[int, int],
+    ) -> None:
+        self._doll = doll = puppet()
+        self._size = size
+        who = cast(seed, sex)
+        flip = -1 if placing.mirrored else 1
+        if placing.mirrored:
+            pose = pose * (1, -1, -1)
+        self._texture, self._mouth = wardrobe.dress(doll, who.look)
+        self._ink = wardrobe.Ink(doll, actions)
+        self._places = self._choreography(doll, who.rest - average(), actions, pose, sway, placing)
+        moving = doll.follow[doll.triangles].any(axis=1)
+        self._moving = np.flatnonzero(moving)
+        self._flip = flip
+        self._body = self._still(~moving)
+
+    def _choreography(
+        self, doll: Puppet, delta: np.ndarray, actions: np.ndarray, pose: np.ndarray, sway: np.ndarray, placing: Placing
+    ) -> np.ndarray:
+        """`(time, points + 3, 3)` positions in the frame and depth; the last three carry the teeth."""
+        time, points = len(actions), len(doll.head)
+        outline = doll.head[LANDMARKS:]
+        near = np.exp(-((outline[:, None, :2] - doll.head[None, :LANDMARKS, :2]) ** 2).sum(-1) / 0.1)
+        near /= near.sum(axis=1, keepdims=True) + 1e-9
+        head = np.empty((time, points + 3, 3))
+        head[:, :LANDMARKS] = shape(doll.head[:LANDMARKS] + SHAPE_SHARE * delta, actions)
+        head[:, LANDMARKS:points] = outline + SHAPE_SHARE * near @ delta
+        head[:, points:] = _TEETH
+        turned = np.matmul(head - JOINT, rotation(TURN_LIMIT * np.tanh(pose / TURN_LIMIT)).transpose(0, 2, 1))
+        joint = doll.origin + doll.scale * (rotation(doll.pose[None])[0] @ JOINT)[:2]
+        turned *= doll.scale
+        turned[..., :2] += joint + doll.scale * sway[:, None]
+        follow = doll.follow[:, None]
+        turned[:, :points, :2] = follow * turned[:, :points, :2] + (1 - follow) * doll.source
+        turned[:, np.flatnonzero(doll.follow < 1), 2] = 2 * doll.scale
+        if placing.mirrored:
+            turned[..., 0] = doll.texture.shape[1] - 1 - turned[..., 0]
+        turned[..., :2] = turned[..., :2] * placing.zoom + placing.corner
+        return turned
+
+    def _still(self, triangles: np.ndarray) -> np.ndarray:
+        """`(height, width, 4)` what never moves, drawn once."""
+        width, height = self._size
+        canvas = np.zeros((height, width, 4), np.uint8)
+        box = (0, 0, width, height)
+        found = self._find(self._places[0], np.flatnonzero(triangles), box)
+        drawn, on = self._draw(self._places[0], found, box, None)
+        canvas[on] = drawn[on]
+        return canvas
+
+    def _find(self, places: np.ndarray, triangles: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+        """`(height, width)` int32: the triangle under each pixel of the box, -1 where none; near ones win."""
+        x0, y0, x1, y1 = box
+        corners = places[self._doll.triangles[triangles]]
+        # what lies behind lips and lids comes first, so that shut ones leave no slit
+        order = np.lexsort((-corners[..., 2].mean(axis=1), ~self._doll.behind[triangles]))
+        points = np.round((corners[order, :, :2] - (x0, y0)) * 16).astype(np.int32)
+        found = np.full((y1 - y0, x1 - x0), -1, np.int32)
+        for triangle, polygon in zip(triangles[order].tolist(), points, strict=True):
+            cv2.fillConvexPoly(found, polygon, triangle, shift=4)
+        return found
+
+    def _draw(
+        self, places: np.ndarray, found: np.ndarray, box: tuple[int, int, int, int], ink: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`(height, width, 4)` the box's pixels from the photograph, and where there is something."""
+        doll = self._doll
+        back = inverse_affines(places[doll.triangles][..., :2], doll.source[doll.triangles]).astype(np.float32)
+        on = found >= 0
+        y, x = np.mgrid[box[1] : box[3], box[0] : box[2]].astype(np.float32)
+        weights = back[np.maximum(found, 0)]
+        u = weights[..., 0, 0] * x + weights[..., 0, 1] * y + weights[..., 0, 2]
+        v = weights[..., 1, 0] * x + weights[..., 1, 1] * y + weights[..., 1, 2]
+        out = cv2.remap(self._texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if ink is not None:
+            self._ink.apply(out, ink, u, v)
+        hollow = on & doll.hollow[np.maximum(found, 0)]
+        if hollow.any():
+            self._fill_mouth(out, hollow, places, box)
+        return out, on
+
+    def _fill_mouth(
+        self, out: np.ndarray, hollow: np.ndarray, places: np.ndarray, box: tuple[int, int, int, int]
+    ) -> None:
+        """Teeth hang from the skull, not from the lips. The edge is softened over a pixel."""
+        doll = self._doll
+        rest = doll.origin + doll.scale * (_TEETH @ rotation(doll.pose[None])[0].T)[:, :2]
+        back = inverse_affines(places[None, -3:, :2], rest[None])[0]
+        x, y, width, height = cv2.boundingRect(hollow.astype(np.uint8))
+        part = (slice(max(y - 2, 0), y + height + 2), slice(max(x - 2, 0), x + width + 2))
+        soft = cv2.GaussianBlur(hollow[part].astype(np.float32), (0, 0), 0.7)[..., None]
+        back[:, 2] += back[:, :2] @ (box[0] + part[1].start, box[1] + part[0].start)
+        inside = cv2.warpAffine(self._mouth, back, soft.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        out[part][..., :3] = out[part][..., :3] * (1 - soft) + inside * soft
+        out[part][..., 3][hollow[part]] = 255
+
+    def draw(self, canvas: np.ndarray, frame: int, shift: int = 0) -> None:
+        """Draw the person into `(height, width, 3)` uint8 `canvas`, the whole of it moved right by `shift`."""
+        places = self._places[frame]
+        width, height = self._size
+        moved = places[np.unique(self._doll.triangles[self._moving])][:, :2]
+        low, high = np.floor(moved.min(0)).astype(int), np.ceil(moved.max(0)).astype(int) + 1
+        box = (max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height))
+        _lay(canvas, self._body, (0, 0), shift)
+        if box[2] <= box[0] or box[3] <= box[1]:
+            return
+        found = self._find(places, self._moving, box)
+        drawn, on = self._draw(places, found, box, self._ink.at(frame))
+        drawn[..., 3] *= on
+        _lay(canvas, drawn, (box[0], box[1]), shift)
+
+
+def _lay(canvas: np.ndarray, layer: np.ndarray, corner: tuple[int, int], shift: int) -> None:
+    """Blend an RGBA layer over the canvas at a corner, moved right by `shift` pixels; what leaves is cut."""
+    x, y = corner[0] + shift, corner[1]
+    left, right = max(x, 0), min(x + layer.shape[1], canvas.shape[1])
+    if right <= left:
+        return
+    layer = layer[:, left - x : right - x]
+    under = canvas[y : y + layer.shape[0], left:right]
+    opacity = cv2.merge([layer[..., 3]] * 3)
+    kept = cv2.multiply(under, cv2.bitwise_not(opacity), scale=1 / 255)
+    under[:] = cv2.add(kept, cv2.multiply(np.ascontiguousarray(layer[..., :3]), opacity, scale=1 / 255))
+
+
+def inverse_affines(places: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """`(n, 2, 3)` maps from the frame to the photograph, of triangles `(n, 3, 2)` in both. A triangle without
+    area maps to its first corner."""
+    a, b = places[:, 1] - places[:, 0], places[:, 2] - places[:, 0]
+    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    safe = np.where(np.abs(area) < 1e-6, np.inf, area)
+    inverse = np.stack([np.stack([b[:, 1], -b[:, 0]], 1), np.stack([-a[:, 1], a[:, 0]], 1)], 1) / safe[:, None, None]
+    edges = np.stack([source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]], axis=2)
+    linear = edges @ inverse
+    return np.concatenate([linear, (source[:, 0] - np.einsum("nij,nj->ni", linear, places[:, 0]))[..., None]], axis=2)

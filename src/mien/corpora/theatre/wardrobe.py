@@ -1,0 +1,131 @@
+"""What makes one photograph many people and many moods: tints of skin, hair and suit; the shadows of wrinkles."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from mien.corpora.theatre import anatomy
+from mien.corpora.theatre.action_units import index
+from mien.corpora.theatre.photograph import Puppet
+from mien.encoders.face import LANDMARKS, mirror
+
+
+@lru_cache(maxsize=1)
+def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
+    """`(height, width, 1)` shares of skin, hair and suit in the photograph, in [0, 1]."""
+    from mien.corpora.theatre.photograph import puppet
+
+    doll = puppet()
+    rgb, person = doll.texture[..., :3], doll.texture[..., 3:].astype(np.float32) / 255
+    luma, red, blue = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
+    colour = (red > 138) & (red < 185) & (blue > 85) & (blue < 130) & (luma > 60)
+    face = np.zeros(key, np.uint8)
+    cv2.fillPoly(face, [np.round(doll.source[list(anatomy.OVAL)]).astype(np.int32)], 1)
+    neck = np.zeros(key, np.uint8)
+    cv2.fillPoly(neck, [np.array([(330, 200), (570, 200), (556, 290), (512, 372), (372, 372), (345, 290)], np.int32)], 1)
+    hue, saturation, _ = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV))
+    suit = ((hue < 14) & (saturation > 130)).astype(np.uint8)
+    suit[:390] = 0
+    hair = np.zeros(key, np.uint8)
+    cv2.fillPoly(hair, [np.round(doll.source[LANDMARKS : LANDMARKS + 15]).astype(np.int32)], 1)
+    skin = colour & ((face | neck) > 0)
+    hair[(face > 0) & (np.arange(key[0])[:, None] > 180)] = 0
+    hair[skin] = 0
+    soft = {name: cv2.GaussianBlur(m.astype(np.float32), (0, 0), 2.0)[..., None] * person for name, m in (("skin", skin), ("hair", hair), ("suit", suit))}
+    return soft
+
+
+def dress(doll: Puppet, look: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The texture `(height, width, 4)` and mouth `(height, width, 3)` of a person.
+
+    look: `(6,)` in [-1, 1]: skin, warmth, hair, hair's red, suit's hue, contrast.
+    """
+    masks = _masks(doll.texture.shape[:2])
+    rgb = doll.texture[..., :3].astype(np.float32)
+    skin, warmth, hair, red, hue, contrast = (float(v) for v in look)
+    darker = 1 - 0.33 * max(-skin, 0) + 0.05 * max(skin, 0)
+    rgb = rgb * (1 + masks["skin"] * (np.array([darker * (1 + 0.04 * warmth), darker, darker * (1 - 0.07 * warmth)]) - 1))
+    shade = 1 - 0.6 * max(-hair, 0) + 0.1 * max(hair, 0)
+    grey = rgb.mean(axis=2, keepdims=True)
+    tinted = rgb * (1 + 0.12 * max(red, 0), 1, 1 - 0.1 * max(red, 0)) + (grey - rgb) * 0.6 * max(-red, 0)
+    rgb = rgb + masks["hair"] * (shade * tinted - rgb)
+    turned = cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
+    turned[..., 0] = (turned[..., 0].astype(int) + int(round(90 * hue))) % 180
+    turned[..., 1] = (turned[..., 1] * (1 - 0.35 * abs(hue))).astype(np.uint8)
+    rgb += masks["suit"] * (cv2.cvtColor(turned, cv2.COLOR_HSV2RGB).astype(np.float32) - rgb)
+    rgb = 128 + (rgb - 128) * (1 + 0.12 * contrast)
+    texture = np.dstack([np.clip(rgb, 0, 255), doll.texture[..., 3:]]).astype(np.uint8)
+    return texture, doll.mouth
+
+
+def _stroke(points: np.ndarray, size: tuple[int, int], width: float) -> np.ndarray:
+    """`(height, width)` soft line of unit depth through points."""
+    line = np.zeros(size, np.float32)
+    cv2.polylines(line, [np.round(points * 8).astype(np.int32)], False, 1.0, max(1, round(width)), cv2.LINE_AA, 3)
+    blurred = cv2.GaussianBlur(line, (0, 0), width)
+    return blurred / max(float(blurred.max()), 1e-6)
+
+
+class Ink:
+    """Shadows that come with action units: each a soft map on the photograph, darkened by the unit's strength.
+
+    The nasolabial folds of the photograph's own smile are lightened while nobody smiles.
+    """
+
+    def __init__(self, doll: Puppet, actions: np.ndarray) -> None:
+        size = doll.texture.shape[:2]
+        low = np.floor(doll.source[:LANDMARKS].min(0)).astype(int) - 12
+        high = np.ceil(doll.source[:LANDMARKS].max(0)).astype(int) + 12
+        self._corner = low
+        self._maps: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
+        self._size = size
+        self._box = (slice(low[1], high[1]), slice(low[0], high[0]))
+        self._wrinkles(doll, actions)
+        self._stack = np.stack(self._maps).astype(np.float32)
+        self._amount = np.clip(np.stack(self._weights, axis=1), 0, 1.3).astype(np.float32)
+
+    def _add(self, doll: Puppet, weight: np.ndarray, landmarks: tuple[int, ...], depth: float, width: float) -> None:
+        drawn = _stroke(doll.source[list(landmarks)], self._size, width)
+        self._maps.append(depth * drawn[self._box])
+        self._weights.append(weight)
+
+    def _wrinkles(self, doll: Puppet, actions: np.ndarray) -> None:
+        other = mirror()
+        for side in (0, 1):
+            def strength(unit: str, side: int = side) -> np.ndarray:
+                where = index(unit)
+                return actions[:, where[min(side, len(where) - 1)]]
+
+            def here(*right: int, side: int = side) -> tuple[int, ...]:
+                return tuple(int(other[i]) for i in right) if side else right
+
+            fold = np.maximum.reduce([strength("12"), 0.8 * strength("10"), 0.7 * strength("9"), 0.6 * strength("11")])
+            # what the photograph smiles already, taken off when the person does not
+            self._add(doll, 1 - np.clip(fold, 0, 1), here(203, 206, 216), -0.13, 6.0)
+            self._add(doll, np.clip(fold - 0.6, 0, 1), here(129, 203, 206, 216), 0.12, 3.0)
+            self._add(doll, strength("4"), here(107, 55, 193), 0.3, 2.2)
+            self._add(doll, strength("4"), here(46, 53, 52, 65), 0.16, 3.5)
+            self._add(doll, strength("6"), here(111, 117, 118, 101), 0.14, 3.0)
+            self._add(doll, strength("7"), here(110, 24, 23, 22), 0.14, 2.0)
+            self._add(doll, strength("9"), here(122, 196, 3), 0.22, 2.0)
+            self._add(doll, strength("15"), here(61, 57, 43), 0.3, 2.5)
+            self._add(doll, strength("14"), here(61, 57, 186), 0.35, 2.2)
+            self._add(doll, 0.5 * (strength("1") + strength("2")), here(104, 69, 108), 0.10, 2.0)
+            self._add(doll, strength("34"), here(205, 187, 207), -0.14, 9.0)
+        self._add(doll, actions[:, index("17")[0]], (204, 201, 200, 421, 424), 0.2, 3.0)
+        self._add(doll, np.minimum(actions[:, index("1")].max(1), actions[:, index("4")].max(1)) * 1.5, (8, 9), 0.25, 2.2)
+
+    def at(self, frame: int) -> np.ndarray:
+        """`(height, width)` share of light that is left, on the face's part of the photograph."""
+        return 1 - np.tensordot(self._amount[frame], self._stack, axes=1)
+
+    def apply(self, drawn: np.ndarray, ink: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
+        """Shade `(height, width, 4)` drawn pixels that come from `u, v` of the photograph."""
+        light = cv2.remap(
+            ink, u - np.float32(self._corner[0]), v - np.float32(self._corner[1]), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0
+        )
+        drawn[..., :3] = np.clip(drawn[..., :3] * light[..., None], 0, 255)

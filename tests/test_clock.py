@@ -1,0 +1,216 @@
+"""The token clock: against plain loops, closed forms, and times as real containers have them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mien import clock
+from mien.records import Stream, Window
+
+
+def stream(times: np.ndarray, values: np.ndarray | None = None, valid: np.ndarray | None = None) -> Stream:
+    times = np.asarray(times, float)
+    values = times[:, None] if values is None else values
+    return Stream(values, times, np.ones(len(times), bool) if valid is None else valid)
+
+
+@settings(deadline=None)
+@given(
+    start=st.floats(-100, 1e4), seconds=st.floats(0, 50), rate=st.sampled_from([1.0, 10.0, 29.97, 30.0, 50.0])
+)
+def test_tokens_cover_the_span_with_cells_of_one_rate(start: float, seconds: float, rate: float) -> None:
+    times = clock.token_times(start, start + seconds, rate)
+    assert len(times) >= 1
+    assert np.allclose(np.diff(times), 1 / rate, atol=1e-9)
+    assert times[0] == pytest.approx(start + 0.5 / rate)
+    last_edge = times[-1] + 0.5 / rate
+    assert last_edge >= start + seconds - 1e-5
+    assert last_edge < start + seconds + 1 / rate + 1e-5 or len(times) == 1
+
+
+def test_a_whole_number_of_cells_gets_no_extra_token() -> None:
+    assert len(clock.token_times(0.3, 3.3, 10.0)) == 30
+    assert len(clock.token_times(0.0, 0.0, 10.0)) == 1
+
+
+@pytest.mark.parametrize(("rate", "stop"), [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (10.0, float("inf"))])
+def test_token_times_refuses_what_is_no_clock(rate: float, stop: float) -> None:
+    with pytest.raises(ValueError, match=r"rate_hz must be positive|must be finite"):
+        clock.token_times(0.0, stop, rate)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    n = draw(st.integers(0, 40))
+    gaps = draw(hnp.arrays(float, n, elements=st.floats(0.001, 0.5)))
+    values = draw(hnp.arrays(np.float32, (n, 3), elements=st.floats(-10, 10, width=32)))
+    return Stream(values, np.cumsum(gaps), draw(hnp.arrays(bool, n)))
+
+
+@settings(deadline=None)
+@given(stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), tolerance=st.floats(0, 0.6))
+def test_resample_is_the_mean_of_the_cell_or_the_nearest(stream: Stream, rate: float, tolerance: float) -> None:
+    times = clock.token_times(0.0, 6.0, rate)
+    values, valid = clock.resample(stream, times, rate, tolerance)
+    assert values.dtype == np.float32
+    for i, t in enumerate(times):
+        low, high = round(t - 0.5 / rate, 9), round(t + 0.5 / rate, 9)
+        inside = [k for k, s in enumerate(stream.times) if low <= round(s, 9) < high]
+        told = [k for k in inside if stream.valid[k]]
+        if inside:
+            assert valid[i] == bool(told)
+            if told:
+                assert np.allclose(values[i], stream.values[told].mean(0, dtype=float), atol=1e-5)
+            continue
+        distance = [abs(s - t) if ok else np.inf for s, ok in zip(stream.times, stream.valid, strict=True)]
+        nearest = min(distance, default=np.inf)
+        if abs(nearest - tolerance) > 1e-6:
+            assert valid[i] == (nearest < tolerance)
+        if valid[i]:
+            near = [stream.values[k] for k, d in enumerate(distance) if d < nearest + 1e-8]
+            assert any(np.array_equal(values[i], v) for v in near)
+    assert not values[~valid].any()
+
+
+def test_thirty_frames_a_second_fall_three_to_a_tenth() -> None:
+    """Presentation times are fractions; none may slip over a cell's edge by the last bit."""
+    times = np.array([float(Fraction(k, 30)) for k in range(3000)])
+    values, valid = clock.resample(stream(times, np.ones((3000, 1))), clock.token_times(0, 100, 10), 10.0)
+    assert valid.all()
+    indices, _ = clock.resample(stream(times, np.arange(3000.0)[:, None]), clock.token_times(0, 100, 10), 10.0)
+    assert np.array_equal(indices[:, 0], np.arange(1000) * 3 + 1)
+
+
+def test_a_slow_stream_holds_its_value_and_a_lost_face_is_not_filled() -> None:
+    slow = stream(np.arange(0.5, 10), np.arange(10.0)[:, None])
+    values, valid = clock.resample(slow, clock.token_times(0, 10, 10), 10.0)
+    assert valid.all()
+    assert np.array_equal(np.unique(values), np.arange(10.0))
+    lost = np.ones(300, bool)
+    lost[100:200] = False
+    _, valid = clock.resample(stream(np.arange(300) / 30, valid=lost), clock.token_times(0, 10, 10), 10.0)
+    assert np.array_equal(valid, (np.arange(100) < 34) | (np.arange(100) >= 66))
+
+
+def test_what_stands_at_invalid_samples_is_not_read() -> None:
+    values = np.ones((30, 2))
+    values[5:10], values[20] = np.nan, np.inf
+    valid = np.ones(30, bool)
+    valid[5:10] = False  # sample 20 claims to be valid, and is not finite
+    out, ok = clock.resample(stream(np.arange(30) / 10, values, valid), clock.token_times(0, 3, 5), 5.0)
+    assert np.isfinite(out).all()
+    assert np.array_equal(out[ok], np.ones((ok.sum(), 2)))
+    assert ok.sum() == 13
+
+
+@settings(deadline=None)
+@given(tokens=st.integers(0, 200), length=st.integers(1, 50), data=st.data())
+def test_windows_cover_every_token(tokens: int, length: int, data: st.DataObject) -> None:
+    hop = data.draw(st.integers(1, length))
+    cut = clock.windows(tokens, length, hop)
+    seen = np.zeros(tokens, int)
+    for w in cut:
+        assert 0 <= w.start < w.stop <= tokens
+        assert w.stop - w.start == min(length, tokens)
+        seen[w.start : w.stop] += 1
+    assert (seen > 0).all()
+    assert len({w.start for w in cut}) == len(cut)
+    if tokens:
+        assert cut[-1].stop == tokens
+
+
+@pytest.mark.parametrize("hop", [0, 11])
+def test_a_hop_that_would_leave_gaps_is_refused(hop: int) -> None:
+    with pytest.raises(ValueError, match=f"hop must lie in 1..length .10..*got {hop}"):
+        clock.windows(100, 10, hop)
+
+
+@settings(deadline=None)
+@given(tokens=st.integers(1, 60), length=st.integers(1, 20), triangular=st.booleans(), data=st.data())
+def test_vote_equals_the_double_loop(tokens: int, length: int, triangular: bool, data: st.DataObject) -> None:
+    cut = clock.windows(tokens, length, data.draw(st.integers(1, length)))
+    said = [
+        (w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut
+    ]
+    silent = data.draw(st.integers(0, len(said) - 1))
+    said[silent][1][0] = np.nan
+    expected = np.full((tokens, 2), np.nan)
+    for t in range(tokens):
+        total, weight = np.zeros(2), 0.0
+        for w, p in said:
+            if w.start <= t < w.stop and not np.isnan(p[t - w.start]).any():
+                share = clock.triangle(len(p))[t - w.start] if triangular else 1.0
+                total, weight = total + share * p[t - w.start], weight + share
+        if weight:
+            expected[t] = total / weight
+    out = clock.vote(iter(said), tokens, triangular=triangular)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_vote_with_no_window_over_a_token_is_nan_and_keeps_distributions() -> None:
+    p = np.array([[0.2, 0.8], [0.5, 0.5]])
+    out = clock.vote([(Window(1, 3), p), (Window(2, 4), p)], 6)
+    assert np.isnan(out[[0, 4, 5]]).all()
+    assert np.allclose(out[1:4].sum(1), 1)
+    assert np.allclose(out[2], [0.35, 0.65])
+    assert clock.vote([], 3).shape == (3, 0)
+
+
+def test_triangle_falls_to_both_ends() -> None:
+    assert np.allclose(clock.triangle(5), [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3])
+    assert np.allclose(clock.triangle(4), [0.5, 1, 1, 0.5])
+    assert np.allclose(clock.triangle(1), [1])
+
+
+@settings(deadline=None)
+@given(
+    values=hnp.arrays(float, (25, 2), elements=st.floats(-5, 5) | st.just(np.nan)),
+    gaps=hnp.arrays(float, 25, elements=st.floats(0.01, 0.3)),
+    seconds=st.floats(0, 2),
+)
+def test_smooth_equals_the_loop_and_invents_nothing(values: np.ndarray, gaps: np.ndarray, seconds: float) -> None:
+    times = np.cumsum(gaps)
+    out = clock.smooth(values, times, seconds)
+    assert np.array_equal(np.isnan(out), np.isnan(values))
+    for i, t in enumerate(times):
+        inside = [k for k, s in enumerate(times) if round(t - seconds / 2, 9) <= round(s, 9) <= round(t + seconds / 2, 9)]
+        for k in range(2):
+            if not np.isnan(values[i, k]):
+                assert out[i, k] == pytest.approx(np.nanmean(values[inside, k]), abs=1e-9)
+
+
+def test_smooth_is_in_time_not_in_samples() -> None:
+    """A box of one second sees ten tokens of a tenth and two of a half."""
+    step = np.r_[np.zeros(50), np.ones(50)][:, None]
+    out = clock.smooth(step, np.arange(100) / 10, 1.0)[:, 0]
+    assert np.count_nonzero((out > 0) & (out < 1)) == 10
+    out = clock.smooth(step[::5], np.arange(20) / 2, 1.0)[:, 0]
+    assert np.count_nonzero((out > 0) & (out < 1)) == 2
+    assert np.array_equal(clock.smooth(step, np.arange(100) / 10, 0.0), step)
+
+
+def test_at_interpolates_holds_the_ends_and_keeps_gaps() -> None:
+    times = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    values = np.array([0.0, 10.0, np.nan, 20.0, 30.0])[:, None]
+    query = np.array([0.0, 1.0, 1.25, 2.0, 2.4, 2.6, 3.0, 3.4, 3.6, 4.0, 4.5, 9.0])
+    expected = [0, 0, 2.5, 10, 10, np.nan, np.nan, np.nan, 20, 20, 25, 30]
+    np.testing.assert_allclose(clock.at(values, times, query)[:, 0], expected)
+
+
+@settings(deadline=None)
+@given(values=hnp.arrays(float, (10, 2), elements=st.floats(-5, 5)), query=hnp.arrays(float, 7, elements=st.floats(-1, 11)))
+def test_at_agrees_with_numpy_where_nothing_is_missing(values: np.ndarray, query: np.ndarray) -> None:
+    times = np.arange(10.0)
+    expected = np.stack([np.interp(query, times, values[:, k]) for k in range(2)], axis=1)
+    np.testing.assert_allclose(clock.at(values, times, query), expected, atol=1e-12)
+
+
+def test_at_of_one_token_and_of_none() -> None:
+    assert np.array_equal(clock.at(np.array([[3.0]]), np.array([1.0]), np.array([0.0, 1.0, 2.0]))[:, 0], [3, 3, 3])
+    assert np.isnan(clock.at(np.zeros((0, 2)), np.zeros(0), np.array([1.0]))).all()

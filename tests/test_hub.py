@@ -1,0 +1,393 @@
+"""Artefacts from outside: the order of places, the digests, the downloads (from a server on the loopback and
+from a wheel made here), and what is said when nothing helps. No test needs a network."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pooch
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mien import hub
+from mien.errors import ArtefactError
+
+BYTES = b"the network's weights" * 1000
+SHA = "sha256:" + hashlib.sha256(BYTES).hexdigest()
+
+
+@dataclass
+class Server:
+    """Answers each path with the next of its replies, and the last one ever after; counts what was asked."""
+
+    address: str
+    replies: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def url(self, path: str, *replies: tuple[int, bytes]) -> str:
+        self.replies["/" + path] = list(replies)
+        return f"{self.address}/{path}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            replies = state.replies[self.path]
+            code, body = replies.pop(0) if len(replies) > 1 else replies[0]
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        state = Server(f"http://127.0.0.1:{listening.server_port}")
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield state
+        listening.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no mirror, and no pauses between attempts."""
+    for name in ("MIEN_HUB", "MIEN_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pooch.core.time, "sleep", lambda _: None)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch):
+    """Puts an artefact called `toy` (toy.bin) into the table."""
+
+    def make(*urls: str, digest: str = SHA, **more: object) -> hub.Artefact:
+        made = hub.Artefact("toy", "toy.bin", digest, 21_000, "MIT", "is a toy", urls=urls, **more)
+        monkeypatch.setitem(hub.ARTEFACTS, "toy", made)
+        return made
+
+    return make
+
+
+def folder(path: Path, content: bytes) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "toy.bin").write_bytes(content)
+    return path
+
+
+# The table
+
+
+def test_the_pins_are_those_of_the_house_plan() -> None:
+    pins = {name: a.digest for name, a in hub.ARTEFACTS.items()}
+    assert pins == {
+        "blazeface": "sha256:bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+        "facemesh": "sha256:1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        "ultraface": "sha256:34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",
+        "yunet": "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        "hsemotion": "git:7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011",
+    }
+
+
+@pytest.mark.parametrize("artefact", hub.ARTEFACTS.values(), ids=lambda a: a.name)
+def test_every_artefact_has_one_pinned_source_and_a_licence(artefact: hub.Artefact) -> None:
+    assert bool(artefact.urls) != bool(artefact.wheel and artefact.member)
+    assert "==" in artefact.wheel or not artefact.wheel
+    assert all("/main/" not in url and "/master/" not in url for url in artefact.urls)
+    assert artefact.licence in ("MIT", "Apache-2.0")
+    assert artefact.use
+
+
+@pytest.mark.parametrize("name", ["blazeface", "facemesh"])
+def test_pinned_sizes_are_those_of_the_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real mirrors and cache
+    assert hub.fetch(name).stat().st_size == hub.ARTEFACTS[name].size
+
+
+# Digests
+
+
+def test_digests_against_other_programs() -> None:
+    """`printf 'hello\\n' | git hash-object --stdin` and `| sha256sum`; git's well-known empty blob."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "x"
+        path.write_bytes(b"hello\n")
+        assert hub.digest_of(path, "git") == "git:ce013625030ba8dba906f756967f9e9ca394464a"
+        assert hub.digest_of(path, "sha256") == (
+            "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+        )
+        path.write_bytes(b"")
+        assert hub.digest_of(path, "git") == "git:e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+
+@given(
+    content=st.binary(max_size=3000),
+    kind=st.sampled_from(["sha256", "git"]),
+    at=st.integers(0),
+    bit=st.integers(0, 7),
+)
+def test_any_flipped_bit_is_seen(content: bytes, kind: str, at: int, bit: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "x"
+        path.write_bytes(content)
+        before = hub.digest_of(path, kind)
+        assert hub.digest_of(path, kind) == before
+        if content:
+            changed = bytearray(content)
+            changed[at % len(content)] ^= 1 << bit
+            path.write_bytes(changed)
+            assert hub.digest_of(path, kind) != before
+
+
+# Places
+
+
+def test_mirrors_come_first_in_order_then_the_cache(toy, tmp_path, cache, monkeypatch) -> None:
+    toy()
+    folder(cache, BYTES)
+    assert hub.fetch("toy") == cache / "toy.bin"
+    second = folder(tmp_path / "second", BYTES)
+    monkeypatch.setenv("MIEN_HUB", os.pathsep.join([str(tmp_path / "empty"), str(second)]))
+    assert hub.fetch("toy") == second / "toy.bin"
+    first = folder(tmp_path / "first", BYTES)
+    monkeypatch.setenv("MIEN_HUB", os.pathsep.join([str(first), str(second)]))
+    assert hub.fetch("toy") == first / "toy.bin"
+
+
+def test_a_mirror_with_another_file_is_refused_with_both_digests(toy, tmp_path, cache, monkeypatch) -> None:
+    toy()
+    folder(cache, BYTES)
+    wrong = folder(tmp_path / "mirror", b"something else")
+    monkeypatch.setenv("MIEN_HUB", str(wrong))
+    with pytest.raises(ArtefactError) as caught:
+        hub.fetch("toy")
+    text = str(caught.value)
+    assert SHA in text
+    assert hashlib.sha256(b"something else").hexdigest() in text
+    assert str(wrong / "toy.bin") in text
+    assert "MIEN_HUB" in caught.value.remedy
+
+
+def test_the_cache_is_mien_cache_or_the_platforms(monkeypatch, cache) -> None:
+    assert hub.cache_dir() == cache
+    monkeypatch.delenv("MIEN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert hub.cache_dir().name == "mien"
+
+
+# Downloads
+
+
+def test_a_download_is_verified_kept_and_not_repeated(toy, server, cache) -> None:
+    toy(server.url("toy.bin", (200, BYTES)))
+    assert hub.fetch("toy").read_bytes() == BYTES
+    assert hub.fetch("toy") == cache / "toy.bin"
+    assert server.asked == ["/toy.bin"]
+    assert [p.name for p in cache.iterdir()] == ["toy.bin"]
+
+
+def test_a_git_blob_digest_is_checked_too(toy, server) -> None:
+    blob = hashlib.sha1(b"blob %d\0" % len(BYTES) + BYTES).hexdigest()
+    toy(server.url("good", (200, BYTES)), digest="git:" + blob)
+    assert hub.fetch("toy").read_bytes() == BYTES
+    toy(server.url("bad", (200, b"other")), digest="git:" + "0" * 40)
+    with pytest.raises(ArtefactError, match="0" * 40):
+        hub.fetch("toy")
+
+
+def test_a_busy_server_is_asked_again(toy, server) -> None:
+    toy(server.url("toy.bin", (503, b""), (503, b""), (200, BYTES)))
+    assert hub.fetch("toy").read_bytes() == BYTES
+    assert len(server.asked) == 3
+
+
+def test_the_second_address_serves_when_the_first_is_gone(toy, server) -> None:
+    toy(server.url("gone", (404, b"")), server.url("there", (200, BYTES)))
+    assert hub.fetch("toy").read_bytes() == BYTES
+    assert server.asked[-1] == "/there"
+
+
+def test_other_bytes_are_refused_and_leave_nothing(toy, server, cache) -> None:
+    toy(server.url("toy.bin", (200, b"<html>please log in</html>")))
+    with pytest.raises(ArtefactError) as caught:
+        hub.fetch("toy")
+    assert SHA.removeprefix("sha256:") in str(caught.value)
+    assert hashlib.sha256(b"<html>please log in</html>").hexdigest() in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+def test_a_damaged_cache_is_fetched_again_and_says_so(toy, server, cache, caplog) -> None:
+    toy(server.url("toy.bin", (200, BYTES)))
+    folder(cache, BYTES[:100])
+    with caplog.at_level(logging.WARNING, logger="mien"):
+        assert hub.fetch("toy").read_bytes() == BYTES
+    assert SHA in caplog.text
+
+
+def test_several_processes_at_once(toy, server, cache) -> None:
+    toy()
+    url = server.url("toy.bin", (200, BYTES))
+    code = (
+        "from mien import hub\n"
+        f"hub.ARTEFACTS['toy'] = hub.Artefact('toy', 'toy.bin', {SHA!r}, 1, 'MIT', 'toys', ({url!r},))\n"
+        "print(hub.fetch('toy'))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert [p.communicate(timeout=60)[0].strip() for p in running] == [str(cache / "toy.bin")] * 3
+    assert [p.name for p in cache.iterdir()] == ["toy.bin"]
+    assert (cache / "toy.bin").read_bytes() == BYTES
+
+
+# Nothing helps
+
+
+def test_offline_asks_nobody_and_the_error_teaches(toy, server, cache, monkeypatch) -> None:
+    toy(server.url("toy.bin", (200, BYTES)))
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    with pytest.raises(ArtefactError) as caught:
+        hub.fetch("toy")
+    assert str(caught.value) == (
+        f"toy (toy.bin, 21 kB, MIT) is missing: it is not in the cache {cache}, "
+        "and MIEN_OFFLINE forbids the network.\n"
+        "It is a toy: that is not possible now.\n"
+        "With a network: `mien hub pull toy`. "
+        "Without: put toy.bin into a folder and name it, `MIEN_HUB=FOLDER`."
+    )
+    assert not server.asked
+    folder(cache, BYTES)
+    assert hub.fetch("toy")
+
+
+def test_no_server_gives_the_same_error(toy, cache) -> None:
+    toy("http://127.0.0.1:1/toy.bin")
+    with pytest.raises(ArtefactError, match=r"toy \(toy.bin, 21 kB, MIT\).*127.0.0.1:1/toy.bin: no answer"):
+        hub.fetch("toy")
+
+
+def test_without_the_face_networks_the_voice_still_works(monkeypatch) -> None:
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    with pytest.raises(ArtefactError, match="--no-face"):
+        hub.fetch("facemesh")
+
+
+def test_a_cache_that_cannot_be_written(toy, server, tmp_path, monkeypatch) -> None:
+    toy(server.url("toy.bin", (200, BYTES)))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ArtefactError, match="MIEN_CACHE"):
+        hub.fetch("toy")
+
+
+def test_a_misspelt_name(monkeypatch) -> None:
+    with pytest.raises(ArtefactError, match="Did you mean 'blazeface'"):
+        hub.fetch("blazeace")
+
+
+def test_pull_tries_all_and_tells_every_failure(toy, server, monkeypatch) -> None:
+    toy(server.url("toy.bin", (200, BYTES)))
+    for name in ("lost", "gone"):
+        monkeypatch.setitem(
+            hub.ARTEFACTS,
+            name,
+            hub.Artefact(name, name, SHA, 9, "MIT", "is away", urls=(server.url(name, (404, b"")),)),
+        )
+    with pytest.raises(ArtefactError) as caught:
+        hub.pull(["lost", "toy", "gone"])
+    assert "lost (lost," in caught.value.what
+    assert "gone (gone," in caught.value.what
+    assert "1 of 3" in caught.value.follows
+    assert hub.pull(["toy"]) == [hub.cache_dir() / "toy.bin"]
+
+
+def test_status_and_verify(toy, cache) -> None:
+    toy()
+
+    def row(rows: list[hub.Status]) -> hub.Status:
+        return next(r for r in rows if r.artefact.name == "toy")
+
+    assert (row(hub.status()).path, row(hub.status()).place, hub.available("toy")) == (None, "", False)
+    folder(cache, BYTES)
+    assert row(hub.verify()) == hub.Status(hub.ARTEFACTS["toy"], cache / "toy.bin", "cache", "")
+    assert hub.available("toy")
+    folder(cache, b"damaged")
+    assert SHA in row(hub.verify()).problem
+    assert {r.artefact.name for r in hub.status()} == set(hub.ARTEFACTS)
+
+
+# Out of a wheel
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel toys-1.0 with two members that are wanted and one that is not, where pip finds it without an
+    index."""
+    links = tmp_path / "links"
+    links.mkdir()
+    about = "toys-1.0.dist-info/"
+    with zipfile.ZipFile(links / "toys-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "w") as made:
+        made.writestr("toys/toy.bin", BYTES)
+        made.writestr("toys/other.bin", b"other")
+        made.writestr("toys/not_wanted.so", b"\0" * 1000)
+        made.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+        made.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
+        made.writestr(about + "RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    return links
+
+
+def test_two_members_are_taken_out_of_a_wheel_and_nothing_else_is_kept(
+    toy, wheel, cache, monkeypatch
+) -> None:
+    toy(wheel="toys==1.0", member="toys/toy.bin")
+    digest = "sha256:" + hashlib.sha256(b"other").hexdigest()
+    other = hub.Artefact(
+        "other", "other.bin", digest, 5, "MIT", "", wheel="toys==1.0", member="toys/other.bin"
+    )
+    monkeypatch.setitem(hub.ARTEFACTS, "other", other)
+    assert hub.fetch("toy").read_bytes() == BYTES
+    assert sorted(p.name for p in cache.iterdir()) == ["other.bin", "toy.bin"]
+
+
+def test_without_pip_the_one_of_ensurepip_is_used(toy, wheel, monkeypatch) -> None:
+    toy(wheel="toys==1.0", member="toys/toy.bin")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
+    assert hub.fetch("toy").read_bytes() == BYTES
+
+
+@pytest.mark.parametrize(
+    ("requirement", "member", "digest", "said"),
+    [
+        ("toys==2.0", "toys/toy.bin", SHA, "pip download toys==2.0"),
+        ("toys==1.0", "toys/gone.bin", SHA, "has no toys/gone.bin"),
+        ("toys==1.0", "toys/toy.bin", "sha256:" + "0" * 64, SHA),
+    ],
+    ids=["no such version", "no such member", "another file"],
+)
+def test_wheels_that_do_not_serve(toy, wheel, cache, requirement, member, digest, said) -> None:
+    toy(wheel=requirement, member=member, digest=digest)
+    with pytest.raises(ArtefactError) as caught:
+        hub.fetch("toy")
+    assert said in caught.value.what
+    assert "mien hub pull toy" in caught.value.remedy
+    assert not list(cache.iterdir())

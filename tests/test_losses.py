@@ -1,0 +1,178 @@
+"""Losses: closed forms, golden values computed by hand or by numpy, and every mask."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mien import losses
+
+
+def batch(seed: int, *, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(3, 7, 8, generator=g, dtype=torch.float64) * 3).to(dtype)
+    return logits, torch.randint(-1, 8, (3, 7), generator=g), torch.rand(8, generator=g, dtype=torch.float64) + 0.1
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), smoothing=st.sampled_from([0.0, 0.1, 0.5]), weighted=st.booleans())
+def test_cross_entropy_is_torchs_where_torchs_is_defined(seed: int, smoothing: float, weighted: bool) -> None:
+    logits, labels, weights = batch(seed)
+    weight = weights if weighted else None
+    theirs = F.cross_entropy(
+        logits.reshape(-1, 8), labels.reshape(-1), weight=weight, ignore_index=-1, label_smoothing=smoothing
+    )
+    ours = losses.cross_entropy(logits, labels, weights=weight, smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_focal_closed_form(gamma: float) -> None:
+    """Two classes, probability p of the true one: (1 - p)^gamma * -log p."""
+    for p in (0.01, 0.3, 0.5, 0.9, 0.999):
+        logits = torch.tensor([[math.log(p), math.log1p(-p)]], dtype=torch.float64)
+        loss = losses.focal(logits, torch.tensor([0]), gamma=gamma)
+        assert float(loss) == pytest.approx((1 - p) ** gamma * -math.log(p), rel=1e-9)
+
+
+def test_focal_golden() -> None:
+    """Worked by hand: uniform logits over 4 classes, (3/4)^2 ln 4 for each of two labels of three."""
+    loss = losses.focal(torch.zeros(3, 4), torch.tensor([2, -1, 0]), gamma=2.0)
+    assert float(loss) == pytest.approx(0.5625 * 1.3862943611198906, rel=1e-6)
+
+
+def test_focal_weights_are_a_weighted_mean() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0], [0.5, 0.0]]), torch.tensor([0, 1])
+    one, two = (losses.focal(logits[i : i + 1], labels[i : i + 1], gamma=2.0) for i in (0, 1))
+    both = losses.focal(logits, labels, gamma=2.0, weights=torch.tensor([1.0, 3.0]))
+    assert float(both) == pytest.approx((float(one) + 3 * float(two)) / 4, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    gamma=st.sampled_from([0.0, 0.5, 2.0]),
+    smoothing=st.sampled_from([0.0, 0.2]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_focal_never_reads_the_unlabelled_and_is_finite(
+    seed: int, gamma: float, smoothing: float, dtype: torch.dtype, share: float
+) -> None:
+    logits, labels, _ = batch(seed, dtype=dtype)
+    hidden = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < share
+    labels = labels.masked_fill(hidden, -1)
+    spoiled = logits.masked_fill((labels == -1)[..., None], torch.nan)
+    results = []
+    for x in (logits, spoiled):
+        x = x.clone().requires_grad_()
+        loss = losses.focal(x, labels, gamma=gamma, smoothing=smoothing)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(x.grad).all()
+        assert not x.grad[labels == -1].any()
+        results.append(loss.detach())
+    assert torch.equal(*results)
+
+
+def test_focal_is_finite_at_certainty() -> None:
+    for gamma in (0.5, 1.0, 2.0):
+        for sign in (1.0, -1.0):
+            x = torch.tensor([[sign * 200.0, 0.0]], requires_grad=True)
+            losses.focal(x, torch.tensor([0]), gamma=gamma).backward()
+            assert torch.isfinite(x.grad).all()
+
+
+def test_nothing_labelled_is_zero_with_a_gradient() -> None:
+    x = torch.randn(2, 3, 8, requires_grad=True)
+    loss = losses.focal(x, torch.full((2, 3), -1))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not x.grad.any()
+    empty = torch.zeros(0, 8, requires_grad=True)
+    losses.focal(empty, torch.zeros(0, dtype=torch.long)).backward()
+    assert empty.grad is not None
+
+
+def test_class_weights_by_scheme() -> None:
+    counts = torch.tensor([100.0, 25.0, 0.0])
+    assert torch.allclose(losses.class_weights(counts, "none"), torch.tensor([1.0, 1.0, 0.0]))
+    assert torch.allclose(losses.class_weights(counts, "balanced"), torch.tensor([0.4, 1.6, 0.0]))
+    assert torch.allclose(losses.class_weights(counts, "sqrt"), torch.tensor([2 / 3, 4 / 3, 0.0]))
+    effective = [(1 - 0.99) / (1 - 0.99**n) for n in (100, 25)]
+    expected = torch.tensor([*(2 * e / sum(effective) for e in effective), 0.0])
+    assert torch.allclose(losses.class_weights(counts, "effective", beta=0.99), expected)
+    assert torch.isfinite(losses.class_weights(torch.zeros(3), "balanced")).all()
+    with pytest.raises(ValueError, match="'rare': choose none, balanced, sqrt or effective"):
+        losses.class_weights(counts, "rare")
+
+
+def numpy_ccc(p: np.ndarray, t: np.ndarray) -> float:
+    covariance = np.cov(p, t, bias=True)[0, 1]
+    return 2 * covariance / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), hidden=st.floats(0, 0.7))
+def test_ccc_is_numpys_over_the_pooled_entries(seed: int, hidden: float) -> None:
+    r = np.random.default_rng(seed)
+    p, t = r.normal(size=(4, 9, 2)), r.normal(size=(4, 9, 2)) + 0.3
+    mask = r.random((4, 9)) >= hidden
+    mask[0, :3] = True
+    t[0, 5, 1] = np.nan
+    expected = np.mean([
+        1 - numpy_ccc(p[mask & np.isfinite(t[..., k]), k], t[mask & np.isfinite(t[..., k]), k]) for k in (0, 1)
+    ])
+    loss = losses.ccc_loss(torch.tensor(p), torch.tensor(t), torch.tensor(mask))
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+
+
+def test_ccc_closed_forms() -> None:
+    x = torch.tensor([[-1.0], [0.0], [1.0]])
+    assert float(losses.ccc_loss(x, x)) == pytest.approx(0.0, abs=1e-6)
+    assert float(losses.ccc_loss(-x, x)) == pytest.approx(2.0, abs=1e-6)
+    # shift by 1: 2 * 2/3 / (2/3 + 2/3 + 1) = 4/7
+    assert float(losses.ccc_loss(x + 1, x)) == pytest.approx(3 / 7, abs=1e-6)
+    # scale by 2: 2 * 4/3 / (8/3 + 2/3) = 4/5
+    assert float(losses.ccc_loss(2 * x, x)) == pytest.approx(1 / 5, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_ccc_of_constants_and_of_nothing_is_finite(rows: int) -> None:
+    for mask in (None, torch.zeros(rows, dtype=torch.bool)):
+        p = torch.full((rows, 2), 0.25, requires_grad=True)
+        loss = losses.ccc_loss(p, torch.full((rows, 2), 0.25), mask)
+        loss.backward()
+        assert loss.item() == (1.0 if rows and mask is None else 0.0)
+        assert torch.isfinite(p.grad).all()
+        assert not p.grad.any()
+
+
+def test_ccc_does_not_read_what_the_mask_hides() -> None:
+    p = torch.tensor([[0.1], [0.5], [torch.nan], [0.2]], requires_grad=True)
+    t = torch.tensor([[0.2], [0.4], [0.1], [torch.nan]])
+    loss = losses.ccc_loss(p, t, torch.tensor([True, True, False, True]))
+    loss.backward()
+    torch.testing.assert_close(loss, losses.ccc_loss(p[:2].detach(), t[:2]))
+    assert torch.isfinite(p.grad).all()
+    assert not p.grad[2:].any()
+
+
+def test_ccc_loss_column_without_labels_does_not_count() -> None:
+    g = torch.Generator().manual_seed(0)
+    p, t = (torch.randn(9, 2, generator=g, dtype=torch.float64) for _ in range(2))
+    t[:, 1] = torch.nan
+    torch.testing.assert_close(losses.ccc_loss(p, t), losses.ccc_loss(p[:, :1], t[:, :1]), rtol=1e-12, atol=0)
+
+
+def test_losses_work_in_low_precision() -> None:
+    p, t = torch.rand(50, 2), torch.rand(50, 2)
+    low = losses.ccc_loss(p.bfloat16(), t)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, losses.ccc_loss(p.bfloat16().float(), t))
