@@ -249,9 +249,7 @@ def test_several_processes_at_once(toy, server, cache) -> None:
         f"hub.ARTEFACTS['toy'] = hub.Artefact('toy', 'toy.bin', {SHA!r}, 1, 'MIT', 'toys', ({url!r},))\n"
         "print(hub.fetch('toy'))"
     )
-    running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [p.communicate(timeout=60)[0].strip() for p in running] == [str(cache / "toy.bin")] * 3
     assert [p.name for p in cache.iterdir()] == ["toy.bin"]
     assert (cache / "toy.bin").read_bytes() == BYTES
@@ -355,14 +353,10 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return links
 
 
-def test_two_members_are_taken_out_of_a_wheel_and_nothing_else_is_kept(
-    toy, wheel, cache, monkeypatch
-) -> None:
+def test_two_members_are_taken_out_of_a_wheel_and_nothing_else_is_kept(toy, wheel, cache, monkeypatch) -> None:
     toy(wheel="toys==1.0", member="toys/toy.bin")
     digest = "sha256:" + hashlib.sha256(b"other").hexdigest()
-    other = hub.Artefact(
-        "other", "other.bin", digest, 5, "MIT", "", wheel="toys==1.0", member="toys/other.bin"
-    )
+    other = hub.Artefact("other", "other.bin", digest, 5, "MIT", "", wheel="toys==1.0", member="toys/other.bin")
     monkeypatch.setitem(hub.ARTEFACTS, "other", other)
     assert hub.fetch("toy").read_bytes() == BYTES
     assert sorted(p.name for p in cache.iterdir()) == ["other.bin", "toy.bin"]

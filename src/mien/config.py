@@ -259,10 +259,15 @@ def _fields_at(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
     return list(record.model_fields)
 
 
+def locate(source: str | Path) -> Path:
+    """The file that a path or a shipped recipe's name means; it need not exist."""
+    if str(source) in names():
+        return Path(str(resources.files("mien") / "recipes" / f"{source}.yaml"))
+    return Path(source)
+
+
 def _read(source: str | Path) -> tuple[Path, str]:
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml") and str(source) in names():
-        path = Path(str(resources.files("mien") / "recipes" / f"{source}.yaml"))
+    path = locate(source)
     try:
         return path, path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -120,10 +120,7 @@ ARTEFACTS: dict[str, Artefact] = {
             None,
             "Apache-2.0",
             "reads 8 expressions, valence and arousal from a face crop",
-            urls=(
-                f"{_GITHUB}sb-ai-lab/EmotiEffLib/raw/f1df0e85"
-                "/models/affectnet_emotions/onnx/enet_b0_8_va_mtl.onnx",
-            ),
+            urls=(f"{_GITHUB}sb-ai-lab/EmotiEffLib/raw/f1df0e85/models/affectnet_emotions/onnx/enet_b0_8_va_mtl.onnx",),
         ),
     )
 }

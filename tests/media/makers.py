@@ -152,11 +152,17 @@ def _audio_packets(
 ) -> Iterable[av.Packet]:
     if stream is None or audio is None:
         return
+    count = 0
     for at_s, samples in _pieces(audio, start_s):
         for first in range(0, len(samples), 1024):
             part = np.ascontiguousarray(samples[first : first + 1024].T, dtype=np.float32)
             frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=stream.layout.name)
             frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
             frame.pts = round(at_s * rate) + first
-            yield from stream.encode(frame)
+            for packet in stream.encode(frame):
+                if not isinstance(audio, np.ndarray):
+                    # Muxers want decoding times that increase, also where presentation times do not.
+                    packet.dts = count - rate
+                yield packet
+            count += part.shape[1]
     yield from stream.encode(None)

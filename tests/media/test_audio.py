@@ -7,18 +7,20 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from mien.errors import ArtefactError, MediaError
 from mien.media import voice_activity
 from mien.media.audio import SAMPLE_RATE, VoiceActivity, blocks, is_speech, load, speech, speech_stream
 from mien.media.probe import probe
 from tests.media.makers import clicks, make_audio, make_video, stamp, tone
-from tests.media.test_video import peak_mb, with_blanked_pictures
+from tests.media.test_video import peaks_mb, with_blanked_pictures
 
 SILERO_STEP = 512 / 16_000
 
@@ -46,7 +48,7 @@ def test_a_click_comes_out_when_it_happened(tmp_path: Path, rate: int) -> None:
         ("flac", "flac", 48_000, {"sample_format": "s32"}),
         ("mp3", "mp3", 44_100, {}),
         ("m4a", "aac", 44_100, {}),
-        ("ogg", "libvorbis", 44_100, {}),
+        ("ogg", "libopus", 48_000, {}),
         ("opus", "libopus", 48_000, {}),
         ("mkv", "aac", 48_000, {}),
         ("ac3", "ac3", 48_000, {}),
@@ -116,8 +118,11 @@ def test_holes_are_silence_and_overlaps_are_cut(tmp_path: Path) -> None:
     start_s, samples = load(path, notes=notes)
     assert start_s == 0.0
     assert len(samples) / SAMPLE_RATE == pytest.approx(3.3, abs=2e-3)
-    ideal = clicks([0.6, 2.1, 2.9], 3.3, SAMPLE_RATE)
-    assert np.abs(samples[: len(ideal)] - ideal[: len(samples)]).max() < 0.05  # Matroska: 1 ms
+    for at_s in (0.6, 2.1, 2.9):
+        near = slice(round((at_s - 0.1) * SAMPLE_RATE), round((at_s + 0.1) * SAMPLE_RATE))
+        assert at_s - 0.1 + np.argmax(samples[near]) / SAMPLE_RATE == pytest.approx(at_s, abs=1e-3)
+        samples[near] = 0
+    assert np.abs(samples).max() < 1e-3  # nothing else is heard
     assert any("2 times (first at 1.00 s)" in text for text in notes)
 
 
@@ -188,7 +193,7 @@ def test_a_truncated_file_keeps_the_sound_it_has(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     notes: list[str] = []
     samples = load(path, notes=notes)[1]
-    assert np.abs(samples - tone(3, rate=SAMPLE_RATE)[: len(samples)])[:-100].max() < 1e-3
+    assert np.abs(samples - tone(3, rate=SAMPLE_RATE)[: len(samples)])[200:-200].max() < 1e-3
     assert len(samples) / SAMPLE_RATE == pytest.approx(1.5, abs=0.01)
     video = make_video(tmp_path / "t.mp4", count=90, audio=tone(3), options={"movflags": "faststart"})
     whole = load(video)[1]
@@ -204,8 +209,6 @@ def test_a_truncated_file_keeps_the_sound_it_has(tmp_path: Path) -> None:
 
 def test_without_sound_there_are_no_blocks(tmp_path: Path) -> None:
     silent = make_video(tmp_path / "v.mp4", count=5)
-    import cv2
-
     cv2.imwrite(str(tmp_path / "i.png"), stamp(1))
     for path in (silent, tmp_path / "i.png"):
         assert list(blocks(path)) == []
@@ -244,16 +247,22 @@ def test_bad_paths_fail_at_the_call(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- speech
 
 
-def babble(seconds: float, seed: int = 0) -> np.ndarray:
-    """`(n,)` float32 at 16 kHz: noise and pulses that come and go, so that the network's state matters."""
-    rng = np.random.default_rng(seed)
-    n = round(seconds * SAMPLE_RATE)
-    pulses = np.zeros(n)
-    pulses[np.cumsum(rng.integers(70, 220, n // 60)) % n] = 1
-    envelope = np.repeat(rng.uniform(0, 1, n // 3200 + 1) ** 2, 3200)[:n]
-    return (
-        envelope * (np.convolve(pulses, np.exp(-np.arange(400) / 60), "same") * 0.3 + rng.normal(0, 0.02, n))
-    ).astype(np.float32)
+def babble(seconds: float) -> np.ndarray:
+    """`(n,)` float32 at 16 kHz: a buzzing source through wandering formants, with pauses. Enough like a
+    voice that the network wavers between 0 and .9, so that its state matters."""
+    rng, n = np.random.default_rng(3), round(seconds * SAMPLE_RATE)
+    bends = rng.normal(0, 0.25, n // 4000 + 2)
+    pitch = 120 * 2 ** np.interp(np.arange(n), 4000 * np.arange(len(bends)), bends)
+    pulses = np.diff(np.floor(np.cumsum(pitch / SAMPLE_RATE)), prepend=0)
+    source = np.diff(lfilter([1], [1, -0.97], pulses) + rng.normal(0, 0.01, n), prepend=0)
+    out = np.zeros(n)
+    for start in range(0, n, 3200):
+        piece = source[start : start + 6400]
+        for hz, width in zip(rng.uniform([300, 900, 2300], [800, 2100, 2900]), (80, 100, 150), strict=True):
+            r = np.exp(-np.pi * width / SAMPLE_RATE)
+            piece = lfilter([1 - r], [1, -2 * r * np.cos(2 * np.pi * hz / SAMPLE_RATE), r * r], piece)
+        out[start : start + 6400] += piece * np.hanning(6400)[: len(piece)] * rng.choice([0, 1, 1])
+    return (0.3 * out / np.abs(out).max()).astype(np.float32)
 
 
 def wrapper_probability(samples: np.ndarray) -> np.ndarray:
@@ -266,13 +275,19 @@ def wrapper_probability(samples: np.ndarray) -> np.ndarray:
     return np.array([model(step, SAMPLE_RATE).item() for step in padded.split(512)], np.float32)
 
 
-def test_probability_is_that_of_silero_s_own_wrapper(shared: Path) -> None:
-    real = np.concatenate([load(p)[1] for p in sorted((shared / "emodb").glob("*.wav"))[:3]])
-    for samples in (real[: 16_000 * 5 + 77], babble(12.3)):
-        ours = speech_stream([(0.0, samples)])
-        golden = wrapper_probability(samples)
-        assert ours.values[:, 0] == pytest.approx(golden, abs=1e-6)
-        assert np.ptp(golden) > 0.3
+def test_probability_is_that_of_silero_s_own_wrapper() -> None:
+    samples = babble(12.3)
+    golden = wrapper_probability(samples)
+    assert speech_stream([(0.0, samples)]).values[:, 0] == pytest.approx(golden, abs=1e-6)
+    assert golden.max() > 0.8
+    assert golden.min() < 0.1
+
+
+def test_probability_on_real_speech_is_that_of_the_wrapper(shared: Path) -> None:
+    samples = np.concatenate([load(p)[1] for p in sorted((shared / "emodb").glob("*.wav"))[:3]])[:80_077]
+    golden = wrapper_probability(samples)
+    assert speech_stream([(0.0, samples)]).values[:, 0] == pytest.approx(golden, abs=1e-6)
+    assert golden.max() > 0.9
 
 
 def test_probability_does_not_depend_on_the_blocks() -> None:
@@ -311,7 +326,8 @@ def test_torch_stays_outside(tmp_path: Path) -> None:
     path = make_audio(tmp_path / "a.wav", tone(1))
     code = (
         "import sys; from pathlib import Path; from mien.media.audio import blocks, speech_stream; "
-        f"speech_stream(blocks(Path({str(path)!r}))); print('torch' in sys.modules, 'silero_vad' in sys.modules)"
+        f"speech_stream(blocks(Path({str(path)!r}))); "
+        "print('torch' in sys.modules, 'silero_vad' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False False"
@@ -343,7 +359,7 @@ def slow_is_speech(
         return list(pairwise(edges))
 
     for start, stop in runs(speaking):
-        inside = 0 < start and stop < len(speaking)
+        inside = start > 0 and stop < len(speaking)
         if inside and not speaking[start] and (stop - start) * SILERO_STEP < silence_s:
             speaking[start:stop] = [True] * (stop - start)
     for start, stop in runs(speaking):
@@ -371,11 +387,6 @@ def test_pauses_join_and_blips_fall() -> None:
 
 
 def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
-    short, long = (
-        peak_mb(
-            make_audio(tmp_path / f"{n}.wav", tone(n, rate=8_000), rate=8_000),
-            "p.ndim for _, p in speech(blocks(path))",
-        )[0]
-        for n in (30, 600)
-    )
-    assert long < short + 8  # 570 s more would be 36 MB at 16 kHz
+    paths = [make_audio(tmp_path / f"{n}.wav", tone(n, rate=8_000), rate=8_000) for n in (20, 320)]
+    (short, _), (long, _) = peaks_mb("p.ndim for _, p in speech(blocks(path))", *paths)
+    assert long < short + 8  # 300 s more would be 19 MB at 16 kHz

@@ -121,9 +121,7 @@ def test_anchors_are_those_of_the_network() -> None:
     assert centres.mean(axis=0) == pytest.approx([0.5, 0.5])
 
 
-boxes = st.tuples(places, places, lengths, lengths).map(
-    lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]])
-)
+boxes = st.tuples(places, places, lengths, lengths).map(lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]))
 
 
 @given(one=boxes, other=boxes)
@@ -297,9 +295,7 @@ def test_similarity_is_the_least_squares_one(points: list[tuple[float, float]]) 
 
 
 def test_similarity_of_one_point_is_a_shift() -> None:
-    assert align.similarity(np.ones((5, 2)), np.full((5, 2), 4.0)) == pytest.approx(
-        np.array([[1, 0, 3], [0, 1, 3.0]])
-    )
+    assert align.similarity(np.ones((5, 2)), np.full((5, 2), 4.0)) == pytest.approx(np.array([[1, 0, 3], [0, 1, 3.0]]))
 
 
 @pytest.mark.parametrize(("size", "margin"), [(112, 0.0), (224, 0.0), (112, 0.5)])
@@ -342,7 +338,7 @@ def small_face(height: int) -> tuple[np.ndarray, np.ndarray]:
     return image, np.array([480 + 222 * scale, 140 + 115 * scale])
 
 
-@pytest.mark.parametrize("height", [20, 24, 40])
+@pytest.mark.parametrize("height", [20, 24, 32])
 def test_ultraface_finds_what_blazeface_does_not(height, shared, blazeface, monkeypatch) -> None:
     monkeypatch.setenv("MIEN_HUB", os.pathsep.join([os.environ.get("MIEN_HUB", ""), str(shared / "hub")]))
     image, centre = small_face(height)

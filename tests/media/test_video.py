@@ -112,6 +112,18 @@ def test_frames_out_of_order_are_squeezed_in(tmp_path: Path) -> None:
     assert any("one place" in text and "0.16 s" in text for text in notes)
 
 
+@pytest.mark.parametrize(("codec", "audio"), [("libx264", True), ("mpeg4", False)])
+def test_avi_keeps_no_presentation_times_and_needs_none(tmp_path: Path, codec: str, audio: bool) -> None:
+    """B-frames in an AVI: stored out of order, shown in order, and in time with the sound."""
+    sound = {"audio": clicks([1.0], 2), "audio_codec": "mp3"} if audio else {}
+    path = make_video(tmp_path / "b.avi", codec=codec, rate=25, count=50, tags={"max_b_frames": 2}, **sound)
+    notes: list[str] = []
+    seen = list(frames(path, notes=notes))
+    assert [read_stamp(f.image) for f in seen] == list(range(50))
+    assert [f.time_s for f in seen] == pytest.approx([i / 25 for i in range(50)], abs=1e-9)
+    assert notes == []
+
+
 def test_a_stream_without_timestamps_runs_at_its_nominal_rate(tmp_path: Path) -> None:
     path = make_video(tmp_path / "raw.h264", container="h264", rate=25, count=10)
     notes: list[str] = []
@@ -253,8 +265,8 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     upright[:24, :32] = (255, 0, 0)
     # How each of EXIF's eight values stores an upright picture (TIFF 6.0, tag 274).
     stored = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.swapaxes(0, 1), 6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, 3),
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
+        6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, 3),
     }[orientation]  # fmt: skip
     jpeg = cv2.imencode(".jpg", np.ascontiguousarray(stored[:, :, ::-1]))[1].tobytes()
     entry = b"II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]) + b"\0" * 4
@@ -440,43 +452,38 @@ from mien.media.video import frames
 def peak():  # of this process alone; ru_maxrss would begin with its parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
-path, before = Path(sys.argv[1]), peak()
-seen = {%s}
-print(peak() - before, *seen)
+before = peak()
+for path in map(Path, sys.argv[1:]):
+    seen = {%s}
+    print((peak() - before) / 1024, *seen)
 """
 
 
-def peak_mb(path: Path, reading: str) -> tuple[float, str]:
-    """Megabytes that reading a file adds to a fresh process, and what it saw. reading: a set comprehension."""
-    command = [sys.executable, "-c", PEAK % reading, str(path)]
-    grown, seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" ", 1)
-    return int(grown) / 1024, seen.strip()
+def peaks_mb(reading: str, *paths: Path) -> list[tuple[float, str]]:
+    """Megabytes that reading the files, one after the other, has added to a fresh process so far, and what
+    was seen. reading: a set comprehension over `path`."""
+    command = [sys.executable, "-c", PEAK % reading, *map(str, paths)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
 
 def test_8k_is_read_scaled_down_in_bounded_memory(tmp_path: Path) -> None:
-    picture = stamp(9, (7680, 4320))
-    path = make_video(
-        tmp_path / "8k.avi",
-        codec="mjpeg",
-        pixel_format="yuvj420p",
-        size=(7680, 4320),
-        count=3,
-        picture=lambda i: picture,
-    )
-    grown, shapes = peak_mb(path, "f.image.shape for f in frames(path, max_side=1280)")
+    size = (7680, 4320)
+    picture = stamp(9, size)
+    path = tmp_path / "8k.avi"
+    make_video(path, codec="mjpeg", pixel_format="yuvj420p", size=size, count=3, picture=lambda i: picture)
+    ((grown, shapes),) = peaks_mb("f.image.shape for f in frames(path, max_side=1280)", path)
     assert shapes == "(720, 1280, 3)"
     assert grown < 250  # MB; converted at full size it is 340
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     picture = stamp(1, (320, 240))
-    short, long = (
-        peak_mb(
-            make_video(tmp_path / f"{n}.mp4", count=n, size=(320, 240), picture=lambda i: picture),
-            "f.image.shape for f in frames(path)",
-        )[0]
+    paths = [
+        make_video(tmp_path / f"{n}.mp4", count=n, size=(320, 240), picture=lambda i: picture)
         for n in (60, 1500)
-    )
+    ]
+    (short, _), (long, _) = peaks_mb("f.image.shape for f in frames(path)", *paths)
     assert long < short + 8  # 1440 frames more would be 330 MB
 
 

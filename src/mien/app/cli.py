@@ -7,7 +7,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mien.app import console, doctor, hub_command, predict_command, theatre_command, train_command
+from mien.app import (
+    console,
+    demo_command,
+    doctor,
+    hub_command,
+    predict_command,
+    theatre_command,
+    train_command,
+)
 from mien.errors import MienError
 
 
@@ -51,6 +59,7 @@ def start(
 
 
 app.command(no_args_is_help=True)(predict_command.predict)
+app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)

@@ -77,7 +77,7 @@ def expand(named: Sequence[Path], out: Path) -> tuple[list[Job], list[MienError]
                 MediaError(
                     f"the folder {name} holds no media",
                     follows="nothing was predicted from it",
-                    remedy="name files, or a folder with files that end in .mp4, .mov, .wav, .jpg and the like",
+                    remedy="name files, or a folder of files that end in .mp4, .wav, .jpg and the like",
                 )
             )
         for path in found:

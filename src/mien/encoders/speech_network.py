@@ -2,14 +2,14 @@
 
 What is done differently, and why:
 
-* Attention of WavLM runs through `scaled_dot_product_attention`, its gated relative position bias as the mask;
-  the library computes it eagerly and keeps every weight. The bias itself depends on the length alone and is
-  kept between calls.
-* Everything stays `(batch, time, dim)`: the library's attention of WavLM hands torch `(time, batch, dim)`, for
-  which bfloat16 linears on a CPU copy their weights once for each time step.
-* On a CPU the convolutions of the feature extractor are matrix products on `(time, channels)` rows. Layer norm
-  then needs no transposition, and no im2col is written: with stride 2, two neighbouring rows are one row of a
-  view.
+* Attention of WavLM runs through `scaled_dot_product_attention`, its gated relative position bias as the
+  mask; the library computes it eagerly and keeps every weight. The bias itself depends on the length alone and
+  is kept between calls.
+* Everything stays `(batch, time, dim)`: the library's attention of WavLM hands torch `(time, batch, dim)`,
+  for which bfloat16 linears on a CPU copy their weights once for each time step.
+* On a CPU the convolutions of the feature extractor are matrix products on `(time, channels)` rows. Layer
+  norm then needs no transposition, and no im2col is written: with stride 2, two neighbouring rows are one row
+  of a view.
 * The weight norm of the positional convolution is resolved once.
 * Layers above the one asked for are not run.
 """
@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Frames of the feature extractor's output made at once on a CPU: what passes between its layers then stays in
-#: the last-level cache (7 MB for 1 s with 512 channels).
+#: Frames of the feature extractor's output made at once on a CPU: what passes between its layers then stays
+#: in the last-level cache (7 MB for 1 s with 512 channels).
 _BLOCK = 50
 
 
@@ -31,7 +31,7 @@ class SpeechNetwork(nn.Module):
     """A `WavLMModel` or `Wav2Vec2Model` of transformers, taken apart.
 
     Args:
-        model: the loaded network. It is changed (weight norm) and must not be used otherwise.
+        model: the loaded network, in evaluation mode. It is not changed.
         layers: how many Transformer layers to run; None runs all.
     """
 
@@ -46,14 +46,14 @@ class SpeechNetwork(nn.Module):
         self._grouped: bool = config.feat_extract_norm == "group"
         self._features = model.feature_extractor
         self._projection = model.feature_projection
-        self._position = model.encoder.pos_conv_embed
+        position = model.encoder.pos_conv_embed
+        self._position, self._activation = position.conv, position.activation
+        self.register_buffer("_position_weight", position.conv.weight.detach().clone(), persistent=False)
         self._norm = model.encoder.layer_norm
         self._stack = model.encoder.layers[: self.layers]
         self._bias = (
             _PositionBias(self._stack[0].attention) if config.model_type == "wavlm" and self.layers else None
         )
-        if hasattr(self._position.conv, "parametrizations"):
-            nn.utils.parametrize.remove_parametrizations(self._position.conv, "weight")
         self._rows: list[list[Tensor]] | None = None
 
     def frames(self, samples: int) -> int:
@@ -64,22 +64,34 @@ class SpeechNetwork(nn.Module):
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         """samples: `(batch, n)`, normalised as the checkpoint's feature extractor does. Returns `layers + 1`
-        tensors `(batch, frames, dim)`, the `hidden_states` of the library (input of the first layer, output of
-        each), and, where all layers are run, `last_hidden_state` after them."""
+        tensors `(batch, frames, dim)`, the `hidden_states` of the library (input of the first layer, output
+        of each), and, where all layers are run, `last_hidden_state` after them."""
         hidden = self._projection(self._extract(samples))[0]
-        hidden = hidden + self._position(hidden)
+        hidden = hidden + self._positions(hidden)
         if not self._stable:
             hidden = self._norm(hidden)
         bias = self._bias(hidden) if self._bias is not None else None
         states = [hidden]
         for layer in self._stack:
-            hidden = layer(hidden) if self._bias is None else self._layer(layer, hidden, bias)
+            hidden = layer(hidden) if bias is None else self._layer(layer, hidden, bias)
             states.append(hidden)
         if self._final:
             states.append(self._norm(hidden) if self._stable else hidden)
         return states
 
-    def _layer(self, layer: Any, hidden: Tensor, bias: Tensor | None) -> Tensor:
+    def _positions(self, hidden: Tensor) -> Tensor:
+        """The convolutional position embedding; an even kernel makes one frame too many."""
+        conv, time = self._position, hidden.shape[1]
+        made = F.conv1d(
+            hidden.transpose(1, 2),
+            self.get_buffer("_position_weight"),
+            conv.bias,
+            padding=conv.padding,
+            groups=conv.groups,
+        )
+        return self._activation(made[..., :time]).transpose(1, 2)
+
+    def _layer(self, layer: Any, hidden: Tensor, bias: Tensor) -> Tensor:
         """One layer of WavLM, before-norm (large) or after-norm (base)."""
         assert self._bias is not None
         attended = self._bias.attend(
@@ -129,7 +141,7 @@ class SpeechNetwork(nn.Module):
 
 
 class _PositionBias(nn.Module):
-    """WavLM's relative position bias: made for a length once, gated in each layer by the layer's own input."""
+    """WavLM's relative position bias: made for a length once, gated in each layer by that layer's input."""
 
     def __init__(self, first: Any) -> None:
         super().__init__()
@@ -145,8 +157,8 @@ class _PositionBias(nn.Module):
         return self._made
 
     def attend(self, attention: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden: `(batch, time, dim)`. The mask of a query's row is its gate times the bias (WavLM, eq. 4 to 7);
-        it is written into one buffer for all layers, because a fresh one costs more than filling it."""
+        """hidden: `(batch, time, dim)`. The mask of a query's row is its gate times the bias (WavLM, section
+        3.1); it is written into one buffer for all layers, because a fresh one costs more than filling it."""
         batch, time, _ = hidden.shape
         heads = attention.num_heads
         split = hidden.view(batch, time, heads, -1)

@@ -108,17 +108,19 @@ def extract(
         Store(root).gc()
     except OSError as error:
         raise output_error(root, error) from None
-    with _runner(encoders, settings, workers, ray, gpus) as runner:
-        todo = plan(index, runner.declared, settings)
-        report = Report(there=todo.made)
-        try:
+    report = Report()
+    try:
+        with _runner(encoders, settings, workers, ray, gpus) as runner:
+            todo = plan(index, runner.declared, settings)
+            report.there = todo.made
             failures.forget(root, todo.pairs | {(f.clip, f.encoder) for f in todo.failures})
             for failure in todo.failures:
                 _put_aside(root, report, failure)
             _follow(runner.run(todo.tasks), todo.tasks, root, report, progress)
-        except OSError as error:
-            raise output_error(root / failures.FILE, error) from None
-    Store(root).gc()
+    except OSError as error:
+        raise output_error(root / failures.FILE, error) from None
+    finally:
+        Store(root).gc()  # what processes left that were stopped on the way
     return report
 
 

@@ -49,7 +49,8 @@ class OnRay:
         device = ("cuda" if gpus else "cpu") if settings.device == "auto" else settings.device
         self._ray, self._specs, self._address = ray, list(specs), address
         self._settings = replace(settings, device=device, store=settings.store.absolute())
-        self._workers, self._resources = workers, {"num_cpus": cpus, "num_gpus": gpus}
+        self._workers = workers
+        self._resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
         self._ours = False
         self.declared: list[Declared] = []
 

@@ -115,11 +115,11 @@ class Processes:
             return worker.pipe.recv()
         except (EOFError, ConnectionResetError):
             worker.process.join()
-            code = worker.process.exitcode
+            code = worker.process.exitcode or 0
             raise WorkerError(
-                f"a worker process ended ({'signal ' + str(-code) if code and code < 0 else f'exit code {code}'})",
+                f"a worker process ended ({f'signal {-code}' if code < 0 else f'exit code {code}'})",
                 follows="what it had in hand was not stored",
-                remedy="too little memory is the usual cause: fewer --workers, or look at that file by itself",
+                remedy="too little memory is the usual cause: fewer --workers, or look at that file alone",
             ) from None
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Made | At]:

@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
@@ -189,6 +190,13 @@ def undecodable(path: Path, kind: str) -> MediaError:
     )
 
 
+def without_presentation_times(container: InputContainer, stream: Stream) -> bool:
+    """Whether the container keeps its pictures in decoding order and only that, as AVI does. FFmpeg then
+    guesses, wrongly where B-frames change the order. But every decoder hands pictures out in the order they
+    are shown, so the k-th picture takes the time of the k-th packet."""
+    return container.format.name == "avi" and stream.type == "video"
+
+
 def decoded(
     container: InputContainer, stream: VideoStream | AudioStream, fault: Callable[[str], None]
 ) -> Iterator[Any]:
@@ -198,6 +206,8 @@ def decoded(
         if other is not stream:
             # The demuxer then skips their bytes instead of handing them over to be thrown away.
             other.discard = Discard.all
+    waiting: deque[int | None] = deque()
+    unstamped = without_presentation_times(container, stream)
     packets = container.demux(stream)
     while True:
         try:
@@ -209,7 +219,16 @@ def decoded(
             with suppress(av.FFmpegError):
                 yield from stream.decode(None)
             return
+        if unstamped and packet.size:
+            waiting.append(packet.dts)
         try:
-            yield from packet.decode()
+            frames: list[Any] = list(packet.decode())
         except av.FFmpegError as error:
             fault(f"a packet did not decode: {error.strerror}")
+            if unstamped and packet.size:
+                waiting.pop()
+            continue
+        for frame in frames:
+            if unstamped:
+                frame.pts = waiting.popleft() if waiting else None
+            yield frame

@@ -47,18 +47,14 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     first, because bilinear reading of every third pixel would alias: large faces would shimmer.
     """
     (a, b, x), (c, d, y) = matrix.tolist()
-    mapping = np.array(
-        [[a, b, x + (a + b) / 2], [c, d, y + (c + d) / 2]]
-    )  # pixel (0, 0) has its centre at .5, .5
+    mapping = np.array([[a, b, x + (a + b) / 2], [c, d, y + (c + d) / 2]])  # pixel (0, 0) has its centre at .5, .5
     factor = int(math.hypot(a, c))
     if factor >= 2:
         image, mapping = _averaged(image, mapping, size, factor)
     return cv2.warpAffine(image, mapping, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def _averaged(
-    image: np.ndarray, mapping: np.ndarray, size: int, factor: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _averaged(image: np.ndarray, mapping: np.ndarray, size: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of `image` that the picture shows, `factor` times smaller, and the mapping into it."""
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ mapping.T
     limit = np.array(image.shape[1::-1])

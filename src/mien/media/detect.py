@@ -74,11 +74,7 @@ def merge(found: Iterable[Found], threshold: float = 0.3) -> list[Found]:
         weights = [f.score for f in group]
         box = np.average([f.box for f in group], axis=0, weights=weights)
         seeing = [f for f in group if np.isfinite(f.eyes).all()]
-        eyes = (
-            np.average([f.eyes for f in seeing], axis=0, weights=[f.score for f in seeing])
-            if seeing
-            else NO_EYES
-        )
+        eyes = np.average([f.eyes for f in seeing], axis=0, weights=[f.score for f in seeing]) if seeing else NO_EYES
         merged.append(Found(box, group[0].score, eyes))
         rest = [f for f, hit in zip(rest, same, strict=True) if not hit]
     return merged
@@ -88,9 +84,7 @@ class BlazeFace:
     """The detector. It sees faces of about a seventh of the square's side and more: for smaller ones give it
     smaller squares (`tiles`)."""
 
-    def __init__(
-        self, path: Path, *, threads: int = 1, threshold: float = 0.5, on: Backend | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, threshold: float = 0.5, on: Backend | None = None) -> None:
         self._net = Network(path, threads=threads, on=on)
         self._anchors = anchors()
         self._logit = float(np.log(threshold / (1 - threshold)))

@@ -2,13 +2,14 @@
 
 A face that was read in the last frame is read again where it was, so that most frames cost one pass of the
 mesh network and no detection. Detection runs when a face is lost or none is there, and twice a second for
-newcomers. Landmarks are not smoothed over time: they tremble by 0.2 % of the distance between the eyes
-(measured on five talking faces, real motion included), and a filter would delay the fast movements that
+newcomers. Landmarks are not smoothed over time: they tremble by 0.2 to 0.35 % of the distance between the
+eyes (measured on five talking faces, real motion included), and a filter would delay the fast movements that
 expressions are made of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,7 @@ class FaceReader:
         if changed:
             self._scene_s = now
         lost = self._follow(image, now, changed)
-        if len(self._tracks) < self._max_faces:
+        if not self._full():
             self._search(image, now, lost, cut=changed and lost)
         self._name(now)
         height, width = image.shape[:2]
@@ -132,32 +133,40 @@ class FaceReader:
                 self._tracks.append(track)
 
     def _search(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> None:
-        """Look for people who are not followed yet. In every frame: where somebody just was, and the whole
-        frame while nobody is there. Tiles (in turn while somebody is there) and the second detector only so
-        often, so that empty video stays fast."""
-        present = self._present()
+        """Look for people who are not followed yet, until `max_faces` are."""
+        for found in self._looking(image, now, lost, cut):
+            self._admit(image, now, found)
+            if self._full():
+                return
+
+    def _looking(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Found]]:
+        """What the detectors say, view by view. In every frame: where somebody just was, and the whole frame
+        while nobody is there. Tiles (in turn while somebody is there) and the second detector only so often,
+        so that empty video stays fast."""
         for subject in self._people.recent(now, self._scene_s):
-            if subject not in present:
-                self._admit(image, now, self._detector(image, around_box(subject.box, 3)))
+            if subject not in self._present():
+                yield self._detector(image, around_box(subject.box, 3))
         due = cut or not 0 <= now - self._searched_s < SEARCH_EVERY_S
         if due or lost or not self._tracks:
-            self._admit(image, now, self._detector(image))
+            yield self._detector(image)
         if not due:
             return
-        first, self._searched_s = not np.isfinite(self._searched_s), now
-        self._searches += 1
+        everything = cut or not self._searches
+        self._searched_s, self._searches = now, self._searches + 1
         parts = tiles(image)
-        for tile in [parts[self._searches % len(parts)]] if parts and self._tracks else parts:
-            self._admit(image, now, self._detector(image, tile))
+        if parts and self._tracks and not everything:
+            parts = [parts[self._searches % len(parts)]]
+        for tile in parts:
+            yield self._detector(image, tile)
         rested = not 0 <= now - self._asked_small_s < SMALL_EVERY_S
         if self._small is not None and (rested or not self._tracks):
             self._asked_small_s = now
-            self._admit(image, now, self._small(image, everything=first or cut))
+            yield self._small(image, everything=everything)
 
     def _admit(self, image: np.ndarray, now: float, found: list[Found]) -> None:
         """Begin to follow what the mesh network, too, takes for a face. Larger ones first."""
         for candidate in sorted(found, key=lambda f: -float(np.ptp(f.box[1::2]))):
-            if len(self._tracks) >= self._max_faces:
+            if self._full():
                 return
             if self._taken(candidate.box):
                 continue
@@ -177,14 +186,15 @@ class FaceReader:
         for track, subject in zip(new, subjects, strict=True):
             track.subject = subject
 
+    def _full(self) -> bool:
+        return len(self._tracks) >= self._max_faces
+
     def _present(self) -> set[Subject]:
         return {t.subject for t in self._tracks if t.subject is not None}
 
     def _taken(self, box: np.ndarray) -> bool:
         """Whether a track is on the face in `box` already."""
-        return bool(self._tracks) and bool(
-            _same_face(box, np.stack([t.reading.box for t in self._tracks])).any()
-        )
+        return bool(self._tracks) and bool(_same_face(box, np.stack([t.reading.box for t in self._tracks])).any())
 
     def _view_changed(self, image: np.ndarray) -> bool:
         """Whether much of the picture differs from the last one: a cut, or a fast pan."""

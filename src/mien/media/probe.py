@@ -18,7 +18,16 @@ from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import still
-from mien.media.container import PROMISING, audio_of, checked, opened, shown, undecodable, video_of
+from mien.media.container import (
+    PROMISING,
+    audio_of,
+    checked,
+    opened,
+    shown,
+    undecodable,
+    video_of,
+    without_presentation_times,
+)
 from mien.media.orientation import Orientation, orientation_of
 
 #: How many packets of a stream `probe` tries until it believes the header's start instead.
@@ -152,6 +161,7 @@ def _first_frames(container: InputContainer, streams: list[VideoStream | AudioSt
     """The first frame of each stream that decodes, by stream index."""
     found: dict[int, Any] = {}
     tried = dict.fromkeys((s.index for s in streams), 0)
+    earliest: dict[int, int | None] = {}
     for stream in streams:
         # One thread: frame threads would first fill up with as many frames as there are threads.
         stream.codec_context.thread_type = "NONE"
@@ -159,13 +169,16 @@ def _first_frames(container: InputContainer, streams: list[VideoStream | AudioSt
         for packet in container.demux(streams):
             index = packet.stream.index
             tried[index] += 1
+            earliest.setdefault(index, packet.dts)
             if index not in found and tried[index] <= _PACKETS:
                 try:
-                    frames = packet.decode()
+                    frames: list[Any] = list(packet.decode())
                 except av.FFmpegError:
                     continue
                 if frames:
                     found[index] = frames[0]
+                    if without_presentation_times(container, packet.stream):
+                        frames[0].pts = earliest[index]
             if len(found) == len(streams) or max(tried.values()) > 2 * _PACKETS:
                 break
     except (av.FFmpegError, OSError):

@@ -64,9 +64,7 @@ class YuNet:
         found = []
         for row in np.asarray([] if rows is None else rows, np.float64).reshape(-1, 15):
             x, y, width, height, *points, score = row / [*[scale] * 14, 1]
-            found.append(
-                Found(np.array([x, y, x + width, y + height]), score, np.reshape(points[:4], (2, 2)))
-            )
+            found.append(Found(np.array([x, y, x + width, y + height]), score, np.reshape(points[:4], (2, 2))))
         return merge(found)
 
 

@@ -48,6 +48,7 @@ class _Line:
     count: int = 0
     holes_s: list[float] = field(default_factory=list)
     set_back: int = 0
+    cutting: bool = False
 
     @property
     def now(self) -> Fraction:
@@ -59,16 +60,21 @@ class _Line:
         if time is None:
             return 0, 0
         ahead = time + self.offset - self.now
-        if abs(ahead) < GAP_S:
+        if abs(ahead) < GAP_S and not (self.cutting and ahead < 0):
+            self.cutting = False
             return 0, 0
         if ahead > LEAP_S or ahead < -BACK_S:
             # A clock that was set: what follows belongs right here.
             self.set_back += 1
             self.offset -= ahead
             return 0, 0
-        self.holes_s.append(float(self.now))
+        if not self.cutting:
+            self.holes_s.append(float(self.now))
         samples = round(ahead * self.rate)
-        return max(samples, 0), min(max(-samples, 0), length)
+        cut = min(max(-samples, 0), length)
+        # An overlap may be longer than a piece. Until it is used up all of it goes, the last 50 ms too.
+        self.cutting = cut == length
+        return max(samples, 0), cut
 
 
 def pieces(info: MediaInfo, *, channels: int = 1, notes: list[str] | None = None) -> Iterator[Piece]:

@@ -110,7 +110,7 @@ def _set_threads(stream: VideoStream, info: MediaInfo, threads: int | None) -> N
     if threads is None:
         most = 1 if pixels <= _ONE_THREAD else 4 if pixels <= 4096 * 2304 else 2
         threads = min(most, os.cpu_count() or 1)
-    stream.thread_type = "NONE" if threads == 1 else "FRAME"
+    stream.thread_type = "NONE" if threads == 1 else "AUTO"
     stream.codec_context.thread_count = threads
 
 

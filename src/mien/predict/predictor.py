@@ -284,18 +284,18 @@ def _readable(checkpoint: Checkpoint) -> None:
 def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, voice: bool) -> list[str]:
     """What a reader of the table should know and would not see in it."""
     said = []
-    if face and info.has_video and not faces.tracks:
-        said.append(
-            "no face was seen" + (": every row rests on the voice alone" if heard is not None else "")
-        )
+    speech = heard is not None and bool(heard.valid.any())
+    looked = face and info.has_video
+    if looked and not faces.tracks:
+        said.append("no face was seen" + (": every row rests on the voice alone" if speech else ""))
     if faces.brief:
         many = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
         said.append(f"{many} seen for less than {LEAST_SEEN_S} s and left out")
     if voice and info.kind == "video" and not info.has_audio:
-        said.append("there is no sound: every row rests on the face alone")
-    if heard is not None and not heard.valid.any():
-        said.append("no speech was heard")
-    if len(faces.tracks) > 1 and heard is not None and heard.valid.any():
+        said.append("there is no sound" + (": every row rests on the face alone" if faces.tracks else ""))
+    if heard is not None and not speech:
+        said.append("no speech was heard" + (": every row rests on the face alone" if faces.tracks else ""))
+    if len(faces.tracks) > 1 and speech:
         said.append(
             f"{len(faces.tracks)} people are seen and one sound is heard: the voice counts for each of them, "
             "also for those who are silent"

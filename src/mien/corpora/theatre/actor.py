@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mien.corpora.theatre import wardrobe
+from mien.corpora.theatre import anatomy, wardrobe
 from mien.corpora.theatre.faces import cast, rotation, shape
 from mien.corpora.theatre.identities import average
 from mien.corpora.theatre.photograph import Puppet, puppet
@@ -23,8 +23,14 @@ TURN_LIMIT = np.array([0.22, 0.32, 0.22])
 SHAPE_SHARE = 0.7
 #: The neck's joint in the head's frame, interocular units: what stays in place when the head turns.
 JOINT = np.array([0.0, 1.25, 0.9])
+#: Teeth are in the lips' shadow until the mouth is open so far, interocular units.
+LIT_FROM = 0.06
 #: A point of the teeth plane, behind the lips; three of them carry the inside of the mouth.
 _TEETH = np.array([[-0.3, 0.7, 0.1], [0.3, 0.7, 0.1], [0.0, 1.0, 0.1]])
+
+
+#: Left, top, right, bottom in pixels of the frame.
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +66,14 @@ class Actor:
         self._doll = doll = puppet()
         self._size = size
         who = cast(seed, sex)
-        flip = -1 if placing.mirrored else 1
         if placing.mirrored:
             pose = pose * (1, -1, -1)
-        self._texture, self._mouth = wardrobe.dress(doll, who.look)
+        self._texture = wardrobe.dress(doll, who.look)
         self._ink = wardrobe.Ink(doll, actions)
         self._places = self._choreography(doll, who.rest - average(), actions, pose, sway, placing)
         moving = doll.follow[doll.triangles].any(axis=1)
         self._moving = np.flatnonzero(moving)
-        self._flip = flip
+        self._corners = np.unique(doll.triangles[moving])
         self._body = self._still(~moving)
 
     def _choreography(
@@ -83,6 +88,9 @@ class Actor:
         head[:, :LANDMARKS] = shape(doll.head[:LANDMARKS] + SHAPE_SHARE * delta, actions)
         head[:, LANDMARKS:points] = outline + SHAPE_SHARE * near @ delta
         head[:, points:] = _TEETH
+        upper, lower = anatomy.inner_lip_pairs()
+        gap = (head[:, lower, 1] - head[:, upper, 1]).max(axis=1)
+        self._light = np.clip(gap / LIT_FROM, 0.25, 1.0)
         turned = np.matmul(head - JOINT, rotation(TURN_LIMIT * np.tanh(pose / TURN_LIMIT)).transpose(0, 2, 1))
         joint = doll.origin + doll.scale * (rotation(doll.pose[None])[0] @ JOINT)[:2]
         turned *= doll.scale
@@ -95,17 +103,13 @@ class Actor:
         turned[..., :2] = turned[..., :2] * placing.zoom + placing.corner
         return turned
 
-    def _still(self, triangles: np.ndarray) -> np.ndarray:
-        """`(height, width, 4)` what never moves, drawn once."""
-        width, height = self._size
-        canvas = np.zeros((height, width, 4), np.uint8)
-        box = (0, 0, width, height)
+    def _still(self, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What never moves, drawn once: `(height, width, 3)` and its opacity `(height, width)`."""
+        box = (0, 0, *self._size)
         found = self._find(self._places[0], np.flatnonzero(triangles), box)
-        drawn, on = self._draw(self._places[0], found, box, None)
-        canvas[on] = drawn[on]
-        return canvas
+        return self._draw(self._places[0], found, box, None, 1.0)
 
-    def _find(self, places: np.ndarray, triangles: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    def _find(self, places: np.ndarray, triangles: np.ndarray, box: Box) -> np.ndarray:
         """`(height, width)` int32: the triangle under each pixel of the box, -1 where none; near ones win."""
         x0, y0, x1, y1 = box
         corners = places[self._doll.triangles[triangles]]
@@ -118,26 +122,30 @@ class Actor:
         return found
 
     def _draw(
-        self, places: np.ndarray, found: np.ndarray, box: tuple[int, int, int, int], ink: np.ndarray | None
+        self, places: np.ndarray, found: np.ndarray, box: Box, ink: np.ndarray | None, light: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`(height, width, 4)` the box's pixels from the photograph, and where there is something."""
+        """The box's pixels from the photograph `(height, width, 3)` and their opacity `(height, width)`, uint8."""
         doll = self._doll
-        back = inverse_affines(places[doll.triangles][..., :2], doll.source[doll.triangles]).astype(np.float32)
-        on = found >= 0
-        y, x = np.mgrid[box[1] : box[3], box[0] : box[2]].astype(np.float32)
-        weights = back[np.maximum(found, 0)]
-        u = weights[..., 0, 0] * x + weights[..., 0, 1] * y + weights[..., 0, 2]
-        v = weights[..., 1, 0] * x + weights[..., 1, 1] * y + weights[..., 1, 2]
+        back = inverse_affines(places[doll.triangles][..., :2], doll.source[doll.triangles])
+        back[..., 2] += back[..., 0] * box[0] + back[..., 1] * box[1]
+        weights = np.ascontiguousarray(back.reshape(-1, 6).T, dtype=np.float32)
+        under = np.maximum(found, 0)
+        x = np.arange(found.shape[1], dtype=np.float32)
+        y = np.arange(found.shape[0], dtype=np.float32)[:, None]
+        u = weights[0][under] * x + weights[1][under] * y + weights[2][under]
+        v = weights[3][under] * x + weights[4][under] * y + weights[5][under]
         out = cv2.remap(self._texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        opacity = cv2.remap(doll.opacity, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        opacity[found < 0] = 0
         if ink is not None:
-            self._ink.apply(out, ink, u, v)
-        hollow = on & doll.hollow[np.maximum(found, 0)]
+            out = self._ink.apply(out, ink, u, v)
+        hollow = doll.hollow[under] & (found >= 0)
         if hollow.any():
-            self._fill_mouth(out, hollow, places, box)
-        return out, on
+            self._fill_mouth(out, hollow, places, box, light)
+        return out, opacity
 
     def _fill_mouth(
-        self, out: np.ndarray, hollow: np.ndarray, places: np.ndarray, box: tuple[int, int, int, int]
+        self, out: np.ndarray, hollow: np.ndarray, places: np.ndarray, box: Box, light: float
     ) -> None:
         """Teeth hang from the skull, not from the lips. The edge is softened over a pixel."""
         doll = self._doll
@@ -147,37 +155,37 @@ class Actor:
         part = (slice(max(y - 2, 0), y + height + 2), slice(max(x - 2, 0), x + width + 2))
         soft = cv2.GaussianBlur(hollow[part].astype(np.float32), (0, 0), 0.7)[..., None]
         back[:, 2] += back[:, :2] @ (box[0] + part[1].start, box[1] + part[0].start)
-        inside = cv2.warpAffine(self._mouth, back, soft.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        out[part][..., :3] = out[part][..., :3] * (1 - soft) + inside * soft
-        out[part][..., 3][hollow[part]] = 255
+        inside = cv2.warpAffine(doll.mouth, back, soft.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        out[part] = out[part] * (1 - soft) + inside * (light * soft)
 
-    def draw(self, canvas: np.ndarray, frame: int, shift: int = 0) -> None:
-        """Draw the person into `(height, width, 3)` uint8 `canvas`, the whole of it moved right by `shift`."""
+    def draw_body(self, canvas: np.ndarray, shift: int = 0) -> None:
+        """Draw what never moves into `(height, width, 3)` uint8, moved right by `shift`."""
+        lay(canvas, *self._body, (shift, 0))
+
+    def draw_head(self, canvas: np.ndarray, frame: int, shift: int = 0) -> None:
+        """Draw what moves, over the body, moved right by `shift`."""
         places = self._places[frame]
-        width, height = self._size
-        moved = places[np.unique(self._doll.triangles[self._moving])][:, :2]
+        moved = places[self._corners, :2]
         low, high = np.floor(moved.min(0)).astype(int), np.ceil(moved.max(0)).astype(int) + 1
-        box = (max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height))
-        _lay(canvas, self._body, (0, 0), shift)
-        if box[2] <= box[0] or box[3] <= box[1]:
-            return
-        found = self._find(places, self._moving, box)
-        drawn, on = self._draw(places, found, box, self._ink.at(frame))
-        drawn[..., 3] *= on
-        _lay(canvas, drawn, (box[0], box[1]), shift)
+        x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+        box = (x0, y0, min(int(high[0]), self._size[0]), min(int(high[1]), self._size[1]))
+        if box[2] > box[0] and box[3] > box[1]:
+            found = self._find(places, self._moving, box)
+            drawn = self._draw(places, found, box, self._ink.at(frame), float(self._light[frame]))
+            lay(canvas, *drawn, (box[0] + shift, box[1]))
 
 
-def _lay(canvas: np.ndarray, layer: np.ndarray, corner: tuple[int, int], shift: int) -> None:
-    """Blend an RGBA layer over the canvas at a corner, moved right by `shift` pixels; what leaves is cut."""
-    x, y = corner[0] + shift, corner[1]
+def lay(canvas: np.ndarray, layer: np.ndarray, opacity: np.ndarray, corner: tuple[int, int]) -> None:
+    """Blend a layer `(h, w, 3)` with its opacity `(h, w)` over the canvas at x, y; what leaves it is cut off."""
+    x, y = corner
     left, right = max(x, 0), min(x + layer.shape[1], canvas.shape[1])
-    if right <= left:
+    top, bottom = max(y, 0), min(y + layer.shape[0], canvas.shape[0])
+    if right <= left or bottom <= top:
         return
-    layer = layer[:, left - x : right - x]
-    under = canvas[y : y + layer.shape[0], left:right]
-    opacity = cv2.merge([layer[..., 3]] * 3)
-    kept = cv2.multiply(under, cv2.bitwise_not(opacity), scale=1 / 255)
-    under[:] = cv2.add(kept, cv2.multiply(np.ascontiguousarray(layer[..., :3]), opacity, scale=1 / 255))
+    part = (slice(top - y, bottom - y), slice(left - x, right - x))
+    under, share = canvas[top:bottom, left:right], cv2.merge([opacity[part]] * 3)
+    kept = cv2.multiply(np.ascontiguousarray(under), cv2.bitwise_not(share), scale=1 / 255)
+    under[:] = cv2.add(kept, cv2.multiply(np.ascontiguousarray(layer[part]), share, scale=1 / 255))
 
 
 def inverse_affines(places: np.ndarray, source: np.ndarray) -> np.ndarray:

@@ -33,11 +33,13 @@ RESTING_LIPS = 0.8
 
 #: The network draws this smiling upper lip too thin: its inner edge lies lower, in the photograph's pixels, from
 #: beside the corner to the middle. By eye.
-UPPER_LIP_EDGE = (0.9, 1.6, 2.1, 2.1, 1.6)
+UPPER_LIP_EDGE = (0.5, 1.0, 1.5, 1.5, 1.0)
+#: The lower lip's edge likewise: off the teeth, which the photograph blurs into it.
+LOWER_LIP_EDGE = (0.3, 0.6, 0.8, 0.9, 0.9)
 
 # Outlines in the photograph's pixels, drawn by hand; only rough: GrabCut finds the edges.
 _SUIT = ((150, 215), (168, 158), (240, 150), (290, 180), (306, 235), (340, 262), (352, 300), (60, 300), (90, 250), (140, 205))
-_BEHIND = ((262, 148), (310, 160), (460, 160), (460, 300), (356, 300), (349, 276), (334, 250), (309, 236), (306, 222), (294, 200), (278, 186), (267, 174))
+_BEHIND = ((272, 142), (310, 150), (460, 160), (460, 300), (356, 300), (349, 276), (334, 250), (309, 238), (306, 234), (301, 220), (290, 203), (275, 187), (260, 173), (263, 161), (269, 150))
 #: The hair's outline a little outside the hair, clockwise from the subject's right jaw; then the middle of the hair.
 _OUTLINE = ((168, 128), (152, 112), (147, 85), (151, 55), (166, 38), (186, 20), (208, 11), (232, 8), (256, 12), (278, 24), (296, 44), (306, 72), (306, 100), (296, 122), (280, 136))
 _HAIR = ((174, 112), (166, 92), (167, 68), (180, 48), (200, 34), (226, 28), (252, 34), (272, 48), (286, 70), (287, 94), (278, 116))
@@ -52,7 +54,7 @@ _FRAME = ((0, 0), (115, 0), (230, 0), (345, 0), (459, 0), (0, 150), (459, 150), 
 class Puppet:
     """A photograph ready to be moved. Positions are in the enlarged picture's pixels unless said otherwise.
 
-    texture: `(height, width, 4)` uint8 RGB and the person's opacity. plate: `(height, width, 3)` the background
+    texture: `(height, width, 3)` uint8 RGB. opacity: `(height, width)` uint8 of the person. plate: `(height, width, 3)` the background
     with nobody in it. mouth: `(height, width, 3)` what is seen between the lips. source: `(points, 2)`; the
     first 468 are the mesh, then hair, neck, body. head: `(points, 3)` the same points on the resting head, in
     interocular units. follow: `(points,)` 1 moves with the head, 0 stays,
@@ -62,6 +64,7 @@ class Puppet:
     """
 
     texture: np.ndarray
+    opacity: np.ndarray
     plate: np.ndarray
     mouth: np.ndarray
     source: np.ndarray
@@ -81,19 +84,22 @@ def _read(image: np.ndarray) -> np.ndarray:
     return FaceReader(small_faces=False)(Frame(0, 0.0, image))[0].mesh.astype(float)
 
 
-def _cut_out(photo: np.ndarray) -> np.ndarray:
-    """`(height, width)` opacity of the person in [0, 1]."""
+def _cut_out(photo: np.ndarray, oval: np.ndarray) -> np.ndarray:
+    """`(height, width)` opacity of the person in [0, 1]; oval: `(points, 2)` around the face."""
     guess = np.full(photo.shape[:2], cv2.GC_PR_BGD, np.uint8)
     cv2.ellipse(guess, (228, 85), (72, 72), 0, 0, 360, cv2.GC_PR_FGD, -1)
     cv2.ellipse(guess, (228, 95), (50, 60), 0, 0, 360, cv2.GC_FGD, -1)
     cv2.fillPoly(guess, [np.array(_SUIT, np.int32)], cv2.GC_FGD)
     cv2.fillPoly(guess, [np.array(_BEHIND, np.int32)], cv2.GC_BGD)
+    inner = oval.mean(0) + 0.95 * (oval - oval.mean(0))
+    cv2.fillPoly(guess, [np.round(inner).astype(np.int32)], cv2.GC_FGD)
     guess[:8] = guess[:140, :135] = guess[:140, 322:] = cv2.GC_BGD
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(np.ascontiguousarray(photo[..., ::-1]), guess, None, *models, 5, cv2.GC_INIT_WITH_MASK)
     person = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    return cv2.GaussianBlur(person, (0, 0), 0.8)
+    # half a pixel inside the edge, where the background no longer shines through
+    return np.clip(1.6 * cv2.GaussianBlur(person, (0, 0), 0.8) - 0.6, 0, 1)
 
 
 def _without(photo: np.ndarray, person: np.ndarray) -> np.ndarray:
@@ -120,8 +126,10 @@ def _lips_as_seen(mesh: np.ndarray) -> np.ndarray:
     seen = mesh.copy()
     outer = np.array(anatomy.LIP_OUTER_UPPER[1:])
     inner = np.array(anatomy.LIP_INNER_UPPER[1:])
+    lower = np.array(anatomy.LIP_INNER_LOWER[1:])
     for side in (lambda i: i, lambda i: mirror()[i]):
         seen[side(inner), 1] = mesh[side(inner), 1] + UPPER_LIP_EDGE
+        seen[side(lower), 1] = mesh[side(lower), 1] + LOWER_LIP_EDGE
         for row, share in zip(anatomy.LIP_MIDDLE_UPPER, (1 / 3, 2 / 3), strict=True):
             middle = side(np.array(row[1:]))
             seen[middle] = (1 - share) * seen[side(outer)] + share * seen[side(inner)]
@@ -162,6 +170,23 @@ def _inside(photo: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.clip(photo * soft * 0.92 + np.broadcast_to(dark, photo.shape) * (1 - soft), 0, 255).astype(np.uint8)
 
 
+def _net(source: np.ndarray) -> np.ndarray:
+    """`(n, 3)` triangles over `(points, 2)`: within the face by the neighbours of a face with mouth and eyes wide
+    open, where no skin lies on skin; around it by the photograph."""
+    oval = np.array(anatomy.OVAL)
+
+    def inside(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+        ring = points[oval].astype(np.float32)[:, None]
+        centres = points[triangles].mean(axis=1)
+        return np.array([cv2.pointPolygonTest(ring, tuple(map(float, c)), False) > 0 for c in centres])
+
+    open_face = _moved(canonical()["vertices"], GAPING)[:, :2]
+    within = Delaunay(open_face).simplices
+    rim = np.concatenate([oval, np.arange(LANDMARKS, len(source))])
+    around = rim[Delaunay(source[rim]).simplices]
+    return np.concatenate([within[inside(open_face, within)], around[~inside(source, around)]])
+
+
 @lru_cache(maxsize=1)
 def puppet() -> Puppet:
     """The photograph, read and cut. Takes about two seconds the first time.
@@ -171,7 +196,7 @@ def puppet() -> Puppet:
     """
     photo = astronaut()[:HEIGHT, :WIDTH]
     mesh = _read(photo)
-    person = _cut_out(photo)
+    person = _cut_out(photo, mesh[list(anatomy.OVAL), :2])
     aligned, turn = align(mesh[None])
     angles = pose(turn)[0]
     scale = float(np.linalg.norm(mesh[[263, 362]].mean(0) - mesh[[33, 133]].mean(0)) / np.linalg.norm(aligned[0][[263, 362]].mean(0) - aligned[0][[33, 133]].mean(0)))
@@ -190,9 +215,7 @@ def puppet() -> Puppet:
         (np.array(_FRAME, float), onto_head(_FRAME, 1.0), 0.0),
     ]
     source = np.concatenate([p for p, _, _ in parts])
-    # neighbours are found on a face with mouth and eyes wide open, where no skin lies on skin
-    spread = scale * _moved(canonical()["vertices"], GAPING) @ turn[0].T + origin
-    triangles = Delaunay(np.concatenate([spread[:, :2], source[LANDMARKS:]])).simplices
+    triangles = _net(source)
     upper, lower = anatomy.inner_lip_pairs()
     hollow = np.isin(triangles, np.concatenate([upper, lower, [78, 308]])).all(axis=1)
     big = cv2.resize(photo, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LANCZOS4)
@@ -201,7 +224,8 @@ def puppet() -> Puppet:
     opacity = cv2.resize(person, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
     plate = cv2.resize(_without(photo.astype(np.float32), person), None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
     return Puppet(
-        texture=np.dstack([sharp, np.clip(opacity, 0, 1) * 255]).astype(np.uint8),
+        texture=sharp.astype(np.uint8),
+        opacity=(np.clip(opacity, 0, 1) * 255).astype(np.uint8),
         plate=np.clip(plate, 0, 255).astype(np.uint8),
         mouth=_inside(sharp, source),
         source=source,

@@ -12,6 +12,9 @@ from mien.corpora.theatre.action_units import index
 from mien.corpora.theatre.photograph import Puppet
 from mien.encoders.face import LANDMARKS, mirror
 
+#: The level of an unshaded pixel in a light map.
+LIT = 200
+
 
 @lru_cache(maxsize=1)
 def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -19,7 +22,7 @@ def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
     from mien.corpora.theatre.photograph import puppet
 
     doll = puppet()
-    rgb, person = doll.texture[..., :3], doll.texture[..., 3:].astype(np.float32) / 255
+    rgb, person = doll.texture, doll.opacity[..., None].astype(np.float32) / 255
     luma, red, blue = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
     colour = (red > 138) & (red < 185) & (blue > 85) & (blue < 130) & (luma > 60)
     face = np.zeros(key, np.uint8)
@@ -38,27 +41,26 @@ def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
     return soft
 
 
-def dress(doll: Puppet, look: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The texture `(height, width, 4)` and mouth `(height, width, 3)` of a person.
+def dress(doll: Puppet, look: np.ndarray) -> np.ndarray:
+    """The texture `(height, width, 3)` uint8 of a person.
 
     look: `(6,)` in [-1, 1]: skin, warmth, hair, hair's red, suit's hue, contrast.
     """
     masks = _masks(doll.texture.shape[:2])
-    rgb = doll.texture[..., :3].astype(np.float32)
+    rgb = doll.texture.astype(np.float32)
     skin, warmth, hair, red, hue, contrast = (float(v) for v in look)
     darker = 1 - 0.33 * max(-skin, 0) + 0.05 * max(skin, 0)
-    rgb = rgb * (1 + masks["skin"] * (np.array([darker * (1 + 0.04 * warmth), darker, darker * (1 - 0.07 * warmth)]) - 1))
+    rgb = rgb * (1 + masks["skin"] * (np.array([darker * (1 + 0.04 * warmth), darker**1.2, darker**1.4 * (1 - 0.07 * warmth)]) - 1))
     shade = 1 - 0.6 * max(-hair, 0) + 0.1 * max(hair, 0)
     grey = rgb.mean(axis=2, keepdims=True)
     tinted = rgb * (1 + 0.12 * max(red, 0), 1, 1 - 0.1 * max(red, 0)) + (grey - rgb) * 0.6 * max(-red, 0)
     rgb = rgb + masks["hair"] * (shade * tinted - rgb)
+    # orange turns through yellow and green to blue, and pales on the way
     turned = cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
-    turned[..., 0] = (turned[..., 0].astype(int) + int(round(90 * hue))) % 180
-    turned[..., 1] = (turned[..., 1] * (1 - 0.35 * abs(hue))).astype(np.uint8)
+    turned[..., 0] = (turned[..., 0].astype(int) + round(108 * abs(hue))) % 180
+    turned[..., 1] = (turned[..., 1] * (1 - 0.5 * abs(hue))).astype(np.uint8)
     rgb += masks["suit"] * (cv2.cvtColor(turned, cv2.COLOR_HSV2RGB).astype(np.float32) - rgb)
-    rgb = 128 + (rgb - 128) * (1 + 0.12 * contrast)
-    texture = np.dstack([np.clip(rgb, 0, 255), doll.texture[..., 3:]]).astype(np.uint8)
-    return texture, doll.mouth
+    return np.clip(128 + (rgb - 128) * (1 + 0.12 * contrast), 0, 255).astype(np.uint8)
 
 
 def _stroke(points: np.ndarray, size: tuple[int, int], width: float) -> np.ndarray:
@@ -111,6 +113,7 @@ class Ink:
             self._add(doll, strength("4"), here(46, 53, 52, 65), 0.16, 3.5)
             self._add(doll, strength("6"), here(111, 117, 118, 101), 0.14, 3.0)
             self._add(doll, strength("7"), here(110, 24, 23, 22), 0.14, 2.0)
+            self._add(doll, strength("43"), here(33, 246, 161, 160, 159, 158, 157, 173, 133), 0.5, 1.6)
             self._add(doll, strength("9"), here(122, 196, 3), 0.22, 2.0)
             self._add(doll, strength("15"), here(61, 57, 43), 0.3, 2.5)
             self._add(doll, strength("14"), here(61, 57, 186), 0.35, 2.2)
@@ -120,12 +123,12 @@ class Ink:
         self._add(doll, np.minimum(actions[:, index("1")].max(1), actions[:, index("4")].max(1)) * 1.5, (8, 9), 0.25, 2.2)
 
     def at(self, frame: int) -> np.ndarray:
-        """`(height, width)` share of light that is left, on the face's part of the photograph."""
-        return 1 - np.tensordot(self._amount[frame], self._stack, axes=1)
+        """`(height, width)` uint8 light on the face's part of the photograph, `LIT` where nothing changes."""
+        dark = np.tensordot(self._amount[frame], self._stack, axes=1)
+        return np.clip(LIT * (1 - dark), 0, 255).astype(np.uint8)
 
-    def apply(self, drawn: np.ndarray, ink: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
-        """Shade `(height, width, 4)` drawn pixels that come from `u, v` of the photograph."""
-        light = cv2.remap(
-            ink, u - np.float32(self._corner[0]), v - np.float32(self._corner[1]), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0
-        )
-        drawn[..., :3] = np.clip(drawn[..., :3] * light[..., None], 0, 255)
+    def apply(self, drawn: np.ndarray, ink: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """`(height, width, 3)` uint8 pixels shaded; `u, v` say where in the photograph they come from."""
+        x, y = (np.float32(c) for c in self._corner)
+        light = cv2.remap(ink, u - x, v - y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=LIT)
+        return cv2.multiply(drawn, cv2.merge([light] * 3), scale=1 / LIT)

@@ -1,0 +1,30 @@
+"""A small checkpoint of the flagship with random weights, for tests of everything around the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mien.encoders.voice import VoiceEncoder
+
+from mien import checkpoint, config, models
+from mien.encoders import face
+
+
+def save_tiny(folder: Path, seed: int = 0) -> Path:
+    raw = {
+        "paper": {"title": "random weights", "arxiv": ""},
+        "corpus": {"name": "none"},
+        "features": {
+            "face": {"encoder": face.NAME, "dim": face.DIM},
+            "voice": {"encoder": VoiceEncoder.NAME, "dim": VoiceEncoder.DIM},
+        },
+        "windows": {"seconds": 2.0, "hop_seconds": 1.0},
+        "model": {"name": "safe_cross_attention", "dim": 16, "heads": 2, "layers": 1},
+        "train": {},
+        "vote": {},
+    }
+    recipe = config.read(raw, origin="test", check=models.problems)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return checkpoint.save(folder, models.build(recipe), recipe)
