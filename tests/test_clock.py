@@ -21,9 +21,7 @@ def stream(times: np.ndarray, values: np.ndarray | None = None, valid: np.ndarra
 
 
 @settings(deadline=None)
-@given(
-    start=st.floats(-100, 1e4), seconds=st.floats(0, 50), rate=st.sampled_from([1.0, 10.0, 29.97, 30.0, 50.0])
-)
+@given(start=st.floats(-100, 1e4), seconds=st.floats(0, 50), rate=st.sampled_from([1.0, 10.0, 29.97, 30.0, 50.0]))
 def test_tokens_cover_the_span_with_cells_of_one_rate(start: float, seconds: float, rate: float) -> None:
     times = clock.token_times(start, start + seconds, rate)
     assert len(times) >= 1
@@ -81,7 +79,7 @@ def test_resample_is_the_mean_of_the_cell_or_the_nearest(stream: Stream, rate: f
 def test_thirty_frames_a_second_fall_three_to_a_tenth() -> None:
     """Presentation times are fractions; none may slip over a cell's edge by the last bit."""
     times = np.array([float(Fraction(k, 30)) for k in range(3000)])
-    values, valid = clock.resample(stream(times, np.ones((3000, 1))), clock.token_times(0, 100, 10), 10.0)
+    _values, valid = clock.resample(stream(times, np.ones((3000, 1))), clock.token_times(0, 100, 10), 10.0)
     assert valid.all()
     indices, _ = clock.resample(stream(times, np.arange(3000.0)[:, None]), clock.token_times(0, 100, 10), 10.0)
     assert np.array_equal(indices[:, 0], np.arange(1000) * 3 + 1)
@@ -135,9 +133,7 @@ def test_a_hop_that_would_leave_gaps_is_refused(hop: int) -> None:
 @given(tokens=st.integers(1, 60), length=st.integers(1, 20), triangular=st.booleans(), data=st.data())
 def test_vote_equals_the_double_loop(tokens: int, length: int, triangular: bool, data: st.DataObject) -> None:
     cut = clock.windows(tokens, length, data.draw(st.integers(1, length)))
-    said = [
-        (w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut
-    ]
+    said = [(w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut]
     silent = data.draw(st.integers(0, len(said) - 1))
     said[silent][1][0] = np.nan
     expected = np.full((tokens, 2), np.nan)
@@ -179,7 +175,9 @@ def test_smooth_equals_the_loop_and_invents_nothing(values: np.ndarray, gaps: np
     out = clock.smooth(values, times, seconds)
     assert np.array_equal(np.isnan(out), np.isnan(values))
     for i, t in enumerate(times):
-        inside = [k for k, s in enumerate(times) if round(t - seconds / 2, 9) <= round(s, 9) <= round(t + seconds / 2, 9)]
+        inside = [
+            k for k, s in enumerate(times) if round(t - seconds / 2, 9) <= round(s, 9) <= round(t + seconds / 2, 9)
+        ]
         for k in range(2):
             if not np.isnan(values[i, k]):
                 assert out[i, k] == pytest.approx(np.nanmean(values[inside, k]), abs=1e-9)
@@ -204,7 +202,9 @@ def test_at_interpolates_holds_the_ends_and_keeps_gaps() -> None:
 
 
 @settings(deadline=None)
-@given(values=hnp.arrays(float, (10, 2), elements=st.floats(-5, 5)), query=hnp.arrays(float, 7, elements=st.floats(-1, 11)))
+@given(
+    values=hnp.arrays(float, (10, 2), elements=st.floats(-5, 5)), query=hnp.arrays(float, 7, elements=st.floats(-1, 11))
+)
 def test_at_agrees_with_numpy_where_nothing_is_missing(values: np.ndarray, query: np.ndarray) -> None:
     times = np.arange(10.0)
     expected = np.stack([np.interp(query, times, values[:, k]) for k in range(2)], axis=1)

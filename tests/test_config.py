@@ -38,7 +38,9 @@ def test_a_recipe_is_typed_and_defaults_are_filled(recipe: Path) -> None:
 
 
 def test_overrides_are_yaml_and_reach_any_depth(recipe: Path) -> None:
-    r = config.load(recipe, ["train.lr=3e-5", "model.hide.whole={face: 0.2}", "features.voice.encoder=v", "train.clip=2"])
+    r = config.load(
+        recipe, ["train.lr=3e-5", "model.hide.whole={face: 0.2}", "features.voice.encoder=v", "train.clip=2"]
+    )
     assert r.train.lr == 3e-5
     assert r.train.clip == 2
     assert r.model.options["hide"] == {"whole": {"face": 0.2}}
@@ -48,8 +50,8 @@ def test_overrides_are_yaml_and_reach_any_depth(recipe: Path) -> None:
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(
-        'paper: {title: x}\ncorpus: {name: 3, labels: [a]}\nfeatures: {face: {encodr: g}}\nwindws: {}\n'
-        'windows: {seconds: 1.0, hop_seconds: 3.0}\nmodel: {name: m}\ntrain: {lr: -1, seed: 1.5}\nvote: {}\n'
+        "paper: {title: x}\ncorpus: {name: 3, labels: [a]}\nfeatures: {face: {encodr: g}}\nwindws: {}\n"
+        "windows: {seconds: 1.0, hop_seconds: 3.0}\nmodel: {name: m}\ntrain: {lr: -1, seed: 1.5}\nvote: {}\n"
     )
     with pytest.raises(ConfigError) as error:
         config.load(path, ["train.epoch=3", "nonsense", "train.lr.x=1"])
@@ -91,7 +93,9 @@ def test_what_is_no_recipe_is_said_with_its_place(tmp_path: Path, text: str, mes
 
 
 def test_a_name_that_is_none_says_which_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='recipe \'startr\': no such file, and no recipe of that name; did you mean "starter"'):
+    with pytest.raises(
+        ConfigError, match="recipe 'startr': no such file, and no recipe of that name; did you mean \"starter\""
+    ):
         config.load("startr")
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read as a recipe"):
@@ -106,7 +110,7 @@ def test_numbers_as_people_write_them(recipe: Path) -> None:
         else:
             assert config.load(recipe, [f"train.lr={text}"]).train.lr == value
     for text in (".inf", ".nan", "fast", "null"):
-        with pytest.raises(ConfigError, match="train.lr"):
+        with pytest.raises(ConfigError, match=r"train.lr"):
             config.load(recipe, [f"train.lr={text}"])
 
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.corpora.index import Index, index
-from mien.encoders.protocol import Segments
+from mien.encoders.protocol import Crop, Segments
 from mien.errors import ConfigError, MediaError, OutputError
 from mien.extract import Progress, extract, failures
 from mien.extract.segments import Segmenter
@@ -119,14 +119,12 @@ class SquareReader:
 
     made = 0
 
-    def __init__(self, **_: object) -> None:
+    def __init__(self, _: object) -> None:
         type(self).made += 1
 
     def __call__(self, frame: Frame) -> list[Face]:
         found = []
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(
-            (frame.image[..., 0] > 50).astype(np.uint8)
-        )
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((frame.image[..., 0] > 50).astype(np.uint8))
         for i in range(1, count):
             x, y, w, h, area = stats[i]
             if area < 60:
@@ -139,12 +137,12 @@ class SquareReader:
 
 @pytest.fixture
 def squares(monkeypatch: pytest.MonkeyPatch) -> type[SquareReader]:
-    def cut(image: np.ndarray, mesh: np.ndarray, size: int, margin: float) -> np.ndarray:
-        x, y = mesh[0, :2].astype(int)
+    def cut(image: np.ndarray, mesh: np.ndarray, crop: Crop) -> np.ndarray:
+        (x, y), size = mesh[0, :2].astype(int), crop.size
         return image[y - size // 2 : y + size // 2, x - size // 2 : x + size // 2].copy()
 
-    monkeypatch.setattr("mien.extract.pictures.FaceReader", SquareReader)
-    monkeypatch.setattr("mien.extract.pictures.align", cut)
+    monkeypatch.setattr("mien.extract.pictures._reader", SquareReader)
+    monkeypatch.setattr("mien.extract.pictures._aligned", cut)
     SquareReader.made = 0
     return SquareReader
 
@@ -157,9 +155,7 @@ def paint(*people: tuple[int, tuple[int, int, int]]) -> np.ndarray:
     return image
 
 
-def film(
-    path: Path, pictures: list[np.ndarray], rate: Fraction = Fraction(10), sound: float | None = None
-) -> None:
+def film(path: Path, pictures: list[np.ndarray], rate: Fraction = Fraction(10), sound: float | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tone = None if sound is None else np.full(int(16000 * len(pictures) / rate), sound, np.float32)
     write_video(path, pictures, rate=rate, audio=tone, crf=4)
@@ -212,9 +208,7 @@ def test_one_pass_feeds_every_encoder(tmp_path: Path, toys: ModuleType, squares:
     assert values[:, 0].tolist() == [4, 4, 4, 4]
 
 
-def test_batches_are_filled_across_clips(
-    tmp_path: Path, toys: ModuleType, squares: type[SquareReader]
-) -> None:
+def test_batches_are_filled_across_clips(tmp_path: Path, toys: ModuleType, squares: type[SquareReader]) -> None:
     for clip in "abc":
         film(tmp_path / f"m/{clip}.mp4", [paint((40, (100, 10 * ord(clip) % 97, 0)))] * 5)
     progress: list[Progress] = []
@@ -230,9 +224,7 @@ def test_batches_are_filled_across_clips(
     assert progress[-1].media_s == pytest.approx(progress[-1].media_total_s) == pytest.approx(1.5, abs=0.01)
 
 
-def test_long_clips_are_written_as_they_come(
-    tmp_path: Path, toys: ModuleType, squares: type[SquareReader]
-) -> None:
+def test_long_clips_are_written_as_they_come(tmp_path: Path, toys: ModuleType, squares: type[SquareReader]) -> None:
     """More rows than any buffer holds, with gaps, in the right order."""
     seen = np.random.default_rng(0).random(1200) > 0.2
     pictures = [paint((40, (60 + i % 190, i // 10, 0))) if s else paint() for i, s in enumerate(seen)]
@@ -306,9 +298,7 @@ def test_crops_that_changed_are_a_failure(tmp_path: Path, toys: ModuleType) -> N
     assert f"{folder} changed since it was indexed" in report.failures[0].what
 
 
-def test_without_sound_or_pictures_a_stream_is_empty_and_not_tried_again(
-    tmp_path: Path, toys: ModuleType
-) -> None:
+def test_without_sound_or_pictures_a_stream_is_empty_and_not_tried_again(tmp_path: Path, toys: ModuleType) -> None:
     film(tmp_path / "m/silent.mp4", [paint()] * 3)
     tones(tmp_path / "m", {"blind": 0.5})
     found = index("folder", tmp_path / "m")
@@ -322,9 +312,7 @@ def test_without_sound_or_pictures_a_stream_is_empty_and_not_tried_again(
 def test_two_voices_hear_the_same(tmp_path: Path, toys: ModuleType) -> None:
     tones(tmp_path / "m", {"a": 0.5}, seconds=25)
     extract(index("folder", tmp_path / "m"), [LOUD, "toys:Louder"], tmp_path / "s", workers=0)
-    np.testing.assert_array_equal(
-        rows(tmp_path / "s", "loud", "a")[0], rows(tmp_path / "s", "louder", "a")[0]
-    )
+    np.testing.assert_array_equal(rows(tmp_path / "s", "loud", "a")[0], rows(tmp_path / "s", "louder", "a")[0])
     assert len(rows(tmp_path / "s", "louder", "a")[0]) == 250
 
 
@@ -351,11 +339,7 @@ def test_features_of_another_kind_stop_the_run_and_name_the_key(tmp_path: Path, 
     with pytest.raises(ProvenanceError, match=r"version: the file has '1', asked for is '2'"):
         extract(found, [LOUD + "=2"], store, workers=0)
     assert extract(found, [LOUD + "=2"], store, workers=0, replace=True).made == 1
-    assert (
-        Store(store).open("loud").clips
-        if False
-        else Store(store).open("loud")["a"].provenance["version"] == "2"
-    )
+    assert Store(store).open("loud").clips if False else Store(store).open("loud")["a"].provenance["version"] == "2"
 
 
 def test_a_clip_that_changed_is_a_failure_until_it_is_indexed_again(tmp_path: Path, toys: ModuleType) -> None:
@@ -374,9 +358,7 @@ def test_a_clip_that_changed_is_a_failure_until_it_is_indexed_again(tmp_path: Pa
     np.testing.assert_allclose(rows(store, "loud", "b")[0], 0.9, atol=1e-3)
 
 
-def test_clips_that_are_gone_or_broken_are_listed_and_the_rest_goes_on(
-    tmp_path: Path, toys: ModuleType
-) -> None:
+def test_clips_that_are_gone_or_broken_are_listed_and_the_rest_goes_on(tmp_path: Path, toys: ModuleType) -> None:
     media, store = tones(tmp_path / "m", {"a": 0.1, "b": 0.2, "c": 0.3}), tmp_path / "s"
     found = index("folder", media)
     raw = (media / "a.wav").read_bytes()
@@ -395,9 +377,7 @@ def test_one_clips_fault_does_not_take_its_batch_along(
     for clip, red in (("a", 100), ("b", 255), ("c", 120)):
         film(tmp_path / f"m/{clip}.mp4", [paint((40, (red, 0, 0)))] * 5)
     report = extract(index("folder", tmp_path / "m"), [COLOUR + "=picky"], tmp_path / "s", workers=0)
-    assert [(f.clip, f.error, f.what) for f in report.failures] == [
-        ("b", "ValueError", "ValueError: too red")
-    ]
+    assert [(f.clip, f.error, f.what) for f in report.failures] == [("b", "ValueError", "ValueError: too red")]
     assert sorted(Store(tmp_path / "s").open("colour")) == ["a", "c"]
     assert len(rows(tmp_path / "s", "colour", "c")[0]) == 5
     assert not list((tmp_path / "s").rglob("*.part"))
@@ -461,9 +441,7 @@ def test_two_processes_make_the_same_files_as_none(tmp_path: Path, toys: ModuleT
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-def test_a_clip_that_kills_its_process_is_put_aside_and_the_rest_goes_on(
-    tmp_path: Path, toys: ModuleType
-) -> None:
+def test_a_clip_that_kills_its_process_is_put_aside_and_the_rest_goes_on(tmp_path: Path, toys: ModuleType) -> None:
     found = index("folder", tones(tmp_path / "m", {"a": 0.1, "bad": 0.95, "c": 0.2, "d": 0.3}))
     report = extract(found, [LOUD + "=deadly"], tmp_path / "s", workers=1)
     assert [(f.clip, f.error) for f in report.failures] == [("bad", "WorkerError")]
@@ -497,10 +475,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["everything", "only the parent"])
-def test_kill_minus_nine_loses_only_what_was_in_hand(
-    tmp_path: Path, toys: ModuleType, whole_group: bool
-) -> None:
-    media, store = tones(tmp_path / "m", {f"c{i:02d}": i / 100 for i in range(40)}), tmp_path / "s"
+def test_kill_minus_nine_loses_only_what_was_in_hand(tmp_path: Path, toys: ModuleType, whole_group: bool) -> None:
+    media, store = tones(tmp_path / "m", {f"c{i:02d}": i / 100 for i in range(24)}), tmp_path / "s"
     found = index("folder", media)
     found.save(tmp_path / "i.jsonl")
     (tmp_path / "run.py").write_text(RUN)
@@ -508,7 +484,7 @@ def test_kill_minus_nine_loses_only_what_was_in_hand(
     process = subprocess.Popen(args, start_new_session=True)
     folder = store / "loud"
     deadline = time.monotonic() + 60
-    while len(list(folder.glob("*.safetensors"))) < 5:
+    while len(list(folder.glob("*.safetensors"))) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -521,10 +497,10 @@ def test_kill_minus_nine_loses_only_what_was_in_hand(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kept = snapshot(store)
-    assert 5 <= len(kept) < 40
+    assert 3 <= len(kept) < 24
     assert not list(Store(store).verify())
     report = extract(found, [LOUD], store, workers=0)
-    assert (report.there, report.made) == (len(kept), 40 - len(kept))
+    assert (report.there, report.made) == (len(kept), 24 - len(kept))
     assert {k: v for k, v in snapshot(store).items() if k in kept} == kept
     assert not list(Store(store).verify())
     assert not list(store.rglob("*.part"))
@@ -544,6 +520,7 @@ def list_group(group: int) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_ray_makes_the_same_files(tmp_path: Path, toys: ModuleType) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'mien[ray]'")
     media = tones(tmp_path / "m", {f"c{i}": i / 10 for i in range(6)} | {"bad": 0.95})

@@ -126,9 +126,9 @@ def test_ccc_is_numpys_over_the_pooled_entries(seed: int, hidden: float) -> None
     mask = r.random((4, 9)) >= hidden
     mask[0, :3] = True
     t[0, 5, 1] = np.nan
-    expected = np.mean([
-        1 - numpy_ccc(p[mask & np.isfinite(t[..., k]), k], t[mask & np.isfinite(t[..., k]), k]) for k in (0, 1)
-    ])
+    expected = np.mean(
+        [1 - numpy_ccc(p[mask & np.isfinite(t[..., k]), k], t[mask & np.isfinite(t[..., k]), k]) for k in (0, 1)]
+    )
     loss = losses.ccc_loss(torch.tensor(p), torch.tensor(t), torch.tensor(mask))
     assert float(loss) == pytest.approx(expected, rel=1e-9)
 

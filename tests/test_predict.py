@@ -256,9 +256,7 @@ def test_a_damaged_model_is_told_by_the_first_prediction(folder: Path, tmp_path:
         load(tmp_path / "damaged").predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
 
-def test_a_model_on_other_features_is_refused(
-    folder: Path, predictor: Predictor, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_model_on_other_features_is_refused(folder: Path, predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
     loaded = checkpoint.load(folder)
     features = {name: f.model_dump() for name, f in loaded.recipe.features.items()}
     features["face"]["encoder"] = "beit"
@@ -278,7 +276,7 @@ def test_a_model_without_a_modality_does_not_claim_it(folder: Path, tmp_path: Pa
             return np.array([0.5]), np.full((1, 8), 0.125), np.zeros((1, 2))
 
     acting(monkeypatch, {0: range(10, 40)})
-    table = Predictor(Deaf()).predict(clip(tmp_path / "v.mp4", np.arange(40) / 25, sound_s=1.6)).table
+    table = Predictor(Deaf(), name="deaf").predict(clip(tmp_path / "v.mp4", np.arange(40) / 25, sound_s=1.6)).table
     assert set(table["evidence"]) == {"face", "none"}
 
 

@@ -126,9 +126,9 @@ def test_files_come_back_as_they_went(
         assert (there.is_null() == here.is_null()).all(), name
         if SCHEMA[name].is_float():
             within = {"time_s": 5e-7, "x1": 5e-3, "y1": 5e-3, "x2": 5e-3, "y2": 5e-3}.get(name, 5e-6 + 1e-9)
-            assert (
-                (there - here).abs().fill_null(0) <= (0 if ending == "parquet" else within + 1e-6 * 140)
-            ).all(), name
+            assert ((there - here).abs().fill_null(0) <= (0 if ending == "parquet" else within + 1e-6 * 140)).all(), (
+                name
+            )
         else:
             assert there.to_list() == here.to_list(), name
 
@@ -190,9 +190,7 @@ def test_what_is_no_timeline_is_refused(table, says: str) -> None:
         ("broken.jsonl", b"{]", "cannot be read as a timeline"),
     ],
 )
-def test_files_that_are_no_timeline_are_named(
-    tmp_path: Path, name: str, content: bytes | None, says: str
-) -> None:
+def test_files_that_are_no_timeline_are_named(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(MediaError, match=says) as caught:

@@ -75,9 +75,7 @@ class Timeline:
 
     def __repr__(self) -> str:
         name = Path(self.media).name or "no media"
-        return (
-            f"Timeline({name}: {len(self)} rows, {len(self.subjects)} subject(s), {len(self.notes)} note(s))"
-        )
+        return f"Timeline({name}: {len(self)} rows, {len(self.subjects)} subject(s), {len(self.notes)} note(s))"
 
     @property
     def subjects(self) -> list[int]:
@@ -168,9 +166,7 @@ class Timeline:
         from mien.views.report import page
 
         media = Path(self.media) if embed and self.media else None
-        return page(
-            Path(path), self.table, name=Path(self.media).name, media=media, notes=self.notes, info=self.info
-        )
+        return page(Path(path), self.table, name=Path(self.media).name, media=media, notes=self.notes, info=self.info)
 
     def overlay(self, path: str | Path) -> Path:
         """Writes the media again with boxes, labels and evidence drawn on it (MP4; a still image: PNG)."""
@@ -247,9 +243,7 @@ def _conformed(table: pl.DataFrame) -> pl.DataFrame:
     for name, allowed in (("evidence", ("both", "face", "voice", "none")), ("expression", EXPRESSIONS)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
-            raise ValueError(
-                f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}"
-            )
+            raise ValueError(f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}")
     return table.sort("subject", "time_s", maintain_order=True)
 
 

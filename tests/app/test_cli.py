@@ -49,9 +49,7 @@ def predict(model: str, out: Path, *words: object) -> Result:
 
 
 def test_it_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> None:
-    done = predict(
-        model, tmp_path / "out", clip(tmp_path / "grüße.mp4"), clip(tmp_path / "b c.mp4"), "--report"
-    )
+    done = predict(model, tmp_path / "out", clip(tmp_path / "grüße.mp4"), clip(tmp_path / "b c.mp4"), "--report")
     assert done.exit_code == 0, done.output
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*")) == [
         "b c",
@@ -231,9 +229,7 @@ def test_the_same_file_twice_is_one_job(tmp_path: Path) -> None:
 
 
 def test_namesakes_are_said(model: str, tmp_path: Path) -> None:
-    done = predict(
-        model, tmp_path / "o", clip(tmp_path / "x" / "a.mp4", 0.2), clip(tmp_path / "y" / "a.mp4", 0.2)
-    )
+    done = predict(model, tmp_path / "o", clip(tmp_path / "x" / "a.mp4", 0.2), clip(tmp_path / "y" / "a.mp4", 0.2))
     assert done.exit_code == 0
     assert "share a name" in done.stderr
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["x-a", "y-a"]
@@ -318,9 +314,7 @@ def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_follows_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show(
-        MienError("the clip is [bold]broken[/bold]", follows="nothing was written", remedy="mend it")
-    )
+    console.show(MienError("the clip is [bold]broken[/bold]", follows="nothing was written", remedy="mend it"))
     said = capsys.readouterr().err
     assert [line.strip() for line in said.splitlines()] == [
         "error  the clip is [bold]broken[/bold]",

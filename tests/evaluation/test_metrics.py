@@ -60,9 +60,7 @@ def test_ccc_is_symmetric_bounded_and_below_pearson(x: np.ndarray, y: np.ndarray
 
 
 @given(CLASSES, CLASSES, arrays.arrays(bool, 40))
-def test_unlabelled_positions_never_count(
-    truth: np.ndarray, prediction: np.ndarray, hidden: np.ndarray
-) -> None:
+def test_unlabelled_positions_never_count(truth: np.ndarray, prediction: np.ndarray, hidden: np.ndarray) -> None:
     hidden[0] = False
     marked = np.where(hidden, -1, truth)
     assert macro_f1(marked, prediction) == macro_f1(truth[~hidden], prediction[~hidden])
@@ -79,9 +77,7 @@ def test_confusions_add_up() -> None:
     truth, prediction = rng.integers(-1, 8, 500), rng.integers(0, 8, 500)
     parts = confusion(truth[:100], prediction[:100]) + confusion(truth[100:], prediction[100:])
     assert (parts == confusion(truth, prediction)).all()
-    assert (
-        f1_of(parts) == f1_per_class([truth[:100], truth[100:]], [prediction[:100], prediction[100:]])
-    ).all()
+    assert (f1_of(parts) == f1_per_class([truth[:100], truth[100:]], [prediction[:100], prediction[100:]])).all()
 
 
 def test_a_mean_over_the_classes_a_corpus_has() -> None:

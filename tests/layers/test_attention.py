@@ -88,7 +88,7 @@ def test_3_what_stands_at_invalid_keys_changes_no_bit(kind: str, case: dict[str,
 @given(case=cases((torch.float64,)), padding=st.integers(1, 5))
 def test_4_padding_changes_nothing(kind: str, case: dict[str, Tensor], padding: int) -> None:
     layer = layers(kind, torch.float64)
-    batch, keys, dim = case["keys"].shape
+    batch, _keys, dim = case["keys"].shape
     padded = torch.cat((case["keys"], torch.full((batch, padding, dim), math.nan, dtype=torch.float64)), 1)
     valid = torch.cat((case["valid"], torch.zeros(batch, padding, dtype=torch.bool)), 1)
     together, _ = run(layer, case["query"], padded, valid)

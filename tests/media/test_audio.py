@@ -19,8 +19,8 @@ from mien.errors import ArtefactError, MediaError
 from mien.media import voice_activity
 from mien.media.audio import SAMPLE_RATE, VoiceActivity, blocks, is_speech, load, speech, speech_stream
 from mien.media.probe import probe
-from tests.media.makers import clicks, make_audio, make_video, stamp, tone
-from tests.media.test_video import peaks_mb, with_blanked_pictures
+from tests.media.limits import peaks_mb
+from tests.media.makers import clicks, make_audio, make_video, stamp, tone, with_blanked_pictures
 
 SILERO_STEP = 512 / 16_000
 
@@ -95,9 +95,7 @@ def test_what_is_no_number_becomes_silence(tmp_path: Path) -> None:
 
 @given(seconds=st.floats(0.01, 3.0))
 @settings(max_examples=15, deadline=None)
-def test_blocks_follow_each_other_and_make_the_whole(
-    tmp_path_factory: pytest.TempPathFactory, seconds: float
-) -> None:
+def test_blocks_follow_each_other_and_make_the_whole(tmp_path_factory: pytest.TempPathFactory, seconds: float) -> None:
     path = tmp_path_factory.getbasetemp() / "blocks.mkv"
     if not path.exists():
         make_video(path, audio=tone(2.2), audio_start_s=0.3, audio_codec="pcm_s16le")
@@ -138,9 +136,7 @@ def test_jitter_below_50_ms_moves_no_sample(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_set_back_does_not_cost_sound(tmp_path: Path) -> None:
     parts = [
-        make_video(
-            tmp_path / f"{i}.ts", count=25, rate=25, audio=clicks([0.5], 1), audio_codec="mp2"
-        ).read_bytes()
+        make_video(tmp_path / f"{i}.ts", count=25, rate=25, audio=clicks([0.5], 1), audio_codec="mp2").read_bytes()
         for i in range(2)
     ]
     path = tmp_path / "joined.ts"
@@ -167,9 +163,7 @@ def test_a_rate_that_changes_on_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("video_s", "audio_s"), [(0.5, 0.0), (0.0, 0.7)])
-def test_picture_and_sound_that_begin_apart_stay_apart(
-    tmp_path: Path, video_s: float, audio_s: float
-) -> None:
+def test_picture_and_sound_that_begin_apart_stay_apart(tmp_path: Path, video_s: float, audio_s: float) -> None:
     path = make_video(
         tmp_path / "a.mkv", start_s=video_s, audio=clicks([0.5], 1), audio_start_s=audio_s, audio_codec="flac"
     )
@@ -345,9 +339,7 @@ def test_a_silero_without_the_network_is_named(monkeypatch: pytest.MonkeyPatch) 
         voice_activity._session.cache_clear()
 
 
-def slow_is_speech(
-    probability: np.ndarray, on: float, off: float, speech_s: float, silence_s: float
-) -> np.ndarray:
+def slow_is_speech(probability: np.ndarray, on: float, off: float, speech_s: float, silence_s: float) -> np.ndarray:
     """The definition, step by step."""
     state, speaking = False, []
     for p in probability:

@@ -55,7 +55,9 @@ def test_all_problems_of_all_sections_come_at_once() -> None:
 
 
 def test_an_unknown_system_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match='no such system: \'safe_crossattention\'; did you mean "safe_cross_attention"'):
+    with pytest.raises(
+        ConfigError, match="no such system: 'safe_crossattention'; did you mean \"safe_cross_attention\""
+    ):
         config.read(raw(model={"name": "safe_crossattention"}), origin="x", check=models.problems)
 
 

@@ -19,7 +19,15 @@ NO_HIDE = Hide(whole={}, bursts={})
 
 def system(dtype: torch.dtype = torch.float32, **options: object) -> SafeCrossAttention:
     torch.manual_seed(0)
-    chosen = {"dim": 8, "heads": 2, "layers": 1, "cross_layers": 2, "feedforward": 2.0, "dropout": 0.0, "hide": NO_HIDE} | options
+    chosen = {
+        "dim": 8,
+        "heads": 2,
+        "layers": 1,
+        "cross_layers": 2,
+        "feedforward": 2.0,
+        "dropout": 0.0,
+        "hide": NO_HIDE,
+    } | options
     model = SafeCrossAttention(Config(inputs=DIMS, **chosen))  # type: ignore[arg-type]
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)  # biases too: they must not leak where nothing is known
@@ -72,7 +80,7 @@ def test_1_and_3_finite_and_blind_to_what_is_missing(
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(case=cases((torch.float64,)), padding=st.integers(1, 4))
 def test_4_a_padded_batch_equals_its_rows_alone(
     case: tuple[dict[str, Tensor], dict[str, Tensor]], padding: int
@@ -93,9 +101,7 @@ def test_4_a_padded_batch_equals_its_rows_alone(
 @pytest.mark.parametrize("absent", ["face", "voice"])
 @settings(deadline=None, max_examples=30)
 @given(case=cases())
-def test_5_without_one_the_other_answers_alone(
-    absent: str, case: tuple[dict[str, Tensor], dict[str, Tensor]]
-) -> None:
+def test_5_without_one_the_other_answers_alone(absent: str, case: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
     values, valid = case
     model = system(values["face"].dtype)
     there = "voice" if absent == "face" else "face"
@@ -132,7 +138,7 @@ def test_with_neither_the_answer_is_finite_and_marked() -> None:
     assert all(torch.isfinite(t).all() for t in outputs(out))
     assert not out.evidence.any()
     assert not out.weights.any()
-    loss, logs = model.objective(Batch(values, none, torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 2)))
+    loss, _logs = model.objective(Batch(values, none, torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 2)))
     loss.backward()
     assert loss.item() == 0.0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -172,8 +178,8 @@ def test_it_learns_one_batch_by_heart() -> None:
     batch = batch_of()
     torch.manual_seed(0)
     model = SafeCrossAttention(Config(inputs=DIMS, dim=16, heads=2, layers=1, dropout=0.0, hide=NO_HIDE))
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(150):
+    optimiser = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(70):
         loss, logs = model.objective(batch)
         optimiser.zero_grad()
         loss.backward()
@@ -195,7 +201,9 @@ def test_the_objective_is_the_sum_it_says(loss: str) -> None:
     expected = logs["expression"] + 0.25 * logs["valence_arousal"] + 0.5 * logs["unimodal"]
     torch.testing.assert_close(total.detach(), expected)
     out = model(batch_of().values, batch_of().valid)
-    plain = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), batch_of().expression.flatten(), ignore_index=-1)
+    plain = torch.nn.functional.cross_entropy(
+        out.logits.flatten(0, 1), batch_of().expression.flatten(), ignore_index=-1
+    )
     if loss == "cross_entropy":
         torch.testing.assert_close(logs["expression"], plain.detach())
     else:

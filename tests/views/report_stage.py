@@ -37,23 +37,17 @@ class Browser:
             os.dup2(os.dup2(to_browser, 60), 3)
             os.dup2(os.dup2(from_browser, 61), 4)
 
-        options = (
-            "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync disable-component-update"
-        )
+        options = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync disable-component-update"
         command = [program, *(f"--{o}" for o in options.split()), f"--user-data-dir={profile}"]
         command += ["--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
         command += ["--window-size=1400,1000", "--remote-debugging-pipe", "about:blank"]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            command, preexec_fn=pipes, close_fds=False, stdout=quiet, stderr=quiet
-        )
+        self._process = subprocess.Popen(command, preexec_fn=pipes, close_fds=False, stdout=quiet, stderr=quiet)
         os.close(to_browser)
         os.close(from_browser)
         self._rest, self._number, self.session, self.events = b"", 0, "", []
         (page,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
-        self.session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
-            "sessionId"
-        ]
+        self.session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for room in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{room}.enable")
 
@@ -98,9 +92,7 @@ class Browser:
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         pressed = {"mousePressed": 1, "mouseMoved": 1}.get(kind, 0)
-        self.call(
-            "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=pressed, clickCount=1
-        )
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=pressed, clickCount=1)
 
     def key(self, key: str, shift: bool = False) -> None:
         text = {"text": key} if len(key) == 1 else {}
@@ -114,11 +106,7 @@ class Browser:
 
     def faults(self) -> list[str]:
         """What the page complained of."""
-        said = [
-            e["params"]["exceptionDetails"]
-            for e in self.events
-            if e.get("method") == "Runtime.exceptionThrown"
-        ]
+        said = [e["params"]["exceptionDetails"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
         said += [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
         return [str(s) for s in said]
 

@@ -59,16 +59,12 @@ def test_a_face_that_is_gone_has_no_box(drawn: Path, recording: Path) -> None:
     inside = (slice(y1 - 4, y2 + 4), slice(x1 - 4, x2 + 4))
     assert np.abs(before[inside].astype(int) - after[inside]).mean() < 6
     corner = (slice(HEIGHT - 20, HEIGHT), slice(0, 90))
-    assert np.abs(before[corner].astype(int) - after[corner]).mean() > 30, (
-        "the voice's words stand in the corner"
-    )
+    assert np.abs(before[corner].astype(int) - after[corner]).mean() > 30, "the voice's words stand in the corner"
 
 
 def test_variable_times_are_kept(tmp_path: Path) -> None:
     times = np.cumsum([0, 0.04, 0.1, 0.033, 0.25, 0.04])
-    write_video(
-        tmp_path / "v.mp4", (np.full((64, 96, 3), 40 * i, np.uint8) for i in range(6)), times=list(times)
-    )
+    write_video(tmp_path / "v.mp4", (np.full((64, 96, 3), 40 * i, np.uint8) for i in range(6)), times=list(times))
     table = subject_rows(
         0,
         times,
@@ -116,7 +112,7 @@ def test_a_lost_recording_is_named(timeline: Timeline, tmp_path: Path) -> None:
 def test_marks_are_the_rows_of_each_frame(timeline: Timeline) -> None:
     every = list(marks(timeline.table))
     assert len(every) == FRAMES
-    assert [m.subject for m in every[0]] == [0, 1]
+    assert [m.name for m in every[0]] == ["0", "1"]
     assert every[55][0].box is None
     assert every[65][0].text == "0  nothing named"
     assert every[55][1].text == "1  Sadness 65%"
@@ -135,7 +131,7 @@ def test_any_box_in_any_picture_can_be_drawn(
     height: int, width: int, corners: list[float], expression: str | None, evidence: str
 ) -> None:
     image = np.zeros((height, width, 3), np.uint8)
-    seen = [Mark(0, np.array(corners), expression, 0.5, evidence), Mark(1, None, expression, 0.5, evidence)]
+    seen = [Mark("", np.array(corners), expression, 0.5, evidence), Mark("1", None, expression, 0.5, evidence)]
     out = draw(image, seen)
     assert out.shape == image.shape
     assert not image.any(), "the frame that came in is not drawn on"

@@ -34,17 +34,13 @@ def opened(page: Path, browser: Browser) -> Browser:
 
 def plot_x(browser: Browser, time_s: float) -> tuple[float, float]:
     """Where on the screen the chart shows a time."""
-    box = browser.js(
-        "(r => [r.left, r.top, r.width])(document.getElementById('plot').getBoundingClientRect())"
-    )
+    box = browser.js("(r => [r.left, r.top, r.width])(document.getElementById('plot').getBoundingClientRect())")
     view = browser.js("[mien.state.view.from, mien.state.view.to]")
     gutter = 104
     return box[0] + gutter + (time_s - view[0]) / (view[1] - view[0]) * (box[2] - gutter), box[1] + 60
 
 
-def settled(
-    browser: Browser, expression: str, expected: float, within: float, patience_s: float = 5.0
-) -> float:
+def settled(browser: Browser, expression: str, expected: float, within: float, patience_s: float = 5.0) -> float:
     """Waits until a number has come near what is expected (a seek takes its time)."""
     until = time.monotonic() + patience_s
     while True:
@@ -91,7 +87,7 @@ def test_it_says_what_the_estimates_are_not(page: Path) -> None:
 
 def test_numbers_stand_in_the_page_without_a_script(page: Path) -> None:
     text = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.S)
-    for part in ("Happiness 72 %", "Neutral 28 %", "Sadness 100 %", "unnamed 10 %", "both"):
+    for part in ("Happiness 72\u00a0%", "Neutral 28\u00a0%", "Sadness 100\u00a0%", "unnamed 10\u00a0%", "both"):
         assert part in text, part
 
 
@@ -126,9 +122,7 @@ def test_a_drag_moves_it_all_the_way(opened: Browser) -> None:
     opened.mouse("mouseReleased", *plot_x(opened, 3.2))
     assert settled(opened, "player.currentTime", 3.2, 0.02) == pytest.approx(3.2, abs=0.02)
     opened.mouse("mouseMoved", *plot_x(opened, 1.0))
-    assert opened.js("mien.state.t") == pytest.approx(3.2, abs=0.02), (
-        "the cursor must stay once the button is up"
-    )
+    assert opened.js("mien.state.t") == pytest.approx(3.2, abs=0.02), "the cursor must stay once the button is up"
 
 
 def test_the_video_moves_the_cursor(opened: Browser) -> None:
@@ -184,9 +178,7 @@ def test_keys_step_jump_zoom_and_choose(opened: Browser) -> None:
         (2.6, "nothing named", "evidence: none at this moment", "–"),
     ],
 )
-def test_the_read_out_tells_the_row(
-    opened: Browser, time_s: float, name: str, evidence: str, share: str
-) -> None:
+def test_the_read_out_tells_the_row(opened: Browser, time_s: float, name: str, evidence: str, share: str) -> None:
     opened.js(f"mien.show({time_s} + 1e-4, false)")
     assert opened.js("document.getElementById('expression').textContent") == name
     assert opened.js("document.getElementById('evidence').textContent") == evidence
@@ -246,9 +238,7 @@ def test_it_fits_a_telephone(opened: Browser) -> None:
 # --- other media ---
 
 
-def test_without_the_recording_the_page_asks_for_it(
-    timeline: Timeline, browser: Browser, tmp_path: Path
-) -> None:
+def test_without_the_recording_the_page_asks_for_it(timeline: Timeline, browser: Browser, tmp_path: Path) -> None:
     page = timeline.report(tmp_path / "r.html", embed=False)
     assert page.stat().st_size < 150_000
     browser.open(page)
@@ -323,9 +313,9 @@ def test_mapping(browser: Browser) -> None:
         1,
         3,
     ]
-    assert run(
-        "mapping.toTime(mapping.toPixel(7.3, {from: 2, to: 12}, 801), {from: 2, to: 12}, 801)"
-    ) == pytest.approx(7.3)
+    assert run("mapping.toTime(mapping.toPixel(7.3, {from: 2, to: 12}, 801), {from: 2, to: 12}, 801)") == pytest.approx(
+        7.3
+    )
     assert run("mapping.zoom({from: 0, to: 10}, .5, 4, 10, 1)") == {"from": 2, "to": 7}
     assert run("mapping.zoom({from: 2, to: 7}, 8, 4, 10, 1)") == {"from": 0, "to": 10}
     assert run("mapping.zoom({from: 0, to: 1}, .1, .5, 10, 1)") == {"from": 0, "to": 1}

@@ -51,9 +51,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def start(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     console.show_log()
 

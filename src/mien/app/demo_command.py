@@ -9,9 +9,7 @@ import typer
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the clip and its results go.")] = Path(
-        "demo"
-    ),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the clip and its results go.")] = Path("demo"),
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of the clip.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Same seed, same clip.")] = 0,
 ) -> None:

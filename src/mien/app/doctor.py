@@ -42,9 +42,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     from mien.app import console
 
-    checks = [
-        check for look in (_machine, _versions, _artefacts, _decoder, _starter) for check in _safe(look)
-    ]
+    checks = [check for look in (_machine, _versions, _artefacts, _decoder, _starter) for check in _safe(look)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -72,12 +70,8 @@ def _machine() -> list[Check]:
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
     return [
-        Check(
-            "system", "ok", f"{platform.platform()}, Python {platform.python_version()} at {sys.executable}"
-        ),
-        Check(
-            "processors", "ok", f"{processors} usable, torch uses {torch.get_num_threads()} threads; {cuda}"
-        ),
+        Check("system", "ok", f"{platform.platform()}, Python {platform.python_version()} at {sys.executable}"),
+        Check("processors", "ok", f"{processors} usable, torch uses {torch.get_num_threads()} threads; {cuda}"),
     ]
 
 
@@ -131,9 +125,7 @@ def _decoder() -> list[Check]:
         frames = len(list(written.decode(video=0)))
     state = "ok" if frames == 3 else "bad"
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    return [
-        Check("decoder", state, f"H.264 written and read back, {frames} of 3 frames (libavcodec {ffmpeg})")
-    ]
+    return [Check("decoder", state, f"H.264 written and read back, {frames} of 3 frames (libavcodec {ffmpeg})")]
 
 
 def _starter() -> list[Check]:

@@ -49,19 +49,13 @@ def predict(
     out: Annotated[Path, typer.Option(help="Where results go, one folder an input.")] = Path("mien-out"),
     format: Annotated[Format, typer.Option(help="Of the timeline.")] = Format.csv,
     report: Annotated[bool, typer.Option("--report", help="Also one HTML page to look at.")] = False,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also the video with boxes and labels on it.")
-    ] = False,
-    no_embed: Annotated[
-        bool, typer.Option("--no-embed", help="Leave the recording out of the page.")
-    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also the video with boxes and labels on it.")] = False,
+    no_embed: Annotated[bool, typer.Option("--no-embed", help="Leave the recording out of the page.")] = False,
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
     max_faces: Annotated[int, typer.Option(min=1, max=64, help="People followed at once.")] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of summaries.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of summaries.")] = False,
 ) -> None:
     """What each person shows, at every moment: a timeline from face and voice.
 
@@ -127,9 +121,7 @@ def _one(
         "media": str(job.media),
         **{key: str(path) for key, path in written.items()},
         "rows": len(timeline),
-        "subjects": [
-            {k: v for k, v in dataclasses.asdict(d).items() if k != "stretches"} for d in timeline.digest()
-        ],
+        "subjects": [{k: v for k, v in dataclasses.asdict(d).items() if k != "stretches"} for d in timeline.digest()],
         "notes": notes,
         "seconds": {**timeline.info.get("seconds", {}), "all": round(time.perf_counter() - began, 3)},
     }

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A shipped name (mien recipes) or a YAML file.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to it.")
-    ] = None,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name (mien recipes) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

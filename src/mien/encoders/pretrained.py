@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from mien import hub
 from mien.errors import ArtefactError, ConfigError
@@ -139,11 +139,25 @@ def load(
     missing = sorted(key for key in wrong if not re.search(may_miss, key))
     if missing:
         raise ArtefactError(
-            f"{checkpoint.folder} lacks {len(missing)} weights of {network.__name__}, or their shapes: {missing[0]} first.",
+            f"{checkpoint.folder} lacks {len(missing)} weights of {network.__name__}, {missing[0]} first.",
             follows="They would be random, and every feature wrong; no encoder was made.",
             remedy="It is of another architecture or incomplete: name another, or download it again.",
         )
     return model.eval().requires_grad_(False)
+
+
+def tensors(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
+    """The weights whose names begin with `prefix`, by the rest of their names: for a part of a checkpoint that
+    no class of transformers reads."""
+    found: dict[str, torch.Tensor] = {}
+    for path in checkpoint.weights:
+        if checkpoint.pickle:
+            every = torch.load(path, map_location="cpu", weights_only=True)
+            found |= {key: value for key, value in every.items() if key.startswith(prefix)}
+            continue
+        with safe_open(path, framework="pt") as file:
+            found |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    return {key.removeprefix(prefix): value for key, value in found.items()}
 
 
 def provenance(about: About, checkpoint: Checkpoint, **keys: str) -> Mapping[str, str]:

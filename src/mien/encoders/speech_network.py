@@ -3,8 +3,8 @@
 What is done differently, and why:
 
 * Attention of WavLM runs through `scaled_dot_product_attention`, its gated relative position bias as the
-  mask; the library computes it eagerly and keeps every weight. The bias itself depends on the length alone and
-  is kept between calls.
+  mask; the library computes it eagerly and keeps every weight. The bias itself depends on the length alone
+  and is kept between calls.
 * Everything stays `(batch, time, dim)`: the library's attention of WavLM hands torch `(time, batch, dim)`,
   for which bfloat16 linears on a CPU copy their weights once for each time step.
 * On a CPU the convolutions of the feature extractor are matrix products on `(time, channels)` rows. Layer
@@ -51,9 +51,7 @@ class SpeechNetwork(nn.Module):
         self.register_buffer("_position_weight", position.conv.weight.detach().clone(), persistent=False)
         self._norm = model.encoder.layer_norm
         self._stack = model.encoder.layers[: self.layers]
-        self._bias = (
-            _PositionBias(self._stack[0].attention) if config.model_type == "wavlm" and self.layers else None
-        )
+        self._bias = _PositionBias(self._stack[0].attention) if config.model_type == "wavlm" and self.layers else None
         self._rows: list[list[Tensor]] | None = None
 
     def frames(self, samples: int) -> int:
@@ -94,9 +92,7 @@ class SpeechNetwork(nn.Module):
     def _layer(self, layer: Any, hidden: Tensor, bias: Tensor) -> Tensor:
         """One layer of WavLM, before-norm (large) or after-norm (base)."""
         assert self._bias is not None
-        attended = self._bias.attend(
-            layer.attention, layer.layer_norm(hidden) if self._stable else hidden, bias
-        )
+        attended = self._bias.attend(layer.attention, layer.layer_norm(hidden) if self._stable else hidden, bias)
         hidden = hidden + attended
         if self._stable:
             return hidden + layer.feed_forward(layer.final_layer_norm(hidden))
@@ -114,12 +110,7 @@ class SpeechNetwork(nn.Module):
         starts = range(0, frames, _BLOCK)
         return torch.stack(
             [
-                torch.cat(
-                    [
-                        self._convolve(row[s * hop : (min(s + _BLOCK, frames) - 1) * hop + field])
-                        for s in starts
-                    ]
-                )
+                torch.cat([self._convolve(row[s * hop : (min(s + _BLOCK, frames) - 1) * hop + field]) for s in starts])
                 for row in samples
             ]
         )

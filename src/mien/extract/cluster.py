@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ class OnRay:
 
     def __enter__(self) -> OnRay:
         self._connect()
+        self._room()
         describe = self._ray.remote(_describe).options(**self._resources)
         found = self._ray.get(describe.remote(list(sys.path), self._specs, self._settings))
         if isinstance(found, BaseException):
@@ -79,6 +81,18 @@ class OnRay:
             self._ray.init(include_dashboard=False, **quiet)
         self._ours = True
 
+    def _room(self) -> int:
+        """How many actors the cluster holds. Raises ConfigError where it is none: Ray would wait for ever."""
+        have = self._ray.cluster_resources()
+        wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        for kind, each in wanted.items():
+            if each > have.get(kind, 0.0):
+                raise ConfigError(
+                    f"an actor wants {each:g} {kind}, the Ray cluster has {have.get(kind, 0.0):g}",
+                    remedy="ask for less (--gpus), or add machines to the cluster",
+                )
+        return min(int(have[kind] / each) for kind, each in wanted.items() if each)
+
     def __exit__(self, *_: object) -> None:
         if self._ours:
             self._ray.shutdown()
@@ -89,18 +103,19 @@ class OnRay:
             return
         import ray.data
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         items = [{"task": pickle.dumps(task)} for task in tasks]
         calls = -(-len(items) // TASKS_A_CALL)
-        results = ray.data.from_items(
-            items, override_num_blocks=max(calls, min(self._workers, len(items)))
-        ).map_batches(
+        most = min(self._workers, calls)
+        # the pool begins with what the cluster can hold now and grows if the cluster does
+        pool = ray.data.ActorPoolStrategy(min_size=max(1, min(most, self._room())), max_size=most)
+        results = ray.data.from_items(items, override_num_blocks=calls).map_batches(
             Actor,
             fn_constructor_args=(list(sys.path), self._specs, self._settings),
             batch_size=TASKS_A_CALL,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(self._workers, len(items))),
+            compute=pool,
             **self._resources,
         )
         for row in results.iter_rows():

@@ -77,7 +77,5 @@ def forget(store: Path, tried: Collection[tuple[str, str]]) -> None:
 
 def _rewrite(store: Path, failures: Iterable[Failure]) -> None:
     part = store / f".{FILE}.{os.getpid()}.part"
-    part.write_text(
-        "".join(json.dumps(asdict(f), ensure_ascii=True) + "\n" for f in failures), encoding="utf-8"
-    )
+    part.write_text("".join(json.dumps(asdict(f), ensure_ascii=True) + "\n" for f in failures), encoding="utf-8")
     os.replace(part, store / FILE)

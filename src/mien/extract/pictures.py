@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mien.encoders.protocol import SegmentEncoder
+from mien.encoders.protocol import Crop, SegmentEncoder
 from mien.errors import OutputError
 from mien.extract.plan import Settings, Task
 from mien.extract.segments import Segmenter
 from mien.extract.sinks import Batcher, MeshSink, RowSink, Sink
 from mien.extract.subjects import Picker
-from mien.media.faces import FaceReader, align
 from mien.media.video import frames
 from mien.records import Face, Frame
 
@@ -47,11 +46,7 @@ class Pictures:
         by_face = [s for s in sinks if s.encoder not in segmenters]
         notes: list[str] = []
         try:
-            reader = (
-                FaceReader(max_faces=self._settings.max_faces, threads=self._settings.threads)
-                if by_face
-                else None
-            )
+            reader = _reader(self._settings) if by_face else None
             picker, seen = Picker(), False
             for frame in frames(task.media, notes=notes):
                 for name, segmenter in segmenters.items():
@@ -87,12 +82,10 @@ class Pictures:
                 crop = self._encoders[sink.encoder].crop
                 key = face.subject, crop.size, crop.margin or 0.0
                 if key not in cut:
-                    cut[key] = align(frame.image, face.mesh, crop.size, crop.margin or 0.0)
+                    cut[key] = _aligned(frame.image, face.mesh, crop)
                 self._batchers[sink.encoder].add(cut[key], sink, sink.awaited(frame.time_s))
 
-    def _segments(
-        self, name: str, found: Iterator[tuple[float, list[np.ndarray]]], sinks: Sequence[Sink]
-    ) -> None:
+    def _segments(self, name: str, found: Iterator[tuple[float, list[np.ndarray]]], sinks: Sequence[Sink]) -> None:
         for centre_s, pictures in found:
             for sink in sinks:
                 if sink.encoder == name and isinstance(sink, RowSink) and not sink.done:
@@ -118,6 +111,20 @@ class Pictures:
             notes = [f"{len(broken)} crops cannot be read, such as {broken[0]}"] if broken else []
             for sink in mine:
                 sink.end(notes)
+
+
+def _reader(settings: Settings) -> Callable[[Frame], list[Face]]:
+    # not at the top: the face networks and their hub take longer to import than a process for sound needs at
+    # all
+    from mien.media.faces import FaceReader
+
+    return FaceReader(max_faces=settings.max_faces, threads=settings.threads)
+
+
+def _aligned(image: np.ndarray, mesh: np.ndarray, crop: Crop) -> np.ndarray:
+    from mien.media.align import align
+
+    return align(image, mesh, crop.size) if crop.margin is None else align(image, mesh, crop.size, crop.margin)
 
 
 def _end(sink: Sink, notes: list[str]) -> None:

@@ -62,11 +62,7 @@ class Declared:
             encoder.dim,
             encoder.licence,
             provenance(encoder, settings),
-            "crop"
-            if isinstance(encoder, CropEncoder)
-            else "mesh"
-            if isinstance(encoder, MeshEncoder)
-            else "whole",
+            "crop" if isinstance(encoder, CropEncoder) else "mesh" if isinstance(encoder, MeshEncoder) else "whole",
         )
 
 
@@ -116,9 +112,7 @@ class Task:
             try:
                 if stamp.still(path):
                     continue
-                what = (
-                    f"{path} changed since it was indexed ({stamp.size:,} then, {Stamp.of(path).size:,} now)"
-                )
+                what = f"{path} changed since it was indexed ({stamp.size:,} then, {Stamp.of(path).size:,} now)"
             except OSError as error:
                 what = f"{path} was indexed and is gone now ({error.strerror or error})"
             raise ChangedError(

@@ -50,9 +50,7 @@ class Segmenter:
         pictures = [image for time_s, image in self._taken if self._start_s - 1e-9 <= time_s < stop_s + 1e-9]
         self._covered_s = stop_s
         if pictures:
-            keep = (
-                np.linspace(0, len(pictures) - 1, min(len(pictures), self._how.pictures)).round().astype(int)
-            )
+            keep = np.linspace(0, len(pictures) - 1, min(len(pictures), self._how.pictures)).round().astype(int)
             yield (self._start_s + stop_s) / 2, [pictures[i] for i in keep]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from mien.extract.plan import Settings, Task
@@ -43,9 +44,11 @@ def _tasks(pipe: Connection) -> Iterator[Task]:
 
 
 def device_of(device: str, number: int) -> str:
-    """`auto` is the graphics card whose turn it is, or the CPU. Imports torch only to find out."""
+    """`auto` is the graphics card whose turn it is, or the CPU."""
     if device != "auto":
         return device
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return "cpu"  # torch takes seconds to import, and many encoders do not need it
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0

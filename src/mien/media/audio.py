@@ -17,9 +17,7 @@ __all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "speec
 SAMPLE_RATE = 16_000
 
 
-def blocks(
-    path: Path, *, seconds: float = 10.0, notes: list[str] | None = None
-) -> Iterator[tuple[float, np.ndarray]]:
+def blocks(path: Path, *, seconds: float = 10.0, notes: list[str] | None = None) -> Iterator[tuple[float, np.ndarray]]:
     """The recording's sound in consecutive blocks, flat in memory.
 
     Args:

@@ -66,9 +66,7 @@ def checked(path: Path) -> Path:
                 remedy="Name one of the files in it.",
             )
         if not stat.S_ISREG(status.st_mode):
-            raise MediaError(
-                f"{shown(path)} is a device or a pipe, not a file.", remedy="Save it to a file first."
-            )
+            raise MediaError(f"{shown(path)} is a device or a pipe, not a file.", remedy="Save it to a file first.")
         if status.st_size == 0:
             raise MediaError(f"{shown(path)} is empty (0 bytes).", remedy=_COPY_AGAIN)
         with path.open("rb"):

@@ -111,13 +111,10 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
         return _describe(path, container, None if blind else picture, None if deaf else sound)
 
 
-def _describe(
-    path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
-) -> MediaInfo:
+def _describe(path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> MediaInfo:
     if video is not None and max(video.width, video.height) > MAX_SIDE:
         raise MediaError(
-            f"{shown(path)}: its frames are {video.width}×{video.height} pixels; "
-            f"mien reads up to {MAX_SIDE} a side.",
+            f"{shown(path)}: its frames are {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
     both = (video, audio)

@@ -147,9 +147,7 @@ def resampled(line: Iterable[Piece], rate: int) -> Iterator[np.ndarray]:
         yield convert(last=True)
 
 
-def _tell(
-    info: MediaInfo, line: _Line | None, faults: list[str], broken: int, notes: list[str] | None
-) -> None:
+def _tell(info: MediaInfo, line: _Line | None, faults: list[str], broken: int, notes: list[str] | None) -> None:
     name = shown(info.path)
     if line is None:
         note(notes, f"{name}: its sound does not decode" + (f" ({faults[0]})." if faults else "."))

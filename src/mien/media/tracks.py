@@ -30,9 +30,7 @@ _PIECE = 16_000
 class PictureTrack:
     """The H.264 track."""
 
-    def __init__(
-        self, output: OutputContainer, image: np.ndarray, base: Fraction, options: dict[str, str]
-    ) -> None:
+    def __init__(self, output: OutputContainer, image: np.ndarray, base: Fraction, options: dict[str, str]) -> None:
         height, width = image.shape[:2]
         self.base, self.shape, self.last = base, image.shape, -1
         self.width, self.height = width + width % 2, height + height % 2

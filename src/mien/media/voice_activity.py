@@ -1,8 +1,8 @@
 """Where somebody speaks: silero-vad (Silero Team, MIT), one probability each 32 ms.
 
 The network is the ONNX file in silero-vad's wheel. Its Python side is not imported, because that imports
-torch. The "sequence" export takes many steps in one call, with the same numbers to the bit as stepping
-(tested) in a third of the time.
+torch. The "sequence" export takes many steps in one call: the same numbers as stepping (tested) in a third of
+the time.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def _session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(folder / "data" / _FILE), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(folder / "data" / _FILE), options, providers=["CPUExecutionProvider"])
 
 
 def speech(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -64,9 +64,7 @@ def write_video(
         timed = ((i * base, image) for i, image in enumerate(frames))
     else:
         raise ValueError("write_video needs times or rate, and not both")
-    write(
-        path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes
-    )
+    write(path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes)
 
 
 def write(

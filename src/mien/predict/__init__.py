@@ -19,9 +19,7 @@ from mien.timeline import Timeline
 __all__ = ["Predictor", "load", "predict"]
 
 
-def predict(
-    path: str | Path, *, model: str | Path = "starter", device: str = "auto", **options: Any
-) -> Timeline:
+def predict(path: str | Path, *, model: str | Path = "starter", device: str = "auto", **options: Any) -> Timeline:
     """What each person in `path` shows, at every moment: `load(model, device).predict(path, **options)`."""
     return load(model, device=device).predict(path, **options)
 

@@ -44,15 +44,12 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
         max_faces: people followed at once.
 
     Raises:
-        ConfigError: no such model (a damaged one is told of by the first prediction), or no such device.
+        ConfigError: no such model. A damaged one, or an unknown device, is told of by the first prediction.
     """
     if str(model) not in SHIPPED and not Path(model).is_dir():
         return Predictor(_load(model, device), name=str(model), max_faces=max_faces)
-    with ThreadPoolExecutor(1, thread_name_prefix="mien-load") as loader:
-        coming = loader.submit(_load, model, device)
-        loader.shutdown(wait=False)
     name = str(model) if str(model) in SHIPPED else Path(model).resolve().name
-    return Predictor(coming, name=name, max_faces=max_faces)
+    return Predictor(lambda: _load(model, device), name=name, max_faces=max_faces)
 
 
 def _load(model: str | Path, device: str) -> Checkpoint:
@@ -76,23 +73,40 @@ class Predictor:
     """Predicts timelines with one checkpoint. May be used again and again, from one thread at a time.
 
     Args:
-        checkpoint: a loaded one, or a future of it.
+        checkpoint: a loaded one, or what loads it when it is first needed.
         name: what the results call it.
         max_faces: people followed at once.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint | Future[Checkpoint], *, name: str = "", max_faces: int = 4
+        self, checkpoint: Checkpoint | Callable[[], Checkpoint], *, name: str = "", max_faces: int = 4
     ) -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint: Checkpoint | None = None
+        self._coming: Future[Checkpoint] | None = None
+        self._loader: Callable[[], Checkpoint] | None = None
+        if callable(checkpoint):
+            self._loader = checkpoint
+        else:
+            self._checkpoint = checkpoint
         self.name, self.max_faces = name, max_faces
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint, waited for if it is still loading. Raises ConfigError if it cannot be loaded."""
-        if isinstance(self._checkpoint, Future):
-            self._checkpoint = self._checkpoint.result()
+        if self._checkpoint is None:
+            self._start()
+            assert self._coming is not None
+            self._checkpoint = self._coming.result()
         return self._checkpoint
+
+    def _start(self) -> None:
+        """Begins to load in the background. Not before it is certain that there is something to predict: a
+        process does not end while torch is being imported, and a mistyped name should not wait for that."""
+        if self._checkpoint is None and self._coming is None:
+            assert self._loader is not None
+            pool = ThreadPoolExecutor(1, thread_name_prefix="mien-load")
+            self._coming = pool.submit(self._loader)
+            pool.shutdown(wait=False)
 
     def predict(
         self, path: str | Path, *, face: bool = True, voice: bool = True, progress: Progress | None = None
@@ -119,6 +133,7 @@ class Predictor:
         seconds: dict[str, float] = {}
         info = probe(path, video=face, audio=voice)
         self._soundness(info, face, voice)
+        self._start()
         tell = _throttled(progress, info.duration_s)
         with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as side:
             hearing = side.submit(_hear, path, notes, seconds) if voice and info.has_audio else None
@@ -154,8 +169,8 @@ class Predictor:
     def _telling(self, tell: Callable[[float], None]) -> Callable[[float], None]:
         def telling(done_s: float) -> None:
             # A model that failed to load in the background need not wait for an hour of video to say so.
-            if isinstance(self._checkpoint, Future) and self._checkpoint.done():
-                self._checkpoint = self._checkpoint.result()
+            if self._checkpoint is None and self._coming is not None and self._coming.done():
+                self._checkpoint = self._coming.result()
             tell(done_s)
 
         return telling

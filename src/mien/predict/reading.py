@@ -163,9 +163,7 @@ def read_faces(
     keeper = _Keeper()
     times: list[float] = []
     spent = 0.0
-    with closing(
-        Ahead(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)
-    ) as ahead:
+    with closing(Ahead(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)) as ahead:
         for frame in ahead:
             if reader is not None:
                 began = time.thread_time()

@@ -97,9 +97,7 @@ def _mean(column: pl.Series, weight: np.ndarray) -> float | None:
     return float(np.average(values[known], weights=weight[known])) if known.any() else None
 
 
-def _stretches(
-    times: np.ndarray, lasting: np.ndarray, expression: np.ndarray, confidence: np.ndarray
-) -> list[Stretch]:
+def _stretches(times: np.ndarray, lasting: np.ndarray, expression: np.ndarray, confidence: np.ndarray) -> list[Stretch]:
     starts = np.flatnonzero(np.diff(expression, prepend=-2))
     stops = np.append(starts[1:], len(expression))
     sure = np.add.reduceat(confidence, starts) / (stops - starts)

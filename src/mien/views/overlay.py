@@ -25,9 +25,10 @@ TAG = 0.042
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is drawn for one subject in one frame. box: `(4,)` pixels, or None where the face was not seen."""
+    """What is drawn for one subject in one frame. name: of the subject, "" where there is only one. box: `(4,)`
+    pixels, or None where the face was not seen."""
 
-    subject: int
+    name: str
     box: np.ndarray | None
     expression: str | None
     confidence: float
@@ -36,7 +37,7 @@ class Mark:
     @property
     def text(self) -> str:
         words = f"{self.expression} {self.confidence:.0%}" if self.expression else "nothing named"
-        return f"{self.subject}  {words}"
+        return f"{self.name}  {words}" if self.name else words
 
 
 def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
@@ -77,11 +78,18 @@ def marks(table: pl.DataFrame) -> Iterator[list[Mark]]:
     table = table.sort("frame", "subject")
     boxes = table.select("x1", "y1", "x2", "y2").cast(pl.Float64).fill_null(float("nan")).to_numpy()
     frame = table["frame"].to_numpy()
+    several = table["subject"].n_unique() > 1
     columns = [table[name].to_list() for name in ("subject", "expression", "confidence", "evidence")]
     starts = np.flatnonzero(np.diff(frame, prepend=-1))
     for a, b in zip(starts, np.append(starts[1:], len(frame)), strict=True):
         yield [
-            Mark(subject, boxes[i] if np.isfinite(boxes[i]).all() else None, expression, confidence, evidence)
+            Mark(
+                str(subject) if several else "",
+                boxes[i] if np.isfinite(boxes[i]).all() else None,
+                expression,
+                confidence,
+                evidence,
+            )
             for i, (subject, expression, confidence, evidence) in enumerate(
                 zip(*(c[a:b] for c in columns), strict=True), start=int(a)
             )

@@ -38,7 +38,5 @@ def readable_on(colour: str) -> str:
 
 def luminance(colour: str) -> float:
     """Relative luminance in [0, 1], as WCAG 2.2 defines it for sRGB."""
-    linear = [
-        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb(colour))
-    ]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb(colour))]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -29,9 +29,7 @@ def svg(table: pl.DataFrame, *, title: str = "") -> str:
     Args:
         table: a timeline's table (see mien.timeline.SCHEMA).
     """
-    subjects = [
-        rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])
-    ]
+    subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
     head = 60 if title else 40
     gap = PANEL + 64

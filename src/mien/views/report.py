@@ -84,9 +84,7 @@ def _text(
         "duration": duration,
         "width": width,
         "height": height,
-        "expressions": [
-            {"name": e, "colour": EXPRESSION[e], "ink": readable_on(EXPRESSION[e])} for e in EXPRESSIONS
-        ],
+        "expressions": [{"name": e, "colour": EXPRESSION[e], "ink": readable_on(EXPRESSION[e])} for e in EXPRESSIONS],
         "media": {
             "type": inside.mime if inside else "",
             # Where the pictures end: from there on only the sound tells the cursor where it is.
@@ -106,6 +104,7 @@ def _text(
             digests=digest(table),
             colours=EXPRESSION,
             clock=clock,
+            signed=_signed,
             stride=max(_stride(len(rows)) for rows in subjects),
             spent=_spent(info),
             model=info.get("model", ""),
@@ -169,6 +168,10 @@ def _facts(table: pl.DataFrame, kind: str, duration: float, info: Mapping[str, A
     if info.get("model"):
         facts.append(f"model {info['model']}")
     return facts
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def _spent(info: Mapping[str, Any]) -> str:

@@ -111,3 +111,11 @@ def index(name: str) -> list[int]:
     if not found:
         raise KeyError(f"no action unit {name!r}; there are {', '.join(known)}")
     return found
+
+
+@lru_cache(maxsize=1)
+def other_side() -> np.ndarray:
+    """`(units,)` position of each unit's mirror image; `30`, the jaw to the left, stays where it is."""
+    known = names()
+    swap = {"right": "left", "left": "right"}
+    return np.array([known.index("_".join((u.split("_")[0], swap[u.split("_")[1]])) if "_" in u else u) for u in known])

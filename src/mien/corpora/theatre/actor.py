@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from mien.corpora.theatre import anatomy, wardrobe
+from mien.corpora.theatre.action_units import other_side
 from mien.corpora.theatre.faces import cast, rotation, shape
 from mien.corpora.theatre.identities import average
 from mien.corpora.theatre.photograph import Puppet, puppet
-from mien.encoders.face import LANDMARKS
+from mien.encoders.face import LANDMARKS, mirror
 
 #: A photograph bears only so much turning: pitch, yaw, roll in radians.
 TURN_LIMIT = np.array([0.22, 0.32, 0.22])
@@ -25,6 +26,8 @@ SHAPE_SHARE = 0.7
 JOINT = np.array([0.0, 1.25, 0.9])
 #: Teeth are in the lips' shadow until the mouth is open so far, interocular units.
 LIT_FROM = 0.06
+#: Lids that come so close overlap in the picture, interocular units.
+LASHES = 0.015
 #: A point of the teeth plane, behind the lips; three of them carry the inside of the mouth.
 _TEETH = np.array([[-0.3, 0.7, 0.1], [0.3, 0.7, 0.1], [0.0, 1.0, 0.1]])
 
@@ -66,11 +69,15 @@ class Actor:
         self._doll = doll = puppet()
         self._size = size
         who = cast(seed, sex)
+        delta = who.rest - average()
         if placing.mirrored:
-            pose = pose * (1, -1, -1)
+            # the photograph is mirrored, the plan is not: it plays the other side, which the mirror turns back
+            pose, actions, delta = pose * (1, -1, -1), actions[:, other_side()], delta[mirror()] * (-1, 1, 1)
         self._texture = wardrobe.dress(doll, who.look)
-        self._ink = wardrobe.Ink(doll, actions)
-        self._places = self._choreography(doll, who.rest - average(), actions, pose, sway, placing)
+        self._ink = wardrobe.Ink(doll, self._texture, actions)
+        self._places = self._choreography(doll, delta, actions, pose, sway, placing)
+        a, b = (doll.source[doll.triangles[:, k]] - doll.source[doll.triangles[:, 0]] for k in (1, 2))
+        self._turns = np.sign(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * (-1 if placing.mirrored else 1)
         moving = doll.follow[doll.triangles].any(axis=1)
         self._moving = np.flatnonzero(moving)
         self._corners = np.unique(doll.triangles[moving])
@@ -86,8 +93,11 @@ class Actor:
         near /= near.sum(axis=1, keepdims=True) + 1e-9
         head = np.empty((time, points + 3, 3))
         head[:, :LANDMARKS] = shape(doll.head[:LANDMARKS] + SHAPE_SHARE * delta, actions)
+        lid, under = anatomy.lid_pairs()
+        shut = np.clip(1 - (head[:, under, 1] - head[:, lid, 1]) / LASHES, 0, 1)
+        head[:, lid, 1] += 2 * LASHES * shut
         head[:, LANDMARKS:points] = outline + SHAPE_SHARE * near @ delta
-        head[:, points:] = _TEETH
+        head[:, points:] = _TEETH + (0, doll.teeth, 0)
         upper, lower = anatomy.inner_lip_pairs()
         gap = (head[:, lower, 1] - head[:, upper, 1]).max(axis=1)
         self._light = np.clip(gap / LIT_FROM, 0.25, 1.0)
@@ -107,14 +117,16 @@ class Actor:
         """What never moves, drawn once: `(height, width, 3)` and its opacity `(height, width)`."""
         box = (0, 0, *self._size)
         found = self._find(self._places[0], np.flatnonzero(triangles), box)
-        return self._draw(self._places[0], found, box, None, 1.0)
+        return self._draw(self._places[0], found, box, None)
 
     def _find(self, places: np.ndarray, triangles: np.ndarray, box: Box) -> np.ndarray:
         """`(height, width)` int32: the triangle under each pixel of the box, -1 where none; near ones win."""
         x0, y0, x1, y1 = box
         corners = places[self._doll.triangles[triangles]]
-        # what lies behind lips and lids comes first, so that shut ones leave no slit
-        order = np.lexsort((-corners[..., 2].mean(axis=1), ~self._doll.behind[triangles]))
+        # what lies behind lips and lids comes first, so that shut ones leave no slit; so does skin seen from within
+        a, b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
+        folded = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * self._turns[triangles] < 0
+        order = np.lexsort((-corners[..., 2].mean(axis=1), ~(self._doll.behind[triangles] | folded)))
         points = np.round((corners[order, :, :2] - (x0, y0)) * 16).astype(np.int32)
         found = np.full((y1 - y0, x1 - x0), -1, np.int32)
         for triangle, polygon in zip(triangles[order].tolist(), points, strict=True):
@@ -122,7 +134,7 @@ class Actor:
         return found
 
     def _draw(
-        self, places: np.ndarray, found: np.ndarray, box: Box, ink: np.ndarray | None, light: float
+        self, places: np.ndarray, found: np.ndarray, box: Box, frame: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The box's pixels from the photograph `(height, width, 3)` and their opacity `(height, width)`, uint8."""
         doll = self._doll
@@ -134,14 +146,15 @@ class Actor:
         y = np.arange(found.shape[0], dtype=np.float32)[:, None]
         u = weights[0][under] * x + weights[1][under] * y + weights[2][under]
         v = weights[3][under] * x + weights[4][under] * y + weights[5][under]
-        out = cv2.remap(self._texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        texture = self._texture if frame is None else self._ink.smoothed(self._texture, frame)
+        out = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         opacity = cv2.remap(doll.opacity, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         opacity[found < 0] = 0
-        if ink is not None:
-            out = self._ink.apply(out, ink, u, v)
+        if frame is not None:
+            out = self._ink.apply(out, frame, u, v)
         hollow = doll.hollow[under] & (found >= 0)
-        if hollow.any():
-            self._fill_mouth(out, hollow, places, box, light)
+        if frame is not None and hollow.any():
+            self._fill_mouth(out, hollow, places, box, float(self._light[frame]))
         return out, opacity
 
     def _fill_mouth(
@@ -171,7 +184,7 @@ class Actor:
         box = (x0, y0, min(int(high[0]), self._size[0]), min(int(high[1]), self._size[1]))
         if box[2] > box[0] and box[3] > box[1]:
             found = self._find(places, self._moving, box)
-            drawn = self._draw(places, found, box, self._ink.at(frame), float(self._light[frame]))
+            drawn = self._draw(places, found, box, frame)
             lay(canvas, *drawn, (box[0] + shift, box[1]))
 
 

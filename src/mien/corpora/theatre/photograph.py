@@ -24,8 +24,8 @@ from mien.records import Frame
 
 #: The part of the photograph that is used, and how much it is enlarged.
 WIDTH, HEIGHT, ENLARGE = 460, 300, 2
-#: The action units of the photograph itself, by eye and by the mesh it gives.
-SMILE = {"12": 1.05, "25": 1.0, "6": 0.3}
+#: The action units of the photograph itself, by eye and so that the network reads its absence.
+SMILE = {"12": 1.3, "25": 1.0, "6": 0.5, "10": 0.3}
 #: An open face: its landmarks are in order everywhere.
 GAPING = {"25": 1.0, "26": 0.8, "5": 1.0}
 #: How far the smiling lips are replaced by the population's resting ones.
@@ -36,6 +36,8 @@ RESTING_LIPS = 0.8
 UPPER_LIP_EDGE = (0.5, 1.0, 1.5, 1.5, 1.0)
 #: The lower lip's edge likewise: off the teeth, which the photograph blurs into it.
 LOWER_LIP_EDGE = (0.3, 0.6, 0.8, 0.9, 0.9)
+#: And the lids' rims: off the white of the eye, up and down.
+LID_EDGES = (-0.7, 0.5)
 
 # Outlines in the photograph's pixels, drawn by hand; only rough: GrabCut finds the edges.
 _SUIT = ((150, 215), (168, 158), (240, 150), (290, 180), (306, 235), (340, 262), (352, 300), (60, 300), (90, 250), (140, 205))
@@ -76,6 +78,7 @@ class Puppet:
     scale: float
     origin: np.ndarray
     pose: np.ndarray
+    teeth: float
 
 
 def _read(image: np.ndarray) -> np.ndarray:
@@ -102,11 +105,10 @@ def _cut_out(photo: np.ndarray, oval: np.ndarray) -> np.ndarray:
     return np.clip(1.6 * cv2.GaussianBlur(person, (0, 0), 0.8) - 0.6, 0, 1)
 
 
-def _without(photo: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """The background, continued smoothly where the person stood: coarse to fine, the unknown relaxes to the mean
-    of its surroundings, as a soap film would."""
-    known = (cv2.dilate(person, np.ones((11, 11))) < 0.02).astype(np.float32)
-    levels = [(photo, known)]
+def without(photo: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """`(height, width, 3)` float32 picture continued smoothly where `covered` `(height, width)` is above 0: coarse to
+    fine, the unknown relaxes to the mean of its surroundings, as a soap film would."""
+    levels = [(photo, (covered <= 0).astype(np.float32))]
     while min(levels[-1][1].shape) > 6:
         picture, weight = levels[-1]
         half = cv2.resize(weight, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -121,8 +123,18 @@ def _without(photo: np.ndarray, person: np.ndarray) -> np.ndarray:
     return np.clip(filled, 0, 255)
 
 
-def _lips_as_seen(mesh: np.ndarray) -> np.ndarray:
-    """The mesh `(468, 2)` with the upper lip's rows in order between its outer edge and its visible inner edge."""
+def _without_fringe(picture: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """The person's own colours carried outwards over the half-transparent edge, where the old background shines."""
+    solid = (opacity > 0.98).astype(np.float32)
+    spread = cv2.GaussianBlur(picture * solid[..., None], (0, 0), 3.0)
+    amount = cv2.GaussianBlur(solid, (0, 0), 3.0)
+    carried = spread / np.maximum(amount, 1e-3)[..., None]
+    edge = (solid == 0) & (amount > 0.02)
+    return np.where(edge[..., None], carried, picture)
+
+
+def _edges_as_seen(mesh: np.ndarray) -> np.ndarray:
+    """The mesh `(468, 2)` with lips and lids ending where the photograph's do, and the upper lip's rows in order between its outer edge and its visible inner edge."""
     seen = mesh.copy()
     outer = np.array(anatomy.LIP_OUTER_UPPER[1:])
     inner = np.array(anatomy.LIP_INNER_UPPER[1:])
@@ -133,6 +145,8 @@ def _lips_as_seen(mesh: np.ndarray) -> np.ndarray:
         for row, share in zip(anatomy.LIP_MIDDLE_UPPER, (1 / 3, 2 / 3), strict=True):
             middle = side(np.array(row[1:]))
             seen[middle] = (1 - share) * seen[side(outer)] + share * seen[side(inner)]
+    for rim, edge in zip(anatomy.lid_pairs(), LID_EDGES, strict=True):
+        seen[rim, 1] += edge
     return seen
 
 
@@ -145,14 +159,15 @@ def _moved(face: np.ndarray, strengths: dict[str, float]) -> np.ndarray:
 
 
 def _resting(face: np.ndarray) -> np.ndarray:
-    """The photograph's face `(468, 3)` with its smile taken off and its lips closed."""
+    """The photograph's face `(468, 3)` with its smile taken off and its lips closed: the smile's action units are
+    subtracted, then the lips drawn towards the population's resting ones, the skin around following."""
     calm = _moved(face, {unit: -strength for unit, strength in SMILE.items()})
-    lips = np.unique(np.concatenate([
-        anatomy.both_sides(anatomy.LIP_OUTER_UPPER, anatomy.LIP_OUTER_LOWER, anatomy.LIP_INNER_UPPER, anatomy.LIP_INNER_LOWER),
-        anatomy.both_sides(*anatomy.LIP_MIDDLE_UPPER, *anatomy.LIP_MIDDLE_LOWER),
-    ]))
-    model = average()[lips]
-    calm[lips] += RESTING_LIPS * (model - model.mean(0) - (calm[lips] - calm[lips].mean(0)))
+    rows = (anatomy.LIP_OUTER_UPPER, anatomy.LIP_OUTER_LOWER, anatomy.LIP_INNER_UPPER, anatomy.LIP_INNER_LOWER)
+    lips = np.unique(np.concatenate([*rows, *anatomy.LIP_MIDDLE_UPPER, *anatomy.LIP_MIDDLE_LOWER]))
+    away = RESTING_LIPS * (average() - calm)
+    away = (away + away[mirror()] * (-1, 1, 1)) / 2
+    moves = {int(i): (-float(x), float(y), float(z)) for i, (x, y, z) in zip(lips, away[lips], strict=True)}
+    calm += anatomy.field(moves, still=anatomy.NOSE + anatomy.CHIN)
     return shape(calm, np.zeros((1, len(names()))))[0]
 
 
@@ -207,7 +222,7 @@ def puppet() -> Puppet:
         return (flat - origin) / scale @ turn[0]
 
     parts = [
-        (_lips_as_seen(mesh[:, :2]), _resting(aligned[0]), 1.0),
+        (_edges_as_seen(mesh[:, :2]), _resting(aligned[0]), 1.0),
         (np.array(_OUTLINE, float), onto_head(_OUTLINE, 1.0), 1.0),
         (np.array(_HAIR, float), onto_head(_HAIR, 0.6), 1.0),
         (np.array(_NECK, float), onto_head(_NECK, 0.6), 0.5),
@@ -215,17 +230,20 @@ def puppet() -> Puppet:
         (np.array(_FRAME, float), onto_head(_FRAME, 1.0), 0.0),
     ]
     source = np.concatenate([p for p, _, _ in parts])
+    smiling = _moved(parts[0][1], {"12": 1.0, "25": 1.0})
     triangles = _net(source)
     upper, lower = anatomy.inner_lip_pairs()
     hollow = np.isin(triangles, np.concatenate([upper, lower, [78, 308]])).all(axis=1)
     big = cv2.resize(photo, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LANCZOS4)
+    opacity = np.clip(cv2.resize(person, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC), 0, 1)
+    opacity = cv2.GaussianBlur(opacity, (0, 0), 1.2)
     sharp = np.clip(big.astype(np.float32) * 1.5 - 0.5 * cv2.GaussianBlur(big, (0, 0), 1.6), 0, 255)
     source = (source + 0.5) * ENLARGE - 0.5
-    opacity = cv2.resize(person, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
-    plate = cv2.resize(_without(photo.astype(np.float32), person), None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
+    nobody = without(photo.astype(np.float32), cv2.dilate(person, np.ones((11, 11))) - 0.02)
+    plate = cv2.resize(nobody, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
     return Puppet(
-        texture=sharp.astype(np.uint8),
-        opacity=(np.clip(opacity, 0, 1) * 255).astype(np.uint8),
+        texture=_without_fringe(sharp, opacity).astype(np.uint8),
+        opacity=(opacity * 255).astype(np.uint8),
         plate=np.clip(plate, 0, 255).astype(np.uint8),
         mouth=_inside(sharp, source),
         source=source,
@@ -237,4 +255,5 @@ def puppet() -> Puppet:
         scale=scale * ENLARGE,
         origin=(origin[:2] + 0.5) * ENLARGE - 0.5,
         pose=angles,
+        teeth=float((smiling - aligned[0])[anatomy.inner_lip_pairs()[0], 1].mean()),
     )

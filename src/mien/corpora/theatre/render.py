@@ -47,9 +47,9 @@ def _ease(times: np.ndarray, plan: Plan, kind: str, ramp_s: float) -> np.ndarray
 
 
 def _placing(plan: Plan, share: float, crowd: bool) -> Placing:
-    """Where a person stands: `share` of the frame's width from the left."""
+    """Where a person stands: `share` of the frame's width from the left. Two people face each other's side."""
     rng = entropy(plan.person, "placing")
-    mirrored = bool(rng.random() < 0.5)
+    mirrored = share < 0.5 if crowd else bool(rng.random() < 0.5)
     zoom = float(rng.uniform(0.6, 0.66) if crowd else rng.uniform(0.62, 0.82))
     doll = puppet()
     centre = doll.texture.shape[1] - 1 - doll.origin[0] if mirrored else doll.origin[0]

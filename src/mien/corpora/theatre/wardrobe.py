@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.corpora.theatre import anatomy
 from mien.corpora.theatre.action_units import index
-from mien.corpora.theatre.photograph import Puppet
+from mien.corpora.theatre.photograph import Puppet, puppet, without
 from mien.encoders.face import LANDMARKS, mirror
 
 #: The level of an unshaded pixel in a light map.
@@ -19,8 +19,6 @@ LIT = 200
 @lru_cache(maxsize=1)
 def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
     """`(height, width, 1)` shares of skin, hair and suit in the photograph, in [0, 1]."""
-    from mien.corpora.theatre.photograph import puppet
-
     doll = puppet()
     rgb, person = doll.texture, doll.opacity[..., None].astype(np.float32) / 255
     luma, red, blue = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
@@ -58,7 +56,7 @@ def dress(doll: Puppet, look: np.ndarray) -> np.ndarray:
     # orange turns through yellow and green to blue, and pales on the way
     turned = cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
     turned[..., 0] = (turned[..., 0].astype(int) + round(108 * abs(hue))) % 180
-    turned[..., 1] = (turned[..., 1] * (1 - 0.5 * abs(hue))).astype(np.uint8)
+    turned[..., 1] = (turned[..., 1] * (1 - 0.75 * abs(hue) ** 0.4)).astype(np.uint8)
     rgb += masks["suit"] * (cv2.cvtColor(turned, cv2.COLOR_HSV2RGB).astype(np.float32) - rgb)
     return np.clip(128 + (rgb - 128) * (1 + 0.12 * contrast), 0, 255).astype(np.uint8)
 
@@ -74,10 +72,10 @@ def _stroke(points: np.ndarray, size: tuple[int, int], width: float) -> np.ndarr
 class Ink:
     """Shadows that come with action units: each a soft map on the photograph, darkened by the unit's strength.
 
-    The nasolabial folds of the photograph's own smile are lightened while nobody smiles.
+    The nasolabial folds of the photograph's own smile are smoothed away while nobody smiles.
     """
 
-    def __init__(self, doll: Puppet, actions: np.ndarray) -> None:
+    def __init__(self, doll: Puppet, dressed: np.ndarray, actions: np.ndarray) -> None:
         size = doll.texture.shape[:2]
         low = np.floor(doll.source[:LANDMARKS].min(0)).astype(int) - 12
         high = np.ceil(doll.source[:LANDMARKS].max(0)).astype(int) + 12
@@ -86,7 +84,10 @@ class Ink:
         self._weights: list[np.ndarray] = []
         self._size = size
         self._box = (slice(low[1], high[1]), slice(low[0], high[0]))
+        self._folds: list[np.ndarray] = []
         self._wrinkles(doll, actions)
+        self._calm = [self._fold(doll, dressed, side) for side in (0, 1)]
+        self._working = dressed.copy()
         self._stack = np.stack(self._maps).astype(np.float32)
         self._amount = np.clip(np.stack(self._weights, axis=1), 0, 1.3).astype(np.float32)
 
@@ -106,14 +107,13 @@ class Ink:
                 return tuple(int(other[i]) for i in right) if side else right
 
             fold = np.maximum.reduce([strength("12"), 0.8 * strength("10"), 0.7 * strength("9"), 0.6 * strength("11")])
-            # what the photograph smiles already, taken off when the person does not
-            self._add(doll, 1 - np.clip(fold, 0, 1), here(203, 206, 216), -0.13, 6.0)
+            self._folds.append(1 - np.clip(fold, 0, 1))
             self._add(doll, np.clip(fold - 0.6, 0, 1), here(129, 203, 206, 216), 0.12, 3.0)
             self._add(doll, strength("4"), here(107, 55, 193), 0.3, 2.2)
             self._add(doll, strength("4"), here(46, 53, 52, 65), 0.16, 3.5)
             self._add(doll, strength("6"), here(111, 117, 118, 101), 0.14, 3.0)
             self._add(doll, strength("7"), here(110, 24, 23, 22), 0.14, 2.0)
-            self._add(doll, strength("43"), here(33, 246, 161, 160, 159, 158, 157, 173, 133), 0.5, 1.6)
+            self._add(doll, strength("43"), here(33, 246, 161, 160, 159, 158, 157, 173, 133), 0.35, 1.4)
             self._add(doll, strength("9"), here(122, 196, 3), 0.22, 2.0)
             self._add(doll, strength("15"), here(61, 57, 43), 0.3, 2.5)
             self._add(doll, strength("14"), here(61, 57, 186), 0.35, 2.2)
@@ -122,13 +122,30 @@ class Ink:
         self._add(doll, actions[:, index("17")[0]], (204, 201, 200, 421, 424), 0.2, 3.0)
         self._add(doll, np.minimum(actions[:, index("1")].max(1), actions[:, index("4")].max(1)) * 1.5, (8, 9), 0.25, 2.2)
 
-    def at(self, frame: int) -> np.ndarray:
-        """`(height, width)` uint8 light on the face's part of the photograph, `LIT` where nothing changes."""
-        dark = np.tensordot(self._amount[frame], self._stack, axes=1)
-        return np.clip(LIT * (1 - dark), 0, 255).astype(np.uint8)
+    def _fold(self, doll: Puppet, dressed: np.ndarray, side: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+        """One nasolabial fold's part of the texture, that part without it `(h, w, 3)`, and its share `(h, w, 1)`."""
+        line = np.array([203, 206, 216])
+        points = doll.source[mirror()[line] if side else line]
+        low, high = (points.min(0) - 24).astype(int), (points.max(0) + 24).astype(int)
+        part = (slice(low[1], high[1]), slice(low[0], high[0]))
+        mask = np.zeros(self._size, np.uint8)
+        cv2.polylines(mask, [np.round(points).astype(np.int32)], False, 1, 11, cv2.LINE_AA)
+        smooth = without(dressed[part].astype(np.float32), mask[part])
+        smooth += np.random.default_rng(0).normal(0, 3, smooth.shape[:2])[..., None]
+        share = cv2.GaussianBlur(cv2.dilate(mask, np.ones((3, 3)))[part].astype(np.float32), (0, 0), 3.0)
+        return part, smooth, share[..., None]
 
-    def apply(self, drawn: np.ndarray, ink: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def smoothed(self, dressed: np.ndarray, frame: int) -> np.ndarray:
+        """`(height, width, 3)` the texture with as much of the folds as this frame's smile has. Reused by the next."""
+        for (part, smooth, share), calm in zip(self._calm, self._folds, strict=True):
+            weight = share * float(calm[frame])
+            self._working[part] = dressed[part] * (1 - weight) + np.clip(smooth, 0, 255) * weight
+        return self._working
+
+    def apply(self, drawn: np.ndarray, frame: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """`(height, width, 3)` uint8 pixels shaded; `u, v` say where in the photograph they come from."""
+        dark = np.tensordot(self._amount[frame], self._stack, axes=1)
+        ink = np.clip(LIT * (1 - dark), 0, 255).astype(np.uint8)
         x, y = (np.float32(c) for c in self._corner)
         light = cv2.remap(ink, u - x, v - y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=LIT)
         return cv2.multiply(drawn, cv2.merge([light] * 3), scale=1 / LIT)

@@ -220,15 +220,27 @@
     [["valence", []], ["arousal", [6, 4]]].forEach(([name, dash], k) => {
       c.strokeStyle = colour(name); c.lineWidth = 2; c.setLineDash(dash); c.lineJoin = "round"; c.beginPath();
       let pen = false;
-      columns.forEach((v, x) => {
-        if (!v || !v.known) { pen = false; return; }
-        const at = middle - v.va[k] * room;
-        if (pen) c.lineTo(gutter + x + 0.5, at); else c.moveTo(gutter + x + 0.5, at);
+      for (const [x, value] of points(columns, k, w)) {
+        if (value === null) { pen = false; continue; }
+        if (pen) c.lineTo(gutter + x, middle - value * room); else c.moveTo(gutter + x, middle - value * room);
         pen = true;
-      });
+      }
       c.stroke(); c.setLineDash([]);
       c.beginPath(); c.moveTo(56, y + 30 + 18 * k); c.setLineDash(dash); c.lineTo(78, y + 30 + 18 * k); c.stroke(); c.setLineDash([]);
     });
+  }
+  // Points of a curve: the rows themselves where they lie apart, else the means of the columns. null lifts the pen.
+  function points(columns, k, w) {
+    const s = current(), a = mapping.locate(s.times, state.view.from), b = Math.min(s.n - 1, mapping.locate(s.times, state.view.to) + 1);
+    if (b - a > w) return columns.map((v, x) => [x + 0.5, v && v.known ? v.va[k] : null]);
+    const out = [];
+    for (let i = a; i <= b; i++) {
+      const x = mapping.toPixel(s.times[i], state.view, w), value = s.named[i] === NONE ? null : s.va[i * 2 + k] / 127;
+      out.push([mapping.clamp(x, 0, w), value]);
+      // The last row stands until the end of its time.
+      if (i === s.n - 1 && value !== null) out.push([w * mapping.clamp((end - state.view.from) / (state.view.to - state.view.from), 0, 1), value]);
+    }
+    return out;
   }
   function strip(c, columns, y, w) {
     const half = STRIP / 2 - 1;
@@ -250,7 +262,10 @@
   function axis(c, y, w) {
     const { step, at } = mapping.ticks(state.view, w, 84), decimals = step < 1 ? 1 : 0;
     c.font = "11.5px system-ui, sans-serif"; c.textBaseline = "top"; c.textAlign = "center"; c.fillStyle = colour("faint");
-    for (const t of at) c.fillText(mapping.clock(t, decimals), mapping.clamp(gutter + mapping.toPixel(t, state.view, w), gutter + 12, gutter + w - 14), y);
+    for (const t of at) {
+      const text = mapping.clock(t, decimals), half = c.measureText(text).width / 2;
+      c.fillText(text, mapping.clamp(gutter + mapping.toPixel(t, state.view, w), gutter + half, gutter + w - half), y);
+    }
   }
 
   // --- hands ---------------------------------------------------------------------------------------------------
@@ -316,13 +331,17 @@
     if (!player || still) return;
     const now = () => player.currentTime;
     if (player.requestVideoFrameCallback) {
-      const tick = (_, frame) => { show(frame.mediaTime, false); player.requestVideoFrameCallback(tick); };
+      const tick = (_, frame) => {
+        // While paused or seeking, a picture that was asked for earlier must not pull the cursor back.
+        if (!player.paused && !player.seeking) show(frame.mediaTime, false);
+        player.requestVideoFrameCallback(tick);
+      };
       player.requestVideoFrameCallback(tick);
     }
     // Frame callbacks fall silent for sound, and where the picture ends before the sound does.
     const follow = () => { if (player.paused) return; if (!player.videoWidth || player.currentTime > data.media.pictures) show(now(), false); requestAnimationFrame(follow); };
     player.addEventListener("play", follow);
-    player.addEventListener("seeked", () => { if (Math.abs(now() - state.t) > 0.02) show(now(), false); });
+    player.addEventListener("seeked", () => { if (!player.seeking && Math.abs(now() - state.t) > 0.02) show(now(), false); });
     player.addEventListener("loadedmetadata", drawBoxes);
   }
 

@@ -1,0 +1,56 @@
+"""Schedule, groups and averaged weights, against closed forms."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from mien.training.optim import Average, groups, rate
+
+
+def test_the_rate_rises_and_falls() -> None:
+    factors = [rate(s, 100, 0.1, "cosine") for s in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5)
+    assert 0 < factors[99] < 1e-3
+    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert [rate(s, 100, 0.0, "constant") for s in (0, 50, 99)] == [1.0, 1.0, 1.0]
+    assert rate(0, 1, 0.0, "cosine") == 1.0
+
+
+def test_only_matrices_decay() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decayed, free = groups(model, 0.1)
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]
+    assert decayed["weight_decay"] == 0.1
+    assert len(free["params"]) == 3
+    assert free["weight_decay"] == 0.0
+
+
+def test_the_average_is_the_recursion_and_steps_aside() -> None:
+    model = nn.Linear(2, 1)
+    average = Average(model, 0.5)
+    expected = model.weight.detach().clone()
+    for n in range(6):
+        with torch.no_grad():
+            model.weight.fill_(float(n))
+        average.update()
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    live = model.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, live)
+
+
+def test_no_decay_is_no_average() -> None:
+    model = nn.Linear(2, 1)
+    average = Average(model, 0.0)
+    average.update()
+    before = model.weight.detach().clone()
+    with average.applied():
+        assert torch.equal(model.weight, before)
