@@ -179,6 +179,12 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path, folder: Path) -> None
         checkpoint.load(folder)
 
 
+def test_a_shipped_name_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", ("grand",))
+    with pytest.raises(ConfigError, match=r"'grand' is not in this installation(.|\n)*run `make grand`"):
+        checkpoint.load("grand")
+
+
 def test_damage_and_mixtures_are_noticed(folder: Path) -> None:
     weights = folder / checkpoint.WEIGHTS
     data = weights.read_bytes()

@@ -22,12 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.corpora.index import Index, index
+from mien.encoders import face
 from mien.encoders.protocol import Crop, Segments
+from mien.encoders.voice import VoiceEncoder
 from mien.errors import ConfigError, MediaError, OutputError
 from mien.extract import Progress, extract, failures
 from mien.extract.segments import Segmenter
 from mien.extract.sound import Spool
 from mien.extract.subjects import Picker
+from mien.labels import EMODB_LETTERS
+from mien.media.audio import blocks
+from mien.media.faces import FaceReader
 from mien.media.video import frames, write_video
 from mien.records import Face, Frame
 from mien.store import ProvenanceError, Store
@@ -36,7 +41,9 @@ TOYS = '''
 """Encoders whose answers can be worked out by hand. Their source says how they misbehave."""
 import os, resource, signal, time
 import numpy as np
+from mien.encoders import face
 from mien.encoders.protocol import Crop, Segments
+from mien.encoders.voice import VoiceEncoder
 from mien.records import Stream
 
 LOG = []
@@ -173,8 +180,7 @@ def rows(store: Path, encoder: str, clip: str) -> tuple[np.ndarray, np.ndarray, 
     return stream.values, stream.times, stream.valid
 
 
-# -- what is stored
-# ---------------------------------------------------------------------------------------------
+# -- what is stored --------------------------------------------------------------------------------
 
 
 def test_one_pass_feeds_every_encoder(tmp_path: Path, toys: ModuleType, squares: type[SquareReader]) -> None:
@@ -316,8 +322,56 @@ def test_two_voices_hear_the_same(tmp_path: Path, toys: ModuleType) -> None:
     assert len(rows(tmp_path / "s", "louder", "a")[0]) == 250
 
 
-# -- again
-# ------------------------------------------------------------------------------------------------------
+# -- the starter's encoders on real people
+
+
+def test_the_starter_on_a_talking_face(tmp_path: Path, shared: Path) -> None:
+    """What is stored is what the encoders say when they are called by hand."""
+    (tmp_path / "m").mkdir()
+    clip = tmp_path / "m/bbaf2n.mpg"
+    clip.write_bytes((shared / "clips/bbaf2n.mpg").read_bytes())
+    found = index("folder", tmp_path / "m")
+    report = extract(found, ["face-geometry", "voice-prosody"], tmp_path / "s", workers=0, dtype="float32")
+    assert report.failures == []
+    reader, meshes, times = FaceReader(), [], []
+    for frame in frames(clip):
+        faces = reader(frame)
+        meshes.append(faces[0].mesh if faces else np.full((468, 3), np.nan))
+        times.append(frame.time_s)
+    by_hand = face.encode(np.stack(meshes), np.array(times))
+    values, at, valid = rows(tmp_path / "s", "face-geometry", "bbaf2n")
+    assert len(at) == 75
+    assert valid.mean() >= 0.95
+    np.testing.assert_array_equal(valid, by_hand.valid)
+    np.testing.assert_allclose(at, by_hand.times)
+    np.testing.assert_allclose(values, by_hand.values, atol=1e-5)
+    heard = VoiceEncoder()(blocks(clip))
+    values, at, valid = rows(tmp_path / "s", "voice-prosody", "bbaf2n")
+    np.testing.assert_array_equal(valid, heard.valid)
+    np.testing.assert_array_equal(values, heard.values)
+    stored = Store(tmp_path / "s").open("voice-prosody")["bbaf2n"]
+    assert stored.provenance == dict(heard.provenance)
+
+
+def test_emodb_is_indexed_and_heard(tmp_path: Path, shared: Path) -> None:
+    names = sorted((shared / "emodb").glob("*.wav"))[::60]
+    for path in names:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = index("emodb", tmp_path)
+    assert [e.id for e in found.entries] == [p.stem for p in names]
+    for clip in found.clips():
+        assert clip.subject == clip.id[:2]
+        assert clip.labels is not None
+        assert set(clip.labels.expression) == {EMODB_LETTERS[clip.id[5]]}
+        seconds = soundfile.info(tmp_path / f"{clip.id}.wav").duration
+        assert clip.labels.times[-1] == pytest.approx(seconds, abs=0.06)
+    report = extract(found, ["voice-prosody", "face-geometry"], tmp_path / "s", workers=0)
+    assert (report.made, report.failures) == (2 * len(names), [])
+    assert Store(tmp_path / "s").open("face-geometry")[names[0].stem].rows == 0
+    assert Store(tmp_path / "s").open("voice-prosody")[names[0].stem].valid_rows > 10
+
+
+# -- again -----------------------------------------------------------------------------------------
 
 
 def test_again_makes_only_what_is_missing(tmp_path: Path, toys: ModuleType) -> None:
@@ -391,8 +445,7 @@ def test_a_value_that_is_no_number_is_a_failure_not_a_feature(tmp_path: Path, to
     assert list(Store(tmp_path / "s").open("loud")) == ["a"]
 
 
-# -- refusals
-# ---------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_is_said_before_anything_is_done(tmp_path: Path, toys: ModuleType) -> None:
@@ -423,8 +476,7 @@ def test_a_store_that_cannot_be_made_is_an_output_error(tmp_path: Path, toys: Mo
         extract(found, [LOUD], tmp_path / "s", workers=0)
 
 
-# -- processes
-# --------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 def snapshot(store: Path) -> dict[str, bytes]:
@@ -532,8 +584,7 @@ def test_ray_makes_the_same_files(tmp_path: Path, toys: ModuleType) -> None:
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "ray")
 
 
-# -- parts
-# ------------------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)

@@ -20,7 +20,7 @@ from mien.encoders import face as face_encoder
 from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.media.video import write_video
 from mien.predict import Predictor, load, reading
-from mien.predict.predictor import _heard_at, _ordered
+from mien.predict.fusing import heard_at, ordered
 from mien.records import Face, Stream
 
 needs_faces = pytest.mark.skipif(
@@ -341,17 +341,17 @@ def test_large_frames_wait_in_smaller_numbers() -> None:
 def test_speech_is_heard_where_the_nearest_sample_says_so() -> None:
     stream = Stream(np.zeros((4, 1)), np.array([0.0, 0.1, 0.2, 0.3]), np.array([True, False, False, True]))
     times = np.array([0.0, 0.04, 0.06, 0.26, 0.35, 0.45])
-    assert _heard_at(stream, times).tolist() == [True, True, False, True, True, False]
-    assert not _heard_at(None, times).any()
+    assert heard_at(stream, times).tolist() == [True, True, False, True, True, False]
+    assert not heard_at(None, times).any()
 
 
 def test_classes_are_put_in_the_order_of_the_columns() -> None:
     p = np.array([[0.2, 0.8], [np.nan, np.nan]])
-    out = _ordered(p, ["Surprise", "Neutral"])
+    out = ordered(p, ["Surprise", "Neutral"])
     assert out[0].tolist() == [0.8, 0, 0, 0, 0, 0, 0.2, 0]
     assert np.isnan(out[1]).all()
     with pytest.raises(ConfigError, match="'Boredom'"):
-        _ordered(p, ["Boredom", "Neutral"])
+        ordered(p, ["Boredom", "Neutral"])
 
 
 def test_progress_is_told_now_and_then(predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
@@ -384,3 +384,30 @@ def test_predict_in_one_call(folder: Path, tmp_path: Path, monkeypatch) -> None:
     timeline = mien.predict(clip(tmp_path / "v.mp4", np.arange(10) / 25), model=folder, voice=False)
     assert len(timeline) == 10
     assert timeline.info["model"] == "tiny"
+
+
+def test_a_failing_voice_ends_the_faces(predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
+    from mien.predict import predictor as module
+
+    def broken(*_: object, **__: object):
+        raise MediaError("the sound is broken at 3 s")
+
+    acting(monkeypatch, {0: range(10_000)})
+    monkeypatch.setattr(module, "blocks", broken)
+    told = []
+
+    def slowly(done_s: float, _: float | None) -> None:
+        told.append(done_s)
+        time.sleep(0.01)
+
+    with pytest.raises(MediaError, match="the sound is broken"):
+        predictor.predict(clip(tmp_path / "v.mp4", np.arange(500) / 25, sound_s=20), progress=slowly)
+    assert max(told, default=0) < 19, "the rest of the pictures was not waited for"
+
+
+def test_sound_alone_tells_its_progress(predictor: Predictor, tmp_path: Path) -> None:
+    write_video(tmp_path / "s.mp4", [], times=[], audio=np.zeros(16_000 * 25, np.float32))
+    told = []
+    timeline = predictor.predict(tmp_path / "s.mp4", progress=lambda done, _: told.append(done))
+    assert told
+    assert len(timeline) == 250

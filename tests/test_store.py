@@ -38,8 +38,7 @@ def write(
     return store.write(encoder, clip, s or stream(), **options)
 
 
-# -- names
-# ------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @given(st.text(min_size=1, max_size=400))
@@ -79,8 +78,7 @@ def test_odd_ids_are_stored_inside_the_store_and_found_again(tmp_path: Path, cli
     assert shelf[clip].clip == clip
 
 
-# -- there and back
-# ---------------------------------------------------------------------------------------------
+# -- there and back --------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -185,8 +183,7 @@ def test_notes_and_origin_are_kept_and_long_notes_do_not_spoil_the_file(tmp_path
     assert not list(store.verify())
 
 
-# -- never mixed
-# ------------------------------------------------------------------------------------------------
+# -- never mixed -----------------------------------------------------------------------------------
 
 
 def test_opening_names_the_key_that_differs_with_both_values(tmp_path: Path) -> None:
@@ -250,8 +247,7 @@ def test_missing_encoder_and_clip_say_what_is_there(tmp_path: Path) -> None:
         store.open("tiny")["b"]
 
 
-# -- harm
-# -------------------------------------------------------------------------------------------------------
+# -- harm ------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -411,8 +407,7 @@ def test_no_permission_is_an_output_error(tmp_path: Path) -> None:
         write(Store(tmp_path / "s"))
 
 
-# -- ls, gc
-# -----------------------------------------------------------------------------------------------------
+# -- ls, gc ----------------------------------------------------------------------------------------
 
 
 def test_ls_counts_what_is_there(tmp_path: Path) -> None:

@@ -95,10 +95,7 @@ class Checkpoint:
     ) -> Iterator[tuple[Window, np.ndarray]]:
         self.model.eval()
         device = next(self.model.parameters()).device
-        data = {
-            n: (torch.from_numpy(v).to(device), torch.from_numpy(m).to(device))
-            for n, (v, m) in tokens.items()
-        }
+        data = {n: (torch.from_numpy(v).to(device), torch.from_numpy(m).to(device)) for n, (v, m) in tokens.items()}
         for first in range(0, len(cut), batch):
             part = cut[first : first + batch]
             index = torch.tensor([range(w.start, w.stop) for w in part], device=device)
@@ -114,9 +111,7 @@ class Checkpoint:
         for name, stream in streams.items():
             feature = self.recipe.features.get(name)
             if feature is None:
-                raise ValueError(
-                    f"no input {name!r} in this checkpoint; it reads {sorted(self.recipe.features)}"
-                )
+                raise ValueError(f"no input {name!r} in this checkpoint; it reads {sorted(self.recipe.features)}")
             if stream.dim != feature.dim:
                 raise ValueError(
                     f"the {name} stream has {stream.dim} values a sample; this checkpoint was trained on "
@@ -202,9 +197,14 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 
 def _folder(source: str | Path) -> Path:
-    if str(source) in SHIPPED:
-        return Path(str(resources.files("mien") / str(source)))
-    folder = Path(source)
+    shipped = str(source) in SHIPPED
+    folder = Path(str(resources.files("mien") / str(source))) if shipped else Path(source)
+    if shipped and not (folder / WEIGHTS).exists():
+        raise ConfigError(
+            f"the checkpoint {str(source)!r} is not in this installation of mien ({folder})",
+            follows="Packages from the index have it; a working copy has it once it was trained.",
+            remedy=f"Install mien again, or run `make {source}` in the working copy.",
+        )
     stray = [folder] if folder.is_file() else []
     if folder.is_dir() and not (folder / WEIGHTS).exists():
         stray = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
@@ -237,11 +237,7 @@ def _fits(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
     lines = [
         *(f"missing {k} {own[k]}" for k in own if k not in theirs),
         *(f"unknown {k} {theirs[k]}" for k in theirs if k not in own),
-        *(
-            f"{k} is {theirs[k]}, the recipe needs {own[k]}"
-            for k in own
-            if k in theirs and own[k] != theirs[k]
-        ),
+        *(f"{k} is {theirs[k]}, the recipe needs {own[k]}" for k in own if k in theirs and own[k] != theirs[k]),
     ]
     if lines:
         more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
@@ -257,9 +253,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error}", remedy="Copy the whole folder again."
-        ) from error
+        raise ConfigError(f"{path}: cannot be read: {error}", remedy="Copy the whole folder again.") from error
     return read if isinstance(read, dict) else {}
 
 

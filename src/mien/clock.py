@@ -121,9 +121,7 @@ def triangle(length: int) -> np.ndarray:
     return np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ((length + 1) // 2)
 
 
-def vote(
-    probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False
-) -> np.ndarray:
+def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False) -> np.ndarray:
     """Soft vote: each token's mean over the windows that cover it; NaN where none does.
 
     Args:

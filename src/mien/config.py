@@ -152,8 +152,7 @@ class Recipe(Section):
     def _vote_covers(self) -> Recipe:
         if self.vote.hop_seconds > self.windows.seconds:
             raise ValueError(
-                f"vote.hop_seconds {self.vote.hop_seconds} is longer than windows.seconds "
-                f"{self.windows.seconds}"
+                f"vote.hop_seconds {self.vote.hop_seconds} is longer than windows.seconds {self.windows.seconds}"
             )
         return self
 
@@ -289,9 +288,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f'key "{key}" given twice', key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f'key "{key}" given twice', key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -323,9 +320,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(
-            f"{origin}: not valid YAML: {place}{error.problem}", remedy="Correct that line."
-        ) from error
+        raise ConfigError(f"{origin}: not valid YAML: {place}{error.problem}", remedy="Correct that line.") from error
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{origin}: a recipe is a mapping of sections, got {type(raw).__name__}",

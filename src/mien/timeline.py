@@ -37,8 +37,7 @@ SCHEMA = pl.Schema(
         "confidence": pl.Float32,
     }
 )
-# : Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5
-# elsewhere.
+#: Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
 FORMATS = ("csv", "parquet", "jsonl")
 _KEY = "mien"

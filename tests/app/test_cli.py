@@ -310,6 +310,26 @@ def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:
     assert "no-such-recipe" in done.stderr
 
 
+def test_train_by_a_recipe_and_predict_with_the_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    few = "corpus.options={train: 1, val: 1, seed: 1, seconds: 6.0}"
+    small = ["model.dim=16", "model.layers=1", "train.epochs=1", "train.batch=4", "train.threads=1"]
+    done = mien("train", "starter", few, *small, "--out", run, "--device", "cpu", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["run"] == str(run)
+    assert predict(str(run), tmp_path / "o", clip(tmp_path / "a.mp4")).exit_code == 0
+    again = mien("train", "starter", few, *small, "--resume", run, "--device", "cpu")
+    assert again.exit_code == 0, "a finished run is returned as it is"
+    assert f"--model {run}" in again.stdout.replace("\n", "")
+
+
+def test_train_reads_no_other_corpus_yet(tmp_path: Path) -> None:
+    done = mien("train", "safe_cross_attention", "corpus.name=unheard-of", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "unheard-of" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 # --- how it speaks ---
 
 

@@ -52,7 +52,16 @@ def tiny(family: str, folder: Path) -> Path:
         "efficientnet": (
             transformers.EfficientNetModel(
                 transformers.EfficientNetConfig(
-                    image_size=32, width_coefficient=0.25, depth_coefficient=0.2, hidden_dim=320
+                    image_size=32,
+                    kernel_sizes=[3, 5],
+                    in_channels=[16, 16],
+                    out_channels=[16, 24],
+                    strides=[1, 2],
+                    depthwise_padding=[],
+                    num_block_repeats=[1, 1],
+                    expand_ratios=[1, 2],
+                    width_coefficient=0.25,
+                    hidden_dim=320,
                 )
             ),
             transformers.EfficientNetImageProcessorPil(size=SQUARE, include_top=True),
@@ -75,7 +84,12 @@ def _shake(network: torch.nn.Module) -> None:
     """Fresh networks have zero biases and position tables, behind which mistakes could hide."""
     with torch.no_grad():
         for parameter in network.parameters():
+            if parameter.ndim == 4:  # convolutions, which start so small that a signal dies in them
+                torch.nn.init.kaiming_normal_(parameter)
             parameter += 0.05 * torch.randn_like(parameter)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # EfficientNet starts them near 0
+                module.weight += 1
 
 
 def reference(family: str, folder: Path, crops: list[np.ndarray]) -> torch.Tensor:

@@ -119,7 +119,8 @@ def test_hidden_layers_and_the_mean_of_the_last(kind: str, folders: dict[str, Pa
 def test_layers_above_the_one_asked_for_are_not_run(folders: dict[str, Path]) -> None:
     network = transformers.AutoModel.from_pretrained(folders["wavlm-large"]).eval()
     network.encoder.layers[1] = None  # would fail if it were called
-    assert len(SpeechNetwork(network, 1)(torch.randn(1, 8_000))) == 2
+    with torch.inference_mode():
+        assert len(SpeechNetwork(network, 1)(torch.randn(1, 8_000))) == 2
 
 
 def test_sdpa_equals_eager_at_the_length_of_a_chunk(folders: dict[str, Path]) -> None:
@@ -206,18 +207,33 @@ def test_chunks_cover_every_frame_once(samples: int, length: int, context: int, 
     assert expected == total
 
 
+def differences(folder: Path, layer: int | None) -> np.ndarray:
+    """Relative error of each frame, in chunks of 8 s against in one piece."""
+    samples, about = sound(24.0), About(str(folder))
+    whole, times = encoded(WaveformEncoder("w", about, layer=layer, chunk_s=60.0), samples)
+    chunked, same = encoded(WaveformEncoder("w", about, layer=layer, chunk_s=8.0), samples)
+    np.testing.assert_allclose(times, same, atol=1e-9)
+    return np.linalg.norm(whole - chunked, axis=1) / np.linalg.norm(whole, axis=1)
+
+
 @pytest.mark.parametrize("kind", ["wavlm-large", "wav2vec2-large"])
-def test_chunks_agree_with_the_whole(kind: str, folders: dict[str, Path]) -> None:
-    """The stated tolerance. The convolutions agree exactly; attention that looks over all of 24 s cannot agree
-    exactly with attention over 8 s."""
-    samples = sound(24.0)
-    about = About(str(folders[kind]))
-    for layer, tolerance in ((0, 2e-3), (None, 3e-2)):
-        whole, times = encoded(WaveformEncoder(kind, about, layer=layer, chunk_s=60.0), samples)
-        chunked, same = encoded(WaveformEncoder(kind, about, layer=layer, chunk_s=8.0, context_s=1.5), samples)
-        np.testing.assert_allclose(times, same, atol=1e-9)
-        error = np.linalg.norm(whole - chunked, axis=1) / np.linalg.norm(whole, axis=1)
-        assert error.max() < tolerance
+def test_chunks_agree_with_the_whole(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The stated tolerances, where a chunk's loudness is not levelled: up to the first layer's input, chunks are
+    exact; attention that looks over 24 s cannot agree exactly with attention over 8 s."""
+    for path in folders[kind].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    assert differences(tmp_path, layer=0).max() < 1e-5
+    assert differences(tmp_path, layer=None).max() < 2e-2
+
+
+@pytest.mark.parametrize(("kind", "typical", "worst"), [("wavlm-large", 0.01, 0.05), ("wavlm-base", 0.02, 0.1)])
+def test_chunks_with_their_loudness_levelled(kind: str, typical: float, worst: float, folders: dict[str, Path]) -> None:
+    """As published: mean and variance are those of a chunk, not of the whole. Nets with layer norm nearly ignore
+    it; those with group norm take it into their first layer as well."""
+    error = differences(folders[kind], layer=None)
+    assert np.median(error) < typical
+    assert error.max() < worst
 
 
 def test_chunks_in_batches_equal_chunks_alone(folders: dict[str, Path]) -> None:

@@ -39,8 +39,7 @@ def test_the_sound_is_kept(drawn: Path, recording: Path) -> None:
 
 
 def test_boxes_follow_the_faces_and_their_expression(drawn: Path) -> None:
-    """The left edge of the box, sampled in the decoded video; chroma is subsampled, so colours are near,
-    not equal."""
+    """The left edge of the box, sampled in the decoded video; chroma is subsampled, so colours are near, not equal."""
     seen = {f.index: f.image for f in frames(drawn)}
     for index, subject, name in (
         (10, 0, "Neutral"),

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from mien.app import (
     console,
+    data_commands,
     demo_command,
     doctor,
     hub_command,
@@ -61,6 +62,7 @@ app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)
+data_commands.register(app)
 app.add_typer(hub_command.app, name="hub")
 app.command()(doctor.doctor)
 

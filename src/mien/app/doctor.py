@@ -36,8 +36,7 @@ class Check:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Look at versions, processors, artefacts, decoders and the starter model. Exit code 1 if something is
-    missing."""
+    """Look at versions, processors, artefacts, decoders and the starter model. Exit code 1 if something is missing."""
     from rich.text import Text
 
     from mien.app import console

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +61,7 @@ def train(
 
 
 def _recordings(recipe: Recipe, split: str) -> list[Recording]:
+    """The theatre's recordings of a split, as many as `corpus.options` says: train, val, seed, seconds."""
     if recipe.corpus.name != "theatre":
         raise ConfigError(
             f"corpus.name {recipe.corpus.name!r}: mien train reads the corpus 'theatre'",
@@ -67,7 +70,15 @@ def _recordings(recipe: Recipe, split: str) -> list[Recording]:
         )
     from mien.corpora.theatre.recordings import recordings
 
-    return list(recordings(split, **recipe.corpus.options))
+    options = dict(recipe.corpus.options)
+    count = int(options.get(split, 0))
+    rest = {key: options[key] for key in ("seconds", "seed", "balance", "faults") if key in options}
+    logging.getLogger("mien").info("making %d recordings for %s", count, split)
+    if split == "train" and options.get("real_voices"):
+        logging.getLogger("mien").warning(
+            "corpus.options.real_voices needs EMO-DB, which `make starter` reads; here all voices are synthetic"
+        )
+    return list(recordings(split, count, workers=os.cpu_count() or 1, **rest))
 
 
 def recipes(

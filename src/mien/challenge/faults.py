@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,18 +48,18 @@ class Kind:
     def at(self, line: int | None, what: str, rows: int = 1) -> Fault:
         return Fault(line, what, self.follows, self.remedy, self.name, self.severity, rows)
 
-    def listed(self, lines: np.ndarray, what: Callable[[int], str], listed: int = LISTED) -> list[Fault]:
+    def listed(self, lines: np.ndarray, what: Iterable[str]) -> list[Fault]:
         """One fault for each of the first few faulty rows, and one that counts the others.
 
         Args:
             lines: `(row,)` their line numbers, in order.
-            what: says what is wrong with the i-th of them.
+            what: says what is wrong with each, for the first LISTED at least.
         """
-        found = [self.at(int(line), what(i)) for i, line in enumerate(lines[:listed])]
-        if len(lines) > listed:
-            more = len(lines) - listed
+        found = [self.at(int(line), text) for line, text in zip(lines[:LISTED], what, strict=False)]
+        if len(lines) > LISTED:
+            more = len(lines) - LISTED
             text = f"{self.name}: {more:,} more row{'s' * (more > 1)} like these, the last at line {int(lines[-1]):,}"
-            found.append(self.at(int(lines[listed]), text, more))
+            found.append(self.at(int(lines[LISTED]), text, more))
         return found
 
 

@@ -82,7 +82,9 @@ def read_sample(path: Path, kind: str | None = None) -> Sample:
         )
     if names.n_unique() < len(names):
         line = int(names.is_duplicated().arg_true()[0]) + 2
-        raise _refused(path, f"names {names[line - 2]!r} more than once (first at line {line})", "give the official file")
+        raise _refused(
+            path, f"names {names[line - 2]!r} more than once (first at line {line})", "give the official file"
+        )
     ids = clip.unique(maintain_order=True)
     codes = clip.rle_id()
     if codes[-1] >= len(ids):  # clips that come in several pieces

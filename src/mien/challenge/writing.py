@@ -56,7 +56,9 @@ class Written:
             notes.append(f"{self.beyond:,} rows lie beyond the last predicted frame: {nearest} speaks for them")
         if self.unpredicted:
             default = "Neutral" if self.kind == EXPR else "0, 0"
-            notes.append(f"{len(self.unpredicted)} clips were not predicted at all ({default}): {_few(self.unpredicted)}")
+            notes.append(
+                f"{len(self.unpredicted)} clips were not predicted at all ({default}): {_few(self.unpredicted)}"
+            )
         if self.longer:
             name, more = max(self.longer.items(), key=lambda item: item[1])
             notes.append(
@@ -107,6 +109,7 @@ def write_va(path: Path, predictions: Mapping[str, np.ndarray], sample: Path, *,
     read = read_sample(sample, VA)
     values = np.zeros((len(read), 2))
     report = _laid_out(path, read, predictions, _affect, values, fill)
+    values = np.round(values, _DECIMALS) + 0.0  # adding 0.0 turns the -0.0 that rounding leaves into 0.0
     columns = {LOCATION: read.names, "valence": values[:, 0], "arousal": values[:, 1]}
     _write(path, pl.DataFrame(columns), VA)
     return report
@@ -166,13 +169,13 @@ def _affect(path: Path, clip: str, said: np.ndarray) -> tuple[np.ndarray, np.nda
     known = np.isfinite(said).all(axis=1)
     if len(wrong := said[known][(np.abs(said[known]) > 1 + _ROUNDING).any(axis=1)]):
         what = f"predictions of {clip!r} hold {wrong[0, 0]:g}, {wrong[0, 1]:g} ({len(wrong)} frames), outside [-1, 1]"
-        raise OutputError(f"{path}: {what}", follows=_NOTHING, remedy="scale them to [-1, 1]; NaN, never -5, is no answer")
+        raise OutputError(
+            f"{path}: {what}", follows=_NOTHING, remedy="scale them to [-1, 1]; NaN, never -5, is no answer"
+        )
     return np.where(known[:, None], np.clip(said.astype(np.float64), -1, 1), 0.0), known
 
 
 def _write(path: Path, table: pl.DataFrame, kind: str) -> None:
-    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
-    table = table.with_columns(pl.col(pl.Float64).round(_DECIMALS) + 0.0)
     with beside(Path(path)) as scratch, scratch.open("wb") as file:
         file.write(f"{HEADERS[kind]}\n".encode())
         try:
@@ -184,11 +187,14 @@ def _write(path: Path, table: pl.DataFrame, kind: str) -> None:
 def _refused(path: Path, sample: Sample, unpredicted: list[str], short: Mapping[str, int]) -> OutputError:
     words = []
     if unpredicted:
-        words.append(f"{len(unpredicted)} of the sample's {len(sample.clip_ids)} clips were not predicted: {_few(unpredicted)}")
+        words.append(
+            f"{len(unpredicted)} of the sample's {len(sample.clip_ids)} clips were not predicted: {_few(unpredicted)}"
+        )
     if short:
         worst = sorted(short, key=lambda clip: -short[clip])
         each = ", ".join(f"{clip!r} by {short[clip]:,}" for clip in worst[:_NAMED])
-        words.append(f"{len(short)} clips are predicted more than {USUAL_SHORT} rows short: {each}{'' if len(short) <= _NAMED else ' ...'}")
+        more = " ..." if len(short) > _NAMED else ""
+        words.append(f"{len(short)} clips are predicted more than {USUAL_SHORT} rows short: {each}{more}")
     return OutputError(
         f"{path}: " + "; ".join(words),
         follows=_NOTHING,

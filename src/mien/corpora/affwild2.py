@@ -71,9 +71,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> F
     return Found(entries, sorted(problems, key=_order), EXPRESSIONS, counts)
 
 
-def labels(
-    root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS
-) -> Labels | None:
+def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
     """A clip's labels for some of its tasks, at the times of its frames. None where it has none of them."""
     found = {task: read_labels(root / entry.labels[task]).values for task in tasks if task in entry.labels}
     rows = max(map(len, found.values()), default=0)
@@ -184,12 +182,8 @@ def _entry(
     path: Path,
     recording: Recording,
 ) -> tuple[Entry, list[Problem]]:
-    mine = {
-        task: files[(task, clip, split)] for task, split in splits.items() if (task, clip, split) in files
-    }
-    listed = [
-        layout.lists[t][clip][2] for t, s in splits.items() if s == "test" and clip in layout.lists.get(t, {})
-    ]
+    mine = {task: files[(task, clip, split)] for task, split in splits.items() if (task, clip, split) in files}
+    listed = [layout.lists[t][clip][2] for t, s in splits.items() if s == "test" and clip in layout.lists.get(t, {})]
     lengths = [len(labelled.file.values) for labelled in mine.values()] + [n for n in listed if n]
     rows = max(lengths, default=None)
     problems = [p for labelled in mine.values() if (p := _excess(labelled, recording))]
@@ -197,9 +191,7 @@ def _entry(
     present = None
     if folder is None and layout.crop_roots:
         what = f"no crop folder for clip {clip!r}"
-        more.append(
-            Problem(WARNING, "no crops", str(layout.crop_roots[0]), None, what, "use --faces video for it")
-        )
+        more.append(Problem(WARNING, "no crops", str(layout.crop_roots[0]), None, what, "use --faces video for it"))
     elif folder is not None:
         count = max(rows or len(recording.times), max(numbers, default=0))
         present = np.zeros(count, bool)
@@ -237,9 +229,7 @@ def _excess(labelled: _Labelled, recording: Recording) -> Problem | None:
     if rows == frames:
         return None
     what = f"{rows} label rows, {frames} frames in the container ({rows - frames:+d})"
-    rule = (
-        "the last rows are placed after the last frame" if rows > frames else "the last frames are unlabelled"
-    )
+    rule = "the last rows are placed after the last frame" if rows > frames else "the last frames are unlabelled"
     usual = rows - frames in USUAL_EXCESS
     return Problem(
         NOTE if usual else WARNING,
@@ -258,9 +248,7 @@ def _sides(entries: list[Entry]) -> list[Entry]:
         sides.setdefault(entry.media, set()).add(entry.side)
     other = {"right": "left", "left": "right"}
     return [
-        replace(e, side=other[next(iter(sides[e.media] - {""}))])
-        if not e.side and len(sides[e.media]) == 2
-        else e
+        replace(e, side=other[next(iter(sides[e.media] - {""}))]) if not e.side and len(sides[e.media]) == 2 else e
         for e in entries
     ]
 

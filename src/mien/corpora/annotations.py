@@ -51,9 +51,7 @@ def read_labels(path: Path, shown: str = "") -> LabelFile:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        return LabelFile(
-            "", np.zeros(0), [_error("unreadable labels", shown, None, f"cannot be read ({error})")]
-        )
+        return LabelFile("", np.zeros(0), [_error("unreadable labels", shown, None, f"cannot be read ({error})")])
     task = task_of(lines[0])
     if task not in ("expr", "va"):
         what = f"the header is {lines[0][:90]!r}, neither {EXPR_HEADER!r} nor {VA_HEADER!r}"

@@ -104,9 +104,7 @@ def _read_list(layout: Layout, path: Path) -> None:
             names[name] = (str(path), number, None)
         elif names[name][0] == str(path):
             what = f"{name!r} is listed again (first at line {names[name][1]})"
-            layout.problems.append(
-                Problem(WARNING, "listed twice", str(path), number, what, "it counts once")
-            )
+            layout.problems.append(Problem(WARNING, "listed twice", str(path), number, what, "it counts once"))
 
 
 def _task_by_name(path: Path) -> str:
@@ -132,9 +130,7 @@ def recording_of(layout: Layout, clip: str) -> tuple[Path | None, str, list[Prob
     if len(paths) > 1:
         others = ", ".join(map(str, paths[1:]))
         what = f"{clip!r} has {len(paths)} recordings: also {others}"
-        problems.append(
-            Problem(WARNING, "two recordings", str(paths[0]), None, what, "the first by name is used")
-        )
+        problems.append(Problem(WARNING, "two recordings", str(paths[0]), None, what, "the first by name is used"))
     if not paths:
         what = f"no video {stem!r} for clip {clip!r}"
         rule = "without it there are no times and no sound: the clip is left out"
@@ -150,9 +146,7 @@ def crops_of(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, 
     problems = []
     if len(folders) > 1:
         what = f"{clip!r} has {len(folders)} crop folders: also {', '.join(map(str, folders[1:]))}"
-        problems.append(
-            Problem(WARNING, "two crop folders", str(folders[0]), None, what, "the first by name is used")
-        )
+        problems.append(Problem(WARNING, "two crop folders", str(folders[0]), None, what, "the first by name is used"))
     numbers, strange = [], []
     for name in os.listdir(layout.root / folders[0]):
         stem, suffix = os.path.splitext(name)
@@ -168,7 +162,5 @@ def crops_of(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, 
     beyond = sorted(n for n in numbers if rows is not None and n > rows)
     if beyond:
         what = f"{len(beyond)} crops from {beyond[0]:05d} on, but the labels have {rows} rows"
-        problems.append(
-            Problem(NOTE, "crops beyond labels", str(folders[0]), None, what, "they are unlabelled")
-        )
+        problems.append(Problem(NOTE, "crops beyond labels", str(folders[0]), None, what, "they are unlabelled"))
     return folders[0], sorted(numbers), problems

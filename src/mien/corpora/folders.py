@@ -84,9 +84,7 @@ class Row:
     stop_s: float
 
 
-def read(
-    root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Found:
+def read(root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Found:
     """root: the folder. table: the CSV; default: the only .csv in ROOT, or none, which gives unlabelled
     clips.
 
@@ -101,9 +99,7 @@ def read(
     for row in rows:
         by_clip.setdefault(row.clip, []).append(row)
     named = {row.media for row in rows}
-    media = {
-        str(p.relative_to(root)): p for p in sorted(root.rglob("*")) if p.suffix.lower() in MEDIA_SUFFIXES
-    }
+    media = {str(p.relative_to(root)): p for p in sorted(root.rglob("*")) if p.suffix.lower() in MEDIA_SUFFIXES}
     if not media and not named:
         raise CorpusError(f"{root} holds no media", remedy=f"known are: {', '.join(sorted(MEDIA_SUFFIXES))}")
     if not table:
@@ -126,9 +122,7 @@ def read(
     return Found(entries, problems, classes, counts)
 
 
-def labels(
-    root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS
-) -> Labels | None:
+def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
     """A clip's labels: as given where the table names instants, else every 1/25 s over the recording."""
     rows = [row for row in read_table(root / entry.labels[tasks[0]], root)[0] if row.clip == entry.id]
     instants = all(row.start_s == row.stop_s for row in rows)
@@ -158,9 +152,7 @@ def read_table(path: Path, root: Path) -> tuple[list[Row], list[Problem]]:
             remedy=f"iconv -f latin1 -t utf-8 {path.name} > new.csv",
         ) from None
     except OSError as error:
-        raise CorpusError(
-            f"{path}: {error.strerror or error}", remedy="name the table with --table"
-        ) from None
+        raise CorpusError(f"{path}: {error.strerror or error}", remedy="name the table with --table") from None
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
@@ -209,18 +201,14 @@ def _header(path: Path, names: list[str]) -> list[Problem]:
 
 def _row(line: int, record: dict[str, str], media: str, default: str) -> Row:
     if "" in record:
-        raise ValueError(
-            "its number of cells is not that of the header (a comma inside a value needs quotes)"
-        )
+        raise ValueError("its number of cells is not that of the header (a comma inside a value needs quotes)")
     if not media:
         raise ValueError("no media")
     split = record.get("split", "").lower()
     if split and split not in SPLITS:
         near = difflib.get_close_matches(split, [*SPLITS, "validation", "training", "dev"], 1)
         hint = {"validation": "val", "dev": "val", "training": "train"}.get(near[0], near[0]) if near else ""
-        raise ValueError(
-            f"split {split!r} is not one of {', '.join(SPLITS)}" + (f"; write {hint!r}" if hint else "")
-        )
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}" + (f"; write {hint!r}" if hint else ""))
     valence, arousal = (_number(record, key, -1, 1) for key in ("valence", "arousal"))
     if np.isnan(valence) != np.isnan(arousal):
         raise ValueError("valence and arousal need each other; one of them is empty")
@@ -279,9 +267,7 @@ def _entry(root: Path, table: Path | None, clip: str, rows: list[Row]) -> tuple[
         info = probe(path)
         times = frame_times(path, info.origin) if info.kind == "video" else None
     except MediaError as error:
-        return None, [
-            Problem(ERROR, "unreadable media", rows[0].media, None, error.what, "the clip is left out")
-        ]
+        return None, [Problem(ERROR, "unreadable media", rows[0].media, None, error.what, "the clip is left out")]
     ends = [info.audio_stop_s, info.video_stop_s, info.duration_s]
     ends += [float(times.seconds[-1]) + times.step_s] if times and len(times) else []
     duration = max((end for end in ends if end is not None), default=0.0)
@@ -289,19 +275,11 @@ def _entry(root: Path, table: Path | None, clip: str, rows: list[Row]) -> tuple[
     for row in rows:
         if row.start_s > duration:
             what = f"{row.start_s:g} s is after the end ({duration:.2f} s)"
-            problems.append(
-                Problem(WARNING, "beyond the end", str(table), row.line, what, "it has no effect")
-            )
+            problems.append(Problem(WARNING, "beyond the end", str(table), row.line, what, "it has no effect"))
     tasks = []
     if table:
-        tasks = ["expr"] * any(row.expression for row in rows) + ["va"] * any(
-            np.isfinite(row.valence) for row in rows
-        )
-    where = (
-        str(table.relative_to(root))
-        if table and table.is_relative_to(root)
-        else str(table and table.resolve())
-    )
+        tasks = ["expr"] * any(row.expression for row in rows) + ["va"] * any(np.isfinite(row.valence) for row in rows)
+    where = str(table.relative_to(root)) if table and table.is_relative_to(root) else str(table and table.resolve())
     return Entry(
         clip,
         rows[0].media,

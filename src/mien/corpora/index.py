@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mien.corpora import affwild2, folders
+from mien.corpora import affwild2, folders, utterances
 from mien.corpora.catalogue import ERROR, NOTE, WARNING, Entry, Problem, packed, unpacked
 from mien.errors import ConfigError, CorpusError, OutputError
 from mien.labels import EXPRESSIONS
@@ -60,15 +60,11 @@ class Index:
         task = task or (tasks[0] if tasks else "")
         split = entry.splits.get(task, "")
         wanted = [t for t in tasks if t in entry.labels and entry.splits.get(t, "") == split]
-        found = (
-            CORPORA[self.corpus].labels(self.root, entry, wanted, self.classes) if labels and wanted else None
-        )
+        found = CORPORA[self.corpus].labels(self.root, entry, wanted, self.classes) if labels and wanted else None
         media = self.root / entry.media if entry.media else None
         return Clip(entry.id, media, entry.subject, split, found)
 
-    def clips(
-        self, task: str | None = None, split: str | None = None, *, labels: bool = True
-    ) -> Iterator[Clip]:
+    def clips(self, task: str | None = None, split: str | None = None, *, labels: bool = True) -> Iterator[Clip]:
         """Clips that take part in a task, one at a time (so that only one's labels are in memory)."""
         task = task or (self.tasks[0] if self.tasks else None)
         for entry in self.entries:
@@ -121,12 +117,12 @@ class Index:
             where = Path(root) if root else Path(head["root"])
             return cls(head["corpus"], where, entries, problems, tuple(head["classes"]), head["counts"])
         except OSError as error:
-            raise CorpusError(
+            raise ConfigError(
                 f"{path}: {error.strerror or error}",
                 remedy="mien index CORPUS ROOT --out FILE makes an index",
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CorpusError(
+            raise ConfigError(
                 f"{path} is not an index of this version ({type(error).__name__}: {error})",
                 remedy="mien index CORPUS ROOT --out FILE makes one",
             ) from None
@@ -140,9 +136,7 @@ class Index:
         rows.append(("hours", f"{hours:.2f}"))
         rows.append(("subjects", f"{len({e.subject for e in self.entries if e.subject}):,}"))
         for task in self.tasks:
-            splits = Counter(
-                e.splits.get(task) or "no split" for e in self.entries if task in {*e.splits, *e.labels}
-            )
+            splits = Counter(e.splits.get(task) or "no split" for e in self.entries if task in {*e.splits, *e.labels})
             rows.append((f"{task} splits", ", ".join(f"{k} {n:,}" for k, n in sorted(splits.items()))))
         crops = [e.present for e in self.entries if e.present is not None]
         if crops:
@@ -208,6 +202,10 @@ def index(
     return Index(corpus, root, found.entries, found.problems, found.classes, found.counts)
 
 
-#: Name on the command line -> the file that reads it (`read(root)` and `labels(root, entry, tasks,
-#: classes)`).
-CORPORA: dict[str, Any] = {"aff-wild2": affwild2, "theatre": affwild2, "folder": folders, "emodb": None}
+#: Name on the command line -> the file that reads it: `read(root)`, `labels(root, entry, tasks, classes)`.
+CORPORA: dict[str, Any] = {
+    "aff-wild2": affwild2,
+    "theatre": affwild2,
+    "folder": folders,
+    "emodb": utterances,
+}

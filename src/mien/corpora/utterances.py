@@ -30,9 +30,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> F
         try:
             info = probe(clip.media)
         except MediaError as error:
-            problems.append(
-                Problem(ERROR, "unreadable media", name, None, error.what, "the clip is left out")
-            )
+            problems.append(Problem(ERROR, "unreadable media", name, None, error.what, "the clip is left out"))
             continue
         entries.append(
             Entry(
@@ -52,9 +50,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> F
     return Found(entries, problems, counts={"utterances": {k: counts[k] for k in EXPRESSIONS if counts[k]}})
 
 
-def labels(
-    root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS
-) -> Labels | None:
+def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
     """The utterance's expression, every 1/25 s over its length."""
     times = (np.arange(max(1, round((entry.duration_s or 0.0) * LABEL_RATE_HZ))) + 0.5) / LABEL_RATE_HZ
     return Labels(times, np.full(len(times), int(entry.labels["expr"])), np.full((len(times), 2), np.nan))

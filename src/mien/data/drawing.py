@@ -29,9 +29,7 @@ def window_weights(counts: Tensor, balance: float) -> Tensor:
     labelled = counts.sum(1)
     weight = (counts.double() @ value) / labelled.clamp_min(1)
     some = labelled > 0
-    weight = torch.where(
-        some, weight, weight[some].mean() if some.any() else torch.ones((), dtype=weight.dtype)
-    )
+    weight = torch.where(some, weight, weight[some].mean() if some.any() else torch.ones((), dtype=weight.dtype))
     return weight / weight.sum()
 
 
@@ -74,9 +72,7 @@ class Statistics:
     counts: Tensor
 
 
-def statistics(
-    dataset: WindowDataset, classes: int, *, balance: float = 0.0, limit: int = 4096
-) -> Statistics:
+def statistics(dataset: WindowDataset, classes: int, *, balance: float = 0.0, limit: int = 4096) -> Statistics:
     """What the network is told of its inputs, as training will draw them (augmentation included).
 
     Means and deviations are estimated on at most `limit` windows, evenly spaced; a value that never
@@ -92,9 +88,7 @@ def statistics(
         batch = dataset.__getitems__(Draw(mixed_seed(step), chunk.tolist()))
         for name, values in batch.values.items():
             known = values[batch.valid[name]].double()
-            part = torch.stack(
-                (torch.full_like(known[:1].sum(0), len(known)), known.sum(0), known.square().sum(0))
-            )
+            part = torch.stack((torch.full_like(known[:1].sum(0), len(known)), known.sum(0), known.square().sum(0)))
             sums[name] = sums.get(name, 0) + part
     mean, deviation = {}, {}
     for name, (n, total, squares) in sums.items():

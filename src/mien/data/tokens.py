@@ -28,9 +28,7 @@ class Tokens:
     valence_arousal: np.ndarray
 
 
-def tokens(
-    recording: Recording, rate_hz: float, start_s: float | None = None, stop_s: float | None = None
-) -> Tokens:
+def tokens(recording: Recording, rate_hz: float, start_s: float | None = None, stop_s: float | None = None) -> Tokens:
     """A recording's streams and labels on a clock of `rate_hz`.
 
     The clock spans all streams and labels unless told otherwise. A token's expression is that of the
@@ -133,9 +131,7 @@ class TokenTable:
     bounds: Tensor
 
 
-def table(
-    recordings: Sequence[Recording], rate_hz: float, modalities: Sequence[str] | None = None
-) -> TokenTable:
+def table(recordings: Sequence[Recording], rate_hz: float, modalities: Sequence[str] | None = None) -> TokenTable:
     """Recordings on one clock, in memory. A modality that a recording lacks is invalid throughout it.
 
     Raises ValueError naming the clip whose stream is not as wide as the others', or if there is no recording.
@@ -167,9 +163,7 @@ def table(
                 )
             ),
             torch.from_numpy(
-                np.concatenate(
-                    [t.valid.get(name, np.zeros(n, bool)) for t, n in zip(cut, sizes, strict=True)]
-                )
+                np.concatenate([t.valid.get(name, np.zeros(n, bool)) for t, n in zip(cut, sizes, strict=True)])
             ),
         )
         for name in names

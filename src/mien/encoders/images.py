@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien.encoders import precision, pretrained
+from mien.encoders import pretrained
+from mien.encoders.precision import choose, name_of
 from mien.encoders.preprocessing import Preprocessing
 from mien.encoders.pretrained import About, Checkpoint
 from mien.encoders.protocol import Crop
@@ -67,9 +68,7 @@ FAMILIES: dict[str, Family] = {
         options=lambda _: {"add_pooling_layer": False},
     ),
     "resnet": Family("ResNetModel", ("resnet",), _pooled, lambda c: c.hidden_sizes[-1], tokens=False),
-    "efficientnet": Family(
-        "EfficientNetModel", ("efficientnet",), _pooled, lambda c: c.hidden_dim, tokens=False
-    ),
+    "efficientnet": Family("EfficientNetModel", ("efficientnet",), _pooled, lambda c: c.hidden_dim, tokens=False),
 }
 
 
@@ -115,7 +114,8 @@ class ImageEncoder:
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
         self._family, self._layer, self._last = FAMILIES[family], layer, last
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
-        self._dtype = _choose(precision, self.device)
+        self._dtype = choose(precision, self.device)
+        pretrained.check_type(checkpoint, self._family.types)
         self._network = pretrained.load(
             checkpoint,
             getattr(transformers, self._family.network),
@@ -135,7 +135,7 @@ class ImageEncoder:
             layer="embedding" if layer is None else f"{layer}, mean of {last}, mean of patches",
             preprocessing=str(self._preprocessing),
             crop=f"aligned by five points, {self.crop.size} px, margin {margin:g}",
-            precision=_name(self._dtype),
+            precision=name_of(self._dtype),
         )
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
@@ -163,9 +163,7 @@ class ImageEncoder:
     def _check_layer(self, name: str) -> None:
         if self._layer is None:
             if self._last != 1:
-                raise ConfigError(
-                    f"{name}: last={self._last} needs `layer`, the last of the layers to average."
-                )
+                raise ConfigError(f"{name}: last={self._last} needs `layer`, the last of the layers to average.")
             return
         if not self._family.tokens:
             raise ConfigError(
@@ -201,6 +199,3 @@ def _freeze_position_bias(network: torch.nn.Module, size: int) -> None:
         if isinstance(bias, torch.nn.Module) and not isinstance(bias, _Fixed):
             patches = size // network.config.patch_size  # type: ignore[union-attr, operator]
             module.relative_position_bias = _Fixed(bias((patches, patches), dim_size=patches**2 + 1).clone())
-
-
-_choose, _name = precision.choose, precision.name

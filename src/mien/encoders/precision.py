@@ -32,7 +32,7 @@ def choose(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if _half_is_faster(device.type, torch.get_num_threads()) else torch.float32
 
 
-def name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
     """`float32`, as provenance says it."""
     return str(dtype).removeprefix("torch.")
 

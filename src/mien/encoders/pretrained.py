@@ -111,14 +111,7 @@ def load(
     Raises ArtefactError where the checkpoint is of another architecture, damaged, or lacks weights: a network
     that is partly random would give wrong features in silence.
     """
-    found = checkpoint.config.get("model_type")
-    if found not in types:
-        raise ArtefactError(
-            f"{checkpoint.folder} holds weights of another architecture: model_type is {found!r}, "
-            f"wanted {' or '.join(repr(t) for t in types)}.",
-            follows="No encoder was made.",
-            remedy="Name a checkpoint of that architecture, or the encoder that fits this one.",
-        )
+    check_type(checkpoint, types)
     try:
         with _quiet():
             model, report = network.from_pretrained(  # type: ignore[attr-defined]
@@ -146,6 +139,18 @@ def load(
     return model.eval().requires_grad_(False)
 
 
+def check_type(checkpoint: Checkpoint, types: tuple[str, ...]) -> None:
+    """Raises ArtefactError where config.json names another architecture."""
+    found = checkpoint.config.get("model_type")
+    if found not in types:
+        raise ArtefactError(
+            f"{checkpoint.folder} holds weights of another architecture: model_type is {found!r}, "
+            f"wanted {' or '.join(repr(t) for t in types)}.",
+            follows="No encoder was made.",
+            remedy="Name a checkpoint of that architecture, or the encoder that fits this one.",
+        )
+
+
 def tensors(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
     """The weights whose names begin with `prefix`, by the rest of their names: for a part of a checkpoint that
     no class of transformers reads."""
@@ -158,6 +163,22 @@ def tensors(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
     return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def tokenizer(checkpoint: Checkpoint) -> Any:
+    """Its tokenizer. Raises ArtefactError where it has none: transformers would make an empty one."""
+    from transformers import AutoTokenizer
+
+    try:
+        if not any((checkpoint.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise OSError("neither tokenizer.json nor vocab.json is there")
+        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"{checkpoint.folder} has no readable tokenizer: {_first_line(error)}",
+            follows="No encoder was made.",
+            remedy="Save the tokenizer beside the weights (`save_pretrained`), or download all files.",
+        ) from error
 
 
 def provenance(about: About, checkpoint: Checkpoint, **keys: str) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -106,15 +106,6 @@ def measure(samples: np.ndarray) -> np.ndarray:
     return out
 
 
-def speech_batches(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """All frames of a whole recording's blocks of samples; for tests and statistics."""
-    reader, total = Frames(), 0
-    for samples in blocks:
-        total += len(samples)
-        yield from reader(samples)
-    yield from reader.finish(total // HOP)
-
-
 def _windowed(samples: np.ndarray, width: int) -> np.ndarray:
     return sliding_window_view(samples, width)[::HOP] * _hann(width)
 
@@ -151,7 +142,8 @@ def _weights() -> np.ndarray:
     """`(bins, BANDS + 4)`: mel bands (mean power under a triangle), 50 to 1000 Hz, 1 to 5 kHz, all, first moment
     in kHz."""
     hz = _bin_hz()
-    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (_LOWEST_BAND_HZ, _HIGHEST_BAND_HZ)), BANDS + 2)
+    low, high = (2595 * np.log10(1 + f / 700) for f in (_LOWEST_BAND_HZ, _HIGHEST_BAND_HZ))
+    mel = np.linspace(low, high, BANDS + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     rising = (hz - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - hz) / np.diff(edges)[1:, None]

@@ -19,7 +19,7 @@ class FaceGeometry:
     rate_hz: float | None = None
     receptive_field_s = 0.0
     licence = "MIT"
-    provenance: Mapping[str, str] = {"encoder": geometry.NAME, "version": geometry.VERSION}  # noqa: RUF012
+    provenance: Mapping[str, str] = {"encoder": geometry.NAME, "version": geometry.VERSION}
 
     def measure(self, meshes: np.ndarray) -> np.ndarray:
         return geometry.geometry(meshes)
@@ -29,16 +29,16 @@ class FaceGeometry:
 
 
 class VoiceProsody:
-    """`mien.encoders.voice` as an `AudioEncoder`."""
+    """`mien.encoders.voice` as an `AudioEncoder`. One piece: its last columns need the whole recording."""
 
     name, modality, dim = VoiceEncoder.NAME, "voice", VoiceEncoder.DIM
     rate_hz: float | None = VoiceEncoder.RATE_HZ
-    receptive_field_s = 0.0
+    receptive_field_s = 3.0
     licence = "MIT"
 
     def __init__(self) -> None:
         self._encoder = VoiceEncoder()
-        self.provenance = {"encoder": VoiceEncoder.NAME}
+        self.provenance = self._encoder(()).provenance
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         yield self._encoder(blocks)

@@ -12,7 +12,7 @@ from importlib import metadata
 import numpy as np
 
 from mien.encoders import spectrum, voice_features
-from mien.encoders.spectrum import HOP, SAMPLE_RATE
+from mien.encoders.spectrum import HOP
 from mien.encoders.voice_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE, Feature
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
 from mien.records import Stream
@@ -109,7 +109,8 @@ class _Run:
     def _speaking(self, first: int, stop: int) -> np.ndarray:
         self._speech = [np.concatenate(self._speech)]
         centres = np.arange(first, stop) * HOP + HOP // 2
-        step = centres // STEP
+        # sound shorter than a cell is filled up with silence that the network has not seen
+        step = np.minimum(centres // STEP, len(self._speech[0]) - 1)
         probability = self._speech[0][step[0] : step[-1] + 1]
         return is_speech(probability)[step - step[0]]
 

@@ -39,14 +39,10 @@ class ModalityDropout(nn.Module):
     ) -> None:
         super().__init__()
         if sum(whole.values()) > 1:
-            raise ValueError(
-                f"whole-stream probabilities exclude each other, so they sum to <= 1; got {dict(whole)}"
-            )
+            raise ValueError(f"whole-stream probabilities exclude each other, so they sum to <= 1; got {dict(whole)}")
         self.whole, self.bursts, self.burst_tokens = dict(whole), dict(bursts), burst_tokens
 
-    def forward(
-        self, valid: Mapping[str, Tensor], generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, valid: Mapping[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """modality -> `(batch, time)` bool, the same with some cleared."""
         kept = dict(valid)
         if not self.training or not kept:

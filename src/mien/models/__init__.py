@@ -43,11 +43,7 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
     found = [f"model.{key}: not set here; it follows from {GIVEN[key]}" for key in GIVEN if key in options]
     module = _module(name)
     features = raw.get("features")
-    inputs = (
-        {str(k): 1 for k in features}
-        if isinstance(features, Mapping) and features
-        else {"face": 1, "voice": 1}
-    )
+    inputs = {str(k): 1 for k in features} if isinstance(features, Mapping) and features else {"face": 1, "voice": 1}
     given = {"inputs": inputs} | {k: v for k, v in options.items() if k not in GIVEN}
     for record, values, prefix in (
         (module.Config, given, "model"),

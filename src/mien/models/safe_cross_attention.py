@@ -87,9 +87,7 @@ class Config(Section):
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
         for name in (*self.hide.whole, *self.hide.bursts):
             if name not in self.inputs and len(self.inputs) > 1:
-                raise ValueError(
-                    f"hide names {name!r}, which is no modality; features are {sorted(self.inputs)}"
-                )
+                raise ValueError(f"hide names {name!r}, which is no modality; features are {sorted(self.inputs)}")
         return self
 
 
@@ -188,9 +186,7 @@ class SafeCrossAttention(nn.Module):
         self.config, self.loss = config, objective or Objective()
         dim, names = config.dim, list(config.inputs)
         low, high = (max(1, round(s * config.rate_hz)) for s in config.hide.burst_seconds)
-        self.hide = ModalityDropout(
-            whole=config.hide.whole, bursts=config.hide.bursts, burst_tokens=(low, high)
-        )
+        self.hide = ModalityDropout(whole=config.hide.whole, bursts=config.hide.bursts, burst_tokens=(low, high))
         self.branch = nn.ModuleDict({name: Branch(width, config) for name, width in config.inputs.items()})
         self.cross = nn.ModuleList(
             nn.ModuleDict(
@@ -251,9 +247,7 @@ class SafeCrossAttention(nn.Module):
             loss = loss + logs["expression"]
             if self.loss.unimodal and len(tokens) > 1:
                 own = [
-                    self._expression_loss(
-                        self.expression(self.norm(t)), batch.expression, masks[n].any(dim=1)
-                    )
+                    self._expression_loss(self.expression(self.norm(t)), batch.expression, masks[n].any(dim=1))
                     for n, t in tokens.items()
                 ]
                 logs["unimodal"] = torch.stack(own).mean()
@@ -269,18 +263,14 @@ class SafeCrossAttention(nn.Module):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         unknown = sorted((set(values) | set(valid)) - set(self.branch))
         if unknown:
-            raise ValueError(
-                f"modalities {unknown} are not inputs of this model; it has {sorted(self.branch)}"
-            )
+            raise ValueError(f"modalities {unknown} are not inputs of this model; it has {sorted(self.branch)}")
         given = {}
         for name in self.branch:  # the model's own order, so that sums do not depend on the caller's
             value, mask = values.get(name), valid.get(name)
             if value is not None and mask is not None:
                 given[name] = (value, mask)
         if not given:
-            raise ValueError(
-                f"no modality given: a window needs at least one of {sorted(self.branch)}, valid or not"
-            )
+            raise ValueError(f"no modality given: a window needs at least one of {sorted(self.branch)}, valid or not")
         return given
 
     def _branches(self, given: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -1,32 +1,30 @@
-"""Media in, Timeline out: faces and voice are read side by side while torch is still being imported, then
-fused."""
+"""Media in, Timeline out: faces and voice are read side by side while torch is still being imported, then fused."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
-from mien import __version__, clock
+from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError, MediaError
-from mien.labels import EXPRESSIONS
+from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
+from mien.predict.fusing import fused
 from mien.predict.reading import Faces, read_faces
-from mien.records import FACE, VOICE, FaceTrack, Stream
-from mien.timeline import Timeline, subject_rows
+from mien.records import Stream
+from mien.timeline import Timeline
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
 
-#: Rows a second where there are no pictures to give the rows their times.
-SOUND_ROWS_HZ = 10
-# : Faces seen for less than this are passers-by or mistakes. Our choice: the shortest expressions last
-# about as long.
+#: Faces seen for less than this are passers-by or mistakes. Our choice: the shortest expressions last about as long.
 LEAST_SEEN_S = 0.5
 SHIPPED = ("starter",)
 
@@ -135,27 +133,53 @@ class Predictor:
         self._soundness(info, face, voice)
         self._start()
         tell = _throttled(progress, info.duration_s)
-        with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as side:
-            hearing = side.submit(_hear, path, notes, seconds) if voice and info.has_audio else None
-            faces = read_faces(
-                info,
-                look=face,
-                max_faces=self.max_faces,
-                notes=notes,
-                seconds=seconds,
-                tell=self._telling(tell),
-                least_s=0.0 if info.kind == "image" else LEAST_SEEN_S,
-            )
-            heard = hearing.result() if hearing else None
+        faces, heard = self._read(info, face, voice, notes, seconds, tell)
         waited = time.perf_counter()
         checkpoint = self.checkpoint
         seconds["wait for torch"] = time.perf_counter() - waited
-        table = _fused(checkpoint, faces, heard, info)
+        table = fused(checkpoint, faces, heard)
         seconds["fuse"] = time.perf_counter() - waited - seconds["wait for torch"]
         notes += _remarks(info, faces, heard, face, voice)
         seconds["total"] = time.perf_counter() - began
         facts = self._facts(info, faces, seconds)
         return Timeline(table, media=path, notes=notes, info=facts)
+
+    def _read(
+        self,
+        info: MediaInfo,
+        face: bool,
+        voice: bool,
+        notes: list[str],
+        seconds: dict[str, float],
+        tell: Callable[[float], None],
+    ) -> tuple[Faces, Stream | None]:
+        """Pictures here, sound in a thread beside. What fails first ends the other."""
+        stopped = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as side:
+            hearing = None
+            if voice and info.has_audio:
+                hearing = side.submit(_hear, info, notes, seconds, stopped, None if info.has_video else tell)
+
+            def telling(done_s: float) -> None:
+                # What failed in the background need not wait for an hour of video to be told.
+                for coming in (hearing, self._coming):
+                    if coming is not None and coming.done() and (error := coming.exception()):
+                        raise error
+                tell(done_s)
+
+            try:
+                faces = read_faces(
+                    info,
+                    look=face,
+                    max_faces=self.max_faces,
+                    notes=notes,
+                    seconds=seconds,
+                    tell=telling,
+                    least_s=0.0 if info.kind == "image" else LEAST_SEEN_S,
+                )
+                return faces, hearing.result() if hearing else None
+            finally:
+                stopped.set()
 
     def _soundness(self, info: MediaInfo, face: bool, voice: bool) -> None:
         if not ((face and info.has_video) or (voice and info.has_audio)):
@@ -166,20 +190,11 @@ class Predictor:
                 remedy=f"leave {left} away",
             )
 
-    def _telling(self, tell: Callable[[float], None]) -> Callable[[float], None]:
-        def telling(done_s: float) -> None:
-            # A model that failed to load in the background need not wait for an hour of video to say so.
-            if self._checkpoint is None and self._coming is not None and self._coming.done():
-                self._checkpoint = self._coming.result()
-            tell(done_s)
-
-        return telling
-
     def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
         order = ("decode", "faces", "voice", "encode", "wait for torch", "fuse", "total")
         return {
             "model": self.name,
-            "version": __version__,
+            "version": version("mien"),
             "media": {
                 "kind": info.kind,
                 "width": info.width,
@@ -191,12 +206,23 @@ class Predictor:
         }
 
 
-def _hear(path: Path, notes: list[str], seconds: dict[str, float]) -> Stream:
-    from mien.encoders.voice import VoiceEncoder
-    from mien.media.audio import blocks
+def _hear(
+    info: MediaInfo,
+    notes: list[str],
+    seconds: dict[str, float],
+    stopped: threading.Event,
+    tell: Callable[[float], None] | None,
+) -> Stream:
+    def listened() -> Iterator[tuple[float, np.ndarray]]:
+        for start_s, samples in blocks(info.path, notes=notes):
+            if stopped.is_set():
+                return
+            if tell is not None:
+                tell(start_s)
+            yield start_s, samples
 
     began = time.thread_time()
-    stream = VoiceEncoder()(blocks(path, notes=notes))
+    stream = voice_encoder.VoiceEncoder()(listened())
     seconds["voice"] = time.thread_time() - began
     return stream
 
@@ -211,89 +237,6 @@ def _throttled(progress: Progress | None, total_s: float | None) -> Callable[[fl
             progress(done_s, total_s)
 
     return tell
-
-
-def _fused(checkpoint: Checkpoint, faces: Faces, heard: Stream | None, info: MediaInfo) -> pl.DataFrame:
-    _readable(checkpoint)
-    uses = set(checkpoint.recipe.features)
-    if heard is not None and VOICE not in uses:
-        heard = None
-    pictures = len(faces.times) > 0
-    stop = _stop(faces.times, heard)
-    times = faces.times if pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
-    voice = _heard_at(heard, times)
-    none = np.zeros(len(times), bool)
-    subjects: list[tuple[FaceTrack | None, Stream | None]] = [*zip(faces.tracks, faces.streams, strict=True)]
-    tables = []
-    for number, (track, stream) in enumerate(subjects or [(None, None)]):
-        streams = {VOICE: heard} if heard is not None else {}
-        if stream is not None and FACE in uses:
-            streams[FACE] = stream
-        token_times, probabilities, affect = checkpoint.predict_streams(streams, 0.0, stop)
-        tables.append(
-            subject_rows(
-                number,
-                times,
-                probabilities=clock.at(_ordered(probabilities, checkpoint.labels), token_times, times),
-                valence_arousal=clock.at(affect, token_times, times),
-                voice=voice,
-                face=track.valid if track is not None and FACE in uses else none,
-                boxes=track.boxes if track is not None else None,
-                frames=np.arange(len(times)) if pictures else None,
-            )
-        )
-    return pl.concat(tables)
-
-
-def _stop(times: np.ndarray, heard: Stream | None) -> float:
-    """Where the rows end: the last picture, held as long as the one before it; without pictures, the
-    sound."""
-    if len(times):
-        return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.0))
-    assert heard is not None
-    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.0
-    return float(heard.times[-1] + step / 2) if len(heard.times) else 0.0
-
-
-def _heard_at(heard: Stream | None, times: np.ndarray) -> np.ndarray:
-    """Whether speech was heard at each time: the nearest voice sample says so, if it is no further than
-    one."""
-    if heard is None or not len(heard.times):
-        return np.zeros(len(times), bool)
-    right = np.clip(np.searchsorted(heard.times, times), 1, max(1, len(heard.times) - 1))
-    right = np.minimum(right, len(heard.times) - 1)
-    left = np.maximum(right - 1, 0)
-    nearest = np.where(times - heard.times[left] <= heard.times[right] - times, left, right)
-    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.1
-    return heard.valid[nearest] & (np.abs(heard.times[nearest] - times) <= step)
-
-
-def _ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
-    """Columns in the order of EXPRESSIONS; a class the model does not know has probability 0."""
-    unknown = [label for label in labels if label not in EXPRESSIONS]
-    if unknown:
-        raise ConfigError(
-            f"the checkpoint names the class {unknown[0]!r}, which a timeline has no column for",
-            remedy=f"train with classes among {', '.join(EXPRESSIONS)}",
-        )
-    out = np.where(np.isnan(probabilities).any(axis=1, keepdims=True), np.nan, np.zeros(len(EXPRESSIONS)))
-    out[:, [EXPRESSIONS.index(label) for label in labels]] = probabilities
-    return out
-
-
-def _readable(checkpoint: Checkpoint) -> None:
-    """The features of the checkpoint must be those that this path makes."""
-    from mien.encoders import face, voice
-
-    ours = {FACE: face.NAME, VOICE: voice.VoiceEncoder.NAME}
-    for name, feature in checkpoint.recipe.features.items():
-        if ours.get(name) != feature.encoder:
-            raise ConfigError(
-                f"the checkpoint reads {name!r} features of the encoder {feature.encoder!r}, "
-                "which `predict` cannot make",
-                follows=f"it makes {', '.join(f'{k} features of {v!r}' for k, v in ours.items())}",
-                remedy="use a checkpoint trained on those, or evaluate this one on stored features",
-            )
 
 
 def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, voice: bool) -> list[str]:

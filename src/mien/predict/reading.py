@@ -21,8 +21,8 @@ from mien.views.digest import spans
 
 Item = TypeVar("Item")
 
-# : Larger pictures are scaled down before faces are looked for: a face of 40 pixels in a 4K frame is still
-# read, and : a frame never takes more than 11 MB. Our choice.
+#: Larger pictures are scaled down before faces are looked for: a face of 40 pixels in a 4K frame is still
+#: read, and : a frame never takes more than 11 MB. Our choice.
 MAX_SIDE = 1920
 #: Without faces only the times of the pictures matter.
 TIMES_ONLY_SIDE = 64

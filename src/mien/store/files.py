@@ -116,9 +116,7 @@ class Writer:
         Values at invalid rows are stored as zero, whatever they are."""
         values, times, valid = np.asarray(values), np.asarray(times, "<f8"), np.asarray(valid, bool)
         if values.shape != (len(times), self.dim) or valid.shape != (len(times),):
-            raise ValueError(
-                f"{self.path.name}: rows of {self.dim} expected; got {values.shape}, {times.shape}"
-            )
+            raise ValueError(f"{self.path.name}: rows of {self.dim} expected; got {values.shape}, {times.shape}")
         steps = np.diff(times, prepend=self._last)
         if not (np.isfinite(times).all() and (steps > 0).all()):
             row = int(np.argmax(~(steps > 0)))
@@ -136,12 +134,17 @@ class Writer:
         self._last = times[-1] if len(times) else self._last
 
     def _converted(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        dtype = DTYPES[self.dtype][1]
         with np.errstate(over="ignore"):
-            rows = values.astype(DTYPES[self.dtype][1])
-        rows[~valid] = 0
-        bad = ~np.isfinite(rows)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
+            rows = values.astype(dtype, copy=not valid.all())
+        if not valid.all():
+            rows[~valid] = 0
+        # read off the bits: numpy's isfinite is ten times slower on 16-bit floats
+        bits, unsigned, infinite = (
+            (np.uint16, 0x7FFF, 0x7C00) if dtype.itemsize == 2 else (np.uint32, 0x7FFFFFFF, 0x7F800000)
+        )
+        if rows.size and np.bitwise_and(np.ascontiguousarray(rows).view(bits), unsigned).max() >= infinite:
+            row, column = np.argwhere(~np.isfinite(rows))[0]
             raise FeatureError(
                 f"{self.path.name}: row {self._rows + row}, column {column} is {values[row, column]}, "
                 f"which {self.dtype} cannot hold",
@@ -221,9 +224,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:

@@ -133,9 +133,7 @@ class Store:
         if not self.root.is_dir():
             return []
         return sorted(
-            name
-            for p in self.root.iterdir()
-            if p.is_dir() and (name := unescape(p.name)) and p.name[0] != "."
+            name for p in self.root.iterdir() if p.is_dir() and (name := unescape(p.name)) and p.name[0] != "."
         )
 
     def writer(
@@ -172,9 +170,7 @@ class Store:
                     )
                 if not replace and (error := differences(path, there.provenance, provenance)):
                     raise error
-        return Writer(
-            path, clip=clip, encoder=encoder, dim=dim, provenance=provenance, dtype=dtype, origin=origin
-        )
+        return Writer(path, clip=clip, encoder=encoder, dim=dim, provenance=provenance, dtype=dtype, origin=origin)
 
     def write(self, encoder: str, clip: str, stream: Stream, **options: Any) -> Path:
         """Writes a whole stream with its own provenance; options as of `writer`."""
@@ -238,25 +234,16 @@ class Store:
                 return Fault(path, error.what)
             return None
 
-        paths = [
-            p
-            for e in self.encoders()
-            if encoders is None or e in encoders
-            for p in files(self.root / escape(e))
-        ]
+        paths = [p for e in self.encoders() if encoders is None or e in encoders for p in files(self.root / escape(e))]
         with ThreadPoolExecutor(threads) as pool:  # hashing lets go of the interpreter's lock
             yield from (fault for fault in pool.map(check, paths) if fault)
 
-    def gc(
-        self, *, keep: Collection[str] | None = None, broken: bool = False, dry_run: bool = False
-    ) -> list[Removal]:
+    def gc(self, *, keep: Collection[str] | None = None, broken: bool = False, dry_run: bool = False) -> list[Removal]:
         """Removes part files that no living process writes; with `broken` files that cannot be opened; with
         `keep` (clip ids) files of every other clip. dry_run: only says so."""
         found = []
         for folder in (self.root / escape(e) for e in self.encoders()):
-            found += [
-                Removal(p, p.stat().st_size, "left by a process that ended") for p in dead_parts(folder)
-            ]
+            found += [Removal(p, p.stat().st_size, "left by a process that ended") for p in dead_parts(folder)]
             for path in files(folder):
                 if reason := _reason(path, keep, broken):
                     found.append(Removal(path, path.stat().st_size, reason))

@@ -77,9 +77,7 @@ def fit(
         earlier = unfinished.earlier(out, state, resume)
         if earlier:
             state = earlier[0]
-        task = Task(
-            model, settings, classes=classes, steps=-(-len(data) // settings.batch), done=state.epochs
-        )
+        task = Task(model, settings, classes=classes, steps=-(-len(data) // settings.batch), done=state.epochs)
         keeper = Keeper(recipe, out, state, after_epoch, validated=bool(val), restored=earlier)
         left = 0 if keeper.enough() else settings.epochs - state.epochs
         if left > 0:
@@ -139,13 +137,9 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     features = recipe.model_dump()["features"]
     for name, feature in features.items():
         if name not in widths:
-            found.append(
-                f"features.{name}: no training recording has a {name} stream; they have {sorted(widths)}"
-            )
+            found.append(f"features.{name}: no training recording has a {name} stream; they have {sorted(widths)}")
         elif feature["dim"] not in (None, widths[name]):
-            found.append(
-                f"features.{name}.dim: {feature['dim']}, but the recordings have {widths[name]} values"
-            )
+            found.append(f"features.{name}.dim: {feature['dim']}, but the recordings have {widths[name]} values")
         else:
             feature["dim"] = widths[name]
     found += models.problems(recipe.model_dump())
@@ -154,12 +148,8 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     return models.complete(config.changed(recipe, features=features))
 
 
-def _windows(
-    recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
-) -> WindowDataset:
-    data = WindowDataset(
-        train, recipe.windows, modalities=list(recipe.features), augment=augment, labelled=True
-    )
+def _windows(recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None) -> WindowDataset:
+    data = WindowDataset(train, recipe.windows, modalities=list(recipe.features), augment=augment, labelled=True)
     if not len(data):
         raise ValueError("no training window has a label; give recordings whose clips have labels")
     return data

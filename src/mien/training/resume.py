@@ -109,8 +109,7 @@ def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
         raise config.refusal(f"resuming {out}", _differences(found[0].recipe, now.recipe))
     if found[0].windows != now.windows:
         raise ConfigError(
-            f"resuming {out}: the recordings give {now.windows} training windows, it began with "
-            f"{found[0].windows}",
+            f"resuming {out}: the recordings give {now.windows} training windows, it began with {found[0].windows}",
             remedy="Resume with the same recordings, or start again in another folder.",
         )
     return found
@@ -125,6 +124,4 @@ def _differences(was: str, now: str) -> list[str]:
             yield path, value
 
     a, b = (dict(flat(yaml.safe_load(text))) for text in (was, now))
-    return [
-        f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
-    ]
+    return [f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]

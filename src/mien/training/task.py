@@ -48,12 +48,8 @@ class Task(lightning.LightningModule):
         return self.done + int(self.current_epoch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        fused = (
-            self.settings.precision == "32"
-        )  # Lightning cannot clip for fused optimisers in mixed precision
-        return torch.optim.AdamW(
-            groups(self.model, self.settings.weight_decay), lr=self.settings.lr, fused=fused
-        )
+        fused = self.settings.precision == "32"  # Lightning cannot clip for fused optimisers in mixed precision
+        return torch.optim.AdamW(groups(self.model, self.settings.weight_decay), lr=self.settings.lr, fused=fused)
 
     def on_fit_start(self) -> None:
         self.average = self.average or Average(self.model, self.settings.ema)
@@ -77,9 +73,7 @@ class Task(lightning.LightningModule):
         self.logs, self.count, self._started = {}, 0, time.monotonic()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        factor = rate(
-            self.step, self.steps * self.settings.epochs, self.settings.warmup, self.settings.schedule
-        )
+        factor = rate(self.step, self.steps * self.settings.epochs, self.settings.warmup, self.settings.schedule)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.settings.lr * factor
         loss, logs = self.model.objective(batch)  # type: ignore[operator]
@@ -119,9 +113,7 @@ class Task(lightning.LightningModule):
         """What the epoch came to; called once at its end."""
         report = {name: float(total) / max(1, self.count) for name, total in self.logs.items()}
         if self.seen:
-            predicted, labels, affect, truth = (
-                np.concatenate(parts) for parts in zip(*self.seen, strict=True)
-            )
+            predicted, labels, affect, truth = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
             present = np.unique(labels[labels >= 0]).astype(int).tolist()
             if present:
                 report["val_macro_f1"] = metrics.macro_f1(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-# : Okabe and Ito's set for colour-blind readers, with Neutral in grey and Other in a dark sand (our choice:
-# both : recede behind the six emotions). Every view also writes the name, so that no colour carries meaning
-# alone.
+#: Okabe and Ito's set for colour-blind readers, with Neutral in grey and Other in a dark sand (our choice:
+#: both : recede behind the six emotions). Every view also writes the name, so that no colour carries meaning alone.
 EXPRESSION: dict[str, str] = {
     "Neutral": "#9aa3ad",
     "Anger": "#d55e00",

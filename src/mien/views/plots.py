@@ -1,5 +1,4 @@
-"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an
-e-mail."""
+"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an e-mail."""
 
 from __future__ import annotations
 

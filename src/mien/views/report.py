@@ -149,8 +149,7 @@ def _duration(table: pl.DataFrame, info: Mapping[str, Any]) -> float:
 
 
 def _extent(table: pl.DataFrame, info: Mapping[str, Any]) -> tuple[float, float]:
-    """Width and height of the upright picture, which boxes are relative to; guessed from the boxes without
-    it."""
+    """Width and height of the upright picture, which boxes are relative to; guessed from the boxes without it."""
     facts = info.get("media", {})
     if facts.get("width") and facts.get("height"):
         return float(facts["width"]), float(facts["height"])

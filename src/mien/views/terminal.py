@@ -22,8 +22,7 @@ def summary(
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> RenderableType:
-    """Per subject: the share of each expression, the longest stretches, means and evidence; then the
-    notes."""
+    """Per subject: the share of each expression, the longest stretches, means and evidence; then the notes."""
     parts: list[RenderableType] = [_headline(digests, name, info or {})]
     for one in digests:
         parts += [_title(one), _body(one)]

@@ -21,7 +21,7 @@ NOISE_FIELDS, NOISE_SIZE = 6, 0.016
 #: Spread of the log of how strongly a unit shows, for the person and for one side against the other.
 GAIN_SPREAD, SIDE_SPREAD = 0.2, 0.1
 #: Resting habits: action unit -> spread of a half-normal amount.
-HABITS = {"1": 0.08, "2": 0.08, "4": 0.14, "7": 0.12, "12": 0.05, "15": 0.06, "17": 0.1, "24": 0.12, "14": 0.08, "43": 0.1}
+HABITS = {"1": 0.07, "2": 0.07, "4": 0.1, "7": 0.12, "12": 0.05, "15": 0.05, "17": 0.08, "24": 0.1, "14": 0.08, "43": 0.1}
 #: Modes with another mean where the person's sex is known, in spreads; our choice after common anthropometry
 #: (longer, wider jaws, lower brows and thinner lips in men).
 MALE = {"jaw_length": 0.5, "jaw_width": 0.5, "brow_height": -0.5, "upper_lip": -0.3, "lower_lip": -0.3, "nose_width": 0.3}
@@ -76,22 +76,22 @@ def modes() -> tuple[Mode, ...]:
     none = [(0, 0, 0)] * 6
     return (
         Mode("nose_length", _axis(_ramp(y, 0.05, 0.45), 1), 0.135, 0.035),
-        Mode("philtrum_length", _axis(_ramp(y, 0.55, 0.72), 1), 0.03, 0.016),
+        Mode("philtrum_length", _axis(_ramp(y, 0.55, 0.72), 1), 0.04, 0.018),
         Mode("jaw_length", _axis(_ramp(y, 0.85, 1.4), 1), 0.01, 0.05),
         Mode("face_width", _axis(x * _ramp(np.abs(x), 0.35, 0.9), 0), 0.0, 0.025),
         Mode("jaw_width", _axis(x * _ramp(y, 0.3, 1.0) * _ramp(np.abs(x), 0.2, 0.6), 0), -0.09, 0.04),
-        Mode("eye_aperture", field(lids(-0.8, 0.2), reach=0.1), 0.045, 0.02),
+        Mode("eye_aperture", field(lids(-0.8, 0.2), reach=0.1), 0.052, 0.02),
         Mode("eye_tilt", field({33: (0, -1, 0), 133: (0, 1, 0)} | lids(0, 0), reach=0.12), 0.0, 0.01),
-        Mode("brow_height", field(brow((0, -1, 0), (0, -1, 0), (0, -1, 0)), still=anatomy.EYES), -0.025, 0.03),
+        Mode("brow_height", field(brow((0, -1, 0), (0, -1, 0), (0, -1, 0)), still=anatomy.EYES), -0.035, 0.03),
         Mode("brow_tilt", field(brow((0, 1, 0), (0, 0, 0), (0, -1, 0)), still=anatomy.EYES), -0.01, 0.014),
-        Mode("brow_distance", field(brow((1, 0, 0), (0.6, 0, 0), (0.2, 0, 0)), still=anatomy.EYES), -0.035, 0.012),
+        Mode("brow_distance", field(brow((1, 0, 0), (0.6, 0, 0), (0.2, 0, 0)), still=anatomy.EYES), -0.042, 0.012),
         Mode("nose_width", field({64: (1, 0, 0), 98: (0.7, 0, 0), 48: (1, 0, 0)}), -0.02, 0.02),
         Mode("mouth_width", field(lip(True, all_lips) | lip(False, all_lips), still=still), -0.065, 0.03),
         Mode("lip_corner", field(lip(True, corner) | lip(False, corner), still=still), 0.006, 0.016),
-        Mode("upper_lip", field(lip(True, none, -1.0), still=still, reach=0.15), 0.004, 0.012),
-        Mode("lower_lip", field(lip(False, none, -1.0), still=still, reach=0.15), 0.015, 0.016),
+        Mode("upper_lip", field(lip(True, none, -1.0), still=still, reach=0.15), 0.012, 0.013),
+        Mode("lower_lip", field(lip(False, none, -1.0), still=still, reach=0.15), 0.026, 0.018),
         # the canonical mouth stands a little open; resting mouths do not
-        Mode("lips_parted", field(lip(True, part_up) | lip(False, part_down), still=still, reach=0.16), -0.034, 0.008),
+        Mode("lips_parted", field(lip(True, part_up) | lip(False, part_down), still=still, reach=0.16), -0.03, 0.016),
         Mode("lips_forward", field(lip(True, forward) | lip(False, forward), still=still), 0.015, 0.012),
         Mode("cheeks", field({205: (0, 0, -1), 50: (0, 0, -1), 187: (0.3, 0, -0.6)}), -0.03, 0.025),
         Mode("folds", field({205: (-1, 0, 0), 206: (-1, 0, 0), 207: (-1, 0, 0)}, still=anatomy.NOSE), 0.03, 0.014),

@@ -29,13 +29,15 @@ SMILE = {"12": 1.3, "25": 1.0, "6": 0.5, "10": 0.3}
 #: An open face: its landmarks are in order everywhere.
 GAPING = {"25": 1.0, "26": 0.8, "5": 1.0}
 #: How far the smiling lips are replaced by the population's resting ones.
-RESTING_LIPS = 0.8
+RESTING_LIPS = 0.5
 
 #: The network draws this smiling upper lip too thin: its inner edge lies lower, in the photograph's pixels, from
 #: beside the corner to the middle. By eye.
 UPPER_LIP_EDGE = (0.5, 1.0, 1.5, 1.5, 1.0)
 #: The lower lip's edge likewise: off the teeth, which the photograph blurs into it.
 LOWER_LIP_EDGE = (0.3, 0.6, 0.8, 0.9, 0.9)
+#: What a lipstick does to each channel, and how much of it is put on.
+LIPSTICK, LIPSTICK_SHARE = np.array([0.9, 0.68, 0.7]), 0.5
 #: And the lids' rims: off the white of the eye, up and down.
 LID_EDGES = (-0.7, 0.5)
 
@@ -61,7 +63,8 @@ class Puppet:
     first 468 are the mesh, then hair, neck, body. head: `(points, 3)` the same points on the resting head, in
     interocular units. follow: `(points,)` 1 moves with the head, 0 stays,
     between: in part. triangles: `(n, 3)`; hollow: `(n,)`
-    those between the lips; behind: `(n,)` those and the ones between the lids. scale: pixels of an interocular unit. origin: `(2,)` where the point between the
+    those between the lips; layer: `(n,)` what is drawn over what: 0 below all, 1
+    between lips or lids, 2 skin. scale: pixels of an interocular unit. origin: `(2,)` where the point between the
     eyes is. pose: `(3,)` pitch, yaw, roll of the photograph.
     """
 
@@ -74,7 +77,7 @@ class Puppet:
     follow: np.ndarray
     triangles: np.ndarray
     hollow: np.ndarray
-    behind: np.ndarray
+    layer: np.ndarray
     scale: float
     origin: np.ndarray
     pose: np.ndarray
@@ -133,6 +136,26 @@ def _without_fringe(picture: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     return np.where(edge[..., None], carried, picture)
 
 
+def _made_up(picture: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """The picture with matt, redder lips and none of what was between them. On the smiling lips, stretched thin, a
+    highlight and the dark corners would cross the closed mouth, and the network takes them for teeth."""
+    ring = np.array([*anatomy.LIP_OUTER_UPPER, *anatomy.LIP_OUTER_LOWER])
+    ring = np.concatenate([ring, mirror()[ring]])
+    inner = np.concatenate([*anatomy.inner_lip_pairs(), [78, 308]])
+    lips, hole = (
+        cv2.fillConvexPoly(np.zeros(picture.shape[:2], np.uint8), hull.astype(np.int32), 1)
+        for hull in (cv2.convexHull(np.round(source[k]).astype(np.float32)) for k in (ring, inner))
+    )
+    lips[hole > 0] = 0
+    grey = picture.mean(axis=2)
+    shiny = (lips > 0) & (grey > np.median(grey[lips > 0]) + 8)
+    teeth = cv2.dilate(hole, np.ones((5, 5)))
+    bare = np.maximum(cv2.dilate(shiny.astype(np.uint8), np.ones((3, 3))) * lips, teeth)
+    matt = without(picture.astype(np.float32), bare)
+    soft = cv2.GaussianBlur(np.maximum(lips, hole).astype(np.float32), (0, 0), 1.5)[..., None] * LIPSTICK_SHARE
+    return np.clip(matt * (1 - soft) + matt * LIPSTICK * soft, 0, 255)
+
+
 def _edges_as_seen(mesh: np.ndarray) -> np.ndarray:
     """The mesh `(468, 2)` with lips and lids ending where the photograph's do, and the upper lip's rows in order between its outer edge and its visible inner edge."""
     seen = mesh.copy()
@@ -185,8 +208,8 @@ def _inside(photo: np.ndarray, source: np.ndarray) -> np.ndarray:
     return np.clip(photo * soft * 0.92 + np.broadcast_to(dark, photo.shape) * (1 - soft), 0, 255).astype(np.uint8)
 
 
-def _net(source: np.ndarray) -> np.ndarray:
-    """`(n, 3)` triangles over `(points, 2)`: within the face by the neighbours of a face with mouth and eyes wide
+def _net(source: np.ndarray) -> tuple[np.ndarray, int]:
+    """`(n, 3)` triangles over `(points, 2)`, and how many of the last ones only lie below the others: within the face by the neighbours of a face with mouth and eyes wide
     open, where no skin lies on skin; around it by the photograph."""
     oval = np.array(anatomy.OVAL)
 
@@ -199,7 +222,9 @@ def _net(source: np.ndarray) -> np.ndarray:
     within = Delaunay(open_face).simplices
     rim = np.concatenate([oval, np.arange(LANDMARKS, len(source))])
     around = rim[Delaunay(source[rim]).simplices]
-    return np.concatenate([within[inside(open_face, within)], around[~inside(source, around)]])
+    beside = ~inside(source, around)
+    # the face's outline may not be an edge of both: what gapes shows the coarse net below
+    return np.concatenate([within[inside(open_face, within)], around[beside], around[~beside]]), int((~beside).sum())
 
 
 @lru_cache(maxsize=1)
@@ -231,9 +256,13 @@ def puppet() -> Puppet:
     ]
     source = np.concatenate([p for p, _, _ in parts])
     smiling = _moved(parts[0][1], {"12": 1.0, "25": 1.0})
-    triangles = _net(source)
+    triangles, below = _net(source)
     upper, lower = anatomy.inner_lip_pairs()
     hollow = np.isin(triangles, np.concatenate([upper, lower, [78, 308]])).all(axis=1)
+    hollow[len(triangles) - below :] = False
+    lids = np.isin(triangles, np.concatenate([*anatomy.lid_pairs(), [33, 133, 263, 362]])).all(axis=1)
+    layer = np.where(hollow | lids, 1, 2)
+    layer[len(triangles) - below :] = 0
     big = cv2.resize(photo, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LANCZOS4)
     opacity = np.clip(cv2.resize(person, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC), 0, 1)
     opacity = cv2.GaussianBlur(opacity, (0, 0), 1.2)
@@ -242,7 +271,7 @@ def puppet() -> Puppet:
     nobody = without(photo.astype(np.float32), cv2.dilate(person, np.ones((11, 11))) - 0.02)
     plate = cv2.resize(nobody, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
     return Puppet(
-        texture=_without_fringe(sharp, opacity).astype(np.uint8),
+        texture=_made_up(_without_fringe(sharp, opacity), source).astype(np.uint8),
         opacity=(opacity * 255).astype(np.uint8),
         plate=np.clip(plate, 0, 255).astype(np.uint8),
         mouth=_inside(sharp, source),
@@ -251,7 +280,7 @@ def puppet() -> Puppet:
         follow=np.concatenate([np.full(len(p), f) for p, _, f in parts]),
         triangles=triangles,
         hollow=hollow,
-        behind=hollow | np.isin(triangles, np.concatenate([*anatomy.lid_pairs(), [33, 133, 263, 362]])).all(axis=1),
+        layer=layer,
         scale=scale * ENLARGE,
         origin=(origin[:2] + 0.5) * ENLARGE - 0.5,
         pose=angles,

@@ -30,7 +30,7 @@ RATES: tuple[tuple[Fraction, float], ...] = (
 #: Annotation rows minus frames (PAPERS.md §0: +1 in 215 videos, 0 in 182, +2 in 9, -1 in 6).
 EXTRA_ROWS: tuple[tuple[int, float], ...] = ((1, 215 / 412), (0, 182 / 412), (2, 9 / 412), (-1, 6 / 412))
 #: Below this intensity (FACS level A to B) a frame is labelled Neutral: an onlooker would not call it shown.
-VISIBLE = 0.25
+VISIBLE = 0.3
 FAULTS = ("occluded", "absent", "dark", "silent", "noise")
 #: Faults that take the face away, and those that take the voice.
 BLINDING, MUTING = ("absent", "dark"), ("silent",)
@@ -137,7 +137,7 @@ def _segments(rng: np.random.Generator, seconds: float, shares: np.ndarray) -> t
         expression = int(rng.choice(len(shares), p=shares))
         recipe = choose(rng, expression)
         stop = now + rng.uniform(1.5, 6.0)
-        intensity = 0.0 if expression == NEUTRAL else float(np.clip(rng.beta(2.5, 1.6), 0.35, 1.0))
+        intensity = 0.0 if expression == NEUTRAL else float(np.clip(rng.beta(2.8, 1.5), 0.4, 1.0))
         onset, offset = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.25, 1.0))
         out.append(Segment(now, min(stop, seconds), expression, recipe.name, intensity, onset, offset))
         now = stop

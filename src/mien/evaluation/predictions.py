@@ -1,0 +1,217 @@
+"""What a system said about recordings, frame by frame beside the truth: what every score is computed from.
+
+Predictions come from any function with the signature of `Checkpoint.predict_streams`. A table of them is kept as
+one Parquet file, so that scoring, calibration, submissions and anybody's own analysis start from the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mien import clock
+from mien.errors import ConfigError, OutputError
+from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED, column
+from mien.records import Recording, Stream
+
+#: `(streams, start_s, stop_s)` -> times `(token,)` seconds, probabilities `(token, classes)`, valence and arousal
+#: `(token, 2)`; NaN where there was no evidence. `Checkpoint.predict_streams` is one.
+PredictStreams = Callable[[Mapping[str, Stream], float, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
+FORMAT = "mien-predictions-1"
+_TRUTH = ("truth", "truth_valence", "truth_arousal")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPrediction:
+    """One clip. id, group: of the clip, and what must not be torn apart when clips are drawn or split (the subject).
+
+    times: `(frame,)` seconds. probabilities: `(frame, classes)`, valence_arousal: `(frame, 2)`, both NaN where there
+    was no evidence. expression: `(frame,)` true class, -1 unlabelled; true_valence_arousal: `(frame, 2)`, NaN
+    unlabelled.
+    """
+
+    id: str
+    times: np.ndarray
+    probabilities: np.ndarray
+    valence_arousal: np.ndarray
+    expression: np.ndarray
+    true_valence_arousal: np.ndarray
+    group: str = ""
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """`(frame,)` the likeliest class of each frame, every frame answered (see `nearest_known`)."""
+        known = np.isfinite(self.probabilities).all(axis=1)
+        if not known.any():
+            return np.full(len(self.times), NEUTRAL)
+        return self.probabilities[nearest_known(known)].argmax(axis=1)
+
+    @property
+    def affect(self) -> np.ndarray:
+        """`(frame, 2)` valence and arousal, every frame answered; 0, 0 where the clip has none."""
+        known = np.isfinite(self.valence_arousal).all(axis=1)
+        if not known.any():
+            return np.zeros((len(self.times), 2))
+        return self.valence_arousal[nearest_known(known)]
+
+
+def nearest_known(known: np.ndarray) -> np.ndarray:
+    """`(frame,)` for each frame the position of the nearest one that is `known` `(frame,)`, of two the earlier.
+
+    The one rule for frames without evidence, in scores as in submissions: the nearest predicted frame of the clip
+    speaks for them; a clip without any is Neutral, or 0, 0. Our choice: expressions last, and an unanswered frame
+    counts as a wrong one. Raises ValueError where nothing is known.
+    """
+    places = np.flatnonzero(known)
+    if not len(places):
+        raise ValueError("no frame is known, so none is the nearest")
+    right = np.searchsorted(places, np.arange(len(known)))
+    after = places[np.minimum(right, len(places) - 1)]
+    before = places[np.maximum(right - 1, 0)]
+    here = np.arange(len(known))
+    return np.where(np.abs(here - before) <= np.abs(after - here), before, after)
+
+
+def predict(
+    says: PredictStreams,
+    recording: Recording,
+    *,
+    times: np.ndarray | None = None,
+    span: tuple[float, float] | None = None,
+) -> ClipPrediction:
+    """One recording's frames as a system sees them.
+
+    Args:
+        times: `(frame,)` seconds to predict at; None takes those of the labels.
+        span: start and stop in seconds of what the system is given; None takes 0 to the last frame or sample.
+
+    Raises ValueError if there are neither times nor labels.
+    """
+    clip = recording.clip
+    labels = clip.labels
+    if times is None:
+        if labels is None:
+            raise ValueError(f"clip {clip.id!r} has no labels, so times must say where to predict")
+        times = labels.times
+    start_s, stop_s = span or extent(recording, times)
+    tokens, probabilities, affect = says(recording.streams, start_s, stop_s)
+    n = len(times)
+    truth, true_affect = np.full(n, UNLABELLED, np.int64), np.full((n, 2), np.nan)
+    if labels is not None:
+        rows = min(n, len(labels.times))
+        truth[:rows], true_affect[:rows] = labels.expression[:rows], labels.valence_arousal[:rows]
+    return ClipPrediction(
+        clip.id,
+        np.asarray(times, float),
+        clock.at(probabilities, tokens, times),
+        clock.at(affect, tokens, times),
+        truth,
+        true_affect,
+        clip.subject or clip.id,
+    )
+
+
+def extent(recording: Recording, times: np.ndarray) -> tuple[float, float]:
+    """Start and stop in seconds of everything there is: frames to predict, and samples of every stream."""
+    ends = [(t[0], t[-1] + _period(t)) for t in (times, *(s.times for s in recording.streams.values())) if len(t)]
+    return min([0.0, *(float(a) for a, _ in ends)]), max([0.0, *(float(b) for _, b in ends)])
+
+
+def _period(times: np.ndarray) -> float:
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def labelled(predictions: Sequence[ClipPrediction]) -> list[ClipPrediction]:
+    """Those with any label of either kind."""
+    return [p for p in predictions if (p.expression != UNLABELLED).any() or np.isfinite(p.true_valence_arousal).any()]
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[str] = EXPRESSIONS) -> Path:
+    """Writes Parquet: one row a frame, columns `clip, group, time_s`, a probability a class (`p_neutral`, ...),
+    `valence, arousal, truth, truth_valence, truth_arousal`; what is not there is null. Written beside and renamed.
+
+    Raises OutputError.
+    """
+    path = Path(path)
+    parts = [_table(p, classes) for p in predictions]
+    table = pl.concat(parts) if parts else pl.DataFrame()
+    about = json.dumps({"format": FORMAT, "classes": list(classes)})
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(scratch, metadata={"mien": about})
+        os.replace(scratch, path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise OutputError(f"{path} could not be written: {error}", follows="no predictions were kept") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def _table(prediction: ClipPrediction, classes: Sequence[str]) -> pl.DataFrame:
+    p, n = prediction, len(prediction.times)
+    floats = {
+        **{column(name): p.probabilities[:, i] for i, name in enumerate(classes)},
+        "valence": p.valence_arousal[:, 0],
+        "arousal": p.valence_arousal[:, 1],
+        "truth_valence": p.true_valence_arousal[:, 0],
+        "truth_arousal": p.true_valence_arousal[:, 1],
+    }
+    return pl.DataFrame(
+        [
+            pl.repeat(p.id, n, dtype=pl.String, eager=True).alias("clip"),
+            pl.repeat(p.group, n, dtype=pl.String, eager=True).alias("group"),
+            pl.Series("time_s", p.times, dtype=pl.Float64),
+            *(pl.Series(name, np.asarray(v, np.float32)).fill_nan(None) for name, v in floats.items()),
+            pl.Series("truth", p.expression, dtype=pl.Int16),
+        ]
+    ).with_columns(truth=pl.when(pl.col("truth") >= 0).then("truth"))
+
+
+def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
+    """What `save` wrote, and the names of the classes. Raises ConfigError for any other file."""
+    try:
+        about = json.loads(pl.read_parquet_metadata(path)["mien"])
+        table = pl.read_parquet(path)
+        if about["format"] != FORMAT:
+            raise KeyError(about["format"])
+        classes = list(about["classes"])
+    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(
+            f"{path} is not a table of predictions ({type(error).__name__}: {error})",
+            follows="nothing was computed",
+            remedy="give a file that `mien evaluate` or mien.evaluation.predictions.save wrote",
+        ) from None
+    return [_prediction(rows, classes) for rows in table.partition_by("clip", maintain_order=True)], classes
+
+
+def _prediction(rows: pl.DataFrame, classes: Sequence[str]) -> ClipPrediction:
+    def floats(*names: str) -> np.ndarray:
+        return rows.select(pl.col(n).cast(pl.Float64).fill_null(np.nan) for n in names).to_numpy()
+
+    return ClipPrediction(
+        rows["clip"][0],
+        rows["time_s"].to_numpy(),
+        floats(*map(column, classes)),
+        floats("valence", "arousal"),
+        rows["truth"].fill_null(UNLABELLED).to_numpy().astype(np.int64),
+        floats("truth_valence", "truth_arousal"),
+        rows["group"][0],
+    )
+
+
+def with_values(
+    prediction: ClipPrediction, probabilities: np.ndarray | None = None, valence_arousal: np.ndarray | None = None
+) -> ClipPrediction:
+    """The same clip with other answers."""
+    changes = {"probabilities": probabilities, "valence_arousal": valence_arousal}
+    return replace(prediction, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
