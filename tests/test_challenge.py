@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from mien.app import challenge_command
 from mien.challenge import ERROR, WARNING, Fault, read_sample, validate, write_expr, write_va
+from mien.corpora.catalogue import Entry
+from mien.corpora.index import Index
+from mien.corpora.timing import FrameTimes
 from mien.errors import ConfigError, OutputError
+from mien.evaluation import predictions
+from mien.evaluation.calibrate import Calibration
+from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS
+from mien.records import Stream
+from mien.store import Store
 
 EXPR_HEADER = "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 VA_HEADER = "image_location,valence,arousal"
@@ -519,3 +532,127 @@ def test_an_error_is_found_exactly_where_a_strict_reader_finds_one(tmp_path: Pat
     assert any(f.severity == ERROR for f in found) != flawless(text, names, header), found
     lines = text.replace("\r", "\n").count("\n") + 1
     assert all(f.line is None or 1 <= f.line <= lines for f in found)
+
+
+# --- the command line ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cli() -> Callable[..., Result]:
+    app = typer.Typer()
+    challenge_command.register(app)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_validate_prints_faults_and_exits_by_their_severity(
+    tmp_path: Path, expr: Path, cli: Callable[..., Result]
+) -> None:
+    good = cli("validate", write(tmp_path / "good.txt", *GOOD_EXPR), "--sample", expr)
+    assert (good.exit_code, "no fault found" in good.output) == (0, True)
+    blank = cli("validate", write(tmp_path / "blank.txt", *GOOD_EXPR, "", ""), "--sample", expr)
+    assert (blank.exit_code, "1 kind of warning" in blank.output) == (0, True)
+    bad = write(tmp_path / "bad.txt", *each(lambda r: r.replace("/", "\\"))(GOOD_EXPR))
+    found = cli("validate", bad, "--sample", expr)
+    assert found.exit_code == 1
+    for words in (
+        "error  backslashes  95 rows",
+        "line 2: 'video7\\\\00001.jpg' is",
+        "try  write / in names",
+        "1 kind of error",
+    ):
+        assert words in found.output
+    listed = json.loads(cli("validate", bad, "--sample", expr, "--json").output)
+    assert listed[0]["line"] == 2
+    assert listed[0]["kind"] == "backslashes"
+
+
+def test_validate_refuses_what_it_cannot_check(tmp_path: Path, expr: Path, cli: Callable[..., Result]) -> None:
+    lost = cli("validate", tmp_path / "nowhere.txt", "--sample", expr).exception
+    assert isinstance(lost, ConfigError)
+    assert "cannot be read: No such file" in lost.what
+    assert lost.exit_code == 2
+    assert isinstance(cli("validate", expr, "--sample", expr, "--kind", "au").exception, ConfigError)
+
+
+def test_submit_from_a_table_of_predictions(tmp_path: Path, va: Path, cli: Callable[..., Result]) -> None:
+    said = affect_of(CLIPS)
+    clips = [
+        ClipPrediction(c, np.arange(n) / 30, np.full((n, 8), 1 / 8), said[c], np.full(n, -1), np.full((n, 2), np.nan))
+        for c, n in CLIPS.items()
+    ]
+    table = predictions.save(tmp_path / "test.parquet", clips)
+    done = cli("submit", table, "--sample", va, "--out", tmp_path / "va.txt")
+    assert done.exit_code == 0, done.output
+    assert "95 rows of 3 clips" in done.output
+    golden = write_va(tmp_path / "golden.txt", {c: v.astype(np.float32) for c, v in said.items()}, va)
+    assert (tmp_path / "va.txt").read_bytes() == golden.path.read_bytes()
+    Calibration(affect_radius_s=0.2).save(tmp_path / "c.json")
+    smooth = cli(
+        "submit", table, "--sample", va, "--out", tmp_path / "s.txt", "--calibration", tmp_path / "c.json", "--json"
+    )
+    assert json.loads(smooth.output)["rows"] == 95
+    assert (tmp_path / "s.txt").read_bytes() != golden.path.read_bytes()
+    other = predictions.save(tmp_path / "other.parquet", clips, [*EXPRESSIONS[:6], "Other", "Surprise"])
+    assert "the classes of these predictions" in str(
+        cli("submit", other, "--sample", va, "--out", tmp_path / "x.txt").exception
+    )
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A run with random weights, an index of the clips, and a store in which one clip has no voice."""
+    from tiny_checkpoint import save_tiny
+
+    from mien.encoders import face
+    from mien.encoders.voice import VoiceEncoder
+
+    run = save_tiny(tmp_path / "run")
+    store = Store(tmp_path / "features")
+    entries = []
+    for number, (clip, rows) in enumerate(CLIPS.items()):
+        frames = rows - (0, 1, 2)[number]  # label rows may exceed frames by two
+        times = FrameTimes(np.arange(frames) / 25)
+        entries.append(Entry(clip, f"{clip}.mp4", subject=clip, splits={"expr": "test"}, rows=rows, times=times))
+        rng = np.random.default_rng(number)
+        for name, dim, rate in ((face.NAME, face.DIM, 25), (VoiceEncoder.NAME, VoiceEncoder.DIM, 10)):
+            if name == VoiceEncoder.NAME and number == 1:
+                continue
+            n = max(1, round(frames / 25 * rate))
+            stream = Stream(rng.normal(size=(n, dim)).astype(np.float32), (np.arange(n) + 0.5) / rate, np.ones(n, bool))
+            store.write(name, clip, stream, provenance={"made": "here"})
+    Index("aff-wild2", tmp_path, entries).save(tmp_path / "index.jsonl")
+    return run, tmp_path / "index.jsonl", store.root
+
+
+def test_submit_from_a_run_and_stored_features(
+    tmp_path: Path, expr: Path, va: Path, stored: tuple[Path, Path, Path], cli: Callable[..., Result]
+) -> None:
+    run, index, store = stored
+    for sample in (expr, va):
+        words = ["submit", run, "--sample", sample, "--out", tmp_path / "out.txt", "--index", index, "--store", store]
+        done = cli(*words, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+        assert "3 rows lie beyond the last predicted frame" in done.output
+        assert [f for f in validate(tmp_path / "out.txt", sample) if f.severity == ERROR] == []
+    plain = (tmp_path / "out.txt").read_bytes()
+    Calibration(affect_radius_s=0.5).save(run / "calibration.json")  # a run's own is used without asking
+    assert cli(*words).exit_code == 0
+    assert (tmp_path / "out.txt").read_bytes() != plain
+
+
+def test_submit_says_what_it_lacks(
+    tmp_path: Path, expr: Path, stored: tuple[Path, Path, Path], cli: Callable[..., Result]
+) -> None:
+    run, index, store = stored
+    lost = cli("submit", run, "--sample", expr, "--out", tmp_path / "out.txt", "--index", index).exception
+    assert isinstance(lost, ConfigError)
+    assert "--store is needed" in lost.what
+    for path in store.rglob("video7.safetensors"):
+        path.unlink()
+    words = ["submit", run, "--sample", expr, "--out", tmp_path / "out.txt", "--index", index, "--store", store]
+    lost = cli(*words).exception
+    assert isinstance(lost, OutputError)
+    assert "1 of the sample's 3 clips were not predicted: 'video7'" in lost.what
+    assert not (tmp_path / "out.txt").exists()
+    filled = cli(*words, "--fill")
+    assert "1 clips were not predicted at all (Neutral): 'video7'" in filled.output

@@ -26,7 +26,7 @@ from mien.encoders import face
 from mien.encoders.protocol import Crop, Segments
 from mien.encoders.voice import VoiceEncoder
 from mien.errors import ConfigError, MediaError, OutputError
-from mien.extract import Progress, extract, failures
+from mien.extract import Progress, extract, failures, recordings
 from mien.extract.segments import Segmenter
 from mien.extract.sound import Spool
 from mien.extract.subjects import Picker
@@ -445,6 +445,31 @@ def test_a_value_that_is_no_number_is_a_failure_not_a_feature(tmp_path: Path, to
     assert list(Store(tmp_path / "s").open("loud")) == ["a"]
 
 
+def test_stored_features_come_back_as_recordings(tmp_path: Path, toys: ModuleType) -> None:
+    media, store = tones(tmp_path / "m", {"a": 0.1, "b": 0.2, "c": 0.3}), tmp_path / "s"
+    film(media / "silent.mp4", [paint()] * 12)
+    table = "media,split,expression\na.wav,train,Anger\nb.wav,train,Fear\nc.wav,val,Fear\nsilent.mp4,train,Fear\n"
+    (media / "labels.csv").write_text(table)
+    found = index("folder", media)
+    encoders = {"voice": "loud", "behaviour": "scene"}
+    extract(found, [LOUD, SCENE], store, workers=0)
+    train = recordings(found, store, encoders, split="train")
+    assert [(r.clip.id, sorted(r.streams)) for r in train] == [
+        ("a", ["voice"]),
+        ("b", ["voice"]),
+        ("silent", ["behaviour"]),
+    ]
+    assert train[0].clip.labels is not None
+    assert train[0].streams["voice"].values.dtype == np.float16
+    loaded = recordings(found, store, encoders, split="val", mapped=False)[0].streams["voice"]
+    assert loaded.values.dtype == np.float32
+    np.testing.assert_allclose(loaded.values, 0.3, atol=1e-3)
+    Store(store).path("loud", "b").unlink()
+    with pytest.raises(ConfigError, match=r"1 of 4 clips have no loud features, such as 'b'\n.*\nmien extract INDEX"):
+        recordings(found, store, encoders)
+    assert [r.clip.id for r in recordings(found, store, {"voice": "loud"}, partial=True)] == ["a", "c", "silent"]
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -559,8 +584,10 @@ def test_kill_minus_nine_loses_only_what_was_in_hand(tmp_path: Path, toys: Modul
 
 
 def list_group(group: int) -> list[int]:
-    """Live processes of a process group."""
-    found = []
+    """Live processes of a process group (nothing where there is no /proc to ask)."""
+    found: list[int] = []
+    if not Path("/proc").is_dir():
+        return found
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:

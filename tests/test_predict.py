@@ -266,10 +266,20 @@ def test_a_model_on_other_features_is_refused(folder: Path, predictor: Predictor
         Predictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
 
+def test_a_model_of_another_version_of_the_features_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    loaded = checkpoint.load(folder)
+    features = {name: f.model_dump() for name, f in loaded.recipe.features.items()}
+    features["voice"]["dim"] = 7
+    loaded.recipe = config.changed(loaded.recipe, features=features)
+    acting(monkeypatch, {0: range(10)})
+    with pytest.raises(ConfigError, match="trained on 7 voice features"):
+        Predictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
+
+
 def test_a_model_without_a_modality_does_not_claim_it(folder: Path, tmp_path: Path, monkeypatch) -> None:
     class Deaf:
         labels = mien.labels.EXPRESSIONS
-        recipe = SimpleNamespace(features={"face": SimpleNamespace(encoder=face_encoder.NAME)})
+        recipe = SimpleNamespace(features={"face": SimpleNamespace(encoder=face_encoder.NAME, dim=face_encoder.DIM)})
 
         def predict_streams(self, streams: dict, start_s: float, stop_s: float) -> tuple:
             assert set(streams) == {"face"}

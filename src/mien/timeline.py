@@ -41,6 +41,8 @@ SCHEMA = pl.Schema(
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
 FORMATS = ("csv", "parquet", "jsonl")
 _KEY = "mien"
+#: Rows rounded and written at once: a day of rows is then written in the memory of a minute.
+_SLICE = 16_384
 
 
 class Timeline:
@@ -93,13 +95,15 @@ class Timeline:
     def to_csv(self, path: str | Path) -> Path:
         """Writes CSV with a header; nulls are empty fields. Raises OutputError."""
         with _written(Path(path)) as file:
-            _rounded(self.table).write_csv(file)
+            for number, part in enumerate(self.table.iter_slices(_SLICE)):
+                _rounded(part).write_csv(file, include_header=number == 0)
         return Path(path)
 
     def to_jsonl(self, path: str | Path) -> Path:
         """Writes one JSON object a line; nulls are null. Raises OutputError."""
         with _written(Path(path)) as file:
-            _rounded(self.table).write_ndjson(file)
+            for part in self.table.iter_slices(_SLICE):
+                _rounded(part).write_ndjson(file)
         return Path(path)
 
     def to_parquet(self, path: str | Path) -> Path:
@@ -243,7 +247,10 @@ def _conformed(table: pl.DataFrame) -> pl.DataFrame:
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
             raise ValueError(f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}")
-    return table.sort("subject", "time_s", maintain_order=True)
+    order = table.select("subject", "time_s")
+    return (
+        table if order.equals(order.sort("subject", "time_s")) else table.sort("subject", "time_s", maintain_order=True)
+    )
 
 
 def _rounded(table: pl.DataFrame) -> pl.DataFrame:

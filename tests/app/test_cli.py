@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -310,17 +311,27 @@ def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:
     assert "no-such-recipe" in done.stderr
 
 
-def test_train_by_a_recipe_and_predict_with_the_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    few = "corpus.options={train: 1, val: 1, seed: 1, seconds: 6.0}"
-    small = ["model.dim=16", "model.layers=1", "train.epochs=1", "train.batch=4", "train.threads=1"]
-    done = mien("train", "starter", few, *small, "--out", run, "--device", "cpu", "--json")
+def test_train_hands_recipe_and_recordings_on(tmp_path: Path, monkeypatch) -> None:
+    """Training itself is tested in tests/training; what is tested here is that everything reaches it."""
+    asked: dict[str, object] = {}
+
+    def fit(recipe, train, val, out: Path, resume: bool = False, *, device: str) -> Path:
+        asked.update(recipe=recipe, train=len(train), val=len(val), out=out, resume=resume, device=device)
+        save_tiny(out)
+        (out / "metrics.json").write_text('{"val_macro_f1": 0.5}')
+        return out
+
+    monkeypatch.setitem(sys.modules, "mien.training.fit", SimpleNamespace(fit=fit))
+    few = "corpus.options={train: 1, val: 0, seed: 1, seconds: 6.0}"
+    done = mien("train", "starter", few, "train.epochs=3", "--out", tmp_path / "run", "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["run"] == str(run)
-    assert predict(str(run), tmp_path / "o", clip(tmp_path / "a.mp4")).exit_code == 0
-    again = mien("train", "starter", few, *small, "--resume", run, "--device", "cpu")
-    assert again.exit_code == 0, "a finished run is returned as it is"
-    assert f"--model {run}" in again.stdout.replace("\n", "")
+    assert json.loads(done.stdout) == {"run": str(tmp_path / "run"), "metrics": {"val_macro_f1": 0.5}}
+    assert asked["recipe"].train.epochs == 3
+    assert (asked["train"], asked["val"], asked["resume"]) == (1, 0, False)
+    assert (asked["out"], asked["device"]) == (tmp_path / "run", "cpu")
+    again = mien("train", "starter", few, "--resume", tmp_path / "run")
+    assert asked["resume"] is True
+    assert f"--model {tmp_path / 'run'}" in again.stdout.replace("\n", "")
 
 
 def test_train_reads_no_other_corpus_yet(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,9 +75,7 @@ def test_spans_label_what_they_cover_and_nothing_else(media: Path, tmp_path: Pat
 
 
 def test_instants_stay_where_they_are_in_order(media: Path, tmp_path: Path) -> None:
-    found = table(
-        media, tmp_path, "media\ttime_s\tvalence\tarousal\na.mp4\t1.5\t0.1\t0\na.mp4\t0.25\t-1\t1\n"
-    )
+    found = table(media, tmp_path, "media\ttime_s\tvalence\tarousal\na.mp4\t1.5\t0.1\t0\na.mp4\t0.25\t-1\t1\n")
     labels = found.clip(found["a"]).labels
     assert labels is not None
     assert labels.times.tolist() == [0.25, 1.5]
@@ -109,6 +108,18 @@ def test_without_a_table_the_media_are_clips_without_labels(media: Path) -> None
     assert all(clip.labels is None for clip in found.clips())
 
 
+@pytest.mark.parametrize("name", ["Zoë 1", "発話", "line\u2028break", 'quo"te', os.fsdecode(b"caf\xe9")])
+def test_odd_file_names_survive_the_index(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(800), 16000)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "x.wav").rename(tmp_path / "m" / f"{name}.wav")
+    index("folder", tmp_path / "m").save(tmp_path / "i.jsonl")
+    (clip,) = Index.load(tmp_path / "i.jsonl").clips()
+    assert clip.id == name
+    assert clip.media is not None
+    assert clip.media.is_file()
+
+
 def test_alike_names_keep_their_folders(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
@@ -137,9 +148,7 @@ def test_alike_names_keep_their_folders(tmp_path: Path) -> None:
         ("sub/b.wav,train,Anger,,,,,0.3", "clip 'b' has spans and instants (see line 2)"),
     ],
 )
-def test_a_bad_row_is_left_out_and_said_with_its_line(
-    media: Path, tmp_path: Path, row: str, what: str
-) -> None:
+def test_a_bad_row_is_left_out_and_said_with_its_line(media: Path, tmp_path: Path, row: str, what: str) -> None:
     header = "media,split,expression,valence,arousal,start_s,stop_s,time_s\n"
     found = table(media, tmp_path, f"{header}sub/b.wav,train,Other,,,,,\n{row}\n")
     assert (3, what) in said(found)

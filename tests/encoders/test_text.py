@@ -63,7 +63,7 @@ def test_equals_the_library(folder: Path) -> None:
 
 
 def test_words_and_pictures_share_a_space(folder: Path) -> None:
-    assert PromptEncoder("t", About(str(folder))).dim == ImageEncoder("clip", "i", About(str(folder))).dim
+    assert PromptEncoder("t", About(str(folder))).dim == ImageEncoder("i", About(str(folder))).dim
 
 
 def test_a_prompt_that_would_be_cut_off(folder: Path) -> None:

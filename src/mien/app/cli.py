@@ -8,6 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from mien.app import (
+    bench_command,
+    challenge_command,
     console,
     data_commands,
     demo_command,
@@ -63,6 +65,8 @@ app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)
 data_commands.register(app)
+challenge_command.register(app)
+app.add_typer(bench_command.app, name="bench")
 app.add_typer(hub_command.app, name="hub")
 app.command()(doctor.doctor)
 

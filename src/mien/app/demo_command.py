@@ -11,7 +11,6 @@ import typer
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the clip and its results go.")] = Path("demo"),
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of the clip.")] = 20.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same clip.")] = 0,
 ) -> None:
     """Render a clip of a simulated person, predict it, and write the report.
 
@@ -25,5 +24,5 @@ def demo(
     clip = folder / "clip.mp4"
     folder.mkdir(parents=True, exist_ok=True)
     console.err().print(f"rendering {clip} ({seconds:g} s)", markup=False)
-    demo_clip(clip, seconds=seconds, seed=seed)
+    demo_clip(clip, seconds=seconds)
     predict([clip], out=folder, report=True)

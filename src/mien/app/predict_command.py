@@ -78,7 +78,9 @@ def predict(
     failed = [_told(error, str(error.what), as_json) for error in errors]
     results: list[dict[str, Any]] = []
     if jobs:
-        _writable(out)
+        from mien.views.writing import check_folder
+
+        check_folder(out)  # better known before an hour of work than after it
         _say_renamed(jobs, as_json)
         from mien.predict import load
 
@@ -162,15 +164,6 @@ def _unforeseen(job: Job, error: Exception) -> MienError:
         follows="this is a fault of mien's, not of yours; the other inputs are not touched by it",
         remedy=f"MIEN_DEBUG=1 mien predict '{job.media}' shows where; please report it",
     )
-
-
-def _writable(out: Path) -> None:
-    """Better to know before an hour of work than after it."""
-    from mien.views.writing import beside
-
-    with beside(out / ".mien-writes-here") as scratch:
-        scratch.touch()
-    (out / ".mien-writes-here").unlink()
 
 
 def _say_renamed(jobs: list[Job], quiet: bool) -> None:

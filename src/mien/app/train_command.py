@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from mien.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mien.config import Recipe
-    from mien.records import Recording
 
 
 def train(
@@ -22,6 +15,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    emodb: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="EMO-DB's .wav files, where the recipe asks for real voices.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -29,24 +25,28 @@ def train(
 
     \b
     Examples:
-      mien train starter train.epochs=2
+      mien train starter --emodb EMODB
+      mien train starter corpus.options.real_voices=false train.epochs=2
       mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
-      mien train starter --resume runs/starter
+      mien train mine.yaml --resume runs/mine
     """
     from mien import config, models
     from mien.app import console
 
     settings = config.load(recipe, overrides or (), check=models.problems)
-    data = {split: _recordings(settings, split) for split in ("train", "val")}
     from mien.training.fit import fit  # takes seconds: a mistyped recipe should not wait for it
+    from mien.training.material import gather
 
+    console.err().print("simulating and encoding recordings ...")
+    material = gather(settings, voices=emodb, workers=os.cpu_count() or 1)
     run = resume or out or Path("runs") / Path(recipe).stem
     folder = fit(
         settings,
-        data["train"],
-        data["val"],
+        material.train,
+        material.val,
         run,
         resume=resume is not None,
+        augment=material.augment,
         device=device,
     )
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -58,27 +58,6 @@ def train(
     for name, value in metrics.items():
         if isinstance(value, float):
             screen.print(f"  {name:24}{value:.4f}", markup=False)
-
-
-def _recordings(recipe: Recipe, split: str) -> list[Recording]:
-    """The theatre's recordings of a split, as many as `corpus.options` says: train, val, seed, seconds."""
-    if recipe.corpus.name != "theatre":
-        raise ConfigError(
-            f"corpus.name {recipe.corpus.name!r}: mien train reads the corpus 'theatre'",
-            follows="nothing was started",
-            remedy="for recordings of your own, call mien.training.fit.fit with them (docs/ARCHITECTURE.md)",
-        )
-    from mien.corpora.theatre.recordings import recordings
-
-    options = dict(recipe.corpus.options)
-    count = int(options.get(split, 0))
-    rest = {key: options[key] for key in ("seconds", "seed", "balance", "faults") if key in options}
-    logging.getLogger("mien").info("making %d recordings for %s", count, split)
-    if split == "train" and options.get("real_voices"):
-        logging.getLogger("mien").warning(
-            "corpus.options.real_voices needs EMO-DB, which `make starter` reads; here all voices are synthetic"
-        )
-    return list(recordings(split, count, workers=os.cpu_count() or 1, **rest))
 
 
 def recipes(

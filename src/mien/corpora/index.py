@@ -108,7 +108,7 @@ class Index:
         """root: where the corpus lies now, if it was moved. Raises CorpusError for a file that is no
         index."""
         try:
-            lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
             head, *rest = [json.loads(line) for line in lines if line]
             if head["format"] != FORMAT:
                 raise KeyError(head["format"])

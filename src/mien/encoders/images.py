@@ -25,12 +25,10 @@ from mien.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one architecture is read. network: class of transformers. types: the `model_type`s it reads.
-    embedding: its output -> `(batch, dim)`. dim: from its config. tokens: it has hidden layers of tokens, the
-    first of them a class token."""
+    """How one architecture is read. network: class of transformers. embedding: its output -> `(batch, dim)`.
+    dim: from its config. tokens: it has hidden layers of tokens, the first of them a class token."""
 
     network: str
-    types: tuple[str, ...]
     embedding: Callable[[Any], Tensor]
     dim: Callable[[Any], int]
     tokens: bool = True
@@ -51,24 +49,25 @@ def _pooled(output: Any) -> Tensor:
     return output.pooler_output.flatten(1)
 
 
+_CLIP = Family(
+    "CLIPVisionModelWithProjection",
+    lambda output: output.image_embeds,
+    lambda config: config.projection_dim,
+    options=_clip_options,
+)
+#: By `model_type` of config.json.
 FAMILIES: dict[str, Family] = {
-    "beit": Family("BeitModel", ("beit",), _pooled, lambda c: c.hidden_size),
-    "clip": Family(
-        "CLIPVisionModelWithProjection",
-        ("clip", "clip_vision_model"),
-        lambda output: output.image_embeds,
-        lambda c: c.projection_dim,
-        options=_clip_options,
-    ),
+    "beit": Family("BeitModel", _pooled, lambda config: config.hidden_size),
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
     "vit": Family(
         "ViTModel",
-        ("vit",),
         lambda output: output.last_hidden_state[:, 0],
-        lambda c: c.hidden_size,
+        lambda config: config.hidden_size,
         options=lambda _: {"add_pooling_layer": False},
     ),
-    "resnet": Family("ResNetModel", ("resnet",), _pooled, lambda c: c.hidden_sizes[-1], tokens=False),
-    "efficientnet": Family("EfficientNetModel", ("efficientnet",), _pooled, lambda c: c.hidden_dim, tokens=False),
+    "resnet": Family("ResNetModel", _pooled, lambda config: config.hidden_sizes[-1], tokens=False),
+    "efficientnet": Family("EfficientNetModel", _pooled, lambda config: config.hidden_dim, tokens=False),
 }
 
 
@@ -76,9 +75,9 @@ class ImageEncoder:
     """A pretrained image network as a `CropEncoder`.
 
     Args:
-        family: a key of `FAMILIES`.
         name: what it is called in the store.
         about: where it comes from (hub id or folder), its size and licence.
+        types: the `model_type`s it may be.
         layer: None for the network's own embedding; else the index of a hidden layer (0: the embedded
             patches, -1: the last), whose patch tokens are averaged. last: the mean of that layer and the
             `last - 1` before it.
@@ -96,10 +95,10 @@ class ImageEncoder:
 
     def __init__(
         self,
-        family: str,
         name: str,
         about: About,
         *,
+        types: tuple[str, ...] = tuple(FAMILIES),
         device: str | torch.device = "cpu",
         revision: str | None = None,
         layer: int | None = None,
@@ -112,14 +111,14 @@ class ImageEncoder:
         import transformers
 
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
-        self._family, self._layer, self._last = FAMILIES[family], layer, last
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
+        pretrained.check_type(checkpoint, types)
+        self._family, self._layer, self._last = FAMILIES[checkpoint.config["model_type"]], layer, last
         self._dtype = choose(precision, self.device)
-        pretrained.check_type(checkpoint, self._family.types)
         self._network = pretrained.load(
             checkpoint,
             getattr(transformers, self._family.network),
-            self._family.types,
+            types,
             dtype=self._dtype,
             **self._family.options(checkpoint),
         ).to(self.device)

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ from mien.errors import ArtefactError, ConfigError
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN = ["*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors"]
 _PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+
+
+#: What transformers and torch raise for files that are truncated, or not what their names say.
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def load(
                 use_safetensors=not checkpoint.pickle,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise ArtefactError(
             f"{checkpoint.folder} cannot be read as {network.__name__}: {_first_line(error)}",
             follows="No encoder was made.",

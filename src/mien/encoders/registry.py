@@ -1,20 +1,25 @@
-"""Encoders by name: what `mien extract --encoder NAME[=SOURCE]` and recipes say.
+"""Encoders by name: what `mien extract --encoder NAME[=SOURCE][,OPTION=VALUE...]` and recipes say.
 
-A factory is called as `factory(source, device=device, **options)`; source is None, or the folder, file or hub
-id that stands after `=`. It returns an encoder of one of the kinds in `mien.encoders.protocol`.
+`beit-large`, `wavlm-large,layer=-1,last=4`, `pdem=/models/pdem,head=true`. A factory is called as
+`factory(source, device=device, **options)`; source is None, or the folder, file or hub id that stands after
+`=`. It returns an encoder of one of the kinds in `mien.encoders.protocol`.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
 
+import yaml
+
+from mien.encoders import networks
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError
 
-#: Name -> "module:factory". Nothing is imported before it is asked for.
+#: Name -> "module:factory", beside `networks.NETWORKS`. Nothing is imported before it is asked for.
 ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.starter:face",
     "voice-prosody": "mien.encoders.starter:voice",
@@ -23,22 +28,41 @@ ENCODERS: dict[str, str] = {
 DECLARED = ("name", "modality", "dim", "rate_hz", "receptive_field_s", "licence", "provenance")
 
 
-def split_spec(spec: str) -> tuple[str, str | None]:
-    """`NAME=SOURCE` -> name, source; source is None without `=`."""
-    name, _, source = spec.partition("=")
-    return name, source or None
+def names() -> list[str]:
+    """Every encoder that has a name."""
+    return sorted([*ENCODERS, *networks.NETWORKS])
+
+
+def split_spec(spec: str) -> tuple[str, str | None, dict[str, Any]]:
+    """`NAME[=SOURCE][,OPTION=VALUE...]` -> name, source (None without `=`), options. Values are read as YAML:
+    numbers, true and false, null, words. A source with a comma cannot be written; options of a recipe can hold
+    anything."""
+    head, *rest = spec.split(",")
+    name, _, source = head.partition("=")
+    options = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not key or not equals:
+            raise ConfigError(
+                f"{part!r} in {spec!r} is no option of an encoder.",
+                remedy="After the first comma comes OPTION=VALUE, with more commas between more of them.",
+            )
+        options[key.strip()] = yaml.safe_load(value)
+    return name, source or None, options
 
 
 def factory(name: str) -> Callable[..., Encoder]:
-    """A name of `ENCODERS`, or `package.module:factory` of your own (importable in every worker process).
+    """A name of `names()`, or `package.module:factory` of your own (importable in every worker process).
 
     Raises ConfigError, which names the nearest name.
     """
+    if name in networks.NETWORKS:
+        return functools.partial(networks.create, name)
     target = ENCODERS.get(name, name)
     if ":" not in target:
-        near = difflib.get_close_matches(name.lower(), ENCODERS, 1)
+        near = difflib.get_close_matches(name.lower(), names(), 1)
         raise ConfigError(
-            f"no encoder is called {name!r}; known are {', '.join(sorted(ENCODERS))}",
+            f"no encoder is called {name!r}; known are {', '.join(names())}",
             follows="nothing was extracted",
             remedy=f"did you mean {near[0]!r}?" if near else "your own is named package.module:factory",
         )
@@ -55,14 +79,15 @@ def factory(name: str) -> Callable[..., Encoder]:
 
 
 def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
-    """The encoder that `NAME[=SOURCE]` means, on a device (`cpu`, `cuda`, `cuda:1`).
+    """The encoder that `NAME[=SOURCE][,OPTION=VALUE...]` means, on a device (`cpu`, `cuda`, `cuda:1`). `options`
+    go before those of the spec.
 
     Raises:
         ConfigError: an unknown name, or an encoder without one of its declarations.
         ArtefactError: its weights are not here and cannot be fetched.
     """
-    name, source = split_spec(spec)
-    encoder = factory(name)(source, device=device, **options)
+    name, source, said = split_spec(spec)
+    encoder = factory(name)(source, device=device, **{**said, **options})
     if not isinstance(encoder, Encoder):
         missing = [a for a in DECLARED if not hasattr(encoder, a)]
         raise ConfigError(

@@ -84,6 +84,7 @@ class WaveformEncoder:
     ) -> None:
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
+        pretrained.check_type(checkpoint, types)
         self._dtype = choose(precision, self.device)
         self._normalise = _normalises(checkpoint)
         model = _load(checkpoint, types, self._dtype).to(self.device)

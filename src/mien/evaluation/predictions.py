@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,12 +46,18 @@ class ClipPrediction:
     group: str = ""
 
     @property
-    def chosen(self) -> np.ndarray:
-        """`(frame,)` the likeliest class of each frame, every frame answered (see `nearest_known`)."""
+    def answered(self) -> np.ndarray:
+        """`(frame, classes)` probabilities, every frame answered (see `nearest_known`); Neutral where the clip has
+        none."""
         known = np.isfinite(self.probabilities).all(axis=1)
         if not known.any():
-            return np.full(len(self.times), NEUTRAL)
-        return self.probabilities[nearest_known(known)].argmax(axis=1)
+            return np.tile(np.eye(self.probabilities.shape[1])[NEUTRAL], (len(self.times), 1))
+        return self.probabilities[nearest_known(known)]
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """`(frame,)` the likeliest class of each frame, every frame answered."""
+        return self.answered.argmax(axis=1)
 
     @property
     def affect(self) -> np.ndarray:
@@ -78,18 +85,12 @@ def nearest_known(known: np.ndarray) -> np.ndarray:
     return np.where(np.abs(here - before) <= np.abs(after - here), before, after)
 
 
-def predict(
-    says: PredictStreams,
-    recording: Recording,
-    *,
-    times: np.ndarray | None = None,
-    span: tuple[float, float] | None = None,
-) -> ClipPrediction:
-    """One recording's frames as a system sees them.
+def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | None = None) -> ClipPrediction:
+    """One recording's frames as a system sees them, asked from 0 (or the first frame, if that is earlier) to the end
+    of the last frame, whatever the streams hold: what is damaged does not change what is asked.
 
     Args:
         times: `(frame,)` seconds to predict at; None takes those of the labels.
-        span: start and stop in seconds of what the system is given; None takes 0 to the last frame or sample.
 
     Raises ValueError if there are neither times nor labels.
     """
@@ -99,9 +100,10 @@ def predict(
         if labels is None:
             raise ValueError(f"clip {clip.id!r} has no labels, so times must say where to predict")
         times = labels.times
-    start_s, stop_s = span or extent(recording, times)
-    tokens, probabilities, affect = says(recording.streams, start_s, stop_s)
     n = len(times)
+    step = float(np.median(np.diff(times))) if n > 1 else 0.0
+    start_s, stop_s = (min(0.0, float(times[0])), float(times[-1]) + step) if n else (0.0, 0.0)
+    tokens, probabilities, affect = says(recording.streams, start_s, stop_s)
     truth, true_affect = np.full(n, UNLABELLED, np.int64), np.full((n, 2), np.nan)
     if labels is not None:
         rows = min(n, len(labels.times))
@@ -115,21 +117,6 @@ def predict(
         true_affect,
         clip.subject or clip.id,
     )
-
-
-def extent(recording: Recording, times: np.ndarray) -> tuple[float, float]:
-    """Start and stop in seconds of everything there is: frames to predict, and samples of every stream."""
-    ends = [(t[0], t[-1] + _period(t)) for t in (times, *(s.times for s in recording.streams.values())) if len(t)]
-    return min([0.0, *(float(a) for a, _ in ends)]), max([0.0, *(float(b) for _, b in ends)])
-
-
-def _period(times: np.ndarray) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-
-
-def labelled(predictions: Sequence[ClipPrediction]) -> list[ClipPrediction]:
-    """Those with any label of either kind."""
-    return [p for p in predictions if (p.expression != UNLABELLED).any() or np.isfinite(p.true_valence_arousal).any()]
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -153,7 +140,8 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(f"{path} could not be written: {error}", follows="no predictions were kept") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
     return path
 
 

@@ -15,10 +15,11 @@ from mien.extract import failures
 from mien.extract.failures import Failure
 from mien.extract.local import At, Here, Processes
 from mien.extract.plan import ChangedError, Settings, plan
+from mien.extract.recordings import recordings
 from mien.store import Store
 from mien.store.files import output_error
 
-__all__ = ["ChangedError", "Failure", "Progress", "Report", "extract"]
+__all__ = ["ChangedError", "Failure", "Progress", "Report", "extract", "recordings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def extract(
 
     Each recording is decoded once for all encoders and for all clips in it. A clip that fails is listed in
     the report and in STORE/failures.jsonl, and the rest goes on; the next call tries it again. Files appear
-    whole or not at all, so that a run may be killed at any moment and started again.
+    whole or not at all, so that a run may be killed at any moment and started again. With workers, call
+    it under `if __name__ == "__main__":`, as everything that starts processes.
 
     Args:
         encoders: `NAME` or `NAME=SOURCE`, see `mien.encoders.registry`.
@@ -100,7 +102,7 @@ def extract(
     """
     if workers < 0 or (workers == 0 and ray):
         raise ConfigError(f"{workers} workers", remedy="--workers 1 or more")
-    root = Path(store)
+    root = Path(store).absolute()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     settings = Settings(root, faces, dtype, replace, device, threads or max(1, cores // max(1, workers)))
     try:

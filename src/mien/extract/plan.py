@@ -67,9 +67,16 @@ class Declared:
 
 
 def provenance(encoder: Encoder, settings: Settings) -> dict[str, str]:
-    """The encoder's own key, and where its faces came from."""
+    """The encoder's own key, and for faces where they came from and, in video, which networks found them."""
     key = dict(encoder.provenance)
-    return key | {"faces": settings.faces} if encoder.modality == "face" else key
+    if encoder.modality != "face":
+        return key
+    key["faces"] = settings.faces
+    if settings.faces == "video":
+        from mien.hub import ARTEFACTS  # here: it takes longer to import than a process for sound needs at all
+
+        key["face_networks"] = ", ".join(f"{n} {ARTEFACTS[n].digest[:15]}" for n in ("blazeface", "facemesh"))
+    return key
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def plan(index: Index, declared: Sequence[Declared], settings: Settings) -> Plan
         replaced).
     """
     _check(index, declared, settings)
-    store = Store(settings.store)
+    store, root = Store(settings.store), index.root.absolute()  # a process elsewhere has another working folder
     groups: dict[str, list[Entry]] = {}
     failures: list[Failure] = []
     made = 0
@@ -166,16 +173,16 @@ def plan(index: Index, declared: Sequence[Declared], settings: Settings) -> Plan
                         f"clip {entry.id!r} has no folder of crops",
                         remedy="extract it with --faces video, elsewhere",
                     )
-                    failures.append(Failure.of(entry.id, one.name, index.root / media, absent))
+                    failures.append(Failure.of(entry.id, one.name, root / media, absent))
                 elif _there(store, entry, one, settings):
                     made += 1
                 else:
                     missing.append(one.name)
             if missing:
-                jobs.append(_job(index.root, entry, tuple(missing), settings))
+                jobs.append(_job(root, entry, tuple(missing), settings))
         if jobs:
             first = entries[0]
-            tasks.append(Task(index.root / media, first.stamp, first.duration_s or 0.0, tuple(jobs)))
+            tasks.append(Task(root / media, first.stamp, first.duration_s or 0.0, tuple(jobs)))
     tasks.sort(key=lambda task: -task.duration_s)
     return Plan(tasks, made, failures)
 

@@ -87,6 +87,10 @@ class Stage:
         for batcher in self._batchers.values():
             batcher.flush()
         yield from _finished(open_tasks)
+        for _, sinks, _ in open_tasks:
+            for sink in sinks:
+                sink.fail(RuntimeError("the encoder gave fewer rows than it was asked for"))
+        yield from _finished(open_tasks)
 
     def _one(self, task: Task) -> tuple[Task, list[Sink], list[Failure]]:
         sinks: dict[tuple[str, str], Sink] = {}

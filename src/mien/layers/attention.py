@@ -28,9 +28,10 @@ class SafeAttention(nn.Module):
     something to normalise, and their output is then set to zero. (The other published ways, a learned
     missing key or dropping the rows, break 2 or need ragged batches.)
 
-    `kind="naive"` is what an ordinary implementation does, for the ablation: -1e9 is added to the scores
-    of invalid keys and nothing else. A row without a valid key then attends evenly to whatever stands
-    there, and a NaN there spreads to every row.
+    `kind="naive"` is what an ordinary implementation does, for the ablation: -1e9 is added to the scores of
+    invalid keys and nothing else. A row without a valid key then gets the mean of whatever stands there (float32
+    rounds the scores away beside -1e9), scores that no longer matter still get a gradient, and a NaN at an
+    invalid key spreads to every row.
 
     Args:
         dim: width of queries and output; divisible by `heads`.
@@ -97,8 +98,7 @@ class SafeCrossBlock(nn.Module):
     """Pre-norm cross-attention: `query + dropout(attention(norm(query), norm(keys)))`.
 
     LayerNorm on the queries and on the keys and values, as in the flagship's sister code (PAPERS §1). A
-    row without a valid key passes unchanged, bit by bit. With `context` equal to the queries this is
-    self-attention.
+    row without a valid key passes unchanged, bit by bit.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
 from mien.predict.reading import Faces
-from mien.records import FACE, VOICE, FaceTrack, Stream
+from mien.records import FACE, VOICE, Stream
 from mien.timeline import subject_rows
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def fused(checkpoint: Checkpoint, faces: Faces, heard: Stream | None) -> pl.Data
     times = faces.times if pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
     voice = heard_at(heard, times)
     none = np.zeros(len(times), bool)
-    subjects: list[tuple[FaceTrack | None, Stream | None]] = [*zip(faces.tracks, faces.streams, strict=True)]
     tables = []
-    for number, (track, stream) in enumerate(subjects or [(None, None)]):
+    for number in range(max(1, len(faces.subjects))):
         streams = {VOICE: heard} if heard is not None else {}
-        if stream is not None and FACE in uses:
-            streams[FACE] = stream
+        track = faces.track(number) if faces.subjects else None
+        if track is not None and FACE in uses:
+            streams[FACE] = faces.stream(number)
         token_times, probabilities, affect = checkpoint.predict_streams(streams, 0.0, stop)
         tables.append(
             subject_rows(
@@ -96,12 +96,22 @@ def ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
 
 def _readable(checkpoint: Checkpoint) -> None:
     """The features of the checkpoint must be those that this path makes."""
-    ours = {FACE: face_encoder.NAME, VOICE: voice_encoder.NAME}
+    ours = {
+        FACE: (face_encoder.NAME, face_encoder.DIM),
+        VOICE: (voice_encoder.NAME, voice_encoder.DIM),
+    }
     for name, feature in checkpoint.recipe.features.items():
-        if ours.get(name) != feature.encoder:
+        encoder, dim = ours.get(name, ("", 0))
+        if feature.encoder != encoder:
             raise ConfigError(
                 f"the checkpoint reads {name!r} features of the encoder {feature.encoder!r}, "
                 "which `predict` cannot make",
-                follows=f"it makes {', '.join(f'{k} features of {v!r}' for k, v in ours.items())}",
+                follows=f"it makes {', '.join(f'{k} features of {v!r}' for k, (v, _) in ours.items())}",
                 remedy="use a checkpoint trained on those, or evaluate this one on stored features",
+            )
+        if feature.dim != dim:
+            raise ConfigError(
+                f"the checkpoint was trained on {feature.dim} {name} features; {encoder!r} now makes {dim}",
+                follows="it is of another version of mien, and its numbers would mean nothing here",
+                remedy="train it again, or install the version that checkpoint.json names",
             )

@@ -138,6 +138,7 @@ class Predictor:
         checkpoint = self.checkpoint
         seconds["wait for torch"] = time.perf_counter() - waited
         table = fused(checkpoint, faces, heard)
+        seconds["encode"] = faces.encode_s
         seconds["fuse"] = time.perf_counter() - waited - seconds["wait for torch"]
         notes += _remarks(info, faces, heard, face, voice)
         seconds["total"] = time.perf_counter() - began
@@ -244,18 +245,18 @@ def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, vo
     said = []
     speech = heard is not None and bool(heard.valid.any())
     looked = face and info.has_video
-    if looked and not faces.tracks:
+    if looked and not faces.subjects:
         said.append("no face was seen" + (": every row rests on the voice alone" if speech else ""))
     if faces.brief:
         many = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
         said.append(f"{many} seen for less than {LEAST_SEEN_S} s and left out")
     if voice and info.kind == "video" and not info.has_audio:
-        said.append("there is no sound" + (": every row rests on the face alone" if faces.tracks else ""))
+        said.append("there is no sound" + (": every row rests on the face alone" if faces.subjects else ""))
     if heard is not None and not speech:
-        said.append("no speech was heard" + (": every row rests on the face alone" if faces.tracks else ""))
-    if len(faces.tracks) > 1 and speech:
+        said.append("no speech was heard" + (": every row rests on the face alone" if faces.subjects else ""))
+    if len(faces.subjects) > 1 and speech:
         said.append(
-            f"{len(faces.tracks)} people are seen and one sound is heard: the voice counts for each of them, "
+            f"{len(faces.subjects)} people are seen and one sound is heard: the voice counts for each of them, "
             "also for those who are silent"
         )
     return said

@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -33,15 +34,48 @@ _MESHES = 256
 
 
 @dataclass(slots=True)
+class Seen:
+    """One subject, only in the frames where it was seen. rows: their numbers. boxes: four pixels each, of the
+    original. geometry: the features of the mesh, in pieces `(frames, features)`."""
+
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    boxes: array[float] = field(default_factory=lambda: array("f"))
+    geometry: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Faces:
-    """What the pictures held. times: `(frame,)` seconds. tracks: one a subject. streams: their face
-    streams, in the same order. brief: subjects left out because they were seen for less than half a
-    second."""
+    """What the pictures held. times: `(frame,)` seconds. subjects: in the order they appeared. brief: how many
+    were left out because they were seen for less than half a second. encode_s: processor seconds of encoding.
+
+    Tracks and streams are made when they are asked for and not kept: for one subject at a time they are small, for
+    several people over an hour they are not.
+    """
 
     times: np.ndarray
-    tracks: list[FaceTrack] = field(default_factory=list)
-    streams: list[Stream] = field(default_factory=list)
+    subjects: list[Seen] = field(default_factory=list)
     brief: int = 0
+    encode_s: float = 0.0
+
+    def track(self, number: int) -> FaceTrack:
+        """Where a subject was seen, over all frames."""
+        seen = self.subjects[number]
+        valid = np.zeros(len(self.times), bool)
+        valid[seen.rows] = True
+        boxes = np.full((len(self.times), 4), np.nan)
+        boxes[seen.rows] = np.reshape(seen.boxes, (-1, 4))
+        return FaceTrack(number, self.times, boxes, valid)
+
+    def stream(self, number: int) -> Stream:
+        """A subject's face features, over all frames."""
+        began = time.thread_time()
+        seen = self.subjects[number]
+        geometry = np.concatenate(seen.geometry)
+        values = np.full((len(self.times), geometry.shape[1]), np.nan, np.float32)
+        values[seen.rows] = geometry
+        stream = face_encoder.encode(values, self.times)
+        self.encode_s += time.thread_time() - began
+        return stream
 
 
 class Ahead(Generic[Item]):
@@ -104,27 +138,18 @@ def _room(frame: Frame) -> int:
     return max(1, min(32, WAITING_BYTES // frame.image.nbytes))
 
 
-class _Subject:
-    """What is kept of one subject, frame by frame."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-        self.boxes: list[np.ndarray] = []
-        self.geometry: list[np.ndarray] = []
-
-
 class _Keeper:
     """Turns meshes into geometry, many at once, and lets go of them."""
 
     def __init__(self) -> None:
-        self.subjects: dict[int, _Subject] = {}
+        self.subjects: dict[int, Seen] = {}
         self.seconds = 0.0
         self._waiting: list[tuple[int, np.ndarray]] = []
 
     def add(self, row: int, face: Face, scale: float) -> None:
-        subject = self.subjects.setdefault(face.subject, _Subject())
+        subject = self.subjects.setdefault(face.subject, Seen())
         subject.rows.append(row)
-        subject.boxes.append(np.asarray(face.box, np.float32) * scale)
+        subject.boxes.extend(np.asarray(face.box, float) * scale)
         self._waiting.append((face.subject, np.asarray(face.mesh, np.float32)))
         if len(self._waiting) >= _MESHES:
             self.flush()
@@ -134,8 +159,9 @@ class _Keeper:
             return
         began = time.thread_time()
         values = face_encoder.geometry(np.stack([mesh for _, mesh in self._waiting]))
-        for (subject, _), row in zip(self._waiting, values, strict=True):
-            self.subjects[subject].geometry.append(row)
+        whose = np.array([subject for subject, _ in self._waiting])
+        for subject in np.unique(whose):
+            self.subjects[int(subject)].geometry.append(values[whose == subject])
         self._waiting = []
         self.seconds += time.thread_time() - began
 
@@ -150,11 +176,11 @@ def read_faces(
     tell: Callable[[float], None],
     least_s: float = 0.5,
 ) -> Faces:
-    """Every frame's time and, if `look`, every subject's boxes and face stream.
+    """Every frame's time and, if `look`, what is kept of every subject.
 
     Args:
         least_s: who is seen for less than this is left out (0 for a still image).
-        seconds: gets the processor seconds of `decode`, `faces` (detect, mesh, track) and `encode`.
+        seconds: gets the processor seconds of `decode` and `faces` (detect, mesh, track).
         tell: called with the time of each frame.
     """
     if not info.has_video:
@@ -177,28 +203,12 @@ def read_faces(
     seconds["decode"] = seconds.get("decode", 0.0) + ahead.seconds
     if look:
         seconds["faces"] = spent
-    began = time.thread_time()
-    faces = _subjects(np.array(times), keeper, least_s)
-    if look:
-        seconds["encode"] = seconds.get("encode", 0.0) + keeper.seconds + time.thread_time() - began
-    return faces
+    return _long_enough(np.array(times), keeper, least_s)
 
 
-def _subjects(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
-    """Tracks and streams of those seen long enough, numbered anew from 0 in the order they appeared."""
-    faces = Faces(times)
+def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
+    """Those seen for `least_s` or longer, numbered anew from 0 in the order they appeared."""
     lasting = spans(times)
-    for subject in sorted(keeper.subjects.values(), key=lambda s: s.rows[0]):
-        if float(lasting[subject.rows].sum()) < least_s:
-            faces.brief += 1
-            continue
-        number = len(faces.tracks)
-        valid = np.zeros(len(times), bool)
-        valid[subject.rows] = True
-        boxes = np.full((len(times), 4), np.nan)
-        boxes[subject.rows] = subject.boxes
-        values = np.full((len(times), len(subject.geometry[0])), np.nan, np.float32)
-        values[subject.rows] = subject.geometry
-        faces.tracks.append(FaceTrack(number, times, boxes, valid))
-        faces.streams.append(face_encoder.encode(values, times, valid))
-    return faces
+    everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows[0])
+    subjects = [seen for seen in everyone if float(lasting[seen.rows].sum()) >= least_s]
+    return Faces(times, subjects, len(everyone) - len(subjects), keeper.seconds)

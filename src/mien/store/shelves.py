@@ -244,7 +244,7 @@ class Store:
         found = []
         for folder in (self.root / escape(e) for e in self.encoders()):
             found += [Removal(p, p.stat().st_size, "left by a process that ended") for p in dead_parts(folder)]
-            for path in files(folder):
+            for path in files(folder) if broken or keep is not None else ():
                 if reason := _reason(path, keep, broken):
                     found.append(Removal(path, path.stat().st_size, reason))
         if not dry_run:

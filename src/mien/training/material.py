@@ -1,8 +1,9 @@
 """What a recipe trains on: its corpus section, turned into recordings.
 
-`theatre` needs no files: plans are drawn, simulated and encoded here. With `real_voices` above 0, that share of training
-windows takes its voice from EMO-DB utterances of the same label (no corpus at hand has real faces and real voices
-together, so they are paired by label: our choice).
+`theatre` needs no files: plans are drawn, simulated and encoded here. Faces are cheap to simulate and voices are not,
+so most recordings are faces alone (`faces`), and a share of all training windows (`lent_voices`) takes its voice by
+label from a pool: synthesised utterances, and those of EMO-DB if `real_voices`. No corpus at hand has real faces and
+real voices together; pairing them by label is our choice. Windows left without a voice learn to do without.
 """
 
 from __future__ import annotations
@@ -10,30 +11,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
+import torch
 from pydantic import Field, ValidationError
+from torch import Tensor
 
 from mien import config
 from mien.config import Count, Recipe, Section, Share
 from mien.corpora import emodb
-from mien.corpora.theatre.recordings import recordings
+from mien.corpora.theatre.plan import entropy
+from mien.corpora.theatre.recordings import recordings, spread_out
+from mien.corpora.theatre.voice import Speaker, synthesise
 from mien.data import Augment, LabelPool
 from mien.encoders.voice import VoiceEncoder
 from mien.errors import ConfigError
+from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
-from mien.records import VOICE, Clip, Recording
+from mien.records import FACE, VOICE, Clip, Labels, Recording
+
+NotNegativeCount = Annotated[int, Field(ge=0)]
 
 
 class TheatreOptions(Section):
-    """`corpus.options` of the theatre. train, val: recordings of each split; seconds: of each; balance: 0 keeps
-    Aff-Wild2's class shares, 1 makes classes equally frequent; real_voices: share of windows voiced by EMO-DB."""
+    """`corpus.options` of the theatre.
 
-    train: Count = 240
+    train, val: recordings with face and voice. faces: training recordings more, without voice. seconds: of each.
+    balance: 0 keeps Aff-Wild2's class shares, 1 makes classes equally frequent. utterances: synthesised ones in the
+    pool, of each class. real_voices: EMO-DB's utterances in the pool too. lent_voices: share of training windows that
+    take their voice from the pool. jitter: size of `FaceJitter`.
+    """
+
+    train: Count = 200
+    faces: NotNegativeCount = 0
     val: Count = 60
-    seconds: float = Field(default=20.0, gt=1)
+    seconds: float = Field(default=15.0, gt=1)
     seed: int = 0
     balance: Share = 0.5
-    real_voices: Share = 0.0
+    utterances: NotNegativeCount = 0
+    real_voices: bool = False
+    lent_voices: Share = 0.0
+    jitter: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +74,7 @@ def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, 
     """The recordings a recipe names.
 
     Args:
-        voices: EMO-DB's folder, or its encoded utterances, for `real_voices`.
+        voices: EMO-DB's folder, or utterances of it already encoded, for `real_voices`.
         workers: processes that simulate and encode.
 
     Raises ConfigError for a corpus that cannot be made here, wrong options, or real voices asked for and not given.
@@ -66,29 +85,79 @@ def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, 
             remedy="index and extract it first",
         )
     options = _options(recipe)
-    augment: dict[str, Augment] = {}
-    if options.real_voices and VOICE in recipe.features:
-        augment[VOICE] = real_voices(recipe, _spoken(voices), options.real_voices)
-    train, val = (
-        recordings(
+    hears = VOICE in recipe.features
+
+    def made(split: str, count: int, *, voice: bool = hears, first: int = 0) -> list[Recording]:
+        return recordings(
             split,
             count,
+            first=first,
             seconds=options.seconds,
             seed=options.seed,
             balance=options.balance,
-            voice=VOICE in recipe.features,
+            voice=voice,
             workers=workers,
         )
-        for split, count in (("train", options.train), ("val", options.val))
-    )
-    return Material(train, val, augment)
+
+    train = made("train", options.train) + made("train", options.faces, voice=False, first=options.train)
+    augment: dict[str, Augment] = {}
+    if hears and options.lent_voices:
+        pool = synthetic_utterances(options.utterances, options.seed, workers)
+        if options.real_voices:
+            pool += _spoken(voices)
+        augment[VOICE] = LabelPool(
+            pool, VOICE, recipe.windows.rate_hz, classes=len(recipe.corpus.labels), probability=options.lent_voices
+        )
+    if options.jitter and FACE in recipe.features:
+        augment[FACE] = FaceJitter.fit(train, options.jitter)
+    return Material(train, made("val", options.val), augment)
 
 
-def real_voices(recipe: Recipe, pool: Sequence[Recording], probability: float) -> LabelPool:
-    """The augmentation that lends windows a real voice of their label."""
-    return LabelPool(
-        pool, VOICE, recipe.windows.rate_hz, classes=len(recipe.corpus.labels), probability=probability
+class FaceJitter:
+    """Augment that gives a window another face at rest: one offset per feature for the whole window, normal, of
+    `share` of the feature's spread.
+
+    A simulator's people are less various than people, and a network that learns where exactly their brows rest calls
+    a stranger surprised. Our choice; docs/BENCHMARKS.md has the figure with and without.
+
+    Args:
+        spread: `(dim,)` standard deviation of each feature over the training material.
+        share: of it, 0 to 1.
+    """
+
+    def __init__(self, spread: Tensor, share: float) -> None:
+        self.size = spread * share
+
+    @classmethod
+    def fit(cls, made: Sequence[Recording], share: float) -> FaceJitter:
+        """With the spread of the valid face values of recordings."""
+        values = np.concatenate([r.streams[FACE].values[r.streams[FACE].valid] for r in made if FACE in r.streams])
+        return cls(torch.from_numpy(values.std(axis=0)), share)
+
+    def __call__(
+        self, values: Tensor, valid: Tensor, expression: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        offset = torch.randn(len(values), 1, values.shape[-1], generator=generator) * self.size
+        return values + offset * valid[..., None], valid
+
+
+def _utterance(number: int, expression: int, seed: int) -> Recording:
+    rng = entropy(seed, "utterance", expression, number)
+    speaker = Speaker.random(rng, ("female", "male")[number % 2])
+    seconds = float(rng.uniform(1.5, 4.0))
+    said = synthesise(
+        [(0.0, seconds, EXPRESSIONS[expression], float(rng.uniform(0.4, 1.0)))], speaker, int(rng.integers(2**31))
     )
+    times = (np.arange(max(1, round(seconds * 25))) + 0.5) / 25
+    labels = Labels(times, np.full(len(times), expression), np.full((len(times), 2), np.nan))
+    clip = Clip(f"synthetic_{expression}_{number:04d}", None, labels=labels)
+    return Recording(clip, {VOICE: VoiceEncoder()([(0.0, said.samples)])})
+
+
+def synthetic_utterances(each: int, seed: int, workers: int = 1) -> list[Recording]:
+    """`each` utterances of every class by as many synthetic speakers, encoded, 1.5 to 4 s long."""
+    jobs = [(number, expression, seed) for expression in range(len(EXPRESSIONS)) for number in range(each)]
+    return spread_out(_utterance, jobs, workers)
 
 
 def _options(recipe: Recipe) -> TheatreOptions:
@@ -98,11 +167,11 @@ def _options(recipe: Recipe) -> TheatreOptions:
         raise config.refusal("corpus", config.explain(error, TheatreOptions, "corpus.options")) from None
 
 
-def _spoken(voices: Path | Sequence[Recording] | None) -> Sequence[Recording]:
+def _spoken(voices: Path | Sequence[Recording] | None) -> list[Recording]:
     if voices is None:
         raise ConfigError(
-            "corpus.options.real_voices is above 0, and no folder of real voices was given",
+            "corpus.options.real_voices is true, and no folder of real voices was given",
             follows="nothing was started",
-            remedy="give EMO-DB's folder with --emodb DIR, or set corpus.options.real_voices=0",
+            remedy="give EMO-DB's folder with --emodb DIR, or set corpus.options.real_voices=false",
         )
-    return utterances(emodb.read(voices)) if isinstance(voices, Path) else voices
+    return utterances(emodb.read(voices)) if isinstance(voices, Path) else list(voices)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,7 +61,7 @@ def page(
         raise OutputError(f"{path}: the timeline has no rows", follows="no report was written")
     info = info or {}
     with beside(path) as scratch, ExitStack() as stack:
-        inside = stack.enter_context(embedded(media, scratch.parent)) if media else None
+        inside = stack.enter_context(_embedded(media, path)) if media else None
         head, tail = _text(table, name, notes, info, inside).split(_MARK)
         with scratch.open("w", encoding="utf-8") as file:
             file.write(head)
@@ -234,6 +234,19 @@ def _base64(values: np.ndarray, kind: type[np.generic]) -> str:
 
 
 # --- the recording -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _embedded(media: Path, page_path: Path) -> Iterator[Embedded]:
+    try:
+        with embedded(media, page_path.parent) as inside:
+            yield inside
+    except OutputError as error:
+        raise OutputError(
+            f"{page_path} could not be written, because the recording that belongs into it could not: {error.what}",
+            follows=error.follows,
+            remedy=f"{error.remedy} --no-embed leaves the recording out.",
+        ) from error
 
 
 def _pour(inside: Embedded, page_file: IO[str]) -> None:

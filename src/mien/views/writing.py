@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,20 @@ def make_folder(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise _explained(path, fault) from fault
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure, before any work, that results can be written into a folder; makes it if need be.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"mien")
+    except OSError as fault:
+        raise _explained(folder / "*", fault) from fault
 
 
 def _within(fault: OSError, path: Path) -> bool:

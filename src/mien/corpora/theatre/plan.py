@@ -138,7 +138,8 @@ def _segments(rng: np.random.Generator, seconds: float, shares: np.ndarray) -> t
         recipe = choose(rng, expression)
         stop = now + rng.uniform(1.5, 6.0)
         intensity = 0.0 if expression == NEUTRAL else float(np.clip(rng.beta(2.8, 1.5), 0.4, 1.0))
-        onset, offset = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.25, 1.0))
+        # log-uniform: a real smile may be gone within four frames, and may take a second
+        onset, offset = (float(np.exp(rng.uniform(np.log(low), np.log(1.0)))) for low in (0.12, 0.1))
         out.append(Segment(now, min(stop, seconds), expression, recipe.name, intensity, onset, offset))
         now = stop
     return tuple(out)

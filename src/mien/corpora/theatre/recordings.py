@@ -7,10 +7,11 @@ synthesised sound straight to the voice encoder.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from mien.corpora.theatre.speech import speak
 from mien.encoders import face
 from mien.encoders.voice import VoiceEncoder
 from mien.records import FACE, VOICE, Clip, Recording, Stream
+
+T = TypeVar("T")
 
 
 def record(plan: Plan, *, voice: bool = True) -> Recording:
@@ -40,36 +43,38 @@ def noisy(plan: Plan, snr_db: float) -> Plan:
     return replace(plan, faults=(*others, Fault("noise", 0.0, plan.seconds, snr_db)))
 
 
-def record_all(plans: Sequence[Plan], *, voice: bool = True, workers: int = 1) -> list[Recording]:
-    """Plans encoded in order, in `workers` processes; the result does not depend on their number."""
-    make = partial(record, voice=voice)
-    if workers <= 1 or len(plans) < 2:
-        return [make(plan) for plan in plans]
+def spread_out(make: Callable[..., T], jobs: Sequence[tuple[object, ...]], workers: int) -> list[T]:
+    """`make(*job)` of each job, in order, in `workers` processes; the result does not depend on their number."""
+    if workers <= 1 or len(jobs) < 2:
+        return [make(*job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(make, plans, chunksize=max(1, len(plans) // (8 * workers))))
-
-
-def plans(
-    split: str, count: int, *, seconds: float = 20.0, seed: int = 0, balance: float = 0.0, faults: bool = True
-) -> list[Plan]:
-    """The first `count` plans of a split; see `plan.draw`."""
-    return [draw(split, n, seconds=seconds, seed=seed, balance=balance, faults=faults) for n in range(count)]
+        return list(pool.map(make, *zip(*jobs, strict=True), chunksize=max(1, len(jobs) // (8 * workers))))
 
 
 def recordings(
     split: str,
     count: int,
     *,
+    first: int = 0,
     seconds: float = 20.0,
     seed: int = 0,
     balance: float = 0.0,
     faults: bool = True,
     voice: bool = True,
+    snr_db: float | None = None,
     workers: int = 1,
 ) -> list[Recording]:
-    """Draw and encode `count` recordings of a split; people differ between splits. Same arguments, same values."""
-    drawn = plans(split, count, seconds=seconds, seed=seed, balance=balance, faults=faults)
-    return record_all(drawn, voice=voice, workers=workers)
+    """Draw and encode `count` recordings of a split, from number `first` on; see `plan.draw`.
+
+    People differ between splits. Same arguments, same values. voice: synthesise and encode it (most of the time goes
+    there). snr_db: noise throughout, this far below neutral speech.
+    """
+    plans = [
+        draw(split, n, seconds=seconds, seed=seed, balance=balance, faults=faults) for n in range(first, first + count)
+    ]
+    if snr_db is not None:
+        plans = [noisy(plan, snr_db) for plan in plans]
+    return spread_out(partial(record, voice=voice), [(plan,) for plan in plans], workers)
 
 
 def label_shares(made: Iterable[Recording], classes: int = 8) -> np.ndarray:

@@ -1,0 +1,57 @@
+"""`mien bench`: the long proofs, run where you are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure what mien claims: what each mechanism buys, and real speech by unseen speakers.",
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")]
+EmoDB = Annotated[Path, typer.Option(metavar="DIR", help="Folder of EMO-DB's .wav files.")]
+
+
+@app.command()
+def ablation(
+    emodb: EmoDB,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 5,
+    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("ablation.json"),
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")
+    ] = None,
+) -> None:
+    """What each mechanism buys, on held-out people of the theatre: macro F1, mean and deviation over seeds.
+
+    Variants: the full model, without modality dropout, attention that is not safe, cross-entropy for focal loss, no
+    voting, no smoothing, and each modality alone. Conditions: clean, half the face missing in bursts, no face, no
+    voice, noise at 0 dB. Takes about an hour on two cores.
+    """
+    from mien.benchmarks import ablation as bench
+
+    results = bench.run(emodb=emodb, seeds=seeds, workers=os.cpu_count() or 1, overrides=overrides or ())
+    out.write_text(json.dumps(results, indent=1))
+    print(bench.table(results))
+
+
+@app.command()
+def emodb(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of EMO-DB's .wav files.")],
+    seeds: Annotated[int, typer.Option(min=1)] = 1,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")
+    ] = None,
+) -> None:
+    """Macro F1 on EMO-DB from the voice alone, two speakers left out at a time, averaged over the four pairs."""
+    from mien.benchmarks import real_speech
+
+    result = real_speech.run(root, seeds=seeds, overrides=overrides or ())
+    print("pairs " + ", ".join(f"{v:.3f}" for v in result["pairs"]))
+    print("macro F1 " + ", ".join(f"{v:.3f}" for v in result["macro_f1"]))
