@@ -89,7 +89,7 @@ def looped(source: Path, path: Path, seconds: float) -> Path:
 
 
 def theatre_clip(folder: Path) -> Path:
-    from mien.corpora.theatre import demo_clip
+    from mien.corpora.theatre.demo import demo_clip
 
     path = folder / "source.mp4"
     demo_clip(path, seconds=20.0)

@@ -106,6 +106,8 @@ def nothing(source=None, *, device="cpu"):
     toy.__class__ = type("Nothing", (Toy,), {"name": "nothing", "modality": "face", "dim": 1})
     return toy
 '''
+#: A process needs about a second of a free core to start, and much more on a machine that is busy.
+STARTS_PROCESSES = pytest.mark.timeout(400)
 COLOUR, SHAPE, LOUD, SCENE = "toys:Colour", "toys:Shape", "toys:Loud", "toys:Scene"
 
 
@@ -508,6 +510,7 @@ def snapshot(store: Path) -> dict[str, bytes]:
     return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("*.safetensors"))}
 
 
+@STARTS_PROCESSES
 def test_two_processes_make_the_same_files_as_none(tmp_path: Path, toys: ModuleType) -> None:
     media = tones(tmp_path / "m", {f"c{i}": i / 10 for i in range(6)})
     film(tmp_path / "m/v.mp4", [paint((8 * i, (200, 0, 0))) for i in range(12)], sound=0.3)
@@ -518,6 +521,7 @@ def test_two_processes_make_the_same_files_as_none(tmp_path: Path, toys: ModuleT
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
+@STARTS_PROCESSES
 def test_a_clip_that_kills_its_process_is_put_aside_and_the_rest_goes_on(tmp_path: Path, toys: ModuleType) -> None:
     found = index("folder", tones(tmp_path / "m", {"a": 0.1, "bad": 0.95, "c": 0.2, "d": 0.3}))
     report = extract(found, [LOUD + "=deadly"], tmp_path / "s", workers=1)
@@ -527,6 +531,7 @@ def test_a_clip_that_kills_its_process_is_put_aside_and_the_rest_goes_on(tmp_pat
     assert not list((tmp_path / "s").rglob("*.part"))
 
 
+@STARTS_PROCESSES
 def test_a_full_disk_ends_the_run_and_leaves_whole_files_only(tmp_path: Path, toys: ModuleType) -> None:
     media = tones(tmp_path / "m", {"a": 0.1, "b": 0.2}, seconds=200)
     with pytest.raises(OutputError, match="File too large\nnothing of it was kept\nfree space there"):
@@ -534,6 +539,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_files_only(tmp_path: Path, to
     assert not any(p.is_file() for p in (tmp_path / "s").rglob("*"))
 
 
+@STARTS_PROCESSES
 def test_an_encoder_that_fails_in_its_process_says_why(tmp_path: Path, toys: ModuleType) -> None:
     found = index("folder", tones(tmp_path / "m", {"a": 0.1}))
     with pytest.raises(ConfigError, match="no encoder is called 'x'"):
@@ -551,6 +557,7 @@ if __name__ == "__main__":
 """
 
 
+@STARTS_PROCESSES
 @pytest.mark.parametrize("whole_group", [True, False], ids=["everything", "only the parent"])
 def test_kill_minus_nine_loses_only_what_was_in_hand(tmp_path: Path, toys: ModuleType, whole_group: bool) -> None:
     media, store = tones(tmp_path / "m", {f"c{i:02d}": i / 100 for i in range(24)}), tmp_path / "s"
@@ -560,7 +567,7 @@ def test_kill_minus_nine_loses_only_what_was_in_hand(tmp_path: Path, toys: Modul
     args = [sys.executable, tmp_path / "run.py", tmp_path / "i.jsonl", store, tmp_path / "code"]
     process = subprocess.Popen(args, start_new_session=True)
     folder = store / "loud"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(folder.glob("*.safetensors"))) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -599,7 +606,7 @@ def list_group(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(300)
+@STARTS_PROCESSES
 def test_ray_makes_the_same_files(tmp_path: Path, toys: ModuleType) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'mien[ray]'")
     media = tones(tmp_path / "m", {f"c{i}": i / 10 for i in range(6)} | {"bad": 0.95})

@@ -28,7 +28,7 @@ def shell_lines() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's examples name, made by the theatre."""
-    from mien.corpora.theatre import demo_clip
+    from mien.corpora.theatre.demo import demo_clip
 
     path = tmp_path_factory.mktemp("readme")
     (path / "holiday").mkdir()

@@ -142,6 +142,13 @@ def test_csv_has_empty_fields_and_short_numbers(tmp_path: Path) -> None:
     assert max(len(field) for line in lines[1:] for field in line.split(",")) <= 9
 
 
+@pytest.mark.parametrize("n", [0, 1, 16_384, 16_385])
+def test_csv_and_jsonl_are_whole_at_any_length(tmp_path: Path, n: int) -> None:
+    timeline = Timeline(rows(n) if n else rows(1).clear())
+    assert len(timeline.to_csv(tmp_path / "t.csv").read_text().splitlines()) == n + 1
+    assert len(timeline.to_jsonl(tmp_path / "t.jsonl").read_text().splitlines()) == n
+
+
 def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
     path = Timeline(rows(3, bare=slice(1, 2))).to_jsonl(tmp_path / "t.jsonl")
     objects = [json.loads(line) for line in path.read_text().splitlines()]

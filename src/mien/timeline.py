@@ -95,8 +95,8 @@ class Timeline:
     def to_csv(self, path: str | Path) -> Path:
         """Writes CSV with a header; nulls are empty fields. Raises OutputError."""
         with _written(Path(path)) as file:
-            for number, part in enumerate(self.table.iter_slices(_SLICE)):
-                _rounded(part).write_csv(file, include_header=number == 0)
+            for start in range(0, max(1, len(self)), _SLICE):
+                _rounded(self.table[start : start + _SLICE]).write_csv(file, include_header=start == 0)
         return Path(path)
 
     def to_jsonl(self, path: str | Path) -> Path:

@@ -206,7 +206,7 @@ def test_in_a_browser(page: Path, browser: Browser) -> None:
     assert browser.js(
         "[...document.querySelectorAll('svg')].every(s => { const b = s.getBoundingClientRect();"
         "return [...s.querySelectorAll('text')].every(t => { const r = t.getBoundingClientRect();"
-        "return r.left >= b.left - 1 && r.right <= b.right + 1 && r.top >= b.top - 1 && r.bottom <= b.bottom + 1; }); })"
+        "return r.left > b.left - 2 && r.right < b.right + 2 && r.top > b.top - 2 && r.bottom < b.bottom + 2; }); })"
     )
 
 

@@ -19,7 +19,7 @@ def demo(
     """
     from mien.app import console
     from mien.app.predict_command import predict
-    from mien.corpora.theatre import demo_clip
+    from mien.corpora.theatre.demo import demo_clip
 
     clip = folder / "clip.mp4"
     folder.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,9 @@ def _unknown(names: pl.Series, lines: np.ndarray, sample: Sample) -> list[Fault]
     for clip, line, rows in clips[:LISTED]:
         close = difflib.get_close_matches(clip, sample.clip_ids, 1)
         hint = f"; the sample has {close[0]!r}" if close else ""
-        faults.append(_UNKNOWN_CLIP.at(line, f"clip {clip!r} ({rows:,} rows) is not in the sample{hint}", rows))
+        faults.append(
+            _UNKNOWN_CLIP.at(line, f"clip {clip!r} is not in the sample{hint} ({rows:,} row{'s' * (rows > 1)})", rows)
+        )
     if len(clips) > LISTED:
         what = f"{len(clips) - LISTED} more clips that are not in the sample"
         faults.append(_UNKNOWN_CLIP.at(clips[LISTED][1], what, sum(rows for _, _, rows in clips[LISTED:])))

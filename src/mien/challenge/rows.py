@@ -168,7 +168,7 @@ def values(table: pl.DataFrame, kind: str) -> tuple[np.ndarray, list[Fault]]:
         number = _numbers(table[column], kind)
         if len(where := np.flatnonzero(np.isnan(number) & table[column].is_not_null().to_numpy())):
             text = table[where].select("line", text=column)
-            number[where], more = _looked_into(text, kind, label)
+            number[where], more = _looked_into(text, kind, label, zeros=bool((table[column] == "0").any()))
             faults += more
         numbers.append(number)
     return np.stack(numbers, axis=1), faults
@@ -181,8 +181,9 @@ def _numbers(text: pl.Series, kind: str) -> np.ndarray:
     return np.where(good.fill_null(False).to_numpy(), number.fill_null(np.nan).to_numpy(), np.nan)
 
 
-def _looked_into(text: pl.DataFrame, kind: str, label: str) -> tuple[np.ndarray, list[Fault]]:
-    """Values that are not as they have to be: the number where only spaces are wrong, and faults."""
+def _looked_into(text: pl.DataFrame, kind: str, label: str, *, zeros: bool) -> tuple[np.ndarray, list[Fault]]:
+    """Values that are not as they have to be: the number where only spaces are wrong, and faults. zeros: whether the
+    file has any 0, which tells a wrong class from counting from 1."""
     number = _numbers(text["text"].str.strip_chars(), kind)
     spaced = text.filter(np.isfinite(number))
     shown = [f"{label} is {quoted(value)}" for value in spaced["text"].head(LISTED)]
@@ -193,7 +194,7 @@ def _looked_into(text: pl.DataFrame, kind: str, label: str) -> tuple[np.ndarray,
         for name, (pattern, remedy) in (_EXPR_WRONG if kind == EXPR else _VA_WRONG).items()
     ]
     for one, rows in _by_kind(wrong, "text", kinds):
-        if one.name == _OUTSIDE and (rows["text"] == str(len(EXPRESSIONS))).all():
+        if not zeros and one.name == _OUTSIDE and (rows["text"] == str(len(EXPRESSIONS))).all():
             one = replace(one, remedy=f"are the classes counted from 1? Then take 1 from every row; {one.remedy}")
         shown = [f"{label} is {quoted(value)}" for value in rows["text"].head(LISTED)]
         faults += one.listed(rows["line"].to_numpy(), shown)

@@ -112,7 +112,7 @@ def fit(
     Raises ValueError if fewer than two groups are labelled.
     """
     fold_of, count = _folds(clips, folds, seed)
-    found = _cross_validated(_Frames(clips, classes), (tuple(radii_s), tuple(strengths)), fold_of, count)
+    found = _cross_validated(_Frames(clips, classes), _candidates(radii_s, strengths), fold_of, count)
     table = _affect_table(clips, radii_s)
     chosen = replace(found.calibration, affect_radius_s=_affect_radius(table))
     return replace(found, calibration=chosen, affect_table=table)
@@ -149,6 +149,10 @@ class _Frames:
         said = logs.argmax(axis=1)
         place = (fold_of[self.clip] * self.classes + self.truth) * self.classes + said
         return np.bincount(place, minlength=folds * self.classes**2).reshape(folds, self.classes, self.classes)
+
+
+def _candidates(radii_s: Sequence[float], strengths: Sequence[float]) -> _Candidates:
+    return tuple(map(float, radii_s)), tuple(map(float, strengths))
 
 
 def _grid(data: _Frames, candidates: _Candidates, fold_of: np.ndarray, folds: int, *, left_out: bool) -> np.ndarray:
@@ -214,7 +218,7 @@ def _affect_table(clips: Sequence[ClipPrediction], radii_s: Sequence[float]) -> 
         smooth = Calibration(affect_radius_s=radius)
         sums = bootstrap.affect_moments([smooth(c) for c in clips]).sum(axis=0)
         scores.append(float(bootstrap.affect_scores(sums)["va_score"]))
-    return pl.DataFrame({"radius_s": list(radii_s), "va_score": scores})
+    return pl.DataFrame({"radius_s": list(map(float, radii_s)), "va_score": scores})
 
 
 def _affect_radius(table: pl.DataFrame) -> float:
@@ -306,7 +310,7 @@ def _tuned_on(
     strengths: Sequence[float] = STRENGTHS,
 ) -> Calibration:
     """The usual practice: the candidate that does best on the very clips that are scored."""
-    data, candidates = _Frames(scored, classes), (tuple(radii_s), tuple(strengths))
+    data, candidates = _Frames(scored, classes), _candidates(radii_s, strengths)
     grid = _grid(data, candidates, np.zeros(len(scored), int), 1, left_out=False)
     chosen = _settled(data, candidates, bootstrap.f1_of(grid[0, :, :, 0]).mean(-1))
     return replace(chosen, affect_radius_s=_affect_radius(_affect_table(scored, radii_s)))
