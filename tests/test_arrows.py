@@ -13,7 +13,8 @@ ROOT = Path(mien.__file__).parent
 
 #: Bottom to top. A room may import rooms on lower floors, its own room, and rooms named in BRIDGES.
 FLOORS = (
-    ("labels", "records", "config", "errors"),
+    ("errors", "labels"),
+    ("records", "config"),
     ("clock", "losses"),
     ("media", "store", "hub"),
     ("corpora", "encoders", "layers"),
@@ -27,7 +28,6 @@ FLOORS = (
 )
 #: (importer, imported): the exceptions, each with its reason.
 BRIDGES = {
-    ("hub", "errors"),
     ("media", "hub"),  # the small face networks come through the hub, which lies beside media
     ("checkpoint", "hub"),
     ("corpora", "encoders"),  # the theatre hands out encoded recordings without a picture in between

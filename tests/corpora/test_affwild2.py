@@ -77,7 +77,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tests = root / "names_of_videos_in_each_test_set"
     tests.mkdir()
     (tests / "Expression_Recognition_Challenge_test_set_release.txt").write_text("late\nmissing_left\n")
-    (tests / "CVPR_VA_test_set_sample.txt").write_text(
+    (tests / "VA_sample.txt").write_text(
         "image_location,valence,arousal\n" + "".join(f"late/{i:05d}.jpg,0,0\n" for i in range(1, 12))
     )
     (tests / "Action_Unit_Detection_Challenge_test_set_release.txt").write_text("late\n")

@@ -119,6 +119,4 @@ def test_the_real_corpus(shared: Path) -> None:
     }
     folds = emodb.folds(clips)
     assert sorted(s for f in folds for s in f.speakers) == ["03", "08", "09", "10", "11", "12", "13", "14"]
-    assert all(
-        len({s in emodb.MEN for s in f.speakers}) == 2 and len({c.id[5] for c in f.test}) == 7 for f in folds
-    )
+    assert all(len({s in emodb.MEN for s in f.speakers}) == 2 and len({c.id[5] for c in f.test}) == 7 for f in folds)

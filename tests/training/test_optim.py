@@ -17,7 +17,7 @@ def test_the_rate_rises_and_falls() -> None:
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
     assert 0 < factors[99] < 1e-3
-    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert [rate(s, 100, 0.0, "constant") for s in (0, 50, 99)] == [1.0, 1.0, 1.0]
     assert rate(0, 1, 0.0, "cosine") == 1.0
 

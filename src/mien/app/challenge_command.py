@@ -104,7 +104,7 @@ def _predictions(
     device: str,
     quiet: bool,
 ) -> list[ClipPrediction]:
-    from mien.challenge.predicting import fits
+    from mien.challenge.sample import fits
     from mien.errors import ConfigError
     from mien.evaluation import predictions
     from mien.evaluation.calibrate import FILE, Calibration
@@ -140,7 +140,8 @@ def _from_store(
 
     from mien import checkpoint
     from mien.app import console
-    from mien.challenge.predicting import fits, predict_clips
+    from mien.challenge.predicting import predict_clips
+    from mien.challenge.sample import fits
     from mien.corpora.index import Index
     from mien.labels import EXPRESSIONS
     from mien.store import Store

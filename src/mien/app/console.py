@@ -64,7 +64,7 @@ def hide_log() -> None:
 
 
 class Progress:
-    """One line of work. Call it with seconds of media done and, where known, the seconds there are."""
+    """One line of work. Call it with what is done and, where known, what there is (seconds of media, or frames)."""
 
     def __call__(self, done_s: float, total_s: float | None = None) -> None:
         raise NotImplementedError
@@ -73,25 +73,25 @@ class Progress:
 class Lines(Progress):
     """Plain lines, at most one every EVERY_S: for logs, pipes and continuous integration."""
 
-    def __init__(self, title: str) -> None:
-        self.title, self.last = title, time.monotonic()
+    def __init__(self, title: str, unit: str = "s") -> None:
+        self.title, self.unit, self.last = title, unit, time.monotonic()
 
     def __call__(self, done_s: float, total_s: float | None = None) -> None:
         if time.monotonic() - self.last >= EVERY_S:
             self.last = time.monotonic()
             of = f" of {total_s:.0f}" if total_s else ""
-            print(f"{self.title}: {done_s:.0f}{of} s", file=sys.stderr, flush=True)
+            print(f"{self.title}: {done_s:.0f}{of} {self.unit}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+def progress(title: str, *, quiet: bool = False, unit: str = "s") -> Iterator[Progress]:
     """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
     if quiet:
         yield _Nothing()
     elif not sys.stderr.isatty():
-        yield Lines(title)
+        yield Lines(title, unit)
     else:
-        with _bar(title) as bar:
+        with _bar(title, unit) as bar:
             yield bar
 
 
@@ -101,7 +101,7 @@ class _Nothing(Progress):
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Progress]:
+def _bar(title: str, unit: str) -> Iterator[Progress]:
     from rich import progress as rich
 
     columns = (
@@ -116,6 +116,6 @@ def _bar(title: str) -> Iterator[Progress]:
         class Bar(Progress):
             def __call__(self, done_s: float, total_s: float | None = None) -> None:
                 of = f" of {total_s:.0f}" if total_s else ""
-                bars.update(task, completed=done_s, total=total_s, state=f"{done_s:.0f}{of} s")
+                bars.update(task, completed=done_s, total=total_s, state=f"{done_s:.0f}{of} {unit}")
 
         yield Bar()

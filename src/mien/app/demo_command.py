@@ -24,5 +24,6 @@ def demo(
     clip = folder / "clip.mp4"
     folder.mkdir(parents=True, exist_ok=True)
     console.err().print(f"rendering {clip} ({seconds:g} s)", markup=False)
-    demo_clip(clip, seconds=seconds)
+    with console.progress("rendering", unit="frames") as bar:
+        demo_clip(clip, seconds=seconds, progress=bar)
     predict([clip], out=folder, report=True)

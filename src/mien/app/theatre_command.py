@@ -26,5 +26,6 @@ def theatre(
     from mien.app import console
     from mien.corpora.theatre import layout
 
-    layout.write(folder, videos, seconds, seed)
+    with console.progress("rendering", unit="frames") as bar:
+        layout.write(folder, videos, seconds, seed, progress=bar)
     console.out().print(f"{videos} recordings of {seconds:g} s in {folder}", markup=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mien import checkpoint, config, models
 from mien.benchmarks.scoring import Condition, bursts, score, without
-from mien.corpora.theatre.recordings import recordings
+from mien.corpora.theatre.troupe import troupe
 from mien.records import FACE, VOICE, Recording
 from mien.training.fit import fit
 from mien.training.material import gather
@@ -34,7 +34,7 @@ CONDITIONS: dict[str, Condition | None] = {
 
 def held_out(*, faults: bool = False, snr_db: float | None = None, workers: int = 1) -> list[Recording]:
     """Recordings of people no training recording shows."""
-    return recordings(
+    return troupe(
         "test",
         TEST,
         seconds=TEST_SECONDS,

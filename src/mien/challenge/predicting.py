@@ -8,7 +8,6 @@ from dataclasses import replace
 from mien import config
 from mien.checkpoint import Checkpoint
 from mien.corpora.index import Index
-from mien.errors import ConfigError
 from mien.evaluation.calibrate import Calibration
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.records import Clip, Recording
@@ -57,14 +56,3 @@ def unsmoothed(checkpoint: Checkpoint) -> Checkpoint:
     if not checkpoint.recipe.vote.smooth_seconds:
         return checkpoint
     return replace(checkpoint, recipe=config.changed(checkpoint.recipe, vote={"smooth_seconds": 0.0}))
-
-
-def fits(labels: list[str], expected: Iterable[str]) -> None:
-    """Raises ConfigError where a system's classes are not the challenge's: its numbers would mean others."""
-    wanted = list(expected)
-    if labels != wanted:
-        raise ConfigError(
-            f"the classes of these predictions are {', '.join(labels)}",
-            follows=f"a submission counts {', '.join(wanted)} from 0; nothing was written",
-            remedy="train with corpus.labels in that order",
-        )

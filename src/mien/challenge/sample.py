@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +91,17 @@ def read_sample(path: Path, kind: str | None = None) -> Sample:
     if codes[-1] >= len(ids):  # clips that come in several pieces
         codes = clip.cast(pl.Enum(ids)).to_physical()
     return Sample(path, found, names, frame.to_numpy(), codes.to_numpy().astype(np.int64), ids.to_list())
+
+
+def fits(labels: list[str], expected: Iterable[str]) -> None:
+    """Raises ConfigError where a system's classes are not the challenge's: its numbers would mean others."""
+    wanted = list(expected)
+    if labels != wanted:
+        raise ConfigError(
+            f"the classes of these predictions are {', '.join(labels)}",
+            follows=f"a submission counts {', '.join(wanted)} from 0; nothing was written",
+            remedy="train with corpus.labels in that order",
+        )
 
 
 def _lines(path: Path) -> list[str]:

@@ -78,7 +78,7 @@ def _walk(layout: Layout, folder: Path, depth: int) -> None:
         elif path.suffix.lower() == ".txt":
             if lower in SPLIT_FOLDERS:
                 layout.labels.append((path, SPLIT_FOLDERS[lower]))
-            elif "test_set" in entry.name.lower():
+            elif any(word in entry.name.lower() for word in ("test_set", "sample")):
                 _read_list(layout, path)
 
 

@@ -30,9 +30,9 @@ _FFT = 1024
 _WEAKEST = 0.2
 _LONGER = np.float32(4e-4)
 
-#: Path costs, our choice, set by ear of the numbers: tones and speech whose octave is known. A frame costs
-#: 1 - strength if voiced, `_UNVOICED` if not; an octave's jump `_OCTAVE`, at most `_FURTHEST`; a change of
-#: voicing `_SWITCH`. `_HIGHER` per octave prefers the shorter of two equally good periods.
+#: Path costs, our choice, tried on tones and on speech whose octave is known. A frame costs 1 - strength if voiced,
+#: `_UNVOICED` if not; an octave's jump `_OCTAVE`, at most `_FURTHEST`; a change of voicing `_SWITCH`. `_HIGHER` per
+#: octave prefers the shorter of two equally good periods.
 _UNVOICED, _OCTAVE, _FURTHEST, _SWITCH, _HIGHER = 0.45, 0.6, 2.0, 0.25, 0.03
 _IMPOSSIBLE = 9.0
 #: The path is found in stretches of 1 s with 0.5 s of run-up on both sides, all stretches at once: what lies

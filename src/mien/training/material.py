@@ -22,7 +22,7 @@ from mien import config
 from mien.config import Count, Recipe, Section, Share
 from mien.corpora import emodb
 from mien.corpora.theatre.plan import entropy
-from mien.corpora.theatre.recordings import recordings, spread_out
+from mien.corpora.theatre.troupe import spread_out, troupe
 from mien.corpora.theatre.voice import Speaker, synthesise
 from mien.data import Augment, LabelPool
 from mien.encoders.voice import VoiceEncoder
@@ -88,7 +88,7 @@ def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, 
     hears = VOICE in recipe.features
 
     def made(split: str, count: int, *, voice: bool = hears, first: int = 0) -> list[Recording]:
-        return recordings(
+        return troupe(
             split,
             count,
             first=first,

@@ -120,10 +120,14 @@ def side_weight(width: float = 0.12) -> np.ndarray:
     return 1 / (1 + np.exp(canonical()["vertices"][:, 0] / (width / 2)))
 
 
-def smooth_fields(rng: np.random.Generator, count: int, *, reach: float = 0.45) -> np.ndarray:
-    """`(count, 468, 3)` random smooth displacement fields of unit root mean square, symmetric in distribution."""
-    knots = canonical()["vertices"][::9].astype(float)
+@lru_cache(maxsize=4)
+def _knots(reach: float) -> np.ndarray:
     vertices = canonical()["vertices"].astype(float)
-    kernel = np.exp(-((vertices[:, None] - knots[None]) ** 2).sum(-1) / (2 * reach**2))
-    fields = np.einsum("vk,fkc->fvc", kernel, rng.standard_normal((count, len(knots), 3)))
-    return fields / np.sqrt((fields**2).mean(axis=(1, 2), keepdims=True))
+    return np.exp(-((vertices[:, None] - vertices[None, ::9]) ** 2).sum(-1) / (2 * reach**2))
+
+
+def smooth_fields(rng: np.random.Generator, count: int, *, reach: float = 0.45) -> np.ndarray:
+    """`(count, 468, 3)` random smooth displacement fields of unit root mean square."""
+    kernel = _knots(reach)
+    fields = kernel @ rng.standard_normal((count, kernel.shape[1], 3))
+    return np.asarray(fields / np.sqrt((fields**2).mean(axis=(1, 2), keepdims=True)))

@@ -155,8 +155,8 @@ def reported(plan: Plan, actions: np.ndarray) -> np.ndarray:
 
 def shape(rest: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """`(time, 468, 3)` faces at rest moved by actions; lips and lids meet and do not pass through each other."""
-    fields = units()[1]
-    moved = rest + (actions @ fields.reshape(len(fields), -1)).reshape(len(actions), -1, 3)
+    fields = units()[1].reshape(actions.shape[1], -1).astype(np.float32)
+    moved = rest.astype(np.float32) + (actions.astype(np.float32) @ fields).reshape(len(actions), -1, 3)
     for upper, lower in (anatomy.inner_lip_pairs(), anatomy.lid_pairs()):
         short = np.maximum(SHUT_GAP - (moved[:, lower, 1] - moved[:, upper, 1]), 0)
         moved[:, lower, 1] += short / 2
@@ -190,20 +190,20 @@ def _see(plan: Plan, faces: np.ndarray, pose: np.ndarray, times: np.ndarray) -> 
     rng = entropy(plan.seed, "see")
     leak = anatomy.smooth_fields(rng, LEAK_FIELDS) * LEAK_PER_RADIAN / np.sqrt(LEAK_FIELDS / 3)
     mix = np.concatenate([pose, np.abs(pose[:, 1:2])], axis=1)
-    faces = faces + np.einsum("tf,fvc->tvc", mix, leak)
-    drift = anatomy.smooth_fields(rng, DRIFT_FIELDS, reach=0.3)
+    drift = anatomy.smooth_fields(rng, DRIFT_FIELDS, reach=0.3) * (DRIFT_SIZE / np.sqrt(DRIFT_FIELDS))
     curve = wander(rng, times, DRIFT_FIELDS, DRIFT_SECONDS) * rng.uniform(0.3, 1.5)
-    faces = faces + np.einsum("tf,fvc->tvc", curve, drift) * (DRIFT_SIZE / np.sqrt(DRIFT_FIELDS))
     # the network guesses depth from one picture: too flat or too deep, and slanted
-    faces = faces * (1, 1, rng.uniform(0.9, 1.1))
-    turned = np.matmul(faces, rotation(pose).transpose(0, 2, 1))
-    distance = rng.uniform(7.0, 20.0)
-    near = distance / (distance + turned[..., 2:])
-    turned[..., :2] *= near
+    depth, distance = rng.uniform(0.9, 1.1), rng.uniform(7.0, 20.0)
     jitter = np.exp(rng.uniform(np.log(0.0005), np.log(0.004)))
-    quick = anatomy.smooth_fields(rng, 3, reach=0.3)
-    noise = np.einsum("tf,fvc->tvc", rng.standard_normal((len(times), 3)), quick) / np.sqrt(3)
-    return turned + jitter * (noise + 0.3 * rng.standard_normal(turned.shape))
+    quick = anatomy.smooth_fields(rng, 3, reach=0.3) * (jitter / np.sqrt(3))
+    weights = np.concatenate([mix, curve, rng.standard_normal((len(times), 3))], axis=1).astype(np.float32)
+    fields = np.concatenate([leak, drift, quick]).astype(np.float32).reshape(weights.shape[1], -1)
+    faces = faces.astype(np.float32) + (weights @ fields).reshape(faces.shape)
+    faces[..., 2] *= depth
+    turned = np.matmul(faces, rotation(pose).transpose(0, 2, 1).astype(np.float32))
+    turned[..., :2] *= distance / (distance + turned[..., 2:])
+    turned += np.float32(0.3 * jitter) * rng.standard_normal(turned.shape, dtype=np.float32)
+    return np.asarray(turned)
 
 
 @lru_cache(maxsize=64)
@@ -236,7 +236,9 @@ def track(plan: Plan, opening: np.ndarray | None = None, size: tuple[int, int] =
     scale = rng.uniform(0.1, 0.3) * size[1]
     place = np.array([size[0] * rng.uniform(0.35, 0.65), size[1] * rng.uniform(0.35, 0.5), 0.0])
     sway = wander(rng, times, 3, 1.5) * (0.15, 0.08, 0.0)
-    meshes = (meshes + sway[:, None]) * scale + place
+    meshes += sway[:, None].astype(np.float32)
+    meshes *= np.float32(scale)
+    meshes += place.astype(np.float32)
     # under a hand that is not noticed the network makes a face up: mostly its average one
     hidden = plan.within(("occluded",), times)
     meshes[hidden] += rng.standard_normal((int(hidden.sum()), 1, 3)) * 0.01 * scale

@@ -1,86 +1,113 @@
-"""Encoded recordings without a picture in between: face tracks and voices of plans, with their truth.
-
-What the starter is trained on. Nothing is rendered: the simulated mesh goes straight to the face encoder, the
-synthesised sound straight to the voice encoder.
-"""
+"""The theatre without pictures: recordings with encoded face and voice, ready to train on."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from mien.corpora.theatre import plan as plans
 from mien.corpora.theatre.faces import track
-from mien.corpora.theatre.plan import Fault, Plan, draw
-from mien.corpora.theatre.speech import speak
+from mien.corpora.theatre.plan import Plan
+from mien.corpora.theatre.speech import Sound, speak
 from mien.encoders import face
 from mien.encoders.voice import VoiceEncoder
 from mien.records import FACE, VOICE, Clip, Recording, Stream
 
-T = TypeVar("T")
+#: Sound is handed to the encoder in pieces of so many samples, as media/audio.py would.
+BLOCK = 160_000
 
 
-def record(plan: Plan, *, voice: bool = True) -> Recording:
-    """One plan, encoded: a face stream at the plan's frame rate, a voice stream if asked for, labels at every frame."""
-    times = plan.times()
-    sound = speak(plan) if voice else None
-    seen = track(plan, sound.opening(times) if sound else None)
-    streams: dict[str, Stream] = {FACE: face.encode(seen.meshes, times, seen.valid)}
-    if sound:
-        streams[VOICE] = VoiceEncoder()([(0.0, sound.samples)])
-    clip = Clip(plan.id, None, subject=plan.subject, split=plan.split, labels=plan.labels(times))
-    return Recording(clip, streams)
+def _length(seconds: float | tuple[float, float], split: str, number: int, seed: int) -> float:
+    """A length, or one drawn between two evenly in the logarithm, so that short clips are as common as long ones."""
+    if isinstance(seconds, tuple):
+        low, high = seconds
+        return float(np.exp(plans.entropy(seed, split, number, "length").uniform(np.log(low), np.log(high))))
+    return float(seconds)
 
 
-def noisy(plan: Plan, snr_db: float) -> Plan:
-    """The same plan with noise throughout, `snr_db` below neutral speech."""
-    others = tuple(f for f in plan.faults if f.kind != "noise")
-    return replace(plan, faults=(*others, Fault("noise", 0.0, plan.seconds, snr_db)))
+def face_stream(plan: Plan, sound: Sound | None = None) -> Stream:
+    """The subject's face as the starter's encoder would hand it over."""
+    seen = track(plan, None if sound is None else sound.opening(plan.times()))
+    return face.encode(seen.meshes, seen.times, seen.valid, {"theatre": plan.id})
 
 
-def spread_out(make: Callable[..., T], jobs: Sequence[tuple[object, ...]], workers: int) -> list[T]:
-    """`make(*job)` of each job, in order, in `workers` processes; the result does not depend on their number."""
-    if workers <= 1 or len(jobs) < 2:
-        return [make(*job) for job in jobs]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(make, *zip(*jobs, strict=True), chunksize=max(1, len(jobs) // (8 * workers))))
+def voice_stream(sound: Sound, encoder: VoiceEncoder) -> Stream:
+    """The sound as the starter's encoder hands it over."""
+    starts = range(0, max(len(sound.samples), 1), BLOCK)
+    return encoder((i / 16_000, sound.samples[i : i + BLOCK]) for i in starts)
+
+
+def stream(
+    split: str,
+    count: int,
+    seconds: float | tuple[float, float] = 30.0,
+    seed: int = 0,
+    *,
+    voices: bool = True,
+    faces: bool = True,
+    balance: float = 0.5,
+    faults: bool = True,
+    per_person: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Recording]:
+    """As `recordings`, one at a time."""
+    encoder = VoiceEncoder() if voices else None
+    for number in range(count):
+        length = _length(seconds, split, number, seed)
+        plan = plans.draw(
+            split, number, seconds=length, seed=seed, balance=balance, faults=faults, per_person=per_person
+        )
+        sound = speak(plan) if voices else None
+        streams = {FACE: face_stream(plan, sound)} if faces else {}
+        if sound is not None and encoder is not None:
+            streams[VOICE] = voice_stream(sound, encoder)
+        clip = Clip(plan.id, None, plan.subject, split, plan.labels(plan.times()))
+        if progress is not None:
+            progress(number + 1, count)
+        yield Recording(clip, streams)
 
 
 def recordings(
     split: str,
     count: int,
-    *,
-    first: int = 0,
-    seconds: float = 20.0,
+    seconds: float | tuple[float, float] = 30.0,
     seed: int = 0,
-    balance: float = 0.0,
+    *,
+    voices: bool = True,
+    faces: bool = True,
+    balance: float = 0.5,
     faults: bool = True,
-    voice: bool = True,
-    snr_db: float | None = None,
-    workers: int = 1,
+    per_person: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Recording]:
-    """Draw and encode `count` recordings of a split, from number `first` on; see `plan.draw`.
+    """Simulated recordings with planted truth, without rendering a picture.
 
-    People differ between splits. Same arguments, same values. voice: synthesise and encode it (most of the time goes
-    there). snr_db: noise throughout, this far below neutral speech.
+    Args:
+        split: `train`, `val` or `test`; no person is in two of them, whatever the seed.
+        count: how many. The first n of a larger count are the same recordings.
+        seconds: length of each, or the shortest and longest to draw from.
+        seed: same seed, same bytes.
+        voices, faces: which streams to make.
+        balance: 0 for Aff-Wild2's long-tailed class shares, 1 for equal ones; see `plan.draw`.
+        faults: plant occlusions, missing faces, darkness, silence and noise.
+        per_person: recordings of each person.
+        progress: called with recordings done and in all.
+
+    Returns:
+        Recordings whose labels are given at the video frames' times.
     """
-    plans = [
-        draw(split, n, seconds=seconds, seed=seed, balance=balance, faults=faults) for n in range(first, first + count)
-    ]
-    if snr_db is not None:
-        plans = [noisy(plan, snr_db) for plan in plans]
-    return spread_out(partial(record, voice=voice), [(plan,) for plan in plans], workers)
-
-
-def label_shares(made: Iterable[Recording], classes: int = 8) -> np.ndarray:
-    """`(classes,)` share of frames of each class."""
-    counts = np.zeros(classes)
-    for recording in made:
-        if recording.clip.labels is not None:
-            counts += np.bincount(recording.clip.labels.expression, minlength=classes)
-    return counts / max(1.0, counts.sum())
+    return list(
+        stream(
+            split,
+            count,
+            seconds,
+            seed,
+            voices=voices,
+            faces=faces,
+            balance=balance,
+            faults=faults,
+            per_person=per_person,
+            progress=progress,
+        )
+    )
