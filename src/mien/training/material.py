@@ -45,7 +45,7 @@ class TheatreOptions(Section):
 
     train: Count = 200
     faces: NotNegativeCount = 0
-    val: Count = 60
+    val: NotNegativeCount = 60
     seconds: float = Field(default=15.0, gt=1)
     seed: int = 0
     balance: Share = 0.5

@@ -67,7 +67,7 @@ def _body(one: Digest) -> RenderableType:
     stretches = Table.grid(padding=(0, 1))
     for s in longest:
         when = Text(f"{clock(s.start_s)} – {clock(s.stop_s)}", style="dim", justify="right")
-        sure = Text(f"{s.confidence:4.0%} sure", style="dim")
+        sure = Text(f"{s.confidence:4.0%}", style="dim")
         stretches.add_row(when, Text(s.expression, style=EXPRESSION[s.expression]), sure)
     both = Table.grid(padding=(0, 3))
     both.add_row(shares, stretches)
