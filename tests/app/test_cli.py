@@ -315,23 +315,26 @@ def test_train_hands_recipe_and_recordings_on(tmp_path: Path, monkeypatch) -> No
     """Training itself is tested in tests/training; what is tested here is that everything reaches it."""
     asked: dict[str, object] = {}
 
-    def fit(recipe, train, val, out: Path, resume: bool = False, *, device: str) -> Path:
-        asked.update(recipe=recipe, train=len(train), val=len(val), out=out, resume=resume, device=device)
+    def gather(recipe, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(train=["a", "b"], val=["c"], augment={})
+
+    def fit(recipe, train, val, out: Path, resume: bool = False, **options: object) -> Path:
+        asked.update(epochs=recipe.train.epochs, train=train, val=val, out=out, resume=resume, **options)
         save_tiny(out)
         (out / "metrics.json").write_text('{"val_macro_f1": 0.5}')
         return out
 
+    monkeypatch.setitem(sys.modules, "mien.training.material", SimpleNamespace(gather=gather))
     monkeypatch.setitem(sys.modules, "mien.training.fit", SimpleNamespace(fit=fit))
-    few = "corpus.options={train: 1, val: 0, seed: 1, seconds: 6.0}"
-    done = mien("train", "starter", few, "train.epochs=3", "--out", tmp_path / "run", "--device", "cpu", "--json")
+    run = tmp_path / "run"
+    done = mien("train", "starter", "train.epochs=3", "--out", run, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"run": str(tmp_path / "run"), "metrics": {"val_macro_f1": 0.5}}
-    assert asked["recipe"].train.epochs == 3
-    assert (asked["train"], asked["val"], asked["resume"]) == (1, 0, False)
-    assert (asked["out"], asked["device"]) == (tmp_path / "run", "cpu")
-    again = mien("train", "starter", few, "--resume", tmp_path / "run")
+    assert json.loads(done.stdout) == {"run": str(run), "metrics": {"val_macro_f1": 0.5}}
+    assert (asked["epochs"], asked["train"], asked["val"]) == (3, ["a", "b"], ["c"])
+    assert (asked["out"], asked["resume"], asked["device"]) == (run, False, "cpu")
+    again = mien("train", "starter", "--resume", run)
     assert asked["resume"] is True
-    assert f"--model {tmp_path / 'run'}" in again.stdout.replace("\n", "")
+    assert f"--model {run}" in again.stdout.replace("\n", "")
 
 
 def test_train_reads_no_other_corpus_yet(tmp_path: Path) -> None:
