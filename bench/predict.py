@@ -121,16 +121,21 @@ def main() -> None:
             peak, cpu = max(r[1] for r in runs), statistics.median(r[2] for r in runs)
             result = runs[-1][3]
             rows.append((seconds, frames, wall, peak, cpu, result))
-            print(f"{seconds:g} s of {size}, {frames} frames: {wall:.2f} s, {seconds / wall:.1f}x, {peak:.0f} MB", flush=True)
-        print("\n| clip | frames | rows | wall s | x real time | CPU s | ms a frame | peak MB |\n|---|---|---|---|---|---|---|---|")
+            print(
+                f"{seconds:g} s of {size}, {frames} frames: {wall:.2f} s, {seconds / wall:.1f}x, {peak:.0f} MB",
+                flush=True,
+            )
+        print("\n| clip | frames | rows | wall s | x real time | CPU s | ms a frame | peak MB |\n" + "|---" * 8 + "|")
         for seconds, frames, wall, peak, cpu, result in rows:
             print(
                 f"| {seconds:g} s | {frames} | {result['rows']} | {wall:.2f} | {seconds / wall:.1f} | {cpu:.2f} "
                 f"| {1000 * wall / frames:.2f} | {peak:.0f} |"
             )
         stages = rows[0][5]["seconds"]
-        print(f"\nWhere the time goes ({rows[0][0]:g} s clip, seconds of each stage's thread): "
-              + ", ".join(f"{k} {v:.2f}" for k, v in stages.items()))
+        print(
+            f"\nWhere the time goes ({rows[0][0]:g} s clip, seconds of each stage's thread): "
+            + ", ".join(f"{k} {v:.2f}" for k, v in stages.items())
+        )
         plain(clips[options.seconds], options.seconds)
     print(f"\nthis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, numpy {np.__version__}")
 

@@ -54,9 +54,7 @@ def imported_rooms(path: Path) -> set[tuple[str, int]]:
             elif node.module and node.module.startswith("mien."):
                 found.add((node.module.split(".")[1], node.lineno))
         elif isinstance(node, ast.Import):
-            found |= {
-                (a.name.split(".")[1], node.lineno) for a in node.names if a.name.startswith("mien.")
-            }
+            found |= {(a.name.split(".")[1], node.lineno) for a in node.names if a.name.startswith("mien.")}
     return found
 
 

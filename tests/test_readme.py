@@ -62,9 +62,7 @@ def test_commands_and_code_run(folder: Path) -> None:
                 if not line.startswith("mien "):
                     assert not line or line.startswith(("#", "make ")), f"README line that no test runs: {line}"
                     continue
-                done = subprocess.run(
-                    shlex.split(line), cwd=folder, env=environment, capture_output=True, text=True
-                )
+                done = subprocess.run(shlex.split(line), cwd=folder, env=environment, capture_output=True, text=True)
                 assert done.returncode == 0, f"README says '{line}':\n{done.stdout}\n{done.stderr}"
                 ran += 1
     assert ran >= 3

@@ -32,9 +32,7 @@ def stream(rows: int = 40, dim: int = 6, seed: int = 0, provenance: dict[str, st
     return Stream(rng.normal(size=(rows, dim)).astype(np.float32), times, rng.random(rows) > 0.3, provenance)
 
 
-def write(
-    store: Store, clip: str = "a", encoder: str = "tiny", s: Stream | None = None, **options: object
-) -> Path:
+def write(store: Store, clip: str = "a", encoder: str = "tiny", s: Stream | None = None, **options: object) -> Path:
     return store.write(encoder, clip, s or stream(), **options)
 
 
@@ -53,11 +51,7 @@ def test_any_clip_id_is_one_safe_file_name_and_comes_back(clip: str) -> None:
         assert unescape(name) == clip
 
 
-@given(
-    st.lists(
-        st.text(alphabet="a/%~.é _\u4e2d", min_size=1, max_size=120), min_size=2, max_size=8, unique=True
-    )
-)
+@given(st.lists(st.text(alphabet="a/%~.é _\u4e2d", min_size=1, max_size=120), min_size=2, max_size=8, unique=True))
 def test_different_ids_get_different_names(clips: list[str]) -> None:
     assert len({escape(clip) for clip in clips}) == len(clips)
 
@@ -97,9 +91,7 @@ def test_what_is_written_comes_back(
         assert back.provenance == KEY
         np.testing.assert_array_equal(back.times, s.times)
         np.testing.assert_array_equal(back.valid, s.valid)
-        np.testing.assert_array_equal(
-            back.values[s.valid], s.values[s.valid].astype(dtype).astype(np.float32)
-        )
+        np.testing.assert_array_equal(back.values[s.valid], s.values[s.valid].astype(dtype).astype(np.float32))
         assert not back.values[~s.valid].any()
         assert (reader.rows, reader.dim, reader.dtype, reader.valid_rows) == (rows, dim, dtype, s.valid.sum())
 
@@ -114,9 +106,7 @@ def test_others_can_read_it_as_plain_safetensors(tmp_path: Path) -> None:
 
 
 @given(start=st.integers(-3, 60), stop=st.integers(-3, 60))
-def test_a_window_is_a_slice_of_the_whole(
-    tmp_path_factory: pytest.TempPathFactory, start: int, stop: int
-) -> None:
+def test_a_window_is_a_slice_of_the_whole(tmp_path_factory: pytest.TempPathFactory, start: int, stop: int) -> None:
     s = stream()
     path = tmp_path_factory.getbasetemp() / "window" / "tiny" / "a.safetensors"
     if not path.exists():
@@ -138,18 +128,14 @@ def test_a_window_reads_no_more_than_itself(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writer("big", "a", dim=1024, provenance=KEY) as writer:
         for i in range(100):
-            writer.append(
-                np.zeros((1000, 1024), np.float16), np.arange(1000) + 1000.0 * i, np.ones(1000, bool)
-            )
+            writer.append(np.zeros((1000, 1024), np.float16), np.arange(1000) + 1000.0 * i, np.ones(1000, bool))
     code = (
         "import sys, resource; from pathlib import Path; from mien.store import Reader; r = Reader(Path(sys.argv[1]));"
         "m = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; a = m();"
         "w = r.read(50_000, 50_300);"
         "assert w.values.shape == (300, 1024); print(m() - a)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(writer.path)], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code, str(writer.path)], capture_output=True, text=True, check=True)
     assert int(out.stdout) < 12_000
 
 
@@ -203,9 +189,7 @@ def test_files_of_two_kinds_are_found_without_being_asked_for_one(tmp_path: Path
     store = Store(tmp_path)
     write(store, "a")
     write(store, "b", s=stream(provenance=KEY | {"crop": "224"}))
-    with pytest.raises(
-        ProvenanceError, match=r"b\.safetensors .*crop: the file has '224', asked for is '112'"
-    ):
+    with pytest.raises(ProvenanceError, match=r"b\.safetensors .*crop: the file has '224', asked for is '112'"):
         store.open("tiny")
     assert store.ls()[0].kinds == 2
 
@@ -252,9 +236,7 @@ def test_missing_encoder_and_clip_say_what_is_there(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_anywhere_is_found(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_a_flipped_bit_anywhere_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     store = Store(tmp_path_factory.mktemp("flip"))
     path = write(store, s=stream(rows=9, dim=3))
     raw = bytearray(path.read_bytes())
@@ -265,9 +247,7 @@ def test_a_flipped_bit_anywhere_is_found(
 
 
 @given(keep=st.floats(0, 0.999))
-def test_a_truncated_file_is_refused_at_the_door(
-    tmp_path_factory: pytest.TempPathFactory, keep: float
-) -> None:
+def test_a_truncated_file_is_refused_at_the_door(tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
     store = Store(tmp_path_factory.mktemp("cut"))
     path = write(store)
     size = path.stat().st_size
@@ -294,9 +274,7 @@ def test_foreign_files_are_not_read(tmp_path: Path) -> None:
     (folder / "a.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(StoreError, match="has a header that cannot be read"):
         Store(tmp_path).open("tiny")
-    header = (
-        b'{"__metadata__":{"format":"mien-stream-9"},"valid":{"data_offsets":[0,0]},"values":{"dtype":"F16"}}'
-    )
+    header = b'{"__metadata__":{"format":"mien-stream-9"},"valid":{"data_offsets":[0,0]},"values":{"dtype":"F16"}}'
     (folder / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(StoreError, match="is of format 'mien-stream-9'; this version reads 'mien-stream-1'"):
         Store(tmp_path).open("tiny")
@@ -305,9 +283,7 @@ def test_foreign_files_are_not_read(tmp_path: Path) -> None:
 def test_a_header_with_a_lie_about_offsets_is_refused(tmp_path: Path) -> None:
     path = write(Store(tmp_path))
     raw = path.read_bytes()
-    path.write_bytes(
-        raw.replace(b'"shape":[40,6]', b'"shape":[60,4]').replace(b'"shape":[40]', b'"shape":[41]')
-    )
+    path.write_bytes(raw.replace(b'"shape":[40,6]', b'"shape":[60,4]').replace(b'"shape":[40]', b'"shape":[41]'))
     with pytest.raises(StoreError, match="does not fit its place"):
         Reader(path)
 
@@ -369,9 +345,7 @@ def test_a_write_that_the_system_stops_leaves_nothing(tmp_path: Path) -> None:
     """A real refusal (the process's file size limit) halfway through a file."""
     store = Store(tmp_path)
     write(store, "a")
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert f"{store.path('tiny', 'b')}: File too large" in done.stdout
     assert "free space" in done.stdout
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.safetensors"]
@@ -393,9 +367,7 @@ def test_a_full_disk_is_an_output_error_at_every_step(
         monkeypatch.setattr(Writer, "_write", full)
     else:
         monkeypatch.setattr(os, when, full)
-    with pytest.raises(
-        OutputError, match=r"No space left on device\nnothing of it was kept\nfree space there"
-    ):
+    with pytest.raises(OutputError, match=r"No space left on device\nnothing of it was kept\nfree space there"):
         write(store, "a", s=s, replace=True)
     assert store.path("tiny", "a").read_bytes() == before
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.safetensors"]
@@ -429,9 +401,7 @@ def test_gc_removes_what_the_dead_left_and_spares_the_living(tmp_path: Path) -> 
     broken = write(store, "c")
     os.truncate(broken, 20)
     mine = part_path(path)
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    )
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     dead = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{gone.stdout.strip()}."))
     other_host = mine.with_name(f".a.elsewhere.{gone.stdout.strip()}.0.part")
     for part in (mine, dead, other_host):
@@ -471,7 +441,5 @@ def test_errors_are_of_the_house_and_provenance_is_text(tmp_path: Path) -> None:
     assert issubclass(ProvenanceError, MienError)
     with pytest.raises(ValueError, match=r"provenance maps strings to strings; tiny says {'layer': 3}"):
         write(Store(tmp_path), s=stream(provenance={"layer": 3}))  # type: ignore[dict-item]
-    header = json.loads(
-        write(Store(tmp_path)).read_bytes()[8:].split(b"\0")[0].decode(errors="ignore").split("  ")[0]
-    )
+    header = json.loads(write(Store(tmp_path)).read_bytes()[8:].split(b"\0")[0].decode(errors="ignore").split("  ")[0])
     assert json.loads(header["__metadata__"]["provenance"]) == KEY

@@ -121,8 +121,16 @@ def _features() -> tuple[Feature, ...]:
         *_both("cheek_height", "cheek below the eye, negated (AU 6, 12)", Y, eye, (50, 101, 205, 118)),
         *_both("cheek_depth", "depth of the cheek (AU 6, 34)", Z, (205, 50, 36), ()),
         *_both("fold_out", "nasolabial fold's distance from the midline (AU 10, 11, 12)", X, (205, 206, 207), (), -1.0),
-        *_both("upper_lip_side_height", "side of the upper lip below the nose, negated (AU 9, 10)", Y, NOSE_BASE, (39, 40)),
-        *_both("lower_lip_side_height", "side of the lower lip below the nose, negated (AU 16, 20)", Y, NOSE_BASE, (181, 91)),
+        *_both(
+            "upper_lip_side_height", "side of the upper lip below the nose, negated (AU 9, 10)", Y, NOSE_BASE, (39, 40)
+        ),
+        *_both(
+            "lower_lip_side_height",
+            "side of the lower lip below the nose, negated (AU 16, 20)",
+            Y,
+            NOSE_BASE,
+            (181, 91),
+        ),
         Feature("brow_distance", "between the inner brows (AU 4)", X, (336, 285), (107, 55)),
         Feature("mouth_opening", "between the inner lips (AU 25, 26, 27)", Y, inner_lower, inner_upper),
         Feature("upper_lip_length", "nose's base to the upper lip (AU 9, 10, 24)", Y, outer_upper, NOSE_BASE),
@@ -135,7 +143,11 @@ def _features() -> tuple[Feature, ...]:
         Feature("chin_length", "lower lip to the chin's tip", Y, (152,), outer_lower),
         Feature("mouth_sideways", "middle of the lips to the subject's left", X, lips_middle, ()),
         Feature("jaw_sideways", "chin to the subject's left (AU 30)", X, (152,), ()),
-        _asymmetry("lip_corner_asymmetry", "difference of the lip corners' curves (AU 12 or 14 on one side)", "lip_corner_curve"),
+        _asymmetry(
+            "lip_corner_asymmetry",
+            "difference of the lip corners' curves (AU 12 or 14 on one side)",
+            "lip_corner_curve",
+        ),
         Feature("head_pitch", "nod: positive when the face looks down", kind="pose"),
         Feature("head_yaw", "turn: positive when the nose points to the subject's left", kind="pose"),
         Feature("head_roll", "tilt: positive when the head leans clockwise in the picture", kind="pose"),

@@ -30,9 +30,7 @@ class Preprocessing:
         from transformers import AutoImageProcessor
 
         try:
-            self._processor: Any = AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True
-            )
+            self._processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
         except (OSError, ValueError) as error:
             raise ArtefactError(
                 f"{folder} has no readable preprocessor_config.json, so what the network expects is unknown.",
@@ -56,9 +54,7 @@ class Preprocessing:
 
     def __str__(self) -> str:
         """For provenance: what it does, not how the processor's class is called this year."""
-        affine = " ".join(
-            f"{v:.6g}" for v in (*self._scale.flatten().tolist(), *self._shift.flatten().tolist())
-        )
+        affine = " ".join(f"{v:.6g}" for v in (*self._scale.flatten().tolist(), *self._shift.flatten().tolist()))
         resample = getattr(self._processor, "resample", None)
         sizes = f"{self.input_size} px, resample {int(resample or 0)}, middle {self.output_size} px"
         return f"{sizes}, scale and shift {affine}"

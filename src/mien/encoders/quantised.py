@@ -11,8 +11,6 @@ Nothing promises that figure for weights not tried, so `check` compares with flo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -79,7 +77,7 @@ def quantise(layers: nn.Module) -> int:
 
 def check(name: str, rounded: np.ndarray, exact: np.ndarray) -> float:
     """The relative error of features `(batch, dim)`. Raises ConfigError beyond `TOLERANCE`."""
-    error = float(np.linalg.norm(rounded - exact) / max(np.linalg.norm(exact), 1e-30))
+    error = float(np.linalg.norm(rounded - exact)) / max(float(np.linalg.norm(exact)), 1e-30)
     if not error <= TOLERANCE:
         raise ConfigError(
             f"{name} in 8 bits differs from float32 by {error:.1%} on the first crops; {TOLERANCE:.0%} is allowed.",

@@ -110,7 +110,7 @@ class Actor:
         shut = np.clip(1 - (head[:, under, 1] - head[:, lid, 1]) / LASHES, 0, 1)
         head[:, lid, 1] += 2 * LASHES * shut
         head[:, LANDMARKS:points] = outline + SHAPE_SHARE * near @ delta
-        head[:, points:] = _TEETH + (0, doll.teeth, 0)
+        head[:, points:] = _TEETH + np.array((0, doll.teeth, 0))
         upper, lower = anatomy.inner_lip_pairs()
         gap = (head[:, lower, 1] - head[:, upper, 1]).max(axis=1)
         self._light = np.clip(gap / LIT_FROM, 0.1, 1.0)
@@ -171,9 +171,7 @@ class Actor:
             self._fill_mouth(out, hollow, places, box, float(self._light[frame]))
         return out, opacity
 
-    def _fill_mouth(
-        self, out: np.ndarray, hollow: np.ndarray, places: np.ndarray, box: Box, light: float
-    ) -> None:
+    def _fill_mouth(self, out: np.ndarray, hollow: np.ndarray, places: np.ndarray, box: Box, light: float) -> None:
         """Teeth hang from the skull, not from the lips. The edge is softened over a pixel."""
         doll = self._doll
         rest = doll.origin + doll.scale * (_TEETH @ rotation(doll.pose[None])[0].T)[:, :2]

@@ -88,11 +88,13 @@ def main() -> None:
         vertices, mirror = face.canonical()["vertices"], face.canonical()["mirror"]
     else:
         vertices, mirror = symmetric(grey_mesh())
-        np.savez(face.DATA, **{**face.canonical(), "vertices": vertices.astype(np.float32), "mirror": mirror.astype(np.int16)})
+        known = {**face.canonical(), "vertices": vertices.astype(np.float32), "mirror": mirror.astype(np.int16)}
+        np.savez(face.DATA, allow_pickle=False, **known)
         face.canonical.cache_clear()
     mean, spread = resting()
     arrays = {"vertices": vertices, "resting_mean": mean, "resting_spread": spread}
-    np.savez(face.DATA, mirror=mirror.astype(np.int16), **{k: v.astype(np.float32) for k, v in arrays.items()})
+    single = {k: v.astype(np.float32) for k, v in arrays.items()}
+    np.savez(face.DATA, allow_pickle=False, mirror=mirror.astype(np.int16), **single)
 
 
 if __name__ == "__main__":

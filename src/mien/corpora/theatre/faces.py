@@ -21,7 +21,20 @@ from mien.corpora.theatre.plan import BLINDING, Plan, entropy
 LEAK_FIELDS, LEAK_PER_RADIAN = 4, 0.07
 DRIFT_FIELDS, DRIFT_SIZE, DRIFT_SECONDS = 4, 0.006, 0.7
 #: Restless movement of a resting face: unit -> size; slow (about a second), both signs for lids and brows.
-RESTLESS = {"1": 0.07, "2": 0.07, "4": 0.07, "7": 0.06, "12": 0.05, "14": 0.05, "15": 0.04, "17": 0.07, "23": 0.12, "24": 0.08, "43": 0.1, "down": 0.1}
+RESTLESS = {
+    "1": 0.07,
+    "2": 0.07,
+    "4": 0.07,
+    "7": 0.06,
+    "12": 0.05,
+    "14": 0.05,
+    "15": 0.04,
+    "17": 0.07,
+    "23": 0.12,
+    "24": 0.08,
+    "43": 0.1,
+    "down": 0.1,
+}
 #: How much of each unit's movement the face-mesh network reports, lowest and highest per recording: about what it
 #: reports on the theatre's own rendered pictures, and up to twice that, because real wrinkles help it.
 REPORTED = {
@@ -247,4 +260,15 @@ def track(plan: Plan, opening: np.ndarray | None = None, size: tuple[int, int] =
     return Track(times, meshes, valid, actions, pose)
 
 
-__all__ = ["Track", "cast", "head_pose", "names", "perform", "rotation", "shape", "surrogate_opening", "track", "wander"]
+__all__ = [
+    "Track",
+    "cast",
+    "head_pose",
+    "names",
+    "perform",
+    "rotation",
+    "shape",
+    "surrogate_opening",
+    "track",
+    "wander",
+]

@@ -21,10 +21,28 @@ NOISE_FIELDS, NOISE_SIZE = 6, 0.016
 #: Spread of the log of how strongly a unit shows, for the person and for one side against the other.
 GAIN_SPREAD, SIDE_SPREAD = 0.2, 0.1
 #: Resting habits: action unit -> spread of a half-normal amount.
-HABITS = {"1": 0.07, "2": 0.07, "4": 0.1, "7": 0.12, "12": 0.05, "15": 0.05, "17": 0.08, "24": 0.1, "14": 0.08, "43": 0.1}
+HABITS = {
+    "1": 0.07,
+    "2": 0.07,
+    "4": 0.1,
+    "7": 0.12,
+    "12": 0.05,
+    "15": 0.05,
+    "17": 0.08,
+    "24": 0.1,
+    "14": 0.08,
+    "43": 0.1,
+}
 #: Modes with another mean where the person's sex is known, in spreads; our choice after common anthropometry
 #: (longer, wider jaws, lower brows and thinner lips in men).
-MALE = {"jaw_length": 0.5, "jaw_width": 0.5, "brow_height": -0.5, "upper_lip": -0.3, "lower_lip": -0.3, "nose_width": 0.3}
+MALE = {
+    "jaw_length": 0.5,
+    "jaw_width": 0.5,
+    "brow_height": -0.5,
+    "upper_lip": -0.3,
+    "lower_lip": -0.3,
+    "nose_width": 0.3,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,24 +42,114 @@ LIPSTICK, LIPSTICK_SHARE = np.array([0.9, 0.68, 0.7]), 0.5
 LID_EDGES = (-0.7, 0.5)
 
 # Outlines in the photograph's pixels, drawn by hand; only rough: GrabCut finds the edges.
-_SUIT = ((150, 215), (168, 158), (240, 150), (290, 180), (306, 235), (340, 262), (352, 300), (60, 300), (90, 250), (140, 205))
-_BEHIND = ((272, 142), (310, 150), (460, 160), (460, 300), (356, 300), (349, 276), (334, 250), (309, 238), (306, 234), (301, 220), (290, 203), (275, 187), (260, 173), (263, 161), (269, 150))
+_SUIT = (
+    (150, 215),
+    (168, 158),
+    (240, 150),
+    (290, 180),
+    (306, 235),
+    (340, 262),
+    (352, 300),
+    (60, 300),
+    (90, 250),
+    (140, 205),
+)
+_BEHIND = (
+    (272, 142),
+    (310, 150),
+    (460, 160),
+    (460, 300),
+    (356, 300),
+    (349, 276),
+    (334, 250),
+    (309, 238),
+    (306, 234),
+    (301, 220),
+    (290, 203),
+    (275, 187),
+    (260, 173),
+    (263, 161),
+    (269, 150),
+)
 #: The hair's outline a little outside the hair, clockwise from the subject's right jaw; then the middle of the hair.
-_OUTLINE = ((168, 128), (152, 112), (147, 85), (151, 55), (166, 38), (186, 20), (208, 11), (232, 8), (256, 12), (278, 24), (296, 44), (306, 72), (306, 100), (296, 122), (280, 136))
-_HAIR = ((174, 112), (166, 92), (167, 68), (180, 48), (200, 34), (226, 28), (252, 34), (272, 48), (286, 70), (287, 94), (278, 116))
+_OUTLINE = (
+    (168, 128),
+    (152, 112),
+    (147, 85),
+    (151, 55),
+    (166, 38),
+    (186, 20),
+    (208, 11),
+    (232, 8),
+    (256, 12),
+    (278, 24),
+    (296, 44),
+    (306, 72),
+    (306, 100),
+    (296, 122),
+    (280, 136),
+)
+_HAIR = (
+    (174, 112),
+    (166, 92),
+    (167, 68),
+    (180, 48),
+    (200, 34),
+    (226, 28),
+    (252, 34),
+    (272, 48),
+    (286, 70),
+    (287, 94),
+    (278, 116),
+)
 #: Sides of the neck: half way between head and body.
 _NECK = ((185, 166), (264, 160), (187, 180), (262, 177), (226, 186))
 #: Points that stay with the body: collar and suit; and the corners of the picture.
-_BODY = ((186, 196), (200, 192), (228, 196), (250, 193), (268, 190), (160, 156), (130, 180), (300, 170), (318, 200), (140, 225), (228, 235), (306, 235), (90, 240), (345, 262), (60, 299), (150, 299), (228, 299), (300, 299), (360, 299))
-_FRAME = ((0, 0), (115, 0), (230, 0), (345, 0), (459, 0), (0, 150), (459, 150), (0, 299), (459, 299), (100, 60), (360, 60), (110, 130), (350, 130))
+_BODY = (
+    (186, 196),
+    (200, 192),
+    (228, 196),
+    (250, 193),
+    (268, 190),
+    (160, 156),
+    (130, 180),
+    (300, 170),
+    (318, 200),
+    (140, 225),
+    (228, 235),
+    (306, 235),
+    (90, 240),
+    (345, 262),
+    (60, 299),
+    (150, 299),
+    (228, 299),
+    (300, 299),
+    (360, 299),
+)
+_FRAME = (
+    (0, 0),
+    (115, 0),
+    (230, 0),
+    (345, 0),
+    (459, 0),
+    (0, 150),
+    (459, 150),
+    (0, 299),
+    (459, 299),
+    (100, 60),
+    (360, 60),
+    (110, 130),
+    (350, 130),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Puppet:
     """A photograph ready to be moved. Positions are in the enlarged picture's pixels unless said otherwise.
 
-    texture: `(height, width, 3)` uint8 RGB. opacity: `(height, width)` uint8 of the person. plate: `(height, width, 3)` the background
-    with nobody in it. mouth: `(height, width, 3)` what is seen between the lips. source: `(points, 2)`; the
+    texture: `(height, width, 3)` uint8 RGB. opacity: `(height, width)` uint8 of the person. plate: `(height, width, 3)`
+    the background with nobody in it. mouth: `(height, width, 3)` what is seen between the lips. source:
+    `(points, 2)`; the
     first 468 are the mesh, then hair, neck, body. head: `(points, 3)` the same points on the resting head, in
     interocular units. follow: `(points,)` 1 moves with the head, 0 stays,
     between: in part. triangles: `(n, 3)`; hollow: `(n,)`
@@ -102,7 +192,8 @@ def _cut_out(photo: np.ndarray, oval: np.ndarray) -> np.ndarray:
     guess[:8] = guess[:140, :135] = guess[:140, 322:] = cv2.GC_BGD
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(photo[..., ::-1]), guess, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+    nowhere = (0, 0, 1, 1)  # a rectangle is asked for and, with a mask, not looked at
+    cv2.grabCut(np.ascontiguousarray(photo[..., ::-1]), guess, nowhere, *models, 5, cv2.GC_INIT_WITH_MASK)
     person = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     # half a pixel inside the edge, where the background no longer shines through
     return np.clip(1.6 * cv2.GaussianBlur(person, (0, 0), 0.8) - 0.6, 0, 1)
@@ -157,7 +248,8 @@ def _made_up(picture: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def _edges_as_seen(mesh: np.ndarray) -> np.ndarray:
-    """The mesh `(468, 2)` with lips and lids ending where the photograph's do, and the upper lip's rows in order between its outer edge and its visible inner edge."""
+    """The mesh `(468, 2)` with lips and lids ending where the photograph's do, and the upper lip's rows in order
+    between its outer edge and its visible inner edge."""
     seen = mesh.copy()
     outer = np.array(anatomy.LIP_OUTER_UPPER[1:])
     inner = np.array(anatomy.LIP_INNER_UPPER[1:])
@@ -209,8 +301,9 @@ def _inside(photo: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def _net(source: np.ndarray) -> tuple[np.ndarray, int]:
-    """`(n, 3)` triangles over `(points, 2)`, and how many of the last ones only lie below the others: within the face by the neighbours of a face with mouth and eyes wide
-    open, where no skin lies on skin; around it by the photograph."""
+    """`(n, 3)` triangles over `(points, 2)`, and how many of the last ones only lie below the others: within
+    the face by the neighbours of a face with mouth and eyes wide open, where no skin lies on skin; around it
+    by the photograph."""
     oval = np.array(anatomy.OVAL)
 
     def inside(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -239,7 +332,10 @@ def puppet() -> Puppet:
     person = _cut_out(photo, mesh[list(anatomy.OVAL), :2])
     aligned, turn = align(mesh[None])
     angles = pose(turn)[0]
-    scale = float(np.linalg.norm(mesh[[263, 362]].mean(0) - mesh[[33, 133]].mean(0)) / np.linalg.norm(aligned[0][[263, 362]].mean(0) - aligned[0][[33, 133]].mean(0)))
+    scale = float(
+        np.linalg.norm(mesh[[263, 362]].mean(0) - mesh[[33, 133]].mean(0))
+        / np.linalg.norm(aligned[0][[263, 362]].mean(0) - aligned[0][[33, 133]].mean(0))
+    )
     origin = (mesh - scale * aligned[0] @ turn[0].T).mean(0)
 
     def onto_head(points: tuple[tuple[int, int], ...], depth: float) -> np.ndarray:
@@ -258,7 +354,7 @@ def puppet() -> Puppet:
     smiling = _moved(parts[0][1], {"12": 1.0, "25": 1.0})
     triangles, below = _net(source)
     upper, lower = anatomy.inner_lip_pairs()
-    hollow = np.isin(triangles, np.concatenate([upper, lower, [78, 308]])).all(axis=1)
+    hollow = np.asarray(np.isin(triangles, np.concatenate([upper, lower, [78, 308]])).all(axis=1))
     hollow[len(triangles) - below :] = False
     lids = np.isin(triangles, np.concatenate([*anatomy.lid_pairs(), [33, 133, 263, 362]])).all(axis=1)
     layer = np.where(hollow | lids, 1, 2)

@@ -77,7 +77,12 @@ def _hand(skin: np.ndarray) -> np.ndarray:
     out = np.zeros((260, 200, 4), np.uint8)
     tone = [int(c) for c in skin]
     dark = [int(c * 0.72) for c in skin]
-    fingers = (((60, 130), (38, 44), 15), ((88, 118), (82, 18), 16), ((116, 118), (126, 20), 16), ((143, 132), (166, 48), 14))
+    fingers = (
+        ((60, 130), (38, 44), 15),
+        ((88, 118), (82, 18), 16),
+        ((116, 118), (126, 20), 16),
+        ((143, 132), (166, 48), 14),
+    )
     for base, tip, width in (*fingers, ((62, 190), (22, 130), 17)):
         cv2.line(out, base, tip, (*dark, 255), 2 * width + 3, cv2.LINE_AA)
         cv2.line(out, base, tip, (*tone, 255), 2 * width, cv2.LINE_AA)

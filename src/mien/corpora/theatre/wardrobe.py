@@ -26,7 +26,9 @@ def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
     face = np.zeros(key, np.uint8)
     cv2.fillPoly(face, [np.round(doll.source[list(anatomy.OVAL)]).astype(np.int32)], 1)
     neck = np.zeros(key, np.uint8)
-    cv2.fillPoly(neck, [np.array([(330, 200), (570, 200), (556, 290), (512, 372), (372, 372), (345, 290)], np.int32)], 1)
+    cv2.fillPoly(
+        neck, [np.array([(330, 200), (570, 200), (556, 290), (512, 372), (372, 372), (345, 290)], np.int32)], 1
+    )
     hue, saturation, _ = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV))
     suit = ((hue < 14) & (saturation > 130)).astype(np.uint8)
     suit[:390] = 0
@@ -35,8 +37,10 @@ def _masks(key: tuple[int, int]) -> dict[str, np.ndarray]:
     skin = colour & ((face | neck) > 0)
     hair[(face > 0) & (np.arange(key[0])[:, None] > 180)] = 0
     hair[skin] = 0
-    soft = {name: cv2.GaussianBlur(m.astype(np.float32), (0, 0), 2.0)[..., None] * person for name, m in (("skin", skin), ("hair", hair), ("suit", suit))}
-    return soft
+    return {
+        name: cv2.GaussianBlur(m.astype(np.float32), (0, 0), 2.0)[..., None] * person
+        for name, m in (("skin", skin), ("hair", hair), ("suit", suit))
+    }
 
 
 def dress(doll: Puppet, look: np.ndarray) -> np.ndarray:
@@ -48,7 +52,10 @@ def dress(doll: Puppet, look: np.ndarray) -> np.ndarray:
     rgb = doll.texture.astype(np.float32)
     skin, warmth, hair, red, hue, contrast = (float(v) for v in look)
     darker = 1 - 0.33 * max(-skin, 0) + 0.05 * max(skin, 0)
-    rgb = rgb * (1 + masks["skin"] * (np.array([darker * (1 + 0.04 * warmth), darker**1.2, darker**1.4 * (1 - 0.07 * warmth)]) - 1))
+    rgb = rgb * (
+        1
+        + masks["skin"] * (np.array([darker * (1 + 0.04 * warmth), darker**1.2, darker**1.4 * (1 - 0.07 * warmth)]) - 1)
+    )
     shade = 1 - 0.6 * max(-hair, 0) + 0.1 * max(hair, 0)
     grey = rgb.mean(axis=2, keepdims=True)
     tinted = rgb * (1 + 0.12 * max(red, 0), 1, 1 - 0.1 * max(red, 0)) + (grey - rgb) * 0.6 * max(-red, 0)
@@ -99,6 +106,7 @@ class Ink:
     def _wrinkles(self, doll: Puppet, actions: np.ndarray) -> None:
         other = mirror()
         for side in (0, 1):
+
             def strength(unit: str, side: int = side) -> np.ndarray:
                 where = index(unit)
                 return actions[:, where[min(side, len(where) - 1)]]
@@ -120,7 +128,9 @@ class Ink:
             self._add(doll, 0.5 * (strength("1") + strength("2")), here(104, 69, 108), 0.10, 2.0)
             self._add(doll, strength("34"), here(205, 187, 207), -0.14, 9.0)
         self._add(doll, actions[:, index("17")[0]], (204, 201, 200, 421, 424), 0.1, 3.0)
-        self._add(doll, np.minimum(actions[:, index("1")].max(1), actions[:, index("4")].max(1)) * 1.5, (8, 9), 0.25, 2.2)
+        self._add(
+            doll, np.minimum(actions[:, index("1")].max(1), actions[:, index("4")].max(1)) * 1.5, (8, 9), 0.25, 2.2
+        )
 
     def _fold(self, doll: Puppet, dressed: np.ndarray, side: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
         """One nasolabial fold's part of the texture, that part without it `(h, w, 3)`, and its share `(h, w, 1)`."""
