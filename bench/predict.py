@@ -75,6 +75,7 @@ def looped(source: Path, path: Path, seconds: float) -> Path:
         length = max(float(s.duration * s.time_base) for s in first.streams if s.duration)
         video = first.streams.video[0]
         length = round(length * video.average_rate) / video.average_rate
+        last: dict[int, int] = {}
         for turn in range(max(1, round(seconds / float(length)))):
             first.seek(0)
             for packet in first.demux():
@@ -83,6 +84,9 @@ def looped(source: Path, path: Path, seconds: float) -> Path:
                 stream = streams[packet.stream.index]
                 shift = round(turn * length / packet.time_base)
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                if packet.dts <= last.get(stream.index, packet.dts - 1):
+                    continue  # the sound is a packet longer than the pictures
+                last[stream.index] = packet.dts
                 packet.stream = stream
                 out.mux(packet)
     return path
