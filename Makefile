@@ -13,6 +13,7 @@ ifneq ($(strip $(UV_FIND_LINKS)),)
 export UV_FIND_LINKS
 endif
 TEST_WORKERS ?= auto
+EMODB ?= ../shared/emodb
 
 .PHONY: help demo test lint types wheel docs starter bench pins clean artefacts
 help:  ## what there is
@@ -46,7 +47,7 @@ wheel: .venv/ready  ## build the wheel
 	$(BIN)/python -m build --wheel --no-isolation
 
 starter: artefacts  ## train the shipped starter checkpoint again (same seed, same weights)
-	$(BIN)/python -m mien.benchmarks.starter
+	$(BIN)/python -m mien.benchmarks.starter --emodb $(EMODB)
 
 bench: artefacts  ## speed and memory; writes docs/BENCHMARKS.md
 	$(BIN)/python bench/run.py

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from mien.encoders.voice import VoiceEncoder
 
 from mien import checkpoint, config, models
 from mien.encoders import face
+from mien.encoders.voice import VoiceEncoder
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:

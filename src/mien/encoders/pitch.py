@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.fft import irfft, rfft
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.fft import irfft, rfft
 
 SAMPLE_RATE = 16_000
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
 
+import av
 import numpy as np
+from numpy.fft import rfft
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.fft import rfft
-from scipy.signal import butter, sosfilt
 
 from mien.encoders import pitch
 
@@ -42,16 +43,14 @@ class Frames:
     yield `(frames, COLUMNS)` float32, in all as many frames as asked for."""
 
     def __init__(self) -> None:
-        self._filter = butter(2, _HIGH_PASS_HZ, "highpass", fs=SAMPLE_RATE, output="sos")
-        self._state = np.zeros((1, 2))
+        self._high_pass = _HighPass()
         self._held = np.zeros(_LONG // 2 - HOP // 2, np.float32)
         self._waiting: list[np.ndarray] = []
         self._count = len(self._held)
         self.frames = 0
 
     def __call__(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        clean, self._state = sosfilt(self._filter, samples.astype(np.float64), zi=self._state)
-        yield from self._take(clean.astype(np.float32))
+        yield from self._take(self._high_pass(samples))
 
     def finish(self, frames: int) -> Iterator[np.ndarray]:
         """The frames that are left until there are `frames`, zeros standing after the last sample."""
@@ -78,6 +77,33 @@ class Frames:
         self._count = len(self._held)
         self.frames += frames
         return out
+
+
+class _HighPass:
+    """Second-order Butterworth high pass with its state, by libavfilter: it is loaded already wherever sound is read,
+    while scipy.signal would take two seconds to import before every prediction."""
+
+    def __init__(self) -> None:
+        clock = Fraction(1, SAMPLE_RATE)
+        self._graph = av.filter.Graph()
+        self._in = self._graph.add_abuffer(sample_rate=SAMPLE_RATE, format="dblp", layout="mono", time_base=clock)
+        high_pass = self._graph.add("highpass", f"frequency={_HIGH_PASS_HZ}:poles=2:precision=f64")
+        self._out = self._graph.add("abuffersink")
+        self._in.link_to(high_pass)
+        high_pass.link_to(self._out)
+        self._graph.configure()
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """`(n,)` float32 -> `(n,)` float32, the next n samples of the recording."""
+        if not len(samples):
+            return np.zeros(0, np.float32)
+        block = av.AudioFrame.from_ndarray(samples.astype(np.float64)[None], format="dblp", layout="mono")
+        block.sample_rate = SAMPLE_RATE
+        self._in.push(block)
+        out = []
+        while sum(map(len, out)) < len(samples):
+            out.append(self._out.pull().to_ndarray()[0].astype(np.float32))
+        return np.concatenate(out)
 
 
 def measure(samples: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ Levels are measured against the speech around them, so neither the microphone's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy.fft import dct
-from scipy.signal import firwin
 
 from mien.encoders import pitch, spectrum
 
@@ -134,7 +133,7 @@ def cells(frames: np.ndarray, speaking: np.ndarray) -> np.ndarray:
         axis=1,
     )
     now = [_per_cell(x) for x in (alpha, frames[:, spectrum.HAMMARBERG], centroid, flux, voice.strength)]
-    cepstra = dct(bands, axis=1, norm="ortho")[:, :CEPSTRA]
+    cepstra = bands @ _cosines(bands.shape[1])
     out = np.concatenate(
         [
             _per_cell(bands),
@@ -218,10 +217,27 @@ def _rhythm(energy: np.ndarray, voiced: np.ndarray) -> np.ndarray:
     line = _per_cell(np.maximum(energy, _FLOOR + 2))
     strength = []
     for low, high in ((2.0, 4.0), (4.0, 8.0)):
-        taps = firwin(REACH, [low, high], pass_zero=False, fs=RATE_HZ)
+        taps = _band_pass(low, high)
         swing = np.convolve(np.pad(line, REACH // 2, mode="edge"), taps - taps.mean(), "valid")
         strength.append(np.sqrt(np.maximum(_around(swing[:, None] ** 2) / length, 0.0)))
     return np.concatenate([_around(cell) / length, *strength], axis=1)
+
+
+@lru_cache(maxsize=1)
+def _cosines(bands: int) -> np.ndarray:
+    """`(bands, CEPSTRA)`: the orthonormal DCT-II."""
+    angle = np.pi * (np.arange(bands)[:, None] + 0.5) * np.arange(CEPSTRA) / bands
+    return (np.cos(angle) * np.sqrt(np.where(np.arange(CEPSTRA), 2, 1) / bands)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _band_pass(low_hz: float, high_hz: float) -> np.ndarray:
+    """`(REACH,)`: the windowed-sinc (Hamming) band pass over cells, gain 1 in the middle of its band."""
+    place = np.arange(REACH) - (REACH - 1) / 2
+    low, high = 2 * low_hz / RATE_HZ, 2 * high_hz / RATE_HZ
+    taps = (high * np.sinc(high * place) - low * np.sinc(low * place)) * np.hamming(REACH)
+    gain: np.ndarray = taps / np.sum(taps * np.cos(np.pi * place * (low + high) / 2))
+    return gain
 
 
 def _harmonics(frames: np.ndarray, voice: pitch.Pitch) -> np.ndarray:
