@@ -20,7 +20,7 @@ FLOORS = (
     ("corpora", "encoders", "layers"),
     ("data", "extract"),
     ("models",),
-    ("evaluation", "views"),
+    ("evaluation", "views", "portable"),
     ("checkpoint", "timeline"),
     ("predict", "training", "challenge"),
     ("benchmarks",),

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -279,7 +280,7 @@ def test_a_model_of_another_version_of_the_features_is_refused(folder: Path, tmp
 def test_a_model_without_a_modality_does_not_claim_it(folder: Path, tmp_path: Path, monkeypatch) -> None:
     class Deaf:
         labels = mien.labels.EXPRESSIONS
-        recipe = SimpleNamespace(features={"face": SimpleNamespace(encoder=face_encoder.NAME, dim=face_encoder.DIM)})
+        features: ClassVar = {"face": SimpleNamespace(encoder=face_encoder.NAME, dim=face_encoder.DIM)}
 
         def predict_streams(self, streams: dict, start_s: float, stop_s: float) -> tuple:
             assert set(streams) == {"face"}

@@ -4,6 +4,7 @@
     recipe.yaml           the resolved recipe, every key written out
     checkpoint.json       format, class labels, versions, sha256 of the weights
     metrics.json          what was measured, as the training run left it
+    network.onnx, .json   if exported: the network without torch (`mien.portable`)
 
 Never a pickle: nothing in the folder is code, and loading runs none. `load("starter")` is the one shipped
 with mien.
@@ -15,7 +16,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -28,9 +30,9 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
-from mien import clock, config, models
+from mien import config, models, portable
 from mien.errors import ConfigError, OutputError
-from mien.records import Stream, Window
+from mien.records import Stream
 
 FORMAT = 1
 WEIGHTS, RECIPE, ABOUT, METRICS = "weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json"
@@ -61,62 +63,42 @@ class Checkpoint:
         self.model.to(device)
         return self
 
+    @property
+    def features(self) -> dict[str, portable.Reads]:
+        """modality -> the encoder and the width of what the model reads."""
+        return self.settings.features
+
+    @property
+    def settings(self) -> portable.Settings:
+        """What prediction needs to know of the recipe."""
+        recipe = models.complete(self.recipe)
+        windows, vote = recipe.windows, recipe.vote
+        return portable.Settings(
+            labels=self.labels,
+            features={name: portable.Reads(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
+            window_s=windows.seconds,
+            rate_hz=windows.rate_hz,
+            hop_s=vote.hop_seconds,
+            triangular=vote.triangular,
+            smooth_s=vote.smooth_seconds,
+            temperature=vote.temperature,
+        )
+
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 64
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What one subject shows from `start_s` to `stop_s` seconds.
-
-        Args:
-            streams: modality -> stream; any may be left out. Raises ValueError for a modality the model
-                does not have, or one of another width.
-            batch: windows computed at once; bounds memory, not the result.
-
-        Returns times `(time,)` seconds at the recipe's token rate; probabilities `(time, classes)`;
-        valence and arousal `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time held
-        a valid value.
-        """
-        self._check(streams)
-        windows, settings = self.recipe.windows, self.recipe.vote
-        times = clock.token_times(start_s, stop_s, windows.rate_hz)
-        tokens = {name: clock.resample(s, times, windows.rate_hz) for name, s in streams.items()}
-        length = clock.tokens_in(windows.seconds, windows.rate_hz)
-        hop = min(length, clock.tokens_in(settings.hop_seconds, windows.rate_hz))
-        cut = clock.windows(len(times), length, hop)
-        heard = [w for w in cut if any(valid[w.start : w.stop].any() for _, valid in tokens.values())]
-        said = clock.vote(self._windows(heard, tokens, batch), len(times), triangular=settings.triangular)
-        if not heard:
-            said = np.full((len(times), len(self.labels) + 2), np.nan)
-        said = clock.smooth(said, times, settings.smooth_seconds)
-        return times, said[:, : len(self.labels)], said[:, len(self.labels) :]
+        """What one subject shows from `start_s` to `stop_s` seconds; see `mien.portable.answer`."""
+        self.model.eval()
+        return portable.answer(self._network, self.settings, streams, start_s, stop_s, batch)
 
     @torch.inference_mode()
-    def _windows(
-        self, cut: list[Window], tokens: Mapping[str, tuple[np.ndarray, np.ndarray]], batch: int
-    ) -> Iterator[tuple[Window, np.ndarray]]:
-        self.model.eval()
+    def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         device = next(self.model.parameters()).device
-        data = {n: (torch.from_numpy(v).to(device), torch.from_numpy(m).to(device)) for n, (v, m) in tokens.items()}
-        for first in range(0, len(cut), batch):
-            part = cut[first : first + batch]
-            index = torch.tensor([range(w.start, w.stop) for w in part], device=device)
-            out = self.model(
-                {name: values[index] for name, (values, _) in data.items()},
-                {name: valid[index] for name, (_, valid) in data.items()},
-            )
-            p = (out.logits.float() / self.recipe.vote.temperature).softmax(dim=-1)
-            rows = torch.cat((p, out.valence_arousal.float()), dim=-1).cpu().numpy()
-            yield from zip(part, rows, strict=True)
-
-    def _check(self, streams: Mapping[str, Stream]) -> None:
-        for name, stream in streams.items():
-            feature = self.recipe.features.get(name)
-            if feature is None:
-                raise ValueError(f"no input {name!r} in this checkpoint; it reads {sorted(self.recipe.features)}")
-            if stream.dim != feature.dim:
-                raise ValueError(
-                    f"the {name} stream has {stream.dim} values a sample; this checkpoint was trained on "
-                    f"{feature.dim} from the encoder {feature.encoder!r}"
-                )
+        out = self.model(
+            {name: torch.from_numpy(v).to(device) for name, v in values.items()},
+            {name: torch.from_numpy(v).to(device) for name, v in valid.items()},
+        )
+        return out.logits.float().cpu().numpy(), out.valence_arousal.float().cpu().numpy()
 
 
 def save(
@@ -156,6 +138,68 @@ def save(
             remedy="Give another folder, or make room and try again.",
         ) from error
     return folder
+
+
+def export(source: str | Path, *, out: Path | None = None) -> Path:
+    """Write a checkpoint's network as ONNX beside its weights, so that predicting needs no torch; see
+    `mien.portable`. Returns the file's path. Needs the `export` extra.
+
+    Raises ConfigError if the checkpoint is none or the extra is missing; OutputError if the folder cannot be written.
+    """
+    checkpoint, own = load(source), _folder(source)
+    folder = out or own
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = _onnx(checkpoint)
+        _write(folder / portable.NETWORK, data)
+        _write(folder / portable.ABOUT, portable.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data))
+    except OSError as error:
+        raise OutputError(
+            f"checkpoint {folder}: {portable.NETWORK} cannot be written: {error.strerror or error}",
+            remedy="Make room, or name another folder, and try again.",
+        ) from error
+    return folder / portable.NETWORK
+
+
+class _Flat(nn.Module):
+    """The model with tensors by position, as ONNX wants them: values and validity of each modality in turn."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        values, valid = (dict(zip(self.names, inputs[i::2], strict=True)) for i in (0, 1))
+        out = self.model(values, valid)
+        return out.logits, out.valence_arousal
+
+
+def _onnx(checkpoint: Checkpoint) -> bytes:
+    """The network as an ONNX file whose first axis, windows, is free."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "writing ONNX needs the packages onnx and onnxscript, which are not installed",
+            remedy="pip install 'mien[export]'",
+        ) from None
+    settings = checkpoint.settings
+    shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.features.items()}
+    inputs = [x for shape in shapes.values() for x in (torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))]
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Flat(checkpoint.model.cpu(), list(shapes)).eval(),
+            tuple(inputs),
+            dynamo=True,
+            verbose=False,
+            input_names=[name for modality in shapes for name in (modality, f"{modality}_valid")],
+            output_names=["logits", "valence_arousal"],
+            dynamic_shapes=(tuple({0: torch.export.Dim("window")} for _ in inputs),),
+        )
+    assert program is not None
+    data: bytes = program.model_proto.SerializeToString()
+    return data
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:

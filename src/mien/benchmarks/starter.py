@@ -69,6 +69,7 @@ def main() -> None:
             name: round(float(score(trained, test, condition)["macro_f1"]), 4) for name, condition in CONDITIONS.items()
         }
         checkpoint.save(options.out, trained.model, trained.recipe, metrics=metrics, half=True)
+        checkpoint.export(options.out)
     for name, value in metrics["theatre, held-out people, macro F1"].items():
         print(f"{name:24}{value:.3f}")
     print(f"written to {options.out}")

@@ -100,9 +100,11 @@ class _HighPass:
         block = av.AudioFrame.from_ndarray(samples.astype(np.float64)[None], format="dblp", layout="mono")
         block.sample_rate = SAMPLE_RATE
         self._in.push(block)
-        out = []
-        while sum(map(len, out)) < len(samples):
-            out.append(self._out.pull().to_ndarray()[0].astype(np.float32))
+        out: list[np.ndarray] = []
+        while sum(len(piece) for piece in out) < len(samples):
+            clean = self._out.pull()
+            assert isinstance(clean, av.AudioFrame)
+            out.append(clean.to_ndarray()[0].astype(np.float32))
         return np.concatenate(out)
 
 

@@ -18,19 +18,20 @@ from mien.timeline import subject_rows
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
+    from mien.portable import Portable
 
 #: Rows a second where there are no pictures to give the rows their times.
 SOUND_ROWS_HZ = 10
 
 
-def fused(checkpoint: Checkpoint, faces: Faces, heard: Stream | None) -> pl.DataFrame:
+def fused(checkpoint: Checkpoint | Portable, faces: Faces, heard: Stream | None) -> pl.DataFrame:
     """A timeline's table: every subject's streams through the model, read off at the times of the rows.
 
     Raises:
         ConfigError: the checkpoint reads features that are not made here, or names unknown classes.
     """
     _readable(checkpoint)
-    uses = set(checkpoint.recipe.features)
+    uses = set(checkpoint.features)
     if heard is not None and VOICE not in uses:
         heard = None
     pictures = len(faces.times) > 0
@@ -94,13 +95,13 @@ def ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
     return out
 
 
-def _readable(checkpoint: Checkpoint) -> None:
+def _readable(checkpoint: Checkpoint | Portable) -> None:
     """The features of the checkpoint must be those that this path makes."""
     ours = {
         FACE: (face_encoder.NAME, face_encoder.DIM),
         VOICE: (voice_encoder.NAME, voice_encoder.DIM),
     }
-    for name, feature in checkpoint.recipe.features.items():
+    for name, feature in checkpoint.features.items():
         encoder, dim = ours.get(name, ("", 0))
         if feature.encoder != encoder:
             raise ConfigError(

@@ -1,21 +1,25 @@
-"""Media in, Timeline out: faces and voice are read side by side while torch is still being imported, then fused."""
+"""Media in, Timeline out: faces and voice are read side by side while the network is still being loaded, then fused."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien import portable
 from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError, MediaError
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
+from mien.portable import Portable
 from mien.predict.fusing import fused
 from mien.predict.reading import Faces, read_faces
 from mien.records import Stream
@@ -23,6 +27,8 @@ from mien.timeline import Timeline
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
+
+    Model = Checkpoint | Portable
 
 #: Faces seen for less than this are passers-by or mistakes. Our choice: the shortest expressions last about as long.
 LEAST_SEEN_S = 0.5
@@ -38,7 +44,8 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
     Returns at once: the weights load in the background while the first recording is being read.
 
     Args:
-        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
+        device: `auto` (the network without torch where the checkpoint holds it, else CUDA where there is one), `cpu`,
+            `cuda`, `cuda:1`.
         max_faces: people followed at once.
 
     Raises:
@@ -50,7 +57,10 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
     return Predictor(lambda: _load(model, device), name=name, max_faces=max_faces)
 
 
-def _load(model: str | Path, device: str) -> Checkpoint:
+def _load(model: str | Path, device: str) -> Model:
+    """The network without torch where the checkpoint holds it and the CPU will do, else the weights in torch."""
+    if device in ("auto", "cpu") and (found := _portable(model)) is not None:
+        return found
     import torch
 
     from mien import checkpoint
@@ -67,6 +77,15 @@ def _load(model: str | Path, device: str) -> Checkpoint:
     return checkpoint.load(model, device)
 
 
+def _portable(model: str | Path) -> Portable | None:
+    folder = Path(str(resources.files("mien") / str(model))) if str(model) in SHIPPED else Path(model)
+    try:
+        about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return portable.load(folder, about.get("sha256", ""))
+
+
 class Predictor:
     """Predicts timelines with one checkpoint. May be used again and again, from one thread at a time.
 
@@ -76,12 +95,10 @@ class Predictor:
         max_faces: people followed at once.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint | Callable[[], Checkpoint], *, name: str = "", max_faces: int = 4
-    ) -> None:
-        self._checkpoint: Checkpoint | None = None
-        self._coming: Future[Checkpoint] | None = None
-        self._loader: Callable[[], Checkpoint] | None = None
+    def __init__(self, checkpoint: Model | Callable[[], Model], *, name: str = "", max_faces: int = 4) -> None:
+        self._checkpoint: Model | None = None
+        self._coming: Future[Model] | None = None
+        self._loader: Callable[[], Model] | None = None
         if callable(checkpoint):
             self._loader = checkpoint
         else:
@@ -89,7 +106,7 @@ class Predictor:
         self.name, self.max_faces = name, max_faces
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> Model:
         """The checkpoint, waited for if it is still loading. Raises ConfigError if it cannot be loaded."""
         if self._checkpoint is None:
             self._start()
@@ -136,10 +153,10 @@ class Predictor:
         faces, heard = self._read(info, face, voice, notes, seconds, tell)
         waited = time.perf_counter()
         checkpoint = self.checkpoint
-        seconds["wait for torch"] = time.perf_counter() - waited
+        seconds["load"] = time.perf_counter() - waited
         table = fused(checkpoint, faces, heard)
         seconds["encode"] = faces.encode_s
-        seconds["fuse"] = time.perf_counter() - waited - seconds["wait for torch"]
+        seconds["fuse"] = time.perf_counter() - waited - seconds["load"]
         notes += _remarks(info, faces, heard, face, voice)
         seconds["total"] = time.perf_counter() - began
         facts = self._facts(info, faces, seconds)
@@ -192,7 +209,7 @@ class Predictor:
             )
 
     def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
-        order = ("decode", "faces", "voice", "encode", "wait for torch", "fuse", "total")
+        order = ("decode", "faces", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
             "version": version("mien"),
