@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -57,7 +58,7 @@ class Actors:
         return [Face(s, box + s, mesh, 0.99) for s, seen in self.script.items() if frame.index in seen]
 
 
-def acting(monkeypatch: pytest.MonkeyPatch, script: dict[int, range]) -> None:
+def acting(monkeypatch: pytest.MonkeyPatch, script: dict[int, Sequence[int]]) -> None:
     monkeypatch.setattr(reading, "FaceReader", lambda **_: Actors(script).read)
 
 
@@ -119,7 +120,16 @@ def test_passers_by_are_left_out_and_said(predictor: Predictor, tmp_path: Path, 
     acting(monkeypatch, {0: range(50), 1: range(10, 18)})
     timeline = predictor.predict(clip(tmp_path / "v.mp4", np.arange(50) / 25))
     assert timeline.subjects == [0]
-    assert "1 face was seen for less than 0.5 s and left out" in timeline.notes
+    assert "1 face was never seen for 0.5 s at a stretch and left out" in timeline.notes
+
+
+def test_mistakes_do_not_add_up_to_a_person(predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
+    """Three frames each time that somebody comes back are 0.8 s in all, and nobody."""
+    ghost = [frame for start in range(0, 150, 20) for frame in range(start, start + 3)]
+    acting(monkeypatch, {0: range(3, 150), 1: ghost, 2: [*range(20, 30), *range(33, 37)]})
+    timeline = predictor.predict(clip(tmp_path / "v.mp4", np.arange(150) / 25))
+    assert timeline.subjects == [0, 1], "a face lost for three frames (number 2) is still there"
+    assert timeline.of(1)["x1"].drop_nulls().len() == 14
 
 
 def test_nobody_seen_is_one_subject_without_boxes(predictor: Predictor, tmp_path: Path, monkeypatch) -> None:

@@ -266,7 +266,7 @@ def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, vo
         said.append("no face was seen" + (": every row rests on the voice alone" if speech else ""))
     if faces.brief:
         many = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
-        said.append(f"{many} seen for less than {LEAST_SEEN_S} s and left out")
+        said.append(f"{many} never seen for {LEAST_SEEN_S} s at a stretch and left out")
     if voice and info.kind == "video" and not info.has_audio:
         said.append("there is no sound" + (": every row rests on the face alone" if faces.subjects else ""))
     if heard is not None and not speech:

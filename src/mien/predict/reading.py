@@ -29,6 +29,8 @@ MAX_SIDE = 1920
 TIMES_ONLY_SIDE = 64
 #: Decoded pictures that wait for the face reader hold at most this many bytes.
 WAITING_BYTES = 48 << 20
+#: A face lost for less than this is still the same stretch.
+LONGEST_BLINK_S = 0.25
 #: Meshes turned into geometry at once: one call costs as much as forty meshes.
 _MESHES = 256
 
@@ -179,7 +181,7 @@ def read_faces(
     """Every frame's time and, if `look`, what is kept of every subject.
 
     Args:
-        least_s: who is seen for less than this is left out (0 for a still image).
+        least_s: who is seen for less than this at a stretch is left out (0 for a still image).
         seconds: gets the processor seconds of `decode` and `faces` (detect, mesh, track).
         tell: called with the time of each frame.
     """
@@ -207,8 +209,15 @@ def read_faces(
 
 
 def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
-    """Those seen for `least_s` or longer, numbered anew from 0 in the order they appeared."""
+    """Those seen for `least_s` at a stretch, numbered anew from 0 in the order they appeared."""
     lasting = spans(times)
     everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows[0])
-    subjects = [seen for seen in everyone if float(lasting[seen.rows].sum()) >= least_s]
+    subjects = [seen for seen in everyone if _longest(times, lasting, np.asarray(seen.rows), least_s) >= least_s]
     return Faces(times, subjects, len(everyone) - len(subjects), keeper.seconds)
+
+
+def _longest(times: np.ndarray, lasting: np.ndarray, rows: np.ndarray, gap_s: float) -> float:
+    """Seconds of the longest stretch of `rows` in which no two neighbours lie further apart than `gap_s`. In all a
+    mistake may be seen for long: for a frame or two each time that somebody comes back."""
+    breaks = np.flatnonzero(np.diff(times[rows]) > max(gap_s, LONGEST_BLINK_S)) + 1
+    return max(float(lasting[stretch].sum()) for stretch in np.split(rows, breaks))
