@@ -23,7 +23,7 @@ from mien.labels import EXPRESSIONS
 from mien.timeline import PROBABILITIES, SCHEMA, Timeline, subject_rows
 
 COLUMNS = [
-    *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "expression"),
+    *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "speech", "expression"),
     *("p_neutral", "p_anger", "p_disgust", "p_fear", "p_happiness", "p_sadness", "p_surprise", "p_other"),
     *("valence", "arousal", "confidence"),
 ]

@@ -30,6 +30,7 @@ SCHEMA = pl.Schema(
         "subject": pl.Int64,
         **dict.fromkeys(BOX, pl.Float32),
         "evidence": pl.String,
+        "speech": pl.String,
         "expression": pl.String,
         **dict.fromkeys(PROBABILITIES, pl.Float32),
         "valence": pl.Float32,
@@ -39,6 +40,7 @@ SCHEMA = pl.Schema(
 )
 #: Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
+EVIDENCE, SPEECH = ("both", "face", "voice", "none"), ("own", "shared", "other")
 FORMATS = ("csv", "parquet", "jsonl")
 _KEY = "mien"
 #: Rows rounded and written at once: a day of rows is then written in the memory of a minute.
@@ -191,6 +193,7 @@ def subject_rows(
     probabilities: np.ndarray,
     valence_arousal: np.ndarray,
     voice: np.ndarray,
+    speech: np.ndarray | None = None,
     face: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
     frames: np.ndarray | None = None,
@@ -202,7 +205,9 @@ def subject_rows(
         probabilities: `(row, 8)` in the order of EXPRESSIONS; a row of NaN is one whose windows held no
             evidence: it becomes null, with confidence 0.
         valence_arousal: `(row, 2)` in [-1, 1], or NaN.
-        voice, face: `(row,)` bool, speech was heard at that time, a face was read in that frame.
+        voice, face: `(row,)` bool, speech that may be theirs was heard at that time, a face was read in that frame.
+        speech: `(row,)` str, what the speech at that time is to the subject: `own`, `shared`, `other`, or empty for
+            no speech; by default `shared` wherever there is voice.
         boxes: `(row, 4)` pixels of the upright frame, NaN where not seen. frames: `(row,)` int, or None for
             sound without pictures, where the column is null.
     """
@@ -218,6 +223,7 @@ def subject_rows(
         "subject": np.full(n, subject),
         **{name: boxes[:, i] for i, name in enumerate(BOX)},
         "evidence": evidence.tolist(),
+        "speech": [word or None for word in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
         "expression": [EXPRESSIONS[b] if k else None for b, k in zip(best, known, strict=True)],
         **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(PROBABILITIES)},
         "valence": np.where(known, valence_arousal[:, 0], np.nan),
@@ -243,7 +249,7 @@ def _conformed(table: pl.DataFrame) -> pl.DataFrame:
     if extra := [c for c in table.columns if c not in SCHEMA]:
         raise ValueError(f"the table is no timeline: it has the unknown column(s) {', '.join(extra)}")
     table = table.select(*SCHEMA).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-    for name, allowed in (("evidence", ("both", "face", "voice", "none")), ("expression", EXPRESSIONS)):
+    for name, allowed in (("evidence", EVIDENCE), ("speech", SPEECH), ("expression", EXPRESSIONS)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
             raise ValueError(f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}")

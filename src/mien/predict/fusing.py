@@ -13,6 +13,7 @@ from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
 from mien.predict.reading import Faces
+from mien.predict.speaking import OTHER, attributed
 from mien.records import FACE, VOICE, Stream
 from mien.timeline import subject_rows
 
@@ -39,9 +40,11 @@ def fused(checkpoint: Checkpoint | Portable, faces: Faces, heard: Stream | None)
     times = faces.times if pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
     voice = heard_at(heard, times)
     none = np.zeros(len(times), bool)
+    openings = [faces.opening(n) for n in range(len(faces.subjects))] or [np.full(len(times), np.nan)]
+    whose = attributed(openings, times, voice)
     tables = []
     for number in range(max(1, len(faces.subjects))):
-        streams = {VOICE: heard} if heard is not None else {}
+        streams = {VOICE: _theirs(heard, times, whose[number])} if heard is not None else {}
         track = faces.track(number) if faces.subjects else None
         if track is not None and FACE in uses:
             streams[FACE] = faces.stream(number)
@@ -52,7 +55,8 @@ def fused(checkpoint: Checkpoint | Portable, faces: Faces, heard: Stream | None)
                 times,
                 probabilities=clock.at(ordered(probabilities, checkpoint.labels), token_times, times),
                 valence_arousal=clock.at(affect, token_times, times),
-                voice=voice,
+                voice=voice & (whose[number] != OTHER),
+                speech=whose[number],
                 face=track.valid if track is not None and FACE in uses else none,
                 boxes=track.boxes if track is not None else None,
                 frames=np.arange(len(times)) if pictures else None,
@@ -80,6 +84,17 @@ def heard_at(heard: Stream | None, times: np.ndarray) -> np.ndarray:
     nearest = np.where(times - heard.times[left] <= heard.times[right] - times, left, right)
     step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.1
     return heard.valid[nearest] & (np.abs(heard.times[nearest] - times) <= step)
+
+
+def _theirs(heard: Stream, times: np.ndarray, whose: np.ndarray) -> Stream:
+    """The voice as one subject's evidence: missing where it is somebody else's."""
+    if not len(heard.times) or not len(times) or not (whose == OTHER).any():
+        return heard
+    right = np.clip(np.searchsorted(times, heard.times), 1, max(1, len(times) - 1))
+    right = np.minimum(right, len(times) - 1)
+    left = np.maximum(right - 1, 0)
+    nearest = np.where(heard.times - times[left] <= times[right] - heard.times, left, right)
+    return Stream(heard.values, heard.times, heard.valid & (whose[nearest] != OTHER), heard.provenance)
 
 
 def ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:

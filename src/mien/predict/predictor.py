@@ -273,7 +273,7 @@ def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, vo
         said.append("no speech was heard" + (": every row rests on the face alone" if faces.subjects else ""))
     if len(faces.subjects) > 1 and speech:
         said.append(
-            f"{len(faces.subjects)} people are seen and one sound is heard: the voice counts for each of them, "
-            "also for those who are silent"
+            f"{len(faces.subjects)} people are seen and one sound is heard: speech counts for the one whose mouth "
+            "moves with it, and for all of them where that cannot be told (column speech)"
         )
     return said

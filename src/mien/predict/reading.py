@@ -33,6 +33,7 @@ WAITING_BYTES = 48 << 20
 LONGEST_BLINK_S = 0.25
 #: Meshes turned into geometry at once: one call costs as much as forty meshes.
 _MESHES = 256
+_OPENING = face_encoder.NAMES.index("mouth_opening")
 
 
 @dataclass(slots=True)
@@ -67,6 +68,13 @@ class Faces:
         boxes = np.full((len(self.times), 4), np.nan)
         boxes[seen.rows] = np.reshape(seen.boxes, (-1, 4))
         return FaceTrack(number, self.times, boxes, valid)
+
+    def opening(self, number: int) -> np.ndarray:
+        """`(frame,)` how far a subject's lips are apart, NaN where it was not seen."""
+        seen = self.subjects[number]
+        out = np.full(len(self.times), np.nan)
+        out[seen.rows] = np.concatenate([piece[:, _OPENING] for piece in seen.geometry])
+        return out
 
     def stream(self, number: int) -> Stream:
         """A subject's face features, over all frames."""
