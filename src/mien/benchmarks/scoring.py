@@ -10,9 +10,9 @@ import numpy as np
 from mien import clock, config
 from mien.checkpoint import Checkpoint
 from mien.corpora.theatre.plan import entropy
-from mien.evaluation import metrics
+from mien.evaluation import metrics, robustness
 from mien.labels import NEUTRAL
-from mien.records import FACE, VOICE, Recording, Stream
+from mien.records import FACE, VOICE, Recording
 
 #: Spoils one recording; the number seeds what is random about it.
 Condition = Callable[[Recording, int], Recording]
@@ -27,27 +27,10 @@ def without(modality: str) -> Condition:
     return spoil
 
 
-def bursts(modality: str, share: float, seconds: tuple[float, float] = (0.2, 5.0)) -> Condition:
-    """`share` of the time is missing, in bursts whose lengths are drawn log-uniformly from `seconds`."""
-
-    def spoil(recording: Recording, number: int) -> Recording:
-        stream = recording.streams.get(modality)
-        if stream is None or not len(stream.times):
-            return recording
-        rng = entropy(number, "bursts")
-        start, span = float(stream.times[0]), float(np.ptp(stream.times))
-        hidden = np.zeros(len(stream.times), bool)
-        for _ in range(10_000):
-            if hidden.mean() >= share:
-                break
-            length = np.exp(rng.uniform(*np.log(seconds)))
-            # a burst may begin before the recording, or its ends would be spared
-            begin = start + rng.uniform(-length, span)
-            hidden |= (stream.times >= begin) & (stream.times < begin + length)
-        spoilt = Stream(stream.values, stream.times, stream.valid & ~hidden, stream.provenance)
-        return replace(recording, streams={**recording.streams, modality: spoilt})
-
-    return spoil
+def bursts(modality: str, share: float) -> Condition:
+    """A share of the stream's valid values gone, in bursts of 0.2 to 5 s (`evaluation.robustness.missing`)."""
+    spoil = robustness.missing(modality, share)
+    return lambda recording, number: spoil(recording, entropy(number, "bursts", modality))
 
 
 def score(
