@@ -25,6 +25,7 @@ from mien.corpora.theatre.plan import entropy
 from mien.corpora.theatre.troupe import spread_out, troupe
 from mien.corpora.theatre.voice import Speaker, synthesise
 from mien.data import Augment, LabelPool
+from mien.encoders import face
 from mien.encoders.voice import VoiceEncoder
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
@@ -40,7 +41,7 @@ class TheatreOptions(Section):
     train, val: recordings with face and voice. faces: training recordings more, without voice. seconds: of each.
     balance: 0 keeps Aff-Wild2's class shares, 1 makes classes equally frequent. utterances: synthesised ones in the
     pool, of each class. real_voices: EMO-DB's utterances in the pool too. lent_voices: share of training windows that
-    take their voice from the pool. jitter: size of `FaceJitter`.
+    take their voice from the pool. jitter, short: of `FaceJitter`.
     """
 
     train: Count = 200
@@ -53,6 +54,7 @@ class TheatreOptions(Section):
     real_voices: bool = False
     lent_voices: Share = 0.0
     jitter: Share = 0.0
+    short: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,36 +110,47 @@ def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, 
         augment[VOICE] = LabelPool(
             pool, VOICE, recipe.windows.rate_hz, classes=len(recipe.corpus.labels), probability=options.lent_voices
         )
-    if options.jitter and FACE in recipe.features:
-        augment[FACE] = FaceJitter.fit(train, options.jitter)
+    if (options.jitter or options.short) and FACE in recipe.features:
+        augment[FACE] = FaceJitter.fit(train, options.jitter, options.short, recipe.windows.rate_hz)
     return Material(train, made("val", options.val), augment)
 
 
 class FaceJitter:
-    """Augment that gives a window another face at rest: one offset per feature for the whole window, normal, of
-    `share` of the feature's spread.
+    """Augment for face geometry: another face at rest, and another baseline.
 
     A simulator's people are less various than people, and a network that learns where exactly their brows rest calls
-    a stranger surprised. Our choice; docs/BENCHMARKS.md has the figure with and without.
+    a stranger surprised. So a window gets one offset per feature, normal, of `share` of the feature's spread. And a
+    recording of three seconds may be one smile: its baseline then leans to the smile, and the neutral half second
+    before it looks like raised lids. So a share `short` of the windows is given the baseline of the window alone. Our
+    choice; docs/BENCHMARKS.md says what it does to a real clip.
 
     Args:
         spread: `(dim,)` standard deviation of each feature over the training material.
         share: of it, 0 to 1.
+        short: share of windows with a baseline of their own, 0 to 1.
+        rate_hz: tokens a second of the windows.
     """
 
-    def __init__(self, spread: Tensor, share: float) -> None:
-        self.size = spread * share
+    def __init__(self, spread: Tensor, share: float, short: float = 0.0, rate_hz: float = 10.0) -> None:
+        self.size, self.short, self.rate_hz = spread * share, short, rate_hz
 
     @classmethod
-    def fit(cls, made: Sequence[Recording], share: float) -> FaceJitter:
+    def fit(cls, made: Sequence[Recording], share: float, short: float, rate_hz: float) -> FaceJitter:
         """With the spread of the valid face values of recordings."""
         values = np.concatenate([r.streams[FACE].values[r.streams[FACE].valid] for r in made if FACE in r.streams])
-        return cls(torch.from_numpy(values.std(axis=0)), share)
+        return cls(torch.from_numpy(values.std(axis=0)), share, short, rate_hz)
 
     def __call__(
         self, values: Tensor, valid: Tensor, expression: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         offset = torch.randn(len(values), 1, values.shape[-1], generator=generator) * self.size
+        if self.short:
+            half, values = values.shape[-1] // 2, values.clone()
+            times = np.arange(values.shape[1]) / self.rate_hz
+            for i in torch.nonzero(torch.rand(len(values), generator=generator) < self.short).flatten().tolist():
+                there = values[i, valid[i], :half]
+                own = face.baseline(there.numpy(), times[valid[i].numpy()])
+                values[i, valid[i], half:] = there - torch.from_numpy(own).float()
         return values + offset * valid[..., None], valid
 
 
