@@ -202,7 +202,8 @@ def align(meshes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     handed = np.ones_like(spread)
     handed[:, 2] = np.sign(np.linalg.det(u @ vt))
     rotation = np.einsum("tki,tk,tjk->tij", vt, handed, u)
-    scale = (spread * handed).sum(1) / np.einsum("tni,n->t", source**2, weight)
+    with np.errstate(invalid="ignore"):  # all landmarks in one point: NaN, which is no face
+        scale = (spread * handed).sum(1) / np.einsum("tni,n->t", source**2, weight)
     turn = (rotation * scale[:, None, None]).transpose(0, 2, 1)
     aligned = np.matmul(meshes - source_mean, turn) + target_mean
     return aligned, rotation.transpose(0, 2, 1)
@@ -242,11 +243,6 @@ def geometry(meshes: np.ndarray) -> np.ndarray:
     values[:, -3:] = pose(rotation)
     out[seen] = values
     return out
-
-
-def mouth_opening(meshes: np.ndarray) -> np.ndarray:
-    """`(time,)` distance between the inner lips in interocular units: about 0 closed, .1 to .3 in speech."""
-    return geometry(meshes)[:, NAMES.index("mouth_opening")]
 
 
 def baseline(values: np.ndarray, times: np.ndarray) -> np.ndarray:

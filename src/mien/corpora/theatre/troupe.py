@@ -9,13 +9,28 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from mien.corpora.theatre.faces import track
 from mien.corpora.theatre.plan import Fault, Plan, draw
-from mien.corpora.theatre.recordings import face_stream, voice_stream
-from mien.corpora.theatre.speech import speak
+from mien.corpora.theatre.speech import Sound, speak
+from mien.encoders import face
 from mien.encoders.voice import VoiceEncoder
 from mien.records import FACE, VOICE, Clip, Recording, Stream
 
 T = TypeVar("T")
+#: Sound is handed to the encoder in pieces of so many samples, as media/audio.py would.
+BLOCK = 160_000
+
+
+def face_stream(plan: Plan, sound: Sound | None = None) -> Stream:
+    """The subject's face as the starter's encoder would hand it over."""
+    seen = track(plan, None if sound is None else sound.opening(plan.times()))
+    return face.encode(seen.meshes, seen.times, seen.valid, {"theatre": plan.id})
+
+
+def voice_stream(sound: Sound) -> Stream:
+    """The sound as the starter's encoder hands it over."""
+    starts = range(0, max(len(sound.samples), 1), BLOCK)
+    return VoiceEncoder()((i / 16_000, sound.samples[i : i + BLOCK]) for i in starts)
 
 
 def record(plan: Plan, *, voice: bool = True) -> Recording:
@@ -23,7 +38,7 @@ def record(plan: Plan, *, voice: bool = True) -> Recording:
     sound = speak(plan) if voice else None
     streams: dict[str, Stream] = {FACE: face_stream(plan, sound)}
     if sound:
-        streams[VOICE] = voice_stream(sound, VoiceEncoder())
+        streams[VOICE] = voice_stream(sound)
     return Recording(Clip(plan.id, None, plan.subject, plan.split, plan.labels(plan.times())), streams)
 
 
