@@ -29,8 +29,8 @@ RATES: tuple[tuple[Fraction, float], ...] = (
 )
 #: Annotation rows minus frames (PAPERS.md §0: +1 in 215 videos, 0 in 182, +2 in 9, -1 in 6).
 EXTRA_ROWS: tuple[tuple[int, float], ...] = ((1, 215 / 412), (0, 182 / 412), (2, 9 / 412), (-1, 6 / 412))
-#: Below this intensity (between FACS levels B and C) a frame is labelled Neutral: an onlooker would not call it shown.
-VISIBLE = 0.35
+#: Below this intensity (FACS level B) a frame is labelled Neutral: an onlooker would not call it shown.
+VISIBLE = 0.3
 FAULTS = ("occluded", "absent", "dark", "silent", "noise")
 #: Faults that take the face away, and those that take the voice.
 BLINDING, MUTING = ("absent", "dark"), ("silent",)
