@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,8 @@ import numpy as np
 from mien import checkpoint, config, models
 from mien.benchmarks.scoring import Condition, bursts, score, with_vote, without
 from mien.benchmarks.starter import held_out
-from mien.records import FACE, VOICE, Recording
+from mien.encoders.voice import VoiceEncoder
+from mien.records import FACE, VOICE, Recording, Stream
 from mien.training.fit import fit
 from mien.training.material import Material, gather
 
@@ -62,7 +64,7 @@ def measure(
         raw = recipe.model_dump()
         raw["features"] = {ALONE[name]: raw["features"][ALONE[name]]}
         recipe = config.read(raw, origin=name, check=models.problems)
-    train = [r for r in material.train if name != "voice only" or VOICE in r.streams]
+    train = [_with_voice(r) for r in material.train] if name == "voice only" else material.train
     with tempfile.TemporaryDirectory() as folder:
         run = fit(recipe, train, [], Path(folder) / "run", augment=material.augment, device="cpu", progress=False)
         trained = checkpoint.load(run)
@@ -79,6 +81,15 @@ def measure(
         }
         for view, seen in views.items()
     }
+
+
+def _with_voice(recording: Recording) -> Recording:
+    """A face-only recording with a voice that is silent throughout: its windows, too, are lent voices."""
+    if VOICE in recording.streams:
+        return recording
+    times = recording.streams[FACE].times
+    silence = Stream(np.zeros((len(times), VoiceEncoder.DIM), np.float32), times, np.zeros(len(times), bool))
+    return replace(recording, streams={**recording.streams, VOICE: silence})
 
 
 def run(
