@@ -18,6 +18,7 @@ from mien.errors import MienError
 
 if TYPE_CHECKING:
     from mien.predict import Predictor
+    from mien.predict.zero_training import ZeroTraining
     from mien.timeline import Timeline
 
 #: Up to this many inputs each get their whole summary; more get one line each.
@@ -45,7 +46,10 @@ def predict(
         list[Path],
         typer.Argument(metavar="MEDIA|FOLDER...", help="Videos, sound files, pictures, or folders of them."),
     ],
-    model: Annotated[str, typer.Option(help="starter, or the folder of a trained checkpoint.")] = "starter",
+    model: Annotated[
+        str,
+        typer.Option(help="starter, the folder of a trained checkpoint, or a face network: hsemotion, fer, net.onnx."),
+    ] = "starter",
     out: Annotated[Path, typer.Option(help="Where results go, one folder an input.")] = Path("mien-out"),
     format: Annotated[Format, typer.Option(help="Of the timeline.")] = Format.csv,
     report: Annotated[bool, typer.Option("--report", help="Also one HTML page to look at.")] = False,
@@ -106,7 +110,7 @@ def predict(
 
 
 def _one(
-    predictor: Predictor, job: Job, wanted: Wanted, title: str, face: bool, voice: bool, quiet: bool
+    predictor: Predictor | ZeroTraining, job: Job, wanted: Wanted, title: str, face: bool, voice: bool, quiet: bool
 ) -> tuple[dict[str, Any], Timeline]:
     began = time.perf_counter()
     with console.progress(title, quiet=quiet) as progress:

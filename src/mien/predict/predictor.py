@@ -20,6 +20,7 @@ from mien.errors import ConfigError, MediaError
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
 from mien.portable import Portable
+from mien.predict import zero_training
 from mien.predict.fusing import fused
 from mien.predict.reading import Faces, read_faces
 from mien.records import Stream
@@ -38,8 +39,11 @@ SHIPPED = ("starter",)
 Progress = Callable[[float, float | None], None]
 
 
-def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4) -> Predictor:
-    """A predictor of a shipped model (`starter`) or of the folder of a trained checkpoint.
+def load(
+    model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4
+) -> Predictor | zero_training.ZeroTraining:
+    """A predictor of a shipped model (`starter`), of the folder of a trained checkpoint, or of a face network that
+    needs no training (`hsemotion`, `fer`, an ONNX file with a card beside it).
 
     Returns at once: the weights load in the background while the first recording is being read.
 
@@ -51,6 +55,8 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
     Raises:
         ConfigError: no such model. A damaged one, or an unknown device, is told of by the first prediction.
     """
+    if str(model) in zero_training.NAMES or Path(model).suffix in zero_training.SUFFIXES:
+        return zero_training.load(str(model), device=device, max_faces=max_faces)
     if str(model) not in SHIPPED and not Path(model).is_dir():
         return Predictor(_load(model, device), name=str(model), max_faces=max_faces)
     name = str(model) if str(model) in SHIPPED else Path(model).resolve().name

@@ -38,9 +38,10 @@ _OPENING = face_encoder.NAMES.index("mouth_opening")
 
 @dataclass(slots=True)
 class Seen:
-    """One subject, only in the frames where it was seen. rows: their numbers. boxes: four pixels each, of the
-    original. geometry: the features of the mesh, in pieces `(frames, features)`."""
+    """One subject, only in the frames where it was seen. id: the reader's number of it. rows: their numbers. boxes:
+    four pixels each, of the original. geometry: the features of the mesh, in pieces `(frames, features)`."""
 
+    id: int
     rows: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("f"))
     geometry: list[np.ndarray] = field(default_factory=list)
@@ -157,7 +158,7 @@ class _Keeper:
         self._waiting: list[tuple[int, np.ndarray]] = []
 
     def add(self, row: int, face: Face, scale: float) -> None:
-        subject = self.subjects.setdefault(face.subject, Seen())
+        subject = self.subjects.setdefault(face.subject, Seen(face.subject))
         subject.rows.append(row)
         subject.boxes.extend(np.asarray(face.box, float) * scale)
         self._waiting.append((face.subject, np.asarray(face.mesh, np.float32)))
@@ -185,6 +186,7 @@ def read_faces(
     seconds: dict[str, float],
     tell: Callable[[float], None],
     least_s: float = 0.5,
+    each: Callable[[Frame, list[Face]], None] | None = None,
 ) -> Faces:
     """Every frame's time and, if `look`, what is kept of every subject.
 
@@ -192,6 +194,7 @@ def read_faces(
         least_s: who is seen for less than this at a stretch is left out (0 for a still image).
         seconds: gets the processor seconds of `decode` and `faces` (detect, mesh, track).
         tell: called with the time of each frame.
+        each: called with each frame and the faces in it, while the picture is there.
     """
     if not info.has_video:
         return Faces(np.zeros(0))
@@ -205,6 +208,8 @@ def read_faces(
                 began = time.thread_time()
                 seen = reader(frame)
                 spent += time.thread_time() - began
+                if each is not None:
+                    each(frame, seen)
                 for face in seen:
                     keeper.add(len(times), face, info.width / frame.image.shape[1])
             times.append(frame.time_s)
