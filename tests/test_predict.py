@@ -23,7 +23,7 @@ from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.media.video import write_video
 from mien.predict import Predictor, load, reading
 from mien.predict.fusing import heard_at, ordered
-from mien.records import Face, Stream
+from mien.records import Face, Frame, Stream
 
 needs_faces = pytest.mark.skipif(
     not (hub.available("blazeface") and hub.available("facemesh")),
@@ -45,13 +45,10 @@ def predictor(folder: Path) -> Predictor:
 class Actors:
     """In place of FaceReader: subjects with the frames in which they are seen."""
 
-    def __init__(self, script: dict[int, range]) -> None:
-        self.script = script
+    def __init__(self, script: dict[int, Sequence[int]]) -> None:
+        self.script, self.seconds = script, {"detect": 0.0, "mesh": 0.0}
 
-    def __call__(self, **_: object) -> Actors:
-        return self
-
-    def read(self, frame: object) -> list[Face]:
+    def __call__(self, frame: Frame) -> list[Face]:
         rng = np.random.default_rng(frame.index)
         mesh = face_encoder.canonical()["vertices"] * 60 + [160, 90, 0] + rng.normal(0, 0.3, (468, 3))
         box = np.array([100.0, 30, 220, 150])
@@ -59,7 +56,7 @@ class Actors:
 
 
 def acting(monkeypatch: pytest.MonkeyPatch, script: dict[int, Sequence[int]]) -> None:
-    monkeypatch.setattr(reading, "FaceReader", lambda **_: Actors(script).read)
+    monkeypatch.setattr(reading, "FaceReader", lambda **_: Actors(script))
 
 
 def clip(path: Path, times: np.ndarray, *, sound_s: float = 0.0, size: tuple[int, int] = (180, 320)) -> Path:
@@ -189,7 +186,7 @@ def test_a_talking_face(predictor: Predictor, shared: Path, name: str) -> None:
     assert table["evidence"].is_in(["both", "voice"]).mean() > 0.3
     sane(table)
     assert timeline.info["media"]["width"] == 360
-    assert {"decode", "faces", "voice", "encode", "fuse", "total"} <= set(timeline.info["seconds"])
+    assert {"decode", "detect", "mesh", "track", "voice", "encode", "fuse", "total"} <= set(timeline.info["seconds"])
 
 
 @needs_faces

@@ -115,6 +115,7 @@ def _one(
     began = time.perf_counter()
     with console.progress(title, quiet=quiet) as progress:
         timeline = predictor.predict(job.media, face=face, voice=voice, progress=progress)
+    predicted = time.perf_counter()
     written = {"timeline": timeline.write(job.folder / f"timeline.{wanted.format}")}
     if wanted.report:
         written["report"] = timeline.report(job.folder / "report.html", embed=wanted.embed)
@@ -129,7 +130,11 @@ def _one(
         "rows": len(timeline),
         "subjects": [{k: v for k, v in dataclasses.asdict(d).items() if k != "stretches"} for d in timeline.digest()],
         "notes": notes,
-        "seconds": {**timeline.info.get("seconds", {}), "all": round(time.perf_counter() - began, 3)},
+        "seconds": {
+            **timeline.info.get("seconds", {}),
+            "write": round(time.perf_counter() - predicted, 3),
+            "all": round(time.perf_counter() - began, 3),
+        },
     }
     return result, timeline
 

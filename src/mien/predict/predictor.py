@@ -215,7 +215,7 @@ class Predictor:
             )
 
     def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
-        order = ("decode", "faces", "voice", "encode", "load", "fuse", "total")
+        order = ("decode", "detect", "mesh", "track", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
             "version": version("mien"),

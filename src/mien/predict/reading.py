@@ -192,7 +192,7 @@ def read_faces(
 
     Args:
         least_s: who is seen for less than this at a stretch is left out (0 for a still image).
-        seconds: gets the processor seconds of `decode` and `faces` (detect, mesh, track).
+        seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
         tell: called with the time of each frame.
         each: called with each frame and the faces in it, while the picture is there.
     """
@@ -216,8 +216,9 @@ def read_faces(
             tell(frame.time_s)
     keeper.flush()
     seconds["decode"] = seconds.get("decode", 0.0) + ahead.seconds
-    if look:
-        seconds["faces"] = spent
+    if reader is not None:
+        seconds |= reader.seconds
+        seconds["track"] = spent - sum(reader.seconds.values())
     return _long_enough(np.array(times), keeper, least_s)
 
 
