@@ -50,7 +50,7 @@ starter: artefacts  ## train the shipped starter checkpoint again (same seed, sa
 	$(BIN)/python -m mien.benchmarks.starter --emodb $(EMODB)
 
 bench: artefacts  ## speed and memory (an hour, 30 GB of disk); prints the sections of docs/BENCHMARKS.md
-	for one in predict extraction store encoders; do $(BIN)/python bench/$$one.py; done
+	for one in predict extraction store; do $(BIN)/python bench/$$one.py; done
 
 pins:  ## write constraints.txt from this environment
 	(echo "# Exact versions mien is built and tested with. Regenerate with: make pins"; \

@@ -14,6 +14,7 @@ from mien.app import (
     data_commands,
     demo_command,
     doctor,
+    evaluate_command,
     export_command,
     hub_command,
     predict_command,
@@ -65,6 +66,7 @@ app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)
+app.command(no_args_is_help=True)(evaluate_command.evaluate)
 app.command(no_args_is_help=True)(export_command.export)
 data_commands.register(app)
 challenge_command.register(app)

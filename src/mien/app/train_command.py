@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mien.app import console
+from mien.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mien.config import Recipe
+    from mien.training.material import Material
 
 
 def train(
@@ -18,10 +25,20 @@ def train(
     emodb: Annotated[
         Path | None, typer.Option(metavar="DIR", help="EMO-DB's .wav files, where the recipe asks for real voices.")
     ] = None,
+    index: Annotated[
+        Path | None, typer.Option(metavar="INDEX", help="A corpus of yours (mien index), in place of the recipe's.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(metavar="DIR", help="Its features (mien extract).")] = None,
+    task: Annotated[str | None, typer.Option(help="expr or va: whose labels and splits; the first by default.")] = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the corpus lies now, if it moved.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
+
+    A recipe of the theatre simulates its recordings. With --index and --store the recordings are those of an
+    indexed corpus, with the features of the recipe's encoders, split as the corpus is: clips of its split "train"
+    are trained on, those of "val" choose the epoch.
 
     \b
     Examples:
@@ -29,16 +46,20 @@ def train(
       mien train starter corpus.options.real_voices=false train.epochs=2
       mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
       mien train mine.yaml --resume runs/mine
+      mien train safe_cross_attention --index index.jsonl --store features
     """
     from mien import config, models
-    from mien.app import console
 
     settings = config.load(recipe, overrides or (), check=models.problems)
+    if (index is None) != (store is None):
+        raise ConfigError(
+            "--index and --store go together: one names the clips, the other holds their features",
+            follows="nothing was started",
+            remedy="give both, or neither for a recipe of the theatre",
+        )
     from mien.training.fit import fit  # takes seconds: a mistyped recipe should not wait for it
-    from mien.training.material import gather
 
-    console.err().print("simulating and encoding recordings ...")
-    material = gather(settings, voices=emodb, workers=os.cpu_count() or 1)
+    material = _simulated(settings, emodb) if store is None else _stored(settings, index, store, task, root)
     run = resume or out or Path("runs") / Path(recipe).stem
     folder = fit(
         settings,
@@ -58,6 +79,26 @@ def train(
     for name, value in metrics.items():
         if isinstance(value, float):
             screen.print(f"  {name:24}{value:.4f}", markup=False)
+
+
+def _simulated(settings: Recipe, emodb: Path | None) -> Material:
+    from mien.training.material import gather
+
+    console.err().print("simulating and encoding recordings ...")
+    return gather(settings, voices=emodb, workers=os.cpu_count() or 1)
+
+
+def _stored(settings: Recipe, index: Path | None, store: Path, task: str | None, root: Path | None) -> Material:
+    from mien.corpora.index import Index
+    from mien.extract import recordings
+    from mien.training.material import Material
+
+    assert index is not None
+    corpus = Index.load(index, root)
+    encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
+    train, val = (recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
+    console.err().print(f"{len(train)} clips to train on, {len(val)} to choose the epoch by")
+    return Material(train, val)
 
 
 def recipes(

@@ -1,0 +1,94 @@
+"""The whole way of a corpus through the command line: index, extract, train, evaluate, submit, validate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from mien.app.cli import app
+from mien.corpora.theatre import layout
+
+SMALL = ("model.dim=8", "model.heads=2", "model.layers=1", "train.epochs=2", "train.batch=4")
+
+
+def mien(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def done(*words: object) -> str:
+    result = mien(*words)
+    assert result.exit_code == 0, f"mien {' '.join(map(str, words))}:\n{result.output}\n{result.exception!r}"
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of five short recordings in the layout of Aff-Wild2, its index and its features."""
+    work = tmp_path_factory.mktemp("corpus")
+    layout.write(work / "root", videos=5, seconds=0.6, seed=3)
+    done("index", "aff-wild2", work / "root", "--out", work / "index.jsonl")
+    encoders = ("--encoder", "face-geometry", "--encoder", "voice-prosody")
+    done("extract", work / "index.jsonl", *encoders, "--store", work / "features", "--workers", 1)
+    return work
+
+
+@pytest.fixture(scope="module")
+def run(work: Path) -> Path:
+    stored = ("--index", work / "index.jsonl", "--store", work / "features")
+    done("train", "starter", *SMALL, *stored, "--out", work / "run", "--device", "cpu")
+    return work / "run"
+
+
+def test_a_checkpoint_trained_on_stored_features_is_scored(work: Path, run: Path) -> None:
+    said = done("evaluate", run, work / "index.jsonl", "--store", work / "features", "--out", work / "report")
+    assert "macro F1" in said
+    record = json.loads((work / "report" / "evaluation.json").read_text())
+    scores = {s["key"]: s["value"] for s in record["scores"]}
+    assert 0 <= scores["macro_f1"] <= 1
+    assert -1 <= scores["va_score"] <= 1
+    rows = [r["mark"] for r in record["calibration"]["rows"]]
+    assert rows == ["", "chosen", "optimistic"], "what is tuned on the scored clips is marked so"
+    frames = pl.read_parquet(work / "report" / "predictions.parquet")
+    assert record["clips"] == 1
+    assert len(frames) >= record["frames"]
+    assert (run / "calibration.json").is_file(), "what a submission applies"
+    page = (work / "report" / "evaluation.html").read_text()
+    assert "optimistic" in page
+    assert "<script src" not in page, "self-contained"
+
+
+def test_robustness_is_a_curve_for_the_fused_system_and_each_modality(work: Path, run: Path) -> None:
+    options = ("--store", work / "features", "--robustness", "--no-calibrate", "--out", work / "robust")
+    done("evaluate", run, work / "index.jsonl", *options)
+    rows = pl.DataFrame(json.loads((work / "robust" / "evaluation.json").read_text())["robustness"])
+    assert set(rows["model"]) == {"fused", "face alone", "voice alone"}
+    assert {"face frames missing", "voice silent", "voice late"} <= set(rows["corruption"])
+
+
+def test_a_submission_of_that_checkpoint_is_valid(work: Path, run: Path) -> None:
+    sample = work / "root" / "EXPR_sample.txt"
+    out = work / "submission.txt"
+    done("submit", run, "--index", work / "index.jsonl", "--store", work / "features", "--sample", sample, "--out", out)
+    done("validate", out, "--sample", sample)
+    assert len(out.read_text().splitlines()) == len(sample.read_text().splitlines())
+
+
+def test_half_of_a_pair_of_options_is_refused_before_anything_starts(work: Path, tmp_path: Path) -> None:
+    result = mien("train", "starter", "--index", work / "index.jsonl", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "--index and --store go together" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_without_labels_and_a_store_without_clips_are_named(work: Path, run: Path, tmp_path: Path) -> None:
+    result = mien("evaluate", run, work / "index.jsonl", "--store", work / "features", "--split", "dev")
+    assert result.exit_code != 0
+    assert "no labelled clip in the split 'dev'" in result.output
+    (tmp_path / "features").mkdir()
+    result = mien("evaluate", run, work / "index.jsonl", "--store", tmp_path / "features")
+    assert result.exit_code != 0
+    assert "face-geometry" in result.output
