@@ -9,7 +9,6 @@ import pytest
 from sklearn.metrics import f1_score
 
 from mien import config, models
-from mien.benchmarks.ablation import CONDITIONS, SMALLER, TRAINED, table
 from mien.benchmarks.scoring import bursts, said_of_utterances, score, without
 from mien.labels import NEUTRAL
 from mien.records import FACE, VOICE, Clip, Labels, Recording, Stream
@@ -86,8 +85,8 @@ def test_bursts_take_the_share_in_stretches_and_nothing_else(share: float) -> No
     assert not (after.valid & ~before.valid).any()
     assert np.array_equal(after.values[after.valid], before.values[after.valid])
     assert spoilt.streams[VOICE] is made.streams[VOICE]
-    edges = np.count_nonzero(np.diff(gone[before.valid].astype(int)))
-    assert edges < 0.25 * len(gone), "stretches, not single frames"
+    starts = np.count_nonzero(np.diff(np.r_[0, gone[before.valid].astype(int)]) == 1)
+    assert gone.sum() / starts > 10, "stretches of about a second; single frames would make 1 to 10"
     assert np.array_equal(bursts(FACE, share)(made, 1).streams[FACE].valid, after.valid)
     assert not np.array_equal(bursts(FACE, share)(made, 2).streams[FACE].valid, after.valid)
 
@@ -104,18 +103,3 @@ def test_an_utterance_is_named_by_its_mean_and_silence_is_not_named() -> None:
     silent = made[2].streams[VOICE]
     made[2] = Recording(made[2].clip, {VOICE: Stream(silent.values, silent.times, np.zeros(len(silent.times), bool))})
     assert said_of_utterances(Voice(said), made).tolist() == [2, 3, -1]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_variant_of_the_ablation_is_a_recipe(name: str) -> None:
-    recipe = config.load("starter", [*SMALLER, *TRAINED[name]], check=models.problems)
-    whole = models.complete(config.load("starter", [*SMALLER], check=models.problems))
-    assert name == "full" or models.complete(recipe) != whole
-
-
-def test_the_table_is_mean_and_deviation_over_seeds() -> None:
-    results = {"full": {c: [0.5, 0.7] for c in CONDITIONS}, "voice only": {"no face": [0.4, 0.4]}}
-    lines = table(results).splitlines()
-    assert lines[2].startswith("| full | 0.600 ± 0.141 |")
-    assert "0.400 ± 0.000" in lines[3]
-    assert lines[3].count("–") == len(CONDITIONS) - 1

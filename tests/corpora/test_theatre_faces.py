@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mien.corpora.theatre import plan as plans
-from mien.corpora.theatre.action_units import names
+from mien.corpora.theatre.action_units import index, names
 from mien.corpora.theatre.expressions import recipes
 from mien.corpora.theatre.faces import cast, shape, surrogate_opening, track, wander
 from mien.corpora.theatre.identities import average
@@ -17,6 +17,30 @@ from mien.corpora.theatre.troupe import face_stream, noisy, record, spread_out, 
 from mien.encoders import face
 from mien.labels import EXPRESSIONS, NEUTRAL
 from mien.records import FACE, VOICE
+
+
+@pytest.mark.parametrize(
+    ("unit", "moved", "still"),
+    [
+        # landmark: (to the picture's right, down), -1, 0 (whichever) or 1
+        ("12", {61: (-1, -1), 291: (1, -1)}, (10, 152, 33, 263, 107, 336)),
+        ("4", {107: (1, 1), 336: (-1, 1), 55: (1, 1), 285: (-1, 1)}, (152, 61, 291, 33, 263)),
+        ("26", {14: (0, 1), 17: (0, 1), 152: (0, 1)}, (10, 33, 263, 107, 336, 168)),
+    ],
+    ids=["12 corners up and out", "4 brows down and together", "26 jaw down"],
+)
+def test_a_planted_unit_moves_its_landmarks_and_leaves_the_others(
+    unit: str, moved: dict[int, tuple[int, int]], still: tuple[int, ...]
+) -> None:
+    actions = np.zeros((1, len(names())))
+    actions[0, index(unit)] = 1.0
+    change = shape(average(), actions)[0] - shape(average(), 0 * actions)[0]
+    for landmark, ways in moved.items():
+        for axis, way in enumerate(ways):
+            assert way == 0 or way * change[landmark, axis] > 0.01, f"{landmark}: {change[landmark]}"
+    assert np.abs(change[list(still)]).max() < 0.005
+    if unit == "26":
+        assert change[14, 1] - change[13, 1] > 0.1, "the mouth opens"
 
 
 def acting(recipe: str, person: int = 1, faults: tuple[Fault, ...] = ()) -> Plan:

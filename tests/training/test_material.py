@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mien import config, models
+from mien.data import LabelPool
 from mien.encoders import face
 from mien.errors import ConfigError
 from mien.records import FACE, VOICE, Clip, Labels, Recording, Stream
@@ -59,8 +60,6 @@ def test_lent_voices_say_what_the_face_shows() -> None:
         )
         for c in range(8)
     ]
-    from mien.data import LabelPool
-
     lend = LabelPool(pool, VOICE, 15.0, classes=8, probability=1.0)
     expression = torch.arange(8)[:, None].repeat(1, 30)
     values, valid = lend(
@@ -95,6 +94,27 @@ def test_jitter_is_one_offset_a_window_of_the_size_that_is_said() -> None:
     for row, (c, v) in enumerate(zip(change, valid, strict=True)):
         assert torch.allclose(c[v], first[row].expand(int(v.sum()), -1), atol=1e-5)
     assert torch.allclose(first.std(dim=0), 0.5 * spread, rtol=0.2)
+
+
+def test_jitter_follows_its_generator() -> None:
+    values, valid = windows()
+    jitter = FaceJitter(torch.ones(face.DIM), 0.3, 0.5)
+    first, again, other = (
+        jitter(values, valid, valid.long(), torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(values, windows()[0]), "the batch itself is not changed"
+
+
+def test_the_spread_is_that_of_valid_values() -> None:
+    rng = np.random.default_rng(0)
+    values, valid = rng.normal(size=(200, 3)).astype(np.float32) * (1, 2, 3), rng.random(200) < 0.5
+    values[~valid] = 1e6
+    stream = Stream(values.astype(np.float32), np.arange(200) / 25, valid)
+    made = [Recording(Clip("a", None), {FACE: stream}), Recording(Clip("b", None), {})]
+    size = FaceJitter.fit(made, 0.5, 0.0, 15.0).size.numpy()
+    np.testing.assert_allclose(size, 0.5 * values[valid].std(axis=0), rtol=1e-4)
 
 
 def test_a_short_window_has_the_baseline_of_its_own_frames() -> None:
