@@ -22,7 +22,7 @@ from mien.media.video import MediaInfo, probe
 from mien.portable import Portable
 from mien.predict import zero_training
 from mien.predict.fusing import fused
-from mien.predict.reading import Faces, read_faces
+from mien.predict.reading import LEAST_SEEN_S, Faces, media_facts, read_faces
 from mien.records import Stream
 from mien.timeline import Timeline
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     Model = Checkpoint | Portable
 
-#: Faces seen for less than this are passers-by or mistakes. Our choice: the shortest expressions last about as long.
-LEAST_SEEN_S = 0.5
 SHIPPED = ("starter",)
 
 #: Called with the seconds of media done and, where the header says so, the seconds there are.
@@ -219,13 +217,7 @@ class Predictor:
         return {
             "model": self.name,
             "version": version("mien"),
-            "media": {
-                "kind": info.kind,
-                "width": info.width,
-                "height": info.height,
-                "duration_s": info.duration_s,
-                "frames": len(faces.times),
-            },
+            "media": media_facts(info, len(faces.times)),
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
 

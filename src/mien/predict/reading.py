@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ MAX_SIDE = 1920
 TIMES_ONLY_SIDE = 64
 #: Decoded pictures that wait for the face reader hold at most this many bytes.
 WAITING_BYTES = 48 << 20
+#: Faces seen for less than this at a stretch are passers-by or mistakes. Our choice: the shortest expressions last
+#: about as long.
+LEAST_SEEN_S = 0.5
 #: A face lost for less than this is still the same stretch.
 LONGEST_BLINK_S = 0.25
 #: Meshes turned into geometry at once: one call costs as much as forty meshes.
@@ -185,7 +188,7 @@ def read_faces(
     notes: list[str],
     seconds: dict[str, float],
     tell: Callable[[float], None],
-    least_s: float = 0.5,
+    least_s: float = LEAST_SEEN_S,
     each: Callable[[Frame, list[Face]], None] | None = None,
 ) -> Faces:
     """Every frame's time and, if `look`, what is kept of every subject.
@@ -220,6 +223,17 @@ def read_faces(
         seconds |= reader.seconds
         seconds["track"] = spent - sum(reader.seconds.values())
     return _long_enough(np.array(times), keeper, least_s)
+
+
+def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
+    """What a Timeline's `info` says of the recording."""
+    return {
+        "kind": info.kind,
+        "width": info.width,
+        "height": info.height,
+        "duration_s": info.duration_s,
+        "frames": frames,
+    }
 
 
 def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:

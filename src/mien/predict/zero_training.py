@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,8 +17,8 @@ import polars as pl
 from mien import clock
 from mien.errors import ConfigError, MediaError
 from mien.media.align import align
-from mien.media.video import MediaInfo, probe
-from mien.predict.reading import Faces, Seen, read_faces
+from mien.media.video import probe
+from mien.predict.reading import LEAST_SEEN_S, Faces, Seen, media_facts, read_faces
 from mien.records import Face, Frame
 from mien.timeline import Timeline, subject_rows
 
@@ -31,7 +31,6 @@ NAMES, SUFFIXES = ("fer", "hsemotion"), (".onnx", ".yaml", ".yml")
 SMOOTH_S = 1 / 3
 #: Crops that are read at once; with it the memory is flat.
 BATCH = 32
-LEAST_SEEN_S = 0.5
 
 
 def load(name: str, *, device: str = "auto", max_faces: int = 4) -> ZeroTraining:
@@ -97,7 +96,13 @@ class ZeroTraining:
             notes.append(f"the model {self.name!r} reads faces only: the sound was not used")
         if not faces.subjects:
             notes.append("no face was seen: nothing can be said")
-        return Timeline(table, media=path, notes=notes, info=self._facts(info, faces, seconds))
+        facts = {
+            "model": self.name,
+            "licence": self.network.licence,
+            "media": media_facts(info, len(faces.times)),
+            "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+        }
+        return Timeline(table, media=path, notes=notes, info=facts)
 
     def _rows(self, faces: Faces, number: int, reader: _Crops) -> pl.DataFrame:
         times = faces.times
@@ -117,20 +122,6 @@ class ZeroTraining:
             boxes=track.boxes if track is not None else None,
             frames=np.arange(len(times)),
         )
-
-    def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
-        return {
-            "model": self.name,
-            "licence": self.network.licence,
-            "media": {
-                "kind": info.kind,
-                "width": info.width,
-                "height": info.height,
-                "duration_s": info.duration_s,
-                "frames": len(faces.times),
-            },
-            "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
-        }
 
 
 class _Crops:
