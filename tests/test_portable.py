@@ -54,6 +54,14 @@ def test_the_numbers_are_those_of_torch(
     assert np.isfinite(ours[1]).any() == any(s.valid.any() for s in streams.values())
 
 
+def test_the_file_names_no_path_and_is_the_same_wherever_it_is_written(folder: Path, tmp_path: Path) -> None:
+    here = (folder / portable.NETWORK).read_bytes()
+    for place in (sys.prefix, str(Path(checkpoint.__file__).parent), str(Path.home()) + "/"):
+        assert place.encode() not in here, place
+    assert b"stack_trace" not in here
+    assert checkpoint.export(folder, out=tmp_path / "again").read_bytes() == here
+
+
 def test_what_stands_at_invalid_places_changes_nothing(folder: Path) -> None:
     seen = stream(face.DIM, 5.0, 30, 0.5, 3)
     spoilt = Stream(np.where(seen.valid[:, None], seen.values, np.float32(1e6)), seen.times, seen.valid)

@@ -198,7 +198,27 @@ def _onnx(checkpoint: Checkpoint) -> bytes:
             dynamic_shapes=(tuple({0: torch.export.Dim("window")} for _ in inputs),),
         )
     assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    return _bare(program.model_proto)
+
+
+def _bare(network: Any) -> bytes:
+    """An onnx.ModelProto without what the exporter notes beside it (stack traces with the paths of this machine):
+    the same weights give the same bytes everywhere."""
+    graph = network.graph
+    for part in (
+        network,
+        graph,
+        *network.functions,
+        *graph.node,
+        *(node for function in network.functions for node in function.node),
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    data: bytes = network.SerializeToString(deterministic=True)
     return data
 
 

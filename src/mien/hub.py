@@ -21,8 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pooch
-import requests
+import platformdirs
 
 from mien.errors import ArtefactError
 
@@ -134,7 +133,7 @@ def human_size(size: int) -> str:
 def cache_dir() -> Path:
     """Where downloads are kept: `MIEN_CACHE`, else the platform's cache folder (`~/.cache/mien` on Linux)."""
     named = os.environ.get("MIEN_CACHE")
-    return Path(named).expanduser() if named else Path(pooch.os_cache("mien"))
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("mien"))
 
 
 def mirrors() -> list[Path]:
@@ -269,6 +268,9 @@ def _missing(artefact: Artefact, reason: str) -> ArtefactError:
 
 def _from_urls(artefact: Artefact) -> None:
     """The first of `urls` whose bytes match; pooch retries each, with growing pauses."""
+    import pooch  # a quarter of a second that only downloads need
+    import requests
+
     known = artefact.digest if artefact.digest.startswith("sha256:") else None
     reasons = []
     for url in artefact.urls:
@@ -289,6 +291,8 @@ def _from_urls(artefact: Artefact) -> None:
 
 def _why(error: Exception) -> str:
     """requests' own words for a missing network run over many lines and name its inner classes."""
+    import requests
+
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         return f"no answer ({type(error).__name__})"
     return str(error)

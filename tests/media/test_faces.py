@@ -21,7 +21,7 @@ from mien.media import faces as module
 from mien.media import small
 from mien.media.crops import Square, around_box
 from mien.media.detect import NO_EYES, Found
-from mien.media.faces import FaceReader
+from mien.media.faces import BELIEVED_AFTER, FaceReader
 from mien.media.mesh import Reading
 from mien.media.people import PLACE_MEMORY_S, SAME_LOOK, People, look
 from mien.records import Face, Frame
@@ -381,7 +381,7 @@ ADMITTED = 3  # the mesh is read three times before a face is followed
         ([5] * ADMITTED, [1, 1, 1, 1]),  # sure at once
         ([1] * 20, [0, 0, 1, 1]),  # stays for three frames
         ([1] * ADMITTED + [1, 5, 1], [0, 0, 1, 1]),
-        ([1] * ADMITTED + [5, 1, 1], [0, 1, 1, 1]),  # becomes sure
+        ([1] * ADMITTED + [5, 1, 1], [0, 0, 1, 1]),  # becomes sure: somebody, but who?
         ([1] * ADMITTED + [1, -1] + [-9] * 20, [0, 0, 0, 0]),  # a flicker
         ([-3, 2, 6], [1, 1, 1, 1]),  # better from its own square
         ([-9] * 20, [0, 0, 0, 0]),
@@ -390,6 +390,33 @@ ADMITTED = 3  # the mesh is read three times before a face is followed
 )
 def test_when_a_face_is_believed(monkeypatch, logits, reported) -> None:
     assert [len(faces) for faces in Stage(monkeypatch, logits, [HERE]).show(4 / 25)] == reported
+
+
+def test_a_stranger_in_a_running_scene_waits_for_a_number(monkeypatch) -> None:
+    stage = Stage(monkeypatch)
+    stage.show(4 / 25)  # nobody yet
+    stage.found = [HERE]
+    image = np.zeros((360, 640, 3), np.uint8)
+    seen = [len(stage.reader(Frame(i, i / 25, image))) for i in range(4, 12)]
+    assert seen == [0] * (BELIEVED_AFTER - 1) + [1] * (9 - BELIEVED_AFTER)
+
+
+def test_someone_who_was_here_is_looked_for_there_and_everywhere_in_turn(monkeypatch) -> None:
+    """After a face is lost: both views in the frame of the loss, then one a frame; after PLACE_MEMORY_S, only the
+    whole frame."""
+    stage = Stage(monkeypatch, [20.0] * 5 + [-9.0] * 500, [HERE])
+    stage.show(3 / 25)
+    stage.found = []
+    asked = []
+    for i in range(3, 100):
+        stage.detections.clear()
+        stage.reader(Frame(i, i / 25, np.zeros((360, 640, 3), np.uint8)))
+        asked.append((None in stage.detections, Square(330, 180, 180) in stage.detections))
+    assert asked[0] == (True, True)
+    one_each = [pair for pair in asked[1:40] if pair != (True, True)]  # both when a search is due
+    assert len(one_each) > 30
+    assert one_each.count((True, False)) - one_each.count((False, True)) in range(-3, 4)
+    assert set(asked[60:]) == {(True, False)}
 
 
 def test_a_lost_face_is_looked_for_at_once_where_it_was(monkeypatch) -> None:
@@ -427,7 +454,7 @@ BOX = np.array([100, 100, 200, 200.0])
 
 
 def know(people: People, which: int, box: np.ndarray, now: float, scene_s: float = 0, present=()) -> int:
-    (subject,) = people.recognise([A_LOOK[which]], [box], now, present, scene_s)
+    (subject,) = people.recognise([A_LOOK[which]], [box], now, present, scene_s, [True])
     subject.box, subject.seen_s = box, now
     return subject.id
 
@@ -437,6 +464,14 @@ def test_known_by_look_wherever_they_are() -> None:
     assert [know(people, w, BOX, 10 * t) for t, w in enumerate((0, 1, 0))] == [0, 1, 0]
     assert know(people, 0, BOX + 900, 60) == 0
     assert know(people, 0, BOX, 60 + 121) == 2  # forgotten; the number is not used again
+
+
+def test_half_a_face_at_the_edge_is_nobody_yet() -> None:
+    people = People()
+    know(people, 0, BOX, 10)
+    assert people.recognise([A_LOOK[1]], [BOX + 900], 11, (), 0, [False]) == [None]
+    assert know(people, 0, BOX + 900, 11.1) == 0
+    assert people.recognise([A_LOOK[0]], [BOX], 12, (), 0, [False])[0].id == 0  # who is known need not settle
 
 
 def test_known_by_place_for_a_moment_and_in_the_same_scene() -> None:
@@ -454,7 +489,7 @@ def test_nobody_is_two_people_at_once(frames: list[list[tuple[int, int]]]) -> No
     people, known = People(), set()
     for now, frame in enumerate(frames):
         boxes = [BOX + 60 * x for _, x in frame]
-        named = people.recognise([A_LOOK[w] for w, _ in frame], boxes, float(now), (), 0.0)
+        named = people.recognise([A_LOOK[w] for w, _ in frame], boxes, float(now), (), 0.0, [True] * len(frame))
         for subject, box in zip(named, boxes, strict=True):
             subject.box, subject.seen_s = box, float(now)
         assert len({s.id for s in named}) == len(frame)

@@ -82,7 +82,7 @@ class FaceReader:
         self._people = People()
         self._tracks: list[_Track] = []
         self._view: np.ndarray | None = None
-        self._searches = 0
+        self._searches, self._near = 0, False
         self._scene_s = self._searched_s = self._asked_small_s = -np.inf
 
     def _timed(self, stage: str, call: Callable[P, T]) -> Callable[P, T]:
@@ -125,7 +125,7 @@ class FaceReader:
                 continue
             track.reading, track.frames = reading, track.frames + 1
             self._tracks.append(track)
-            if changed or not 0 <= now - track.looked_s < LOOK_EVERY_S:
+            if changed or track.subject is None or not 0 <= now - track.looked_s < LOOK_EVERY_S:
                 seen = look(image, reading.mesh)
                 if changed and float(np.linalg.norm(seen - track.look)) > SAME_LOOK:
                     track.subject, lost = None, True
@@ -157,14 +157,16 @@ class FaceReader:
                 return
 
     def _looking(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Found]]:
-        """What the detectors say, view by view. In every frame: where somebody just was, and the whole frame
-        while nobody is there. Tiles (in turn while somebody is there) and the second detector only so often,
-        so that empty video stays fast."""
-        for subject in self._people.recent(now, self._scene_s):
-            if subject not in self._present():
-                yield self._detector(image, around_box(subject.box, 3))
+        """What the detectors say, view by view. Where somebody just was, and the whole frame while nobody is
+        there: one of them in every frame in turn, both when somebody was lost. Tiles (in turn while somebody is
+        there) and the second detector only so often, so that empty video stays fast."""
+        missing = [s for s in self._people.recent(now, self._scene_s) if s not in self._present()]
         due = cut or not 0 <= now - self._searched_s < SEARCH_EVERY_S
-        if due or lost or not self._tracks:
+        self._near = due or lost or bool(self._tracks) or not self._near
+        if self._near:
+            for subject in missing:
+                yield self._detector(image, around_box(subject.box, 3))
+        if due or lost or not (self._tracks or (self._near and missing)):
             yield self._detector(image)
         if not due:
             return
@@ -195,11 +197,13 @@ class FaceReader:
                 self._tracks.append(_Track(reading, look(image, reading.mesh), now))
 
     def _name(self, now: float) -> None:
-        """Give believed newcomers their subject."""
+        """Give believed newcomers their subject. Whoever looks like nobody known is somebody new after
+        BELIEVED_AFTER frames, at once where a scene begins."""
         nameless = [t for t in self._tracks if t.subject is None]
         new = [t for t in nameless if t.reading.logit >= SURE or t.frames >= BELIEVED_AFTER]
         looks, boxes = [t.look for t in new], [t.reading.box for t in new]
-        subjects = self._people.recognise(looks, boxes, now, self._present(), self._scene_s)
+        settled = [now == self._scene_s or t.frames >= BELIEVED_AFTER for t in new]
+        subjects = self._people.recognise(looks, boxes, now, self._present(), self._scene_s, settled)
         for track, subject in zip(new, subjects, strict=True):
             track.subject = subject
 

@@ -79,9 +79,11 @@ class People:
         now: float,
         present: Collection[Subject],
         since_s: float,
-    ) -> list[Subject]:
+        settled: Sequence[bool],
+    ) -> list[Subject | None]:
         """A Subject for each newcomer: the absent one that looks alike (closest pairs first), else the one
-        who was just there (not before `since_s`, when the scene began), else somebody new."""
+        who was just there (not before `since_s`, when the scene began), else somebody new if the newcomer is
+        `settled`, else None: half a face at the edge of the picture looks like nobody."""
         self._known = [s for s in self._known if s in present or now - s.seen_s <= LOOK_MEMORY_S]
         absent = [s for s in self._known if s not in present]
         answer: dict[int, Subject] = {}
@@ -97,11 +99,11 @@ class People:
         apart = [(_apart(s.box, box), i, s) for i, box in enumerate(boxes) for s in near]
         match([pair for pair in apart if pair[0] < SAME_PLACE])
         for i, (seen, box) in enumerate(zip(looks, boxes, strict=True)):
-            if i not in answer:
+            if i not in answer and settled[i]:
                 answer[i] = Subject(self._count, box, now, [seen])
                 self._known.append(answer[i])
                 self._count += 1
-        return [answer[i] for i in range(len(looks))]
+        return [answer.get(i) for i in range(len(looks))]
 
 
 def _apart(box: np.ndarray, other: np.ndarray) -> float:

@@ -3,6 +3,7 @@ memory is flat but for about 300 bytes a frame and face."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -23,12 +24,14 @@ from mien.views.digest import spans
 Item = TypeVar("Item")
 
 #: Larger pictures are scaled down before faces are looked for: a face of 40 pixels in a 4K frame is still
-#: read, and : a frame never takes more than 11 MB. Our choice.
+#: read, and a frame never takes more than 11 MB. Our choice.
 MAX_SIDE = 1920
 #: Without faces only the times of the pictures matter.
 TIMES_ONLY_SIDE = 64
 #: Decoded pictures that wait for the face reader hold at most this many bytes.
 WAITING_BYTES = 48 << 20
+#: Threads of the face networks: more than two gain nothing on pictures this small, measured.
+THREADS = min(2, os.cpu_count() or 1)
 #: Faces seen for less than this at a stretch are passers-by or mistakes. Our choice: the shortest expressions last
 #: about as long.
 LEAST_SEEN_S = 0.5
@@ -201,7 +204,7 @@ def read_faces(
     """
     if not info.has_video:
         return Faces(np.zeros(0))
-    reader = FaceReader(max_faces=max_faces) if look else None
+    reader = FaceReader(max_faces=max_faces, threads=THREADS) if look else None
     keeper = _Keeper()
     times: list[float] = []
     spent = 0.0
