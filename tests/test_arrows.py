@@ -15,7 +15,7 @@ ROOT = Path(mien.__file__).parent
 FLOORS = (
     ("errors", "labels"),
     ("records", "config"),
-    ("clock", "losses"),
+    ("clock", "losses", "growing"),
     ("media", "store", "hub"),
     ("corpora", "encoders", "layers"),
     ("data", "extract"),

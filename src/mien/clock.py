@@ -39,6 +39,10 @@ def tokens_in(seconds: float, rate_hz: float) -> int:
     return max(1, round(seconds * rate_hz))
 
 
+#: Cells averaged at once: their sums are doubles, and an hour of them would be as large as the stream.
+_CELLS = 1024
+
+
 def resample(
     stream: Stream, times: np.ndarray, rate_hz: float, tolerance_s: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -68,8 +72,10 @@ def resample(
     when, values = every[usable], np.asarray(stream.values)[usable]
     first, last = np.searchsorted(when, low), np.searchsorted(when, high)
     valid = last > first
-    if valid.any():
-        out[valid] = _means(values, first[valid], last[valid])
+    cells = np.flatnonzero(valid)
+    for part in (cells[i : i + _CELLS] for i in range(0, len(cells), _CELLS)):
+        begin, end = first[part[0]], last[part[-1]]
+        out[part] = _means(values[begin:end], first[part] - begin, last[part] - begin)
     empty = np.flatnonzero(~seen)
     if len(empty):
         if tolerance_s is None:

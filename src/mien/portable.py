@@ -62,7 +62,7 @@ class Settings:
 
 
 def answer(
-    network: Network, settings: Settings, streams: Mapping[str, Stream], start_s: float, stop_s: float, batch: int = 64
+    network: Network, settings: Settings, streams: Mapping[str, Stream], start_s: float, stop_s: float, batch: int = 16
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What one subject shows from `start_s` to `stop_s` seconds: windows, soft vote, smoothing.
 
@@ -136,7 +136,7 @@ class Portable:
         return self.settings.features
 
     def predict_streams(
-        self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 64
+        self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `answer`."""
         return answer(self.network, self.settings, streams, start_s, stop_s, batch)

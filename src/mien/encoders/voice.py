@@ -14,6 +14,7 @@ import numpy as np
 from mien.encoders import spectrum, voice_features
 from mien.encoders.spectrum import HOP
 from mien.encoders.voice_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE, Feature
+from mien.growing import Growing
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
 from mien.records import Stream
 
@@ -23,7 +24,7 @@ NAME = "voice-prosody"
 VERSION = "1"
 #: Frames of a stretch, and of the run-up on either side within which a cell's features lie. Both are whole
 #: numbers of seconds (`pitch.track`), of cells, and of steps of the voice activity network.
-_STRETCH, _RUN_UP = 6400, 400
+_STRETCH, _RUN_UP = 3200, 400
 
 
 class VoiceEncoder:
@@ -62,10 +63,11 @@ class _Run:
         self._first = self._held = self._next = self._samples = 0
 
     def all(self, blocks: Iterable[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        pieces = list(self._pieces(blocks))
-        if not pieces:
-            return np.zeros((0, DIM), np.float32), np.zeros(0, bool)
-        return np.concatenate([v for v, _ in pieces]), np.concatenate([s for _, s in pieces])
+        values, speaking = Growing(DIM), Growing(0, bool)
+        for piece, spoken in self._pieces(blocks):
+            values.extend(piece)
+            speaking.extend(spoken)
+        return values.array(), speaking.array()
 
     def _pieces(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number, (start_s, samples) in enumerate(blocks):

@@ -84,6 +84,7 @@ def _session() -> onnxruntime.InferenceSession:
         )
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it grows by doubling, and would be kept
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(folder / "data" / _FILE), options, providers=["CPUExecutionProvider"])
 

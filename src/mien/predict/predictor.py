@@ -17,6 +17,7 @@ import numpy as np
 from mien import portable
 from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError, MediaError
+from mien.growing import let_go
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
 from mien.portable import Portable
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     Model = Checkpoint | Portable
 
 SHIPPED = ("starter",)
+#: Seconds of sound read at once: short, for what the voice holds meanwhile comes on top of the pictures.
+BLOCK_S = 2.0
 
 #: Called with the seconds of media done and, where the header says so, the seconds there are.
 Progress = Callable[[float, float | None], None]
@@ -157,6 +160,7 @@ class Predictor:
         faces, heard = self._read(info, face, voice, notes, seconds, tell)
         waited = time.perf_counter()
         checkpoint = self.checkpoint
+        let_go()  # the decoders and networks are gone, and fusing takes as much again
         seconds["load"] = time.perf_counter() - waited
         table = fused(checkpoint, faces, heard)
         seconds["encode"] = faces.encode_s
@@ -230,7 +234,7 @@ def _hear(
     tell: Callable[[float], None] | None,
 ) -> Stream:
     def listened() -> Iterator[tuple[float, np.ndarray]]:
-        for start_s, samples in blocks(info.path, notes=notes):
+        for start_s, samples in blocks(info.path, seconds=BLOCK_S, notes=notes):
             if stopped.is_set():
                 return
             if tell is not None:

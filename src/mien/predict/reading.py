@@ -7,7 +7,6 @@ import os
 import queue
 import threading
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mien.encoders import face as face_encoder
+from mien.growing import Growing
 from mien.media.faces import FaceReader
 from mien.media.video import MediaInfo, frames
 from mien.records import Face, FaceTrack, Frame, Stream
@@ -45,12 +45,12 @@ _OPENING = face_encoder.NAMES.index("mouth_opening")
 @dataclass(slots=True)
 class Seen:
     """One subject, only in the frames where it was seen. id: the reader's number of it. rows: their numbers. boxes:
-    four pixels each, of the original. geometry: the features of the mesh, in pieces `(frames, features)`."""
+    four pixels each, of the original. geometry: the features of the mesh."""
 
     id: int
-    rows: array[int] = field(default_factory=lambda: array("q"))
-    boxes: array[float] = field(default_factory=lambda: array("f"))
-    geometry: list[np.ndarray] = field(default_factory=list)
+    rows: Growing = field(default_factory=lambda: Growing(0, np.int64))
+    boxes: Growing = field(default_factory=lambda: Growing(4))
+    geometry: Growing = field(default_factory=lambda: Growing(len(face_encoder.NAMES)))
 
 
 @dataclass(slots=True)
@@ -71,25 +71,24 @@ class Faces:
         """Where a subject was seen, over all frames."""
         seen = self.subjects[number]
         valid = np.zeros(len(self.times), bool)
-        valid[seen.rows] = True
+        valid[seen.rows.array()] = True
         boxes = np.full((len(self.times), 4), np.nan)
-        boxes[seen.rows] = np.reshape(seen.boxes, (-1, 4))
+        boxes[seen.rows.array()] = seen.boxes.array()
         return FaceTrack(number, self.times, boxes, valid)
 
     def opening(self, number: int) -> np.ndarray:
         """`(frame,)` how far a subject's lips are apart, NaN where it was not seen."""
         seen = self.subjects[number]
         out = np.full(len(self.times), np.nan)
-        out[seen.rows] = np.concatenate([piece[:, _OPENING] for piece in seen.geometry])
+        out[seen.rows.array()] = seen.geometry.array()[:, _OPENING]
         return out
 
     def stream(self, number: int) -> Stream:
         """A subject's face features, over all frames."""
         began = time.thread_time()
         seen = self.subjects[number]
-        geometry = np.concatenate(seen.geometry)
-        values = np.full((len(self.times), geometry.shape[1]), np.nan, np.float32)
-        values[seen.rows] = geometry
+        values = np.full((len(self.times), len(face_encoder.NAMES)), np.nan, np.float32)
+        values[seen.rows.array()] = seen.geometry.array()
         stream = face_encoder.encode(values, self.times)
         self.encode_s += time.thread_time() - began
         return stream
@@ -161,13 +160,10 @@ class _Keeper:
     def __init__(self) -> None:
         self.subjects: dict[int, Seen] = {}
         self.seconds = 0.0
-        self._waiting: list[tuple[int, np.ndarray]] = []
+        self._waiting: list[tuple[int, int, np.ndarray, np.ndarray]] = []
 
     def add(self, row: int, face: Face, scale: float) -> None:
-        subject = self.subjects.setdefault(face.subject, Seen(face.subject))
-        subject.rows.append(row)
-        subject.boxes.extend(np.asarray(face.box, float) * scale)
-        self._waiting.append((face.subject, np.asarray(face.mesh, np.float32)))
+        self._waiting.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
         if len(self._waiting) >= _MESHES:
             self.flush()
 
@@ -175,10 +171,13 @@ class _Keeper:
         if not self._waiting:
             return
         began = time.thread_time()
-        values = face_encoder.geometry(np.stack([mesh for _, mesh in self._waiting]))
-        whose = np.array([subject for subject, _ in self._waiting])
-        for subject in np.unique(whose):
-            self.subjects[int(subject)].geometry.append(values[whose == subject])
+        whose, rows, boxes, meshes = map(np.array, zip(*self._waiting, strict=True))
+        geometry = face_encoder.geometry(meshes)
+        for number in np.unique(whose).tolist():
+            seen, theirs = self.subjects.setdefault(number, Seen(number)), whose == number
+            seen.rows.extend(rows[theirs])
+            seen.boxes.extend(boxes[theirs])
+            seen.geometry.extend(geometry[theirs])
         self._waiting = []
         self.seconds += time.thread_time() - began
 
@@ -242,8 +241,8 @@ def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
 def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
     """Those seen for `least_s` at a stretch, numbered anew from 0 in the order they appeared."""
     lasting = spans(times)
-    everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows[0])
-    subjects = [seen for seen in everyone if _longest(times, lasting, np.asarray(seen.rows), least_s) >= least_s]
+    everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows.array()[0])
+    subjects = [seen for seen in everyone if _longest(times, lasting, seen.rows.array(), least_s) >= least_s]
     return Faces(times, subjects, len(everyone) - len(subjects), keeper.seconds)
 
 

@@ -110,7 +110,8 @@ class ZeroTraining:
         track = faces.track(number) if faces.subjects else None
         if faces.subjects:
             seen: Seen = faces.subjects[number]
-            probabilities[seen.rows], affect[seen.rows] = self.network.interpret(reader.of(seen.id))
+            rows = seen.rows.array()
+            probabilities[rows], affect[rows] = self.network.interpret(reader.of(seen.id))
         nobody = np.zeros(len(times), bool)
         return subject_rows(
             number,
