@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ import pytest
 from mien.corpora import affwild2
 from mien.corpora.theatre import layout
 from mien.corpora.theatre.demo import demo_clip, demo_plan
-from mien.corpora.theatre.plan import BLINDING
+from mien.corpora.theatre.plan import BLINDING, Fault, draw
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
@@ -140,3 +141,20 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match="is not empty"):
         layout.write(tmp_path, videos=1, seconds=1.0)
+
+
+def test_the_dark_hides_both_and_absence_one(tmp_path: Path) -> None:
+    plan = draw("train", 5, seconds=3.0, seed=3, second=True)
+    plan = replace(plan, faults=(Fault("dark", 0.5, 1.0), Fault("absent", 1.5, 2.0)), extra_rows=0)
+    assert plan.second is not None
+    for clip, person in (("one", plan), ("other", plan.second)):
+        layout._annotate(tmp_path, clip, person, plan, 3)
+    folder = tmp_path / "EXPR_Recognition_Challenge" / "Train_Set"
+    one, other = (
+        np.array([int(line) for line in (folder / f"{clip}.txt").read_text().split()[1:]]) == -1
+        for clip in ("one", "other")
+    )
+    times = plan.times()
+    np.testing.assert_array_equal(one, plan.within(("dark", "absent"), times))
+    np.testing.assert_array_equal(other, plan.within(("dark",), times))
+    assert one.sum() > other.sum() > 0

@@ -125,7 +125,8 @@ def _annotate(root: Path, clip: str, person: Plan, plan: Plan, seed: int) -> Non
     rows = max(1, len(times) + plan.extra_rows)
     at = np.minimum(np.arange(rows), len(times) - 1)
     truth: Labels = person.labels(times)
-    hidden = plan.within(BLINDING, times)[at] if person is plan else np.zeros(rows, bool)
+    # only the subject leaves the picture; the dark is everybody's
+    hidden = plan.within(BLINDING if person is plan else ("dark",), times)[at]
     named = np.where(hidden, UNLABELLED, truth.expression[at])
     va = np.where(hidden[:, None], VA_UNLABELLED, truth.valence_arousal[at])
     if rows > 20 and entropy(seed, clip, "one-sided").random() < 0.25:
