@@ -117,6 +117,22 @@ def test_a_batch_is_its_windows_collated_however_it_is_read() -> None:
         quick[len(quick)]
 
 
+def test_a_table_too_large_for_memory_reads_the_same_tokens_from_the_streams() -> None:
+    made = [recording(5.3, name="a"), recording(3.1, name="b", face=False, seed=1), recording(4.0, name="c", seed=2)]
+    made[2].streams["face"].values[10:40] = np.nan
+    for rate in (7.0, 10.0, 45.0):
+        held, stored = (data.table(made, rate, held_bytes=most) for most in (1 << 30, 0))
+        assert isinstance(held.sources["face"], data.InMemory)
+        assert isinstance(stored.sources["face"], data.Stored)
+        assert torch.equal(held.bounds, stored.bounds)
+        windows = WINDOWS.model_copy(update={"rate_hz": rate})
+        a, b = (data.WindowDataset(t, windows) for t in (held, stored))
+        one, other = (d.__getitems__(list(range(len(a)))) for d in (a, b))
+        for name in ("face", "voice"):
+            assert torch.equal(one.values[name], other.values[name])
+            assert torch.equal(one.valid[name], other.valid[name])
+
+
 def test_windows_stay_inside_their_recording() -> None:
     dataset = data.WindowDataset([recording(5.0), recording(3.3, name="b")], WINDOWS)
     seen = torch.zeros(83, dtype=torch.long)

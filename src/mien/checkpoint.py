@@ -101,6 +101,11 @@ class Checkpoint:
         return out.logits.float().cpu().numpy(), out.valence_arousal.float().cpu().numpy()
 
 
+def torch_device(name: str) -> str:
+    """`auto` as the device it means here."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def save(
     folder: Path,
     model: nn.Module,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -34,11 +34,13 @@ class Section(BaseModel):
 
 
 class Paper(Section):
-    """What a recipe follows. `reported`: the published numbers, and nothing else."""
+    """What a recipe follows. `reported`: the published numbers, and nothing else. `differs`: what it does otherwise,
+    or had to choose where the paper is silent, each in a line."""
 
     title: str
     arxiv: str
     reported: dict[str, float] = {}
+    differs: list[str] = []
 
 
 class Corpus(Section):
@@ -219,6 +221,19 @@ def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
     for name, values in sections.items():
         raw[name] = {**raw[name], **values}
     return read(raw, origin="changed recipe")
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every value of the sections by its dotted key, but for `paper`."""
+
+    def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                yield from walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, node
+
+    return dict(walk({k: v for k, v in recipe.model_dump().items() if k != "paper"}, ""))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mien.app.cli import app
+from tests.encoders.test_images import tiny as tiny_images
+from tests.encoders.test_waveform import tiny as tiny_speech
 from mien.corpora.theatre import layout
 
 SMALL = ("model.dim=8", "model.heads=2", "model.layers=1", "train.epochs=2", "train.batch=4")
@@ -92,3 +94,48 @@ def test_a_split_without_labels_and_a_store_without_clips_are_named(work: Path, 
     result = mien("evaluate", run, work / "index.jsonl", "--store", tmp_path / "features")
     assert result.exit_code != 0
     assert "face-geometry" in result.output
+
+
+def test_reproduce_goes_the_whole_way_and_on_from_where_it_stopped(work: Path, tmp_path: Path) -> None:
+    corpus = ("--root", work / "root", "--corpus", "aff-wild2")
+    words = ("reproduce", "starter", *SMALL, *corpus, "--out", tmp_path / "all")
+    said = done(*words, "--device", "cpu", "--robustness")
+    assert "macro F1" in said
+    assert "differs  trained and scored on aff-wild2" in said
+    record = json.loads((tmp_path / "all" / "report" / "evaluation.json").read_text())
+    assert "model.dim: 8 in place of 80" in record["differs"]
+    assert record["robustness"]
+    assert (tmp_path / "all" / "run" / "calibration.json").is_file()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "all").rglob("*") if p.is_file()}
+    assert done(*words, "--device", "cpu", "--robustness") == said
+    changed = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
+    assert set(changed) <= {"metrics.json"}, "a second run has nothing to do"
+    for part in (tmp_path / "all" / "run").rglob("*"):
+        part.unlink()
+    done(*words, "--device", "cpu", "--robustness")
+    again = json.loads((tmp_path / "all" / "report" / "evaluation.json").read_text())
+    assert again["scores"] == record["scores"], "trained again, it is the same"
+
+
+def test_reproduce_with_networks_of_the_flagships_classes(work: Path, tmp_path: Path) -> None:
+    """BEiT and WavLM, two layers each, over the corpus's own crops and the sound: nothing but the sizes is smaller."""
+    beit, wavlm = tiny_images("beit", tmp_path / "beit"), tiny_speech("wavlm-large", tmp_path / "wavlm")
+    sources = [
+        f"features.face={{encoder: beit-large, dim: 32, options: {{source: {beit}}}}}",
+        f"features.voice={{encoder: wavlm-large, dim: 32, options: {{source: {wavlm}, precision: float32}}}}",
+    ]
+    said = done(
+        *("reproduce", "safe_cross_attention", *SMALL, *sources, "--device", "cpu"),
+        *("--root", work / "root", "--out", tmp_path / "out"),
+    )
+    macro = next(line for line in said.splitlines() if line.startswith("macro F1"))
+    assert macro.split()[-1] == ".503", "the published number stands beside the obtained"
+    report = (tmp_path / "out" / "report" / "evaluation.html").read_text()
+    assert "both encoders stay as published" in report
+
+
+def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "steps.json").write_text(json.dumps({"recipe": "a: 1", "corpus": "c", "faces": "video"}))
+    result = mien("reproduce", "starter", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "was begun with another recipe and another corpus" in result.output

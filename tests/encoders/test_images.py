@@ -224,6 +224,28 @@ def test_layers_that_are_not_there(folders: dict[str, Path]) -> None:
         ImageEncoder("beit-large", About(str(folders["beit"])), precision="half")
 
 
+@pytest.mark.parametrize("kind", ["beit", "clip", "vit"])
+def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str, Path]) -> None:
+    about, crops = About(str(folders[kind])), crops_of(32, 5)
+    exact, rounded = (ImageEncoder("net", about, precision=p) for p in ("float32", "int8"))
+    expected, found = exact.encode_crops(crops), rounded.encode_crops(crops)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 0 < error <= 1e-2
+    np.testing.assert_array_equal(rounded.encode_crops(crops), found)  # the second batch goes the same way
+    assert (rounded.provenance["precision"], exact.provenance["precision"]) == ("int8", "float32")
+
+
+def test_eight_bits_refuse_what_they_cannot_do(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="resnet50 cannot run in 8 bits here: it has no linear layers over tokens"):
+        ImageEncoder("resnet50", About(str(folders["resnet"])), precision="int8").encode_crops(crops_of(32, 2))
+    monkeypatch.setattr("mien.encoders.quantised.TOLERANCE", 1e-9)
+    with pytest.raises(ConfigError, match=r"beit-large in 8 bits differs from float32 by 0\.\d%"):
+        ImageEncoder("beit-large", About(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="this processor has no products for it"):
+        ImageEncoder("beit-large", About(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
+
+
 def test_a_checkpoint_without_its_processor(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folders["vit"] / name).read_bytes())

@@ -385,6 +385,17 @@ def test_provenance_and_half_precision(folders: dict[str, Path]) -> None:
     assert 0 < np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
 
 
+@pytest.mark.parametrize("kind", ["wavlm-large", "wav2vec2-large"])
+def test_eight_bits_are_close_to_float32(kind: str, folders: dict[str, Path]) -> None:
+    exact, rounded = (WaveformEncoder(kind, About(str(folders[kind])), precision=p) for p in ("float32", "int8"))
+    given = [(0.0, sound(3.0))]
+    (expected,), (found,) = list(exact.encode_audio(given)), list(rounded.encode_audio(given))
+    error = np.linalg.norm(found.values - expected.values) / np.linalg.norm(expected.values)
+    assert 0 < error <= 1e-2
+    np.testing.assert_array_equal(next(iter(rounded.encode_audio(given))).values, found.values)
+    assert rounded.provenance["precision"] == "int8"
+
+
 def test_another_sampling_rate_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for path in folders["wavlm-base"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

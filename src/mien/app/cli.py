@@ -18,6 +18,7 @@ from mien.app import (
     export_command,
     hub_command,
     predict_command,
+    reproduce_command,
     theatre_command,
     train_command,
 )
@@ -67,6 +68,7 @@ app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)
 app.command(no_args_is_help=True)(evaluate_command.evaluate)
+app.command(no_args_is_help=True)(reproduce_command.reproduce)
 app.command(no_args_is_help=True)(export_command.export)
 data_commands.register(app)
 challenge_command.register(app)

@@ -122,7 +122,7 @@ def extract_(
     from mien.corpora.index import Index
     from mien.extract import extract
 
-    with _progress(quiet=as_json) as follow:
+    with following(quiet=as_json) as follow:
         report = extract(
             Index.load(index, root),
             encoder,
@@ -167,7 +167,8 @@ def told(now: Progress) -> str:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+def following(*, quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+    """How extraction goes on: a bar on a terminal, plain lines elsewhere, nothing if quiet."""
     from mien.app import console
 
     if quiet:

@@ -32,6 +32,8 @@ def train(
     task: Annotated[str | None, typer.Option(help="expr or va: whose labels and splits; the first by default.")] = None,
     root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the corpus lies now, if it moved.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share a batch.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each (MASTER_ADDR).")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -57,7 +59,7 @@ def train(
             follows="nothing was started",
             remedy="give both, or neither for a recipe of the theatre",
         )
-    from mien.training.fit import fit  # takes seconds: a mistyped recipe should not wait for it
+    from mien.training.fit import first_process, fit  # takes seconds: a mistyped recipe should not wait for it
 
     material = _simulated(settings, emodb) if store is None else _stored(settings, index, store, task, root)
     run = resume or out or Path("runs") / Path(recipe).stem
@@ -69,7 +71,11 @@ def train(
         resume=resume is not None,
         augment=material.augment,
         device=device,
+        devices=devices,
+        nodes=nodes,
     )
+    if devices * nodes > 1 and not first_process():
+        return
     metrics = json.loads((folder / "metrics.json").read_text())
     if as_json:
         print(json.dumps({"run": str(folder), "metrics": metrics}, indent=2))

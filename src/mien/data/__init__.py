@@ -2,11 +2,11 @@
 
 All recordings lie end to end on one global token axis (`TokenTable`). A window is a start and a length on
 that axis, so a batch is one gather per modality and no Python runs per token. Features are read through
-`TokenSource`: in memory today; a file-mapped source needs `read` only.
+`TokenSource`: from memory, or from where the streams lie if a modality would take over 1 GB (`Stored`).
 """
 
 from mien.data.drawing import LabelPool, Statistics, WindowSampler, mixed_seed, statistics, window_weights
-from mien.data.tokens import InMemory, Tokens, TokenSource, TokenTable, table, tokens
+from mien.data.tokens import InMemory, Stored, Tokens, TokenSource, TokenTable, table, tokens
 from mien.data.windows import Augment, Draw, WindowDataset, collate
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "InMemory",
     "LabelPool",
     "Statistics",
+    "Stored",
     "TokenSource",
     "TokenTable",
     "Tokens",

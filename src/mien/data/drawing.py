@@ -37,11 +37,20 @@ class WindowSampler(Sampler[Draw]):
     """Draws an epoch's batches. Everything follows from (seed, epoch), so that an interrupted run can go
     on exactly.
 
-    balance 0: every window once, in random order. Above: with replacement, by `window_weights`.
+    balance 0: every window once, in random order. Above: with replacement, by `window_weights`. part: of `Draw`.
     """
 
-    def __init__(self, weights: Tensor, *, batch: int, seed: int, epoch: int, balance: float = 0.0) -> None:
-        self.weights, self.batch, self.balance = weights, batch, balance
+    def __init__(
+        self,
+        weights: Tensor,
+        *,
+        batch: int,
+        seed: int,
+        epoch: int,
+        balance: float = 0.0,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.weights, self.batch, self.balance, self.part = weights, batch, balance, part
         self.seed, self.epoch = seed, epoch
 
     def __len__(self) -> int:
@@ -54,7 +63,7 @@ class WindowSampler(Sampler[Draw]):
         else:
             order = torch.randperm(len(self.weights), generator=generator)
         for step, chunk in enumerate(order.split(self.batch)):
-            yield Draw(mixed_seed(self.seed, self.epoch, step), chunk.tolist())
+            yield Draw(mixed_seed(self.seed, self.epoch, step), chunk.tolist(), self.part)
 
 
 def mixed_seed(*parts: int) -> int:

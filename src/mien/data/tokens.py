@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,8 +29,14 @@ class Tokens:
     valence_arousal: np.ndarray
 
 
-def tokens(recording: Recording, rate_hz: float, start_s: float | None = None, stop_s: float | None = None) -> Tokens:
-    """A recording's streams and labels on a clock of `rate_hz`.
+def tokens(
+    recording: Recording,
+    rate_hz: float,
+    start_s: float | None = None,
+    stop_s: float | None = None,
+    modalities: Collection[str] | None = None,
+) -> Tokens:
+    """A recording's streams (those of `modalities`, or all) and labels on a clock of `rate_hz`.
 
     The clock spans all streams and labels unless told otherwise. A token's expression is that of the
     nearest label within one token or one label period, whichever is longer; its valence and arousal are
@@ -47,7 +54,8 @@ def tokens(recording: Recording, rate_hz: float, start_s: float | None = None, s
     times = clock.token_times(start_s, stop_s, rate_hz)
     values, valid = {}, {}
     for name, stream in recording.streams.items():
-        values[name], valid[name] = clock.resample(stream, times, rate_hz)
+        if modalities is None or name in modalities:
+            values[name], valid[name] = clock.resample(stream, times, rate_hz)
     expression, affect = _labels_at(labels, times, rate_hz)
     return Tokens(times, values, valid, expression, affect)
 
@@ -109,6 +117,34 @@ class InMemory(TokenSource):
         return values, valid
 
 
+class Stored(TokenSource):
+    """Tokens made when a window is drawn, from streams that stay where they are: mapped from a store, they take no
+    memory. The values are those of `clock.resample` over the whole stream, bit for bit.
+
+    Args:
+        streams: of each recording, None where it has none. clocks: `(time,)` token times of each recording.
+        rate_hz: of the clocks.
+    """
+
+    def __init__(self, streams: Sequence[Stream | None], clocks: Sequence[np.ndarray], rate_hz: float) -> None:
+        self.streams, self.clocks, self.rate_hz = streams, clocks, rate_hz
+        self.dim = next(s.dim for s in streams if s is not None)
+        self.bounds = np.concatenate(([0], np.cumsum([len(c) for c in clocks])))
+        self.tolerance = [max(1 / rate_hz, _period(s.times)) if s is not None else 0.0 for s in streams]
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        which = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        stream, first = self.streams[which], int(self.bounds[which])
+        if stream is None or stop <= start:
+            return torch.zeros(stop - start, self.dim), torch.zeros(stop - start, dtype=torch.bool)
+        times, tolerance = self.clocks[which][start - first : stop - first], self.tolerance[which]
+        reach = max(tolerance, 1 / self.rate_hz) + 1e-6
+        low, high = np.searchsorted(stream.times, (times[0] - reach, times[-1] + reach))
+        part = Stream(np.asarray(stream.values[low:high]), stream.times[low:high], stream.valid[low:high])
+        values, valid = clock.resample(part, times, self.rate_hz, tolerance)
+        return torch.from_numpy(values), torch.from_numpy(valid)
+
+
 def window_index(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor | None]:
     """Global positions `(batch, longest)` of windows, and where they are padding (None if nowhere)."""
     offset = torch.arange(int(lengths.max()))
@@ -131,14 +167,45 @@ class TokenTable:
     bounds: Tensor
 
 
-def table(recordings: Sequence[Recording], rate_hz: float, modalities: Sequence[str] | None = None) -> TokenTable:
-    """Recordings on one clock, in memory. A modality that a recording lacks is invalid throughout it.
+#: A modality whose tokens would take more than this is not held but read window by window (`Stored`).
+HELD_BYTES = 1 << 30
+
+
+def table(
+    recordings: Sequence[Recording],
+    rate_hz: float,
+    modalities: Sequence[str] | None = None,
+    *,
+    held_bytes: int | None = None,
+) -> TokenTable:
+    """Recordings on one clock. A modality that a recording lacks is invalid throughout it.
+
+    held_bytes: the most that a modality's tokens may take in memory; beyond it they are made from the streams
+    whenever a window is drawn; None takes `HELD_BYTES`.
 
     Raises ValueError naming the clip whose stream is not as wide as the others', or if there is no recording.
     """
     if not recordings:
         raise ValueError("no recordings: there is nothing to cut windows from")
     names = list(modalities or dict.fromkeys(n for r in recordings for n in r.streams))
+    dims = _widths(recordings, names)
+    cut = [tokens(recording, rate_hz, modalities=()) for recording in recordings]
+    sizes = [len(t.times) for t in cut]
+    most = HELD_BYTES if held_bytes is None else held_bytes
+    clocks = [t.times for t in cut]
+    sources: dict[str, TokenSource] = {}
+    for name in (n for n in names if n in dims):
+        source = Stored([r.streams.get(name) for r in recordings], clocks, rate_hz)
+        sources[name] = source if sum(sizes) * dims[name] * 4 > most else _held(source)
+    return TokenTable(
+        sources,
+        torch.from_numpy(np.concatenate([t.expression for t in cut])),
+        torch.from_numpy(np.concatenate([t.valence_arousal for t in cut])),
+        torch.tensor([0, *np.cumsum(sizes).tolist()]),
+    )
+
+
+def _widths(recordings: Sequence[Recording], names: Sequence[str]) -> dict[str, int]:
     dims: dict[str, tuple[int, str]] = {}
     for recording in recordings:
         for name in names:
@@ -150,28 +217,9 @@ def table(recordings: Sequence[Recording], rate_hz: float, modalities: Sequence[
                     f"clip {recording.clip.id!r} has {stream.dim} {name} values a token, but {first!r} has "
                     f"{dim}: they come from different encoders; extract one of them again"
                 )
-    cut = [tokens(recording, rate_hz) for recording in recordings]
-    sizes = [len(t.times) for t in cut]
-    sources = {
-        name: InMemory(
-            torch.from_numpy(
-                np.concatenate(
-                    [
-                        t.values.get(name, np.zeros((n, dims[name][0]), np.float32))
-                        for t, n in zip(cut, sizes, strict=True)
-                    ]
-                )
-            ),
-            torch.from_numpy(
-                np.concatenate([t.valid.get(name, np.zeros(n, bool)) for t, n in zip(cut, sizes, strict=True)])
-            ),
-        )
-        for name in names
-        if name in dims
-    }
-    return TokenTable(
-        sources,
-        torch.from_numpy(np.concatenate([t.expression for t in cut])),
-        torch.from_numpy(np.concatenate([t.valence_arousal for t in cut])),
-        torch.tensor([0, *np.cumsum(sizes).tolist()]),
-    )
+    return {name: dim for name, (dim, _) in dims.items()}
+
+
+def _held(source: Stored) -> InMemory:
+    parts = [source.read(int(start), int(stop)) for start, stop in pairwise(source.bounds) if stop > start]
+    return InMemory(torch.cat([values for values, _ in parts]), torch.cat([valid for _, valid in parts]))

@@ -23,10 +23,12 @@ Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tens
 
 
 class Draw(NamedTuple):
-    """A batch to fetch for training: which windows, and the seed of everything random about them."""
+    """A batch to fetch for training: which windows, and the seed of everything random about them. part: which of how
+    many processes asks; it gets every so many-th window."""
 
     seed: int
     windows: list[int]
+    part: tuple[int, int] = (0, 1)
 
 
 class WindowDataset(Dataset[Batch]):
@@ -88,6 +90,11 @@ class WindowDataset(Dataset[Batch]):
         if self.shift:
             moved = starts + torch.randint(-self.shift, self.shift + 1, starts.shape, generator=generator)
             starts = moved.clamp(self.first[draw.windows], self.last[draw.windows] - lengths)
+        rank, processes = draw.part
+        if processes > 1:
+            mine = torch.arange(rank, -(-len(starts) // processes) * processes, processes) % len(starts)
+            starts, lengths = starts[mine], lengths[mine]
+            generator.manual_seed(draw.seed + rank)
         batch = self._gather(starts, lengths)
         assert batch.expression is not None
         for name, change in self.augment.items():

@@ -20,6 +20,7 @@ from mien.encoders.precision import choose, name_of
 from mien.encoders.preprocessing import Preprocessing
 from mien.encoders.pretrained import About, Checkpoint
 from mien.encoders.protocol import Crop
+from mien.encoders.quantised import switch
 from mien.errors import ConfigError
 
 
@@ -82,7 +83,7 @@ class ImageEncoder:
             patches, -1: the last), whose patch tokens are averaged. last: the mean of that layer and the
             `last - 1` before it.
         margin: how much is seen around the face, as `mien.media.align.align` takes it.
-        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        precision: `auto`, `float32`, `bfloat16`, `float16`, or `int8` (see `quantised`; on a CPU).
         batch_size: the most crops taken at once; None chooses by device.
 
     Raises:
@@ -114,7 +115,7 @@ class ImageEncoder:
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
         pretrained.check_type(checkpoint, types)
         self._family, self._layer, self._last = FAMILIES[checkpoint.config["model_type"]], layer, last
-        self._dtype = choose(precision, self.device)
+        self._dtype, self._rounds = choose(precision, self.device, int8=True), precision == "int8"
         self._network = pretrained.load(
             checkpoint,
             getattr(transformers, self._family.network),
@@ -134,7 +135,7 @@ class ImageEncoder:
             layer="embedding" if layer is None else f"{layer}, mean of {last}, mean of patches",
             preprocessing=str(self._preprocessing),
             crop=f"aligned by five points, {self.crop.size} px, margin {margin:g}",
-            precision=name_of(self._dtype),
+            precision="int8" if self._rounds else name_of(self._dtype),
         )
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
@@ -147,6 +148,12 @@ class ImageEncoder:
     @torch.inference_mode()
     def _encode(self, crops: np.ndarray) -> np.ndarray:
         pixels = self._preprocessing(crops, self.device).to(self._dtype)
+        if self._rounds:
+            self._rounds = False
+            return switch(self.name, self._network, lambda: self._values(pixels))
+        return self._values(pixels)
+
+    def _values(self, pixels: Tensor) -> np.ndarray:
         if self._layer is None:
             values = self._family.embedding(self._network(pixels))
         else:

@@ -17,16 +17,26 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _WORTH = 1.3
 
 
-def choose(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype to run in. precision: one of `PRECISIONS`; `auto` measures once per process.
+def choose(precision: str, device: torch.device, *, int8: bool = False) -> torch.dtype:
+    """The dtype to run in. precision: one of `PRECISIONS`; `auto` measures once per process. int8: that word is known,
+    too; it begins in float32 (`quantised.switch`), and `auto` never chooses it.
 
     Raises ConfigError for another word.
     """
-    if precision not in PRECISIONS:
+    known = (*PRECISIONS, "int8") if int8 else PRECISIONS
+    if precision not in known:
         raise ConfigError(
-            f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.",
+            f"precision is {precision!r}; it must be one of {', '.join(known)}.",
             follows="No encoder was made.",
         )
+    if precision == "int8":
+        if device.type != "cpu":
+            raise ConfigError(
+                f"precision is 'int8', which runs on a CPU; the device is {device}.",
+                follows="No encoder was made.",
+                remedy="Use precision=auto: 16 bits are faster there.",
+            )
+        return torch.float32
     if precision != "auto":
         return getattr(torch, precision)
     return torch.bfloat16 if _half_is_faster(device.type, torch.get_num_threads()) else torch.float32

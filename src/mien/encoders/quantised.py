@@ -6,10 +6,13 @@ each output. The mean carries the few huge channels that trained transformers ha
 tokens keeps, so taking it out leaves about the error of bfloat16 (random BEiT: 5e-3 of a pooled feature; 1e-2
 without taking it out). Other pictures of the batch have no influence.
 
-Nothing promises that figure for weights not tried, so `check` compares with float32 on the first pictures.
+Nothing promises that figure for weights not tried, so `switch` compares with float32 on the first batch. Sound goes
+through in the same way, a chunk in the place of a picture.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -24,6 +27,10 @@ TOLERANCE = 1e-2
 #: What stands for 0 in unsigned bytes. Processors without VNNI add two products in 16 bits, which 8-bit times
 #: 8-bit can overflow: there the deviations get 7 bits (their errors average out over tokens; the weights' do not).
 _ZERO = 128 if torch.cpu._is_vnni_supported() else 64
+
+
+#: Weights of a layer worth it. WavLM's gates, 8 outputs a head, are none and are not given `(batch, tokens, width)`.
+_LARGE = 1 << 10
 
 
 class Int8Linear(nn.Module):
@@ -56,32 +63,49 @@ class Int8Linear(nn.Module):
         return torch.addcmul(through, product.view(batch, count, -1), scale)
 
 
+def switch(
+    name: str, network: nn.Module, encode: Callable[[], np.ndarray], *, leave: tuple[str, ...] = ()
+) -> np.ndarray:
+    """Brings the layers of `network` to 8 bits, but for those whose attribute is in `leave`; returns what `encode`
+    gives through them.
+
+    Raises ConfigError where the processor has no such products, the network no such layers, or the relative error
+    against float32 on this batch is beyond `TOLERANCE` (the float32 layers are gone then).
+    """
+    exact = encode()
+    if not (available() and quantise(network, leave)):
+        raise ConfigError(
+            f"{name} cannot run in 8 bits here: "
+            + ("it has no linear layers over tokens." if available() else "this processor has no products for it."),
+            follows="No feature was given out.",
+            remedy="Use precision=auto.",
+        )
+    rounded = encode()
+    error = float(np.linalg.norm(rounded - exact)) / max(float(np.linalg.norm(exact)), 1e-30)
+    if not error <= TOLERANCE:
+        raise ConfigError(
+            f"{name} in 8 bits differs from float32 by {error:.1%} on the first batch; {TOLERANCE:.0%} is allowed.",
+            follows="No feature of it was given out.",
+            remedy="Use precision=float32, or bfloat16 where the processor has it.",
+        )
+    return rounded
+
+
 def available() -> bool:
     """Whether this processor and this build of torch have the products."""
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 
 
-def quantise(layers: nn.Module) -> int:
-    """Replaces every `nn.Linear` inside `layers`, all of which must be given `(batch, tokens, width)`. Returns
-    how many."""
-    count = 0
-    for module in list(layers.modules()):
-        if isinstance(module, Int8Linear):
-            continue
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and not isinstance(module, Int8Linear):
-                setattr(module, name, Int8Linear(child))
-                count += 1
-    return count
-
-
-def check(name: str, rounded: np.ndarray, exact: np.ndarray) -> float:
-    """The relative error of features `(batch, dim)`. Raises ConfigError beyond `TOLERANCE`."""
-    error = float(np.linalg.norm(rounded - exact)) / max(float(np.linalg.norm(exact)), 1e-30)
-    if not error <= TOLERANCE:
-        raise ConfigError(
-            f"{name} in 8 bits differs from float32 by {error:.1%} on the first crops; {TOLERANCE:.0%} is allowed.",
-            follows="No feature of them was given out.",
-            remedy="Use precision=float32, or bfloat16 where the processor has it.",
-        )
-    return error
+def quantise(network: nn.Module, leave: tuple[str, ...] = ()) -> int:
+    """Replaces the large linear layers in every list of layers inside `network`, which are given
+    `(batch, tokens, width)`, but for those named in `leave`. Returns how many."""
+    stacks = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    found = [
+        (parent, name, child)
+        for parent in dict.fromkeys(module for stack in stacks for module in stack.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear) and child.weight.numel() >= _LARGE and name not in leave
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, Int8Linear(child))
+    return len(found)

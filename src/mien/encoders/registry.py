@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -49,6 +49,31 @@ def split_spec(spec: str) -> tuple[str, str | None, dict[str, Any]]:
             )
         options[key.strip()] = yaml.safe_load(value)
     return name, source or None, options
+
+
+def spec_of(name: str, options: Mapping[str, Any]) -> str:
+    """The spec of an encoder and its options in a recipe, `source` among them. The other way of `split_spec`.
+
+    Raises ConfigError for a value that a spec cannot hold.
+    """
+    said = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+        for key, value in options.items()
+        if key != "source"
+    ]
+    source = options.get("source")
+    spec = ",".join([name if source is None else f"{name}={source}", *said])
+    if split_spec(spec) != (
+        name,
+        None if source is None else str(source),
+        {k: v for k, v in options.items() if k != "source"},
+    ):
+        raise ConfigError(
+            f"options of {name} cannot be written in one line: {dict(options)}",
+            follows="no encoder was made",
+            remedy="numbers, words, true, false and null can; a comma cannot",
+        )
+    return spec
 
 
 def factory(name: str) -> Callable[..., Encoder]:

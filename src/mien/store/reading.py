@@ -91,12 +91,23 @@ class Reader:
     def read(self, start: int, stop: int) -> Stream:
         """Rows [start, stop), clipped to what there is, as a Stream of its own memory with float32 values."""
         rows = slice(max(0, start), max(0, start, min(stop, self.rows)))
+        self._announce(rows)
         return Stream(
             _float32(self.values[rows]),
             self.times[rows].copy(),
             self.valid[rows].copy(),
             self.provenance,
         )
+
+    def _announce(self, rows: slice) -> None:
+        """Has the disk read the rows' values in one go, where they are not in memory yet; page by page it takes
+        several times as long."""
+        if not hasattr(mmap, "MADV_WILLNEED") or rows.stop <= rows.start:
+            return
+        row = self.dim * DTYPES[self.dtype][1].itemsize
+        start = self._start + self._offsets["values"][0] + rows.start * row
+        page = start % mmap.PAGESIZE
+        self._mapped.madvise(mmap.MADV_WILLNEED, start - page, (rows.stop - rows.start) * row + page)
 
     def between(self, start_s: float, stop_s: float) -> Stream:
         """The rows whose times lie in [start_s, stop_s) seconds."""

@@ -14,6 +14,8 @@ from typing import Any
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from mien import checkpoint, config, models
@@ -26,6 +28,7 @@ from mien.data import (
     statistics,
     window_weights,
 )
+from mien.errors import ConfigError
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
 from mien.training.keeper import AfterEpoch, Bar, Keeper
@@ -42,6 +45,8 @@ def fit(
     *,
     augment: Mapping[str, Augment] | None = None,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     progress: bool | None = None,
     after_epoch: AfterEpoch | None = None,
 ) -> Path:
@@ -57,12 +62,24 @@ def fit(
         resume: go on with the unfinished run in `out`; a finished one is returned as it is.
         augment: modality -> what to do to drawn batches, see `mien.data.Augment`.
         device: `auto`, `cpu` or `cuda`.
+        devices, nodes: processes on this machine, and machines. Above one, each process takes its part of every
+            batch and gradients are averaged (DDP): one process with the same batch gets the same weights up to
+            rounding where each part has as many labels, and other draws of dropout and augmentation. The script
+            that calls this is started once a process; on several machines, start it on each as Lightning or
+            torchrun want it (MASTER_ADDR, NODE_RANK).
         progress: show a bar; by default if standard error is a terminal. Otherwise a line an epoch goes
             to the log.
 
     Raises ConfigError for a recipe that does not fit the recordings or the unfinished run in `out`, and
     ValueError if nothing in `train` is labelled.
     """
+    processes = devices * nodes
+    if processes > recipe.train.batch:
+        raise ConfigError(
+            f"train.batch is {recipe.train.batch} windows, and {processes} processes share it",
+            follows="nothing was started",
+            remedy="a larger train.batch, or fewer processes",
+        )
     if resume and not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists():
         return out
     recipe = _completed(recipe, train)
@@ -83,9 +100,14 @@ def fit(
         if left > 0:
             loaders = Loaders(recipe, data, _validation(recipe, val))
             with _interruptible():
-                _trainer(recipe, out, keeper, device, progress, left).fit(task, datamodule=loaders)
+                _trainer(recipe, out, keeper, device, progress, left, devices, nodes).fit(task, datamodule=loaders)
     keeper.close()
     return out
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes and reports, of the several that a run may have."""
+    return not rank_zero_only.rank
 
 
 class Loaders(lightning.LightningDataModule):
@@ -107,6 +129,7 @@ class Loaders(lightning.LightningDataModule):
             seed=self.settings.seed,
             epoch=task.epoch,
             balance=self.settings.balance,
+            part=(self.trainer.global_rank, self.trainer.world_size),
         )
         return self._loader(self.data, sampler)
 
@@ -164,13 +187,16 @@ def _validation(recipe: Recipe, val: Sequence[Recording]) -> WindowDataset | Non
 
 
 def _trainer(
-    recipe: Recipe, out: Path, keeper: Keeper, device: str, progress: bool | None, epochs: int
+    recipe: Recipe, out: Path, keeper: Keeper, device: str, progress: bool | None, epochs: int, devices: int, nodes: int
 ) -> lightning.Trainer:
     bar = sys.stderr.isatty() if progress is None else progress
     boards = TensorBoardLogger(out, name="", version="tensorboard") if recipe.train.tensorboard else False
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
+        devices=devices,
+        num_nodes=nodes,
+        # A head whose labels a batch lacks gets no gradient, which DDP otherwise takes for a mistake.
+        strategy=DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto",
         precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
         max_epochs=epochs,
         gradient_clip_val=recipe.train.clip or None,

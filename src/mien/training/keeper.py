@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
 from mien import checkpoint
 from mien.config import Recipe
@@ -46,7 +47,7 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         task, progress = pl_module, self.progress
         assert isinstance(task, Task)
-        report = task.finish_epoch()
+        report = trainer.strategy.broadcast(task.finish_epoch())  # all processes go on, or stop, together
         progress.epochs += 1
         progress.history.append(report)
         score = report.get("val_macro_f1", report.get("val_ccc", float(progress.epochs)))
@@ -54,12 +55,16 @@ class Keeper(Callback):
         if progress.best is None or score > progress.best:
             progress.best, progress.best_epoch, progress.waited = score, progress.epochs, 0
             assert task.average is not None
-            with task.average.applied():
-                checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
-        unfinished.write(self.out, task, progress)
+            if trainer.is_global_zero:
+                with task.average.applied():
+                    checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
+        if trainer.is_global_zero:
+            unfinished.write(self.out, task, progress)
         trainer.should_stop = trainer.should_stop or self.enough()
         for logger in trainer.loggers:
             logger.log_metrics(report, step=progress.epochs)
+        if not trainer.is_global_zero:
+            return
         shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items())
         log.info("epoch %d/%d  %s", progress.epochs, self.recipe.train.epochs, shown)
         if self.after_epoch:
@@ -83,7 +88,9 @@ class Keeper(Callback):
         }
 
     def close(self) -> None:
-        """The run is over: complete the metrics, drop the resume state."""
+        """The run is over: complete the metrics, drop the resume state. The first process does it."""
+        if rank_zero_only.rank:
+            return
         checkpoint.write_metrics(self.out, self.metrics())
         (self.out / unfinished.FILE).unlink(missing_ok=True)
 

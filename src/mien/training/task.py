@@ -69,7 +69,8 @@ class Task(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Whatever the network draws in this epoch (dropout, hidden modalities) follows from seed and
         # epoch alone: a resumed run needs no generator states.
-        torch.manual_seed(mixed_seed(self.settings.seed, self.epoch, 1))
+        rank = [self.global_rank] if self.global_rank else []
+        torch.manual_seed(mixed_seed(self.settings.seed, self.epoch, 1, *rank))
         self.logs, self.count, self._started = {}, 0, time.monotonic()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
