@@ -20,7 +20,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,56 +143,76 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = options.device if options.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    others = ["int8"] if device == "cpu" else []
+    ways = [device, f"{device} float32", *([f"{device} int8"] if device == "cpu" else [])]
     if choose("auto", torch.device(device)) == torch.bfloat16:
-        others.append("bfloat16")
+        ways.append(f"{device} bfloat16")
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (options.crops, 224, 224, 3), np.uint8)
     sound = (rng.standard_normal(round(options.seconds * 16_000)) * 0.1).astype(np.float32)
     result = {}
     with tempfile.TemporaryDirectory() as name:
-        for network, make, plain, encoder, given, short, unit in (
-            ("BEiT-Large", beit, plain_beit, crop_encoder, crops, crops[:4], "crops/s"),
-            ("WavLM-Large", wavlm, plain_wavlm, sound_encoder, sound, sound[: 16_000 * 19], "s of sound/s"),
-        ):
+        for network, (make, _, _) in NETWORKS.items():
             if options.only not in (None, network):
                 continue
             folder = make(Path(name) / network)
-            amount = len(crops) if unit == "crops/s" else options.seconds
-            result[network] = compared(
-                {"plain transformers loop, float32, batch 1": lambda x, p=plain, f=folder: p(f, x, device)}
-                | {
-                    f"mien, {precision}": lambda x, e=encoder, f=folder, p=precision: e(f, x, device, p)
-                    for precision in ("float32", *others)
-                },
-                given,
-                short,
-                options.rounds,
-            )
+            given, short = (crops, crops[:4]) if network == "BEiT-Large" else (sound, sound[: 16_000 * 19])
+            unit, amount = ("crops/s", len(crops)) if given is crops else ("s of sound/s", options.seconds)
+            result[network] = compared(network, ways, folder, given, short, options.rounds, options.threads)
             report(network, result[network], amount, unit, device)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
 
 
+PLAIN = "plain transformers loop, float32, batch 1"
+#: network -> maker of its folder, the plain loop, mien's encoder
+NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Encode], Callable[..., Encode]]] = {
+    "BEiT-Large": (beit, plain_beit, crop_encoder),
+    "WavLM-Large": (wavlm, plain_wavlm, sound_encoder),
+}
+
+
+def serve(line: Any, network: str, way: str, folder: Path, given: np.ndarray, short: np.ndarray, threads: int) -> None:
+    """A process of its own for each way: what one sets (threads, the heap) must not help or hinder another. Says
+    what it makes of `short`, then the seconds of `given` each time it is asked."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    device, _, precision = way.partition(" ")
+    _, plain, encoder = NETWORKS[network]
+
+    def make(x: np.ndarray) -> Encode:
+        return encoder(folder, x, device, precision) if precision else plain(folder, x, device)
+
+    brief, encode = make(short)(), make(given)
+    encode()  # warm; 8 bits check themselves here
+    # The counter's hooks break the weight norm of the plain WavLM, so the work is counted on ours.
+    line.send((brief, flops(encode) if precision == "float32" else 0.0))
+    while line.recv():
+        began = time.perf_counter()
+        encode()
+        line.send(time.perf_counter() - began)
+
+
 def compared(
-    ways: dict[str, Callable[[np.ndarray], Encode]], given: np.ndarray, short: np.ndarray, rounds: int
+    network: str, ways: list[str], folder: Path, given: np.ndarray, short: np.ndarray, rounds: int, threads: int
 ) -> dict[str, dict[str, float]]:
     """Seconds (median round), error against the first way, multiply-adds twice."""
-    brief = {way: make(short)() for way, make in ways.items()}
-    first = next(iter(brief.values()))
-    made = {way: make(given) for way, make in ways.items()}
-    for encode in made.values():
-        encode()  # warm; 8 bits check themselves here
-    work = flops(list(made.values())[1])  # the counter's hooks break the weight norm of the plain WavLM
-    times: dict[str, list[float]] = {way: [] for way in made}
+    context, lines = get_context("spawn"), {}
+    for way in ways:
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, network, way, folder, given, short, threads), daemon=True).start()
+        lines[way] = ours
+    told = {way: line.recv() for way, line in lines.items()}
+    first, work = told[ways[0]][0], max(flops for _, flops in told.values())
+    times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for way, encode in made.items():
-            began = time.perf_counter()
-            encode()
-            times[way].append(time.perf_counter() - began)
+        for way, line in lines.items():
+            line.send(True)
+            times[way].append(line.recv())
+    for line in lines.values():
+        line.send(False)
     return {
-        way: {"seconds": statistics.median(times[way]), "error": error(brief[way], first), "flops": work}
-        for way in made
+        way: {"seconds": statistics.median(times[way]), "error": error(told[way][0], first), "flops": work}
+        for way in ways
     }
 
 
@@ -201,9 +223,11 @@ def report(network: str, rows: dict[str, dict[str, float]], amount: float, unit:
     print(f"\n{network} on {card}\n\n| | {unit} | × | relative error | T operations/s |\n|---|---|---|---|---|")
     for way, row in rows.items():
         rate = row["flops"] / row["seconds"]
-        share = f" ({rate / peak:.0%} of its 16-bit peak)" if peak and "bfloat16" in way else ""
+        precision = way.partition(" ")[2]
+        title = f"mien, {precision}" if precision else PLAIN
+        share = f" ({rate / peak:.0%} of its 16-bit peak)" if peak and precision == "bfloat16" else ""
         print(
-            f"| {way} | {amount / row['seconds']:.2f} | {base / row['seconds']:.2f} | {row['error']:.1e} "
+            f"| {title} | {amount / row['seconds']:.2f} | {base / row['seconds']:.2f} | {row['error']:.1e} "
             f"| {rate / 1e12:.3f}{share} |",
             flush=True,
         )

@@ -15,7 +15,7 @@ ROOT = Path(mien.__file__).parent
 FLOORS = (
     ("errors", "labels"),
     ("records", "config"),
-    ("clock", "losses", "growing"),
+    ("clock", "losses", "growing", "heap"),
     ("media", "store", "hub"),
     ("corpora", "encoders", "layers"),
     ("data", "extract"),
@@ -23,7 +23,7 @@ FLOORS = (
     ("evaluation", "views", "portable"),
     ("checkpoint", "timeline"),
     ("predict", "training", "challenge"),
-    ("benchmarks",),
+    ("benchmarks", "own"),
     ("app",),
 )
 #: (importer, imported): the exceptions, each with its reason.

@@ -214,3 +214,10 @@ def test_at_agrees_with_numpy_where_nothing_is_missing(values: np.ndarray, query
 def test_at_of_one_token_and_of_none() -> None:
     assert np.array_equal(clock.at(np.array([[3.0]]), np.array([1.0]), np.array([0.0, 1.0, 2.0]))[:, 0], [3, 3, 3])
     assert np.isnan(clock.at(np.zeros((0, 2)), np.zeros(0), np.array([1.0]))).all()
+
+
+def test_a_trailing_vote_answers_only_beyond_what_was_answered() -> None:
+    cut = clock.windows(10, 4, 2)
+    rows = [(w, np.full((4, 1), float(i))) for i, w in enumerate(cut)]
+    said = clock.vote(rows, 10, trailing=True)[:, 0]
+    assert said.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]

@@ -176,3 +176,26 @@ def test_losses_work_in_low_precision() -> None:
     low = losses.ccc_loss(p.bfloat16(), t)
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, losses.ccc_loss(p.bfloat16().float(), t))
+
+
+def test_prompt_contrastive_closed_forms() -> None:
+    from math import exp, log
+
+    from mien.losses import prompt_contrastive
+
+    prompts = torch.eye(3)
+    values = torch.tensor([[2.0, 0, 0], [0, 5.0, 0]])  # lengths do not count
+    right = prompt_contrastive(values, prompts, torch.tensor([0, 1]), scale=2.0)
+    assert float(right) == pytest.approx(log(1 + exp(-2.0)), abs=1e-6)
+    wrong = prompt_contrastive(values, prompts, torch.tensor([1, 0]), scale=2.0)
+    assert float(wrong) == pytest.approx(2.0 + log(1 + exp(-2.0)), abs=1e-6)
+    same = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
+    both = torch.tensor([0, 0])
+    assert float(prompt_contrastive(same, prompts, both, scale=2.0)) == pytest.approx(log(2), abs=1e-6), "the quirk"
+    mended = prompt_contrastive(same, prompts, both, scale=2.0, same_label_negative=False)
+    assert float(mended) == pytest.approx(0.0, abs=1e-6)
+    values.requires_grad_()
+    none = prompt_contrastive(values, prompts, torch.tensor([-1, -1]), scale=2.0)
+    none.backward()
+    assert float(none.detach()) == 0.0
+    assert (values.grad == 0).all()

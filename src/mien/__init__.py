@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mien import own
     from mien.config import names as recipes
     from mien.predict import Predictor, load, predict
     from mien.timeline import Timeline
 
     __version__: str
 
-__all__ = ["Predictor", "Timeline", "__version__", "load", "predict", "recipes"]
+__all__ = ["Predictor", "Timeline", "__version__", "load", "own", "predict", "recipes"]
 
 _HOMES = {
     "load": "mien.predict",
@@ -37,6 +38,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
+    if name == "own":
+        from importlib import import_module
+
+        return import_module("mien.own")
     if name == "recipes":
         from mien.config import names
 

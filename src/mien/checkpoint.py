@@ -82,6 +82,7 @@ class Checkpoint:
             triangular=vote.triangular,
             smooth_s=vote.smooth_seconds,
             temperature=vote.temperature,
+            trailing=vote.trailing,
         )
 
     def predict_streams(

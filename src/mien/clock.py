@@ -127,7 +127,9 @@ def triangle(length: int) -> np.ndarray:
     return np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ((length + 1) // 2)
 
 
-def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False) -> np.ndarray:
+def vote(
+    probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False, trailing: bool = False
+) -> np.ndarray:
     """Soft vote: each token's mean over the windows that cover it; NaN where none does.
 
     Args:
@@ -135,16 +137,20 @@ def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, tri
             abstains.
         triangular: weigh a window's rows by `triangle`, so that tokens near its ends, which saw context
             on one side only, count less.
+        trailing: a window answers only for tokens beyond all earlier windows' ends; windows come in order.
 
     Returns `(tokens, k)` float64; `(tokens, 0)` if there was no window. Time is that of reading the
     input; memory is that of the result.
     """
     total: np.ndarray | None = None
-    weight = np.zeros((tokens, 1))
+    weight, reached = np.zeros((tokens, 1)), 0
     for window, values in probabilities:
         if total is None:
             total = np.zeros((tokens, values.shape[1]))
         speaks = ~np.isnan(values).any(axis=1, keepdims=True)
+        if trailing:
+            speaks = speaks & (np.arange(window.start, window.stop) >= reached)[:, None]
+            reached = max(reached, window.stop)
         share = speaks * (triangle(len(values))[:, None] if triangular else 1.0)
         total[window.start : window.stop] += np.where(speaks, values, 0) * share
         weight[window.start : window.stop] += share

@@ -7,9 +7,6 @@ touched as they fill, so that what is not written costs nothing.
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
-
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -52,9 +49,3 @@ class Growing:
                 part[:] = block[: len(part)]
             return whole
         return self._blocks[0][: self._length]
-
-
-def let_go() -> None:
-    """Give freed memory back where the C library is glibc, which otherwise keeps what each thread freed for itself."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -118,3 +118,33 @@ def ccc_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> 
     ccc = 2 * covariance / below.clamp_min(1e-8)
     used = counts.any(0)
     return ((1 - ccc) * used).sum() / used.sum().clamp_min(1)
+
+
+def prompt_contrastive(
+    values: Tensor, prompts: Tensor, labels: Tensor, *, scale: float, same_label_negative: bool = True
+) -> Tensor:
+    """Symmetric InfoNCE between samples and the prompts of their labels (Radford et al. 2021, arXiv 2103.00020, fig.
+    3).
+
+    Sample i and the prompt of its label are a pair; in the batch every other sample's prompt is a negative, and every
+    other sample is one for the prompt. Where two samples share a label their prompts are equal, and each counts as the
+    other's negative: so in the code of arXiv 2603.11971. `same_label_negative=False` mends it: such entries are left
+    out of the denominators.
+
+    Args:
+        values: `(batch, dim)`; prompts: `(classes, dim)`; both are normalised here. labels: `(batch,)` int, -1 ignored.
+        scale: multiplies the cosines (CLIP's logit scale, about 100).
+
+    Returns a scalar; zero, with a zero gradient, if nothing is labelled.
+    """
+    known = labels != UNLABELLED
+    if not known.any():
+        return values.sum() * 0.0
+    picked = labels[known]
+    a, b = F.normalize(values[known].float(), dim=1), F.normalize(prompts.float(), dim=1)[picked]
+    scores = scale * a @ b.T
+    if not same_label_negative:
+        twin = (picked[:, None] == picked) & ~torch.eye(len(picked), dtype=torch.bool, device=picked.device)
+        scores = scores.masked_fill(twin, -torch.inf)
+    target = torch.arange(len(picked), device=picked.device)
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2

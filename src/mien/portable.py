@@ -43,8 +43,8 @@ class Reads:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a network is asked. labels: class names in the order of the logits. features: modality -> what it reads.
-    window_s, rate_hz: the window and the token clock the network was trained on. hop_s, triangular, smooth_s,
-    temperature: of the soft vote, see `mien.config.Vote`."""
+    window_s, rate_hz: the window and the token clock the network was trained on. hop_s, triangular, trailing,
+    smooth_s, temperature: of the soft vote, see `mien.config.Vote`."""
 
     labels: list[str]
     features: dict[str, Reads]
@@ -54,6 +54,7 @@ class Settings:
     triangular: bool
     smooth_s: float
     temperature: float
+    trailing: bool = False
 
     @property
     def tokens(self) -> int:
@@ -84,7 +85,7 @@ def answer(
     said = np.full((len(times), classes + 2), np.nan)
     if heard:
         rows = _windows(network, heard, tokens, batch, settings.temperature)
-        said = clock.vote(rows, len(times), triangular=settings.triangular)
+        said = clock.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
     said = clock.smooth(said, times, settings.smooth_s)
     return times, said[:, :classes], said[:, classes:]
 

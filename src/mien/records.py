@@ -137,3 +137,17 @@ class Batch:
     valid: dict[str, Tensor]
     expression: Tensor | None = None
     valence_arousal: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """What a system answers. logits `(batch, time, classes)`; valence_arousal `(batch, time, 2)` in (-1, 1); weights
+    `(batch, time, modality)`, each modality's share in the order of `modalities`; evidence `(batch,)`
+    bool, false where a window had no valid token at all: its numbers are then the network's bias and mean
+    nothing."""
+
+    logits: Tensor
+    valence_arousal: Tensor
+    weights: Tensor
+    evidence: Tensor
+    modalities: list[str]

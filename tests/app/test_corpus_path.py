@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mien.app.cli import app
+from mien.corpora.theatre import layout
 from tests.encoders.test_images import tiny as tiny_images
 from tests.encoders.test_waveform import tiny as tiny_speech
-from mien.corpora.theatre import layout
 
 SMALL = ("model.dim=8", "model.heads=2", "model.layers=1", "train.epochs=2", "train.batch=4")
 

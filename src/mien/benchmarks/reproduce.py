@@ -80,6 +80,8 @@ def reproduce(
         with bars("looking at recordings", unit="recordings") as bar:
             index(corpus, root, table=table, progress=bar).save(path)
     found = Index.load(path)
+    if recipe.corpus.name == "folder":
+        recipe = config.changed(recipe, corpus={"labels": list(found.classes)})  # the table says what there is
     if found.classes != tuple(recipe.corpus.labels):
         raise ConfigError(
             f"the corpus has the classes {', '.join(found.classes)}; "

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mien import heap
 from mien.encoders import pretrained
 from mien.encoders.precision import choose, name_of
 from mien.encoders.preprocessing import Preprocessing
@@ -112,6 +113,8 @@ class ImageEncoder:
         import transformers
 
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
+        if self.device.type == "cpu":
+            heap.keep()
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
         pretrained.check_type(checkpoint, types)
         self._family, self._layer, self._last = FAMILIES[checkpoint.config["model_type"]], layer, last

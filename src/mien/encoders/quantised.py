@@ -12,6 +12,7 @@ through in the same way, a chunk in the place of a picture.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -60,14 +61,13 @@ class Int8Linear(nn.Module):
             rounded, 1.0, _ZERO, self._packed, self._scale, self._zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
         through = F.linear(mean, self.linear.weight, self.linear.bias)
-        return torch.addcmul(through, product.view(batch, count, -1), scale)
+        product = product.view(batch, count, -1)
+        return torch.addcmul(through, product, scale, out=product)
 
 
-def switch(
-    name: str, network: nn.Module, encode: Callable[[], np.ndarray], *, leave: tuple[str, ...] = ()
-) -> np.ndarray:
-    """Brings the layers of `network` to 8 bits, but for those whose attribute is in `leave`; returns what `encode`
-    gives through them.
+def switch(name: str, network: nn.Module, encode: Callable[[], np.ndarray], *, leave: str = "$^") -> np.ndarray:
+    """Brings the layers of `network` to 8 bits, but for those whose dotted name `leave` finds (a regular expression);
+    returns what `encode` gives through them.
 
     Raises ConfigError where the processor has no such products, the network no such layers, or the relative error
     against float32 on this batch is beyond `TOLERANCE` (the float32 layers are gone then).
@@ -96,16 +96,19 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 
 
-def quantise(network: nn.Module, leave: tuple[str, ...] = ()) -> int:
+def quantise(network: nn.Module, leave: str = "$^") -> int:
     """Replaces the large linear layers in every list of layers inside `network`, which are given
-    `(batch, tokens, width)`, but for those named in `leave`. Returns how many."""
-    stacks = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    `(batch, tokens, width)`, but for those whose dotted name `leave` finds. Returns how many."""
+    stacks = [name for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
     found = [
-        (parent, name, child)
-        for parent in dict.fromkeys(module for stack in stacks for module in stack.modules())
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and child.weight.numel() >= _LARGE and name not in leave
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        and module.weight.numel() >= _LARGE
+        and any(name.startswith(f"{stack}.") for stack in stacks)
+        and not re.search(leave, name)
     ]
-    for parent, name, child in found:
-        setattr(parent, name, Int8Linear(child))
+    for name in found:
+        parent, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, Int8Linear(network.get_submodule(name)))  # type: ignore[arg-type]
     return len(found)

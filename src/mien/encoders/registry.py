@@ -23,6 +23,8 @@ from mien.errors import ConfigError
 ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.starter:face",
     "voice-prosody": "mien.encoders.starter:voice",
+    "log-mel": "mien.encoders.sound_rows:mel",
+    "waveform": "mien.encoders.sound_rows:waveform",
 }
 #: What every encoder declares (`Encoder`).
 DECLARED = ("name", "modality", "dim", "rate_hz", "receptive_field_s", "licence", "provenance")

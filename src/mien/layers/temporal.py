@@ -52,3 +52,44 @@ class TransformerLayer(nn.Module):
         asked = self.norm_attention(tokens)
         tokens = tokens + self.drop(self.attention(asked, asked, valid))
         return tokens + self.drop(self.feedforward(self.norm_feedforward(tokens)))
+
+
+class CausalBlock(nn.Module):
+    """Two causal convolutions, each with ReLU and dropout, and a residual: a level of a temporal convolutional
+    network (Bai et al. 2018, arXiv 1803.01271, fig. 1; without its weight norm: our choice)."""
+
+    def __init__(self, *, dim: int, kernel: int, dilation: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation
+        self.first = nn.Conv1d(dim, dim, kernel, dilation=dilation)
+        self.second = nn.Conv1d(dim, dim, kernel, dilation=dilation)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(batch, dim, time)` -> the same; an output depends on nothing later than itself."""
+        inner = self.drop(self.first(nn.functional.pad(values, (self.reach, 0))).relu())
+        inner = self.drop(self.second(nn.functional.pad(inner, (self.reach, 0))).relu())
+        return (inner + values).relu()
+
+
+class TemporalConvolutions(nn.Module):
+    """`levels` causal blocks with dilations 1, 2, 4, ...: sees `receptive_field` tokens up to and with its own."""
+
+    def __init__(self, *, dim: int, levels: int, kernel: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(CausalBlock(dim=dim, kernel=kernel, dilation=2**level, dropout=dropout) for level in range(levels))
+        )
+        self.receptive_field = 1 + 2 * (kernel - 1) * (2**levels - 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(batch, time, dim)` -> `(batch, time, dim)`."""
+        return self.blocks(tokens.transpose(1, 2)).transpose(1, 2)
+
+
+def hold_last(valid: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Where to read each token from if the last valid one is held for up to `reach` missing tokens. valid `(batch,
+    time)` -> places `(batch, time)` and whether there is one, `(batch, time)` bool."""
+    place = torch.arange(valid.shape[1], device=valid.device)
+    last = torch.where(valid, place, -1).cummax(dim=1).values
+    return last.clamp_min(0), (last >= 0) & (place - last <= reach)

@@ -6,7 +6,9 @@ section) and `System(config, objective)`, a module with
 * `forward(values, valid) -> Output` with `logits`, `valence_arousal`, `evidence`;
 * `objective(batch) -> (loss, logs)`;
 * `prepare(mean, deviation, counts)`, told once what the training data looks like, and `normalisation()`,
-  which says so again.
+  which says so again;
+* if it has something to fit when its weights are found (a fusion, a forest): `settle(batches, measures)`, and
+  `fit_machines(batches)` before it, see `mien.layers.ensemble` and `mien.training.fit`.
 """
 
 from __future__ import annotations
@@ -78,6 +80,12 @@ def build(recipe: config.Recipe) -> nn.Module:
     )
     system: nn.Module = module.System(settings, module.Objective(**recipe.objective))
     return system
+
+
+def system(recipe: config.Recipe) -> type[nn.Module]:
+    """The class that `model.name` means."""
+    found: type[nn.Module] = _module(recipe.model.name).System
+    return found
 
 
 def complete(recipe: config.Recipe) -> config.Recipe:

@@ -20,7 +20,6 @@ the starter's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -31,9 +30,10 @@ from mien.config import Count, NotNegative, Positive, Section, Share
 from mien.labels import UNLABELLED
 from mien.layers.attention import SafeCrossBlock, SharedDropout
 from mien.layers.gating import GatedFusion, ModalityDropout
+from mien.layers.streams import InputNorm
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
 from mien.losses import ccc_loss, class_weights, focal
-from mien.records import Batch
+from mien.records import Batch, Output
 
 
 class Hide(Section):
@@ -106,38 +106,6 @@ class Objective(Section):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     valence_arousal: NotNegative = 0.5
     unimodal: NotNegative = 0.3
-
-
-@dataclass(slots=True)
-class Output:
-    """logits `(batch, time, classes)`; valence_arousal `(batch, time, 2)` in (-1, 1); weights
-    `(batch, time, modality)`, each modality's share in the order of `modalities`; evidence `(batch,)`
-    bool, false where a window had no valid token at all: its numbers are then the network's bias and mean
-    nothing."""
-
-    logits: Tensor
-    valence_arousal: Tensor
-    weights: Tensor
-    evidence: Tensor
-    modalities: list[str]
-
-
-class InputNorm(nn.Module):
-    """`(x - mean) / deviation` of the valid training tokens, cut to +-clamp; zero where invalid, whatever
-    stands there. Statistics are buffers: they travel with the weights."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, dim: int, clamp: float) -> None:
-        super().__init__()
-        self.clamp = clamp
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("deviation", torch.ones(dim))
-
-    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        known = torch.where(valid[..., None], values.to(self.mean.dtype), self.mean)
-        return ((known - self.mean) / self.deviation).clamp(-self.clamp, self.clamp)
 
 
 class Branch(nn.Module):

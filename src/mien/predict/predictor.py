@@ -17,7 +17,7 @@ import numpy as np
 from mien import portable
 from mien.encoders import voice as voice_encoder
 from mien.errors import ConfigError, MediaError
-from mien.growing import let_go
+from mien.heap import let_go
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
 from mien.portable import Portable

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from mien import checkpoint, config, models
+from mien import checkpoint, config, heap, models
 from mien.config import Recipe
 from mien.data import (
     Augment,
@@ -29,6 +30,7 @@ from mien.data import (
     window_weights,
 )
 from mien.errors import ConfigError
+from mien.evaluation import metrics
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
 from mien.training.keeper import AfterEpoch, Bar, Keeper
@@ -84,12 +86,14 @@ def fit(
         return out
     recipe = _completed(recipe, train)
     settings, classes = recipe.train, len(recipe.corpus.labels)
+    heap.keep()
     with _quiet(settings.threads), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = models.build(recipe)
         data = _windows(recipe, train, augment)
         told = statistics(data, classes, balance=settings.balance)
         model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
+        _read_prompts(model, recipe)
         state = Progress(recipe=config.dump(recipe), windows=len(data))
         earlier = unfinished.earlier(out, state, resume)
         if earlier:
@@ -101,6 +105,8 @@ def fit(
             loaders = Loaders(recipe, data, _validation(recipe, val))
             with _interruptible():
                 _trainer(recipe, out, keeper, device, progress, left, devices, nodes).fit(task, datamodule=loaders)
+        if first_process():
+            keeper.told = _settle(out, recipe, data, _validation(recipe, val))
     keeper.close()
     return out
 
@@ -169,6 +175,47 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     if found:
         raise config.refusal("recipe", found)
     return models.complete(config.changed(recipe, features=features))
+
+
+def _read_prompts(model: torch.nn.Module, recipe: Recipe) -> None:
+    """The words of a system that compares faces with words, in the space of the recipe's text encoder."""
+    name = recipe.objective.get("text")
+    if not name or not hasattr(model, "set_prompts"):
+        return
+    from mien.encoders.registry import create, spec_of
+
+    encoder: Any = create(spec_of(name, recipe.objective.get("text_options", {})))
+    prompt = recipe.objective["prompt"]
+    rows = encoder.encode_prompts([prompt.format(label=label.lower()) for label in recipe.corpus.labels])
+    if rows.shape[1] != model.prompts.shape[1]:
+        raise ConfigError(
+            f"the text encoder {name} gives {rows.shape[1]} values; model.text_dim is {model.prompts.shape[1]}",
+            follows="nothing was trained",
+            remedy=f"set model.text_dim={rows.shape[1]}",
+        )
+    model.set_prompts(torch.from_numpy(rows))  # type: ignore[operator]
+
+
+def _settle(out: Path, recipe: Recipe, data: WindowDataset, val: WindowDataset | None) -> dict[str, float]:
+    """What a system fits when its networks are trained, on the weights that were kept: classical machines on the
+    training windows, its fusion on the validation windows (on the training ones where there are none)."""
+    if not hasattr(models.system(recipe), "settle"):
+        return {}
+    model: Any = checkpoint.load(out).model
+    measures = {
+        "macro_f1": lambda y, p, n: metrics.macro_f1(y, p, classes=n, over=np.unique(y).tolist()),
+        "accuracy": lambda y, p, n: metrics.accuracy(y, p),
+    }
+
+    def batches(windows: WindowDataset) -> Iterator[Batch]:
+        order = torch.arange(len(windows)).split(64)
+        return (collate(windows.__getitems__(part.tolist())) for part in order)
+
+    if hasattr(model, "fit_machines"):
+        model.fit_machines(batches(data))
+    told = model.settle(batches(val or data), measures)
+    checkpoint.save(out, model, recipe)
+    return dict(told)
 
 
 def _windows(recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None) -> WindowDataset:

@@ -38,6 +38,7 @@ class Keeper(Callback):
         self.recipe, self.out, self.progress = recipe, out, progress
         self.after_epoch, self.validated = after_epoch, validated
         self.restored = restored
+        self.told: dict[str, float] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.restored:
@@ -83,6 +84,7 @@ class Keeper(Callback):
         return {
             "best_epoch": progress.best_epoch,
             **kept,
+            **self.told,
             "windows": progress.windows,
             "history": progress.history,
         }
