@@ -55,3 +55,23 @@ def emodb(
     result = real_speech.run(root, seeds=seeds, overrides=overrides or ())
     print("pairs " + ", ".join(f"{v:.3f}" for v in result["pairs"]))
     print("macro F1 " + ", ".join(f"{v:.3f}" for v in result["macro_f1"]))
+
+
+@app.command()
+def systems(
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each system.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("systems.json"),
+    plot: Annotated[Path, typer.Option(help="The robustness plot, SVG.")] = Path("systems.svg"),
+) -> None:
+    """Every system on the same simulated recordings: a table of macro F1, and one robustness plot.
+
+    Equal inputs (the starter's encoders), people no training recording shows, each system also on one modality alone.
+    About half an hour on two cores.
+    """
+    from mien.benchmarks import systems as bench
+    from mien.views.evaluation import robustness
+
+    rows = bench.save(bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ()), out)
+    plot.write_text(robustness([r for r in rows if " only" not in r["model"] and r["model"] != "class prior"]))
+    print(bench.table(rows))

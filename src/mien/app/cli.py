@@ -13,6 +13,7 @@ from mien.app import (
     console,
     data_commands,
     demo_command,
+    derive_command,
     doctor,
     evaluate_command,
     export_command,
@@ -67,6 +68,7 @@ app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(theatre_command.theatre)
 app.command(no_args_is_help=True)(train_command.train)
 app.command()(train_command.recipes)
+app.command(no_args_is_help=True)(derive_command.derive)
 app.command(no_args_is_help=True)(evaluate_command.evaluate)
 app.command(no_args_is_help=True)(reproduce_command.reproduce)
 app.command(no_args_is_help=True)(export_command.export)

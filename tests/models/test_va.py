@@ -1,0 +1,185 @@
+"""The valence-arousal systems: they learn, stand without any stream, and have the sizes that arithmetic gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mien import checkpoint, config, models
+from mien.evaluation.predictions import predict
+from mien.layers.affect import affect_loss
+from mien.records import Batch, Clip, Labels, Recording, Stream
+from mien.training.deriving import derived
+from mien.training.fit import fit
+
+WIDTHS = {"face": 6, "behaviour": 5, "voice": 7}
+SMALL: dict[str, dict[str, Any]] = {
+    "face": {"name": "va_streams", "kind": "face", "dim": 16, "layers": 2, "heads": 2, "dropout": 0.0},
+    "behaviour": {"name": "va_streams", "kind": "behaviour", "dim": 16, "mamba": 2, "heads": 2, "dropout": 0.0},
+    "voice": {"name": "va_streams", "kind": "voice", "dim": 16, "attention": 4, "heads": 2, "dropout": 0.0},
+    "experts": {"name": "va_directed_experts", "dim": 16, "layers": 1, "heads": 2, "dropout": 0.0},
+    "reliability": {"name": "va_reliability", "dim": 16, "heads": 2, "dropout": 0.0},
+}
+READS = {"face": ["face"], "behaviour": ["behaviour"], "voice": ["voice"]}
+EACH = pytest.mark.parametrize("kind", SMALL)
+
+
+def recipe(kind: str, *, shape: dict[str, int] | None = None) -> config.Recipe:
+    widths = shape or WIDTHS
+    return config.read(
+        {
+            "paper": {"title": "t", "arxiv": "1"},
+            "corpus": {"name": "test"},
+            "features": {n: {"encoder": n, "dim": widths[n]} for n in READS.get(kind, WIDTHS)},
+            "windows": {"seconds": 4.0, "hop_seconds": 2.0, "rate_hz": 5.0},
+            "model": SMALL[kind],
+            "train": {"epochs": 12, "batch": 8, "lr": 1e-2, "threads": 1, "patience": 0},
+            "vote": {"hop_seconds": 2.0, "smooth_seconds": 0.0},
+        },
+        origin=kind,
+        check=models.problems,
+    )
+
+
+def built(kind: str) -> Any:
+    torch.manual_seed(0)
+    return models.build(recipe(kind))
+
+
+def recording(seed: int) -> Recording:
+    """Valence and arousal that wander; each stream tells them in noise."""
+    rng, times = np.random.default_rng(seed), np.arange(100) / 5 + 0.1
+    truth = np.stack([0.7 * np.sin(times * rng.uniform(0.3, 1) + rng.uniform(0, 6)) for _ in range(2)], 1)
+    streams = {}
+    for n, (name, width) in enumerate(WIDTHS.items()):
+        code = np.random.default_rng(n).normal(size=(2, width))
+        values = truth @ code + 0.3 * rng.normal(size=(100, width))
+        streams[name] = Stream(values.astype(np.float32), times, rng.random(100) > 0.1)
+    labels = Labels(times, np.full(100, -1), truth)
+    return Recording(Clip(str(seed), None, str(seed), labels=labels), streams)
+
+
+def batch(size: int = 4, time: int = 20) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(size, time, 2, generator=generator) * 2 - 1
+    values, valid = {}, {}
+    for n, (name, width) in enumerate(WIDTHS.items()):
+        code = torch.randn(2, width, generator=torch.Generator().manual_seed(n))
+        there = torch.rand(size, time, generator=generator) > 0.2
+        values[name], valid[name] = (truth @ code).masked_fill(~there[..., None], torch.nan), there
+    return Batch(values, valid, torch.full((size, time), -1), truth)
+
+
+def of(kind: str, given: Batch) -> Batch:
+    names = READS.get(kind, list(WIDTHS))
+    return Batch(
+        {n: given.values[n] for n in names}, {n: given.valid[n] for n in names}, given.expression, given.valence_arousal
+    )
+
+
+@EACH
+def test_it_learns_and_says_the_same_when_loaded(kind: str, tmp_path: Path) -> None:
+    train, val = [recording(s) for s in range(8)], [recording(s) for s in range(20, 23)]
+    run = fit(recipe(kind), train, val, tmp_path / "run", device="cpu", progress=False)
+    assert checkpoint.load(run).metrics["val_ccc"] > 0.7
+    reads = {n: s for n, s in val[0].streams.items() if n in READS.get(kind, list(WIDTHS))}
+    one, other = (
+        predict(checkpoint.load(run).predict_streams, Recording(val[0].clip, reads)).valence_arousal for _ in range(2)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@EACH
+def test_what_is_missing_is_never_felt_and_nothing_breaks_it(kind: str) -> None:
+    system, given = built(kind).eval(), of(kind, batch())
+    out = system(given.values, given.valid)
+    assert torch.isfinite(out.valence_arousal).all()
+    dirty = {n: torch.where(given.valid[n][..., None], v, 7e5) for n, v in given.values.items()}
+    assert torch.equal(system(dirty, given.valid).valence_arousal, out.valence_arousal)
+    nothing = {n: torch.zeros_like(v) for n, v in given.valid.items()}
+    none = system(given.values, nothing)
+    assert torch.isfinite(none.valence_arousal).all()
+    assert not none.evidence.any()
+    blank = Batch(given.values, nothing, given.expression, torch.full_like(given.valence_arousal, torch.nan))
+    loss, _ = system.objective(blank)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in system.parameters())
+
+
+@pytest.mark.parametrize("kind", ["experts", "reliability"])
+def test_any_set_of_streams_answers_and_a_missing_one_has_no_weight(kind: str) -> None:
+    system, given = built(kind).eval(), batch()
+    for kept in (["face"], ["voice"], ["behaviour", "voice"], ["face", "voice"]):
+        out = system({n: given.values[n] for n in kept}, {n: given.valid[n] for n in kept})
+        assert torch.isfinite(out.valence_arousal).all()
+        assert out.evidence.all()
+        for name, share in zip(out.modalities, out.weights.unbind(-1), strict=True):
+            if name.split(" ")[0] not in kept:
+                assert (share == 0).all(), name
+    out = system(given.values, given.valid)
+    frames = out.weights if kind == "experts" else out.weights[..., :2]
+    seen = given.valid["face"] | given.valid["behaviour"]
+    total = frames.sum(-1)
+    torch.testing.assert_close(total[seen], torch.ones_like(total[seen]))
+
+
+def test_priors_decide_until_something_is_learnt() -> None:
+    system, given = built("reliability").eval(), batch()
+    with torch.no_grad():
+        for gate in system.gate.values():
+            gate[-1].weight.zero_()
+            gate[-1].bias.zero_()
+    weights = system(given.values, {n: torch.ones_like(v) for n, v in given.valid.items()}).weights[0, 0]
+    torch.testing.assert_close(weights[:2], torch.tensor([0.85, 0.15]))
+
+
+def test_affect_loss_closed_form() -> None:
+    truth = torch.tensor([[[0.5, -0.5], [-0.5, 0.5], [torch.nan, torch.nan]]])
+    counts = torch.ones(1, 3, dtype=torch.bool)
+    said = torch.nan_to_num(truth, nan=9.0)
+    assert float(affect_loss(said, truth, counts, valence=0.7, arousal=0.3, mse=0.5)) == pytest.approx(0.0, abs=1e-6)
+    flipped = affect_loss(-torch.nan_to_num(truth), truth, counts, valence=0.7, arousal=0.3, mse=0.1)
+    assert float(flipped) == pytest.approx(0.7 * 2 + 0.3 * 2 + 0.1 * 1.0, abs=1e-5)
+
+
+def test_a_stage_derives_what_the_next_one_reads(tmp_path: Path) -> None:
+    train = [recording(s) for s in range(4)]
+    kept = [Recording(r.clip, {"face": r.streams["face"]}) for r in train]
+    run = fit(recipe("face"), kept, [], tmp_path / "run", device="cpu", progress=False)
+    trained = checkpoint.load(run)
+    stream = derived(trained, kept[0], {"network": "va_streams"})
+    assert stream.values.shape == (len(stream.times), 18)
+    assert stream.valid.all()
+    _, _, affect = trained.predict_streams(kept[0].streams, 0.0, float(stream.times[-1]) + 0.1)
+    n = min(len(affect), len(stream.values))
+    np.testing.assert_allclose(stream.values[:n, -2:], affect[:n], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # enter 1280·256+256, missing 256, 5 Transformer layers (4 d² + 8 d² + 13 d), norm 2·256, affect 256·2+2
+        ("va_face", 1280 * 256 + 256 + 256 + 5 * (12 * 256**2 + 13 * 256) + 512 + 514),
+        # attention 1024·128+128 + 128+1; project 2048·256+256 + norm 512; affect
+        ("va_voice", 1024 * 128 + 128 + 129 + 2048 * 256 + 256 + 512 + 514),
+    ],
+)
+def test_published_sizes_have_the_parameters_of_arithmetic(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        system = models.build(config.load(name, check=models.problems))
+    assert sum(p.numel() for p in system.parameters()) == parameters
+
+
+def test_six_experts_for_three_modalities() -> None:
+    with torch.device("meta"):
+        system: Any = models.build(config.load("va_directed_experts", check=models.problems))
+    assert list(system.experts) == [
+        "face to behaviour", "face to voice", "behaviour to face", "behaviour to voice", "voice to face",
+        "voice to behaviour",
+    ]  # fmt: skip
+    assert all(len(expert.cross) == 5 for expert in system.experts.values())
