@@ -151,3 +151,31 @@ class Output:
     weights: Tensor
     evidence: Tensor
     modalities: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Faces (or anything else) one by one. images `(n, size, size, 3)` uint8 RGB; labels `(n,)` int, -1 unlabelled;
+    subjects: who each is of, or "" where nobody says."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    subjects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.labels.shape != (n,):
+            raise ValueError(
+                f"pictures need images (n, size, size, 3) and labels (n,); got {self.images.shape}, {self.labels.shape}"
+            )
+        if self.subjects and len(self.subjects) != n:
+            raise ValueError(f"{n} pictures need {n} subjects or none; got {len(self.subjects)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, places: np.ndarray) -> Pictures:
+        """Those at `places` (indices or a mask)."""
+        kept = np.arange(len(self))[places]
+        names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
+        return Pictures(self.images[kept], self.labels[kept], names)

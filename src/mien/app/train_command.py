@@ -49,10 +49,14 @@ def train(
       mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
       mien train mine.yaml --resume runs/mine
       mien train safe_cross_attention --index index.jsonl --store features
+      mien train dynamic_threshold --root RAF-DB/basic corpus.options.labelled=100
     """
     from mien import config, models
 
     settings = config.load(recipe, overrides or (), check=models.problems)
+    if settings.model.name == "dynamic_threshold":
+        _pictures(settings, resume or out or Path("runs") / Path(recipe).stem, root, resume is not None, as_json)
+        return
     if (index is None) != (store is None):
         raise ConfigError(
             "--index and --store go together: one names the clips, the other holds their features",
@@ -85,6 +89,36 @@ def train(
     for name, value in metrics.items():
         if isinstance(value, float):
             screen.print(f"  {name:24}{value:.4f}", markup=False)
+
+
+def _pictures(settings: Recipe, run: Path, root: Path | None, resume: bool, as_json: bool) -> None:
+    from mien.training.picture_material import gather_pictures
+    from mien.training.pictures import fit_pictures
+
+    console.err().print("reading pictures ...")
+    labelled, unlabelled, val = gather_pictures(settings, root, workers=os.cpu_count() or 1)
+    scored = len(val) if val is not None else 0
+    console.err().print(f"{len(labelled)} labelled pictures, {len(unlabelled)} unlabelled, {scored} to score")
+    steps = max(1, settings.train.epochs * max(100, len(unlabelled) // (4 * settings.train.batch)))
+    with console.progress("training", unit="steps") as bar:
+        folder = fit_pictures(
+            settings,
+            labelled,
+            unlabelled,
+            val,
+            run,
+            steps=steps,
+            resume=resume,
+            told=lambda step, row: bar(step, steps),
+        )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if as_json:
+        print(json.dumps({"run": str(folder), "metrics": metrics}, indent=2))
+        return
+    console.out().print(f"{folder}  ready for: mien extract INDEX --encoder {folder} --store DIR", markup=False)
+    for name in ("val_macro_f1", "val_accuracy"):
+        if name in metrics:
+            console.out().print(f"  {name:24}{metrics[name]:.4f}", markup=False)
 
 
 def _simulated(settings: Recipe, emodb: Path | None) -> Material:

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,8 @@ ENCODERS: dict[str, str] = {
     "log-mel": "mien.encoders.sound_rows:mel",
     "waveform": "mien.encoders.sound_rows:waveform",
 }
+#: A folder of a trained run in place of a name: what looks at its pictures. Named, not imported: it lies above.
+TRAINED = "mien.training.face_encoder:create"
 #: What every encoder declares (`Encoder`).
 DECLARED = ("name", "modality", "dim", "rate_hz", "receptive_field_s", "licence", "provenance")
 
@@ -114,6 +117,8 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
         ArtefactError: its weights are not here and cannot be fetched.
     """
     name, source, said = split_spec(spec)
+    if source is None and (Path(name) / "checkpoint.json").is_file():
+        name, source = TRAINED, name
     encoder = factory(name)(source, device=device, **{**said, **options})
     if not isinstance(encoder, Encoder):
         missing = [a for a in DECLARED if not hasattr(encoder, a)]

@@ -1,0 +1,159 @@
+"""Few labels: what semi-supervised training buys, on the theatre's faces and on scikit-learn's digits: `mien bench
+few-labels`.
+
+The same small ResNet, steps and pictures for all; 10 or 40 labels a class, the rest unlabelled; accuracy on people (on
+digits: pictures) that were not trained on, five seeds, each with other labels. Digits are a neutral check: nothing in
+mien was made for them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy import stats
+
+from mien import checkpoint, config, models
+from mien.corpora.theatre.stills import stills
+from mien.labels import EXPRESSIONS
+from mien.records import Pictures
+from mien.training.picture_material import drawn
+from mien.training.pictures import fit_pictures
+
+#: Variant -> changes to the recipe. "all labels" hides none; "labels only" uses nothing else.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "labels only": ("objective.unlabelled=0", "objective.negative=0"),
+    "FixMatch (fixed threshold)": (
+        "model.threshold=fixed", "objective.negative=0", "model.attention=false", "model.map_dropout=0",
+    ),
+    "adaptive threshold (after Ada-CM)": (
+        "model.threshold=adaptive", "objective.negative=0", "model.attention=false", "model.map_dropout=0",
+    ),
+    "ours": (),
+    "ours, fixed threshold": ("model.threshold=fixed",),
+    "ours, no negative learning": ("objective.negative=0",),
+    "ours, no attention nor dropped maps": ("model.attention=false", "model.map_dropout=0"),
+    "all labels": ("objective.unlabelled=0", "objective.negative=0"),
+}  # fmt: skip
+
+
+#: Those with all seeds; the parts of ours and the ceiling get three.
+MAIN = ("labels only", "FixMatch (fixed threshold)", "adaptive threshold (after Ada-CM)", "ours")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """train: every picture with its label; test: others. flip: whether a mirrored picture keeps its class."""
+
+    name: str
+    train: Pictures
+    test: Pictures
+    classes: tuple[str, ...]
+    flip: bool
+
+
+def digits() -> Task:
+    """scikit-learn's 1,797 digits of 8 × 8, every fourth for testing, enlarged to 32."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    grey = np.stack([cv2.resize((row * 15.9).astype(np.uint8), (32, 32)) for row in data.images])
+    whole = Pictures(np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64))
+    test = np.arange(len(whole)) % 4 == 0
+    return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False)
+
+
+def faces(*, people: int = 120, held_out: int = 40, size: int = 48, workers: int = 1) -> Task:
+    """The theatre's faces; nobody is on both sides."""
+    train, test = (
+        stills(split, count, size=size, seed=11, workers=workers)
+        for split, count in (("train", people), ("test", held_out))
+    )
+    return Task("theatre faces", train, test, EXPRESSIONS, flip=True)
+
+
+def measure(job: tuple[int, str, int, int], tasks: Sequence[Task], steps: int) -> dict[str, Any]:
+    """One training: (task, variant, labels a class, seed)."""
+    which, variant, each, seed = job
+    task = tasks[which]
+    small = [
+        "model.stem=24", "model.widths=[24, 48, 96]", "model.depths=[1, 1, 1]", "train.threads=1",
+        f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in task.classes)}]",
+        f"features.face.dim={task.train.images.shape[1]}",
+    ]  # fmt: skip
+    recipe = config.load("dynamic_threshold", [*small, *VARIANTS[variant]], check=models.problems)
+    labelled = task.train if variant == "all labels" else drawn(task.train, each, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = fit_pictures(
+            recipe, labelled, task.train, task.test, Path(folder) / "run", steps=steps, flip=task.flip,
+        )  # fmt: skip
+        told = checkpoint.load(run).metrics
+    return {
+        "task": task.name, "variant": variant, "labels": each, "seed": seed, "accuracy": told["val_accuracy"],
+        "macro_f1": told["val_macro_f1"], "history": told["history"],
+    }  # fmt: skip
+
+
+def run(
+    tasks: Sequence[Task],
+    *,
+    seeds: int = 5,
+    labels: Sequence[int] = (10, 40),
+    steps: int = 500,
+    workers: int = 2,
+    tell: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """A row a training."""
+    jobs = [
+        (which, variant, each, seed)
+        for which in range(len(tasks))
+        for variant in VARIANTS
+        for each in (labels[:1] if variant == "all labels" else labels)
+        for seed in range(seeds if variant in MAIN else min(seeds, 3))
+    ]
+    rows = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(partial(measure, tasks=tasks, steps=steps), jobs):
+            rows.append(row)
+            tell(f"{row['task']}, {row['variant']}, {row['labels']} labels, seed {row['seed']}: {row['accuracy']:.3f}")
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: mean accuracy and its 95 % t-interval over seeds; and the gain of ours over each, paired by seed."""
+    lines = ["| accuracy | " + " | ".join(f"{t}, {n} labels a class" for t, n in _columns(rows)) + " |"]
+    lines.append("|---" * (1 + len(_columns(rows))) + "|")
+    for variant in VARIANTS:
+        cells = []
+        for task, n in _columns(rows):
+            mine = [r["accuracy"] for r in rows if (r["task"], r["variant"]) == (task, variant) and r["labels"] == n]
+            cells.append(_interval(mine) if mine else "–")
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    for other in ("labels only", "FixMatch (fixed threshold)"):
+        cells = []
+        for task, n in _columns(rows):
+            pick = {
+                v: [r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, v, n)]
+                for v in ("ours", other)
+            }
+            cells.append(_interval([a - b for a, b in zip(pick["ours"], pick[other], strict=True)], signed=True))
+        lines.append(f"| *ours minus {other}* | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((r["task"], r["labels"]) for r in rows))
+
+
+def _interval(values: Sequence[float], *, signed: bool = False) -> str:
+    mean, n = float(np.mean(values)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
+    return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"

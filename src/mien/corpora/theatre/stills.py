@@ -1,0 +1,50 @@
+"""The theatre's faces one by one: rendered, found, aligned, with their expression."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from mien.corpora.theatre.plan import draw
+from mien.corpora.theatre.render import Stage
+from mien.corpora.theatre.troupe import spread_out
+from mien.labels import UNLABELLED
+from mien.media.align import align
+from mien.media.faces import FaceReader
+from mien.records import Frame, Pictures
+
+#: Pictures a second that are taken of a performance.
+RATE = 2
+
+
+def stills(
+    split: str, people: int, *, seconds: float = 12.0, size: int = 64, seed: int = 0, balance: float = 1.0, workers: int
+    = 1
+) -> Pictures:  # fmt: skip
+    """Aligned faces of `people` people, `(n, size, size, 3)`, labelled; people differ between splits.
+
+    Raises ArtefactError: the face networks are not here.
+    """
+    parts = spread_out(_of, [(split, n, seconds, size, seed, balance) for n in range(people)], workers)
+    return Pictures(
+        np.concatenate([p.images for p in parts]),
+        np.concatenate([p.labels for p in parts]),
+        tuple(name for p in parts for name in p.subjects),
+    )
+
+
+def _of(split: str, number: int, seconds: float, size: int, seed: int, balance: float) -> Pictures:
+    plan = draw(split, number, seconds=seconds, seed=seed, balance=balance, faults=False)
+    plan = replace(plan, rate=Fraction(RATE), second=None)
+    stage, reader = Stage(plan), FaceReader()
+    labels = plan.labels(plan.times()).expression
+    crops, kept = [], []
+    for i, image in enumerate(stage.frames()):
+        found = reader(Frame(i, float(stage.times[i]), image))
+        if found and labels[i] != UNLABELLED:
+            crops.append(align(image, found[0].mesh, size))
+            kept.append(int(labels[i]))
+    images = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
+    return Pictures(images, np.array(kept, np.int64), (plan.subject,) * len(kept))

@@ -1,0 +1,174 @@
+"""Training on pictures, some of them labelled: one loop for systems whose `objective` takes `Views`.
+
+A step's pictures and their views follow from seed and step alone, and everything else (student, teacher, thresholds,
+optimiser) is written every `save_every` steps: an interrupted run that is resumed ends in the same weights, bit for bit
+on one CPU thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mien import checkpoint, config, heap, models
+from mien.config import Recipe
+from mien.data import mixed_seed, views
+from mien.errors import ConfigError
+from mien.evaluation import metrics
+from mien.models.dynamic_threshold import Views
+from mien.records import Pictures
+from mien.training.optim import groups, rate
+
+FILE = "unfinished.safetensors"
+#: Told after each round of `report_every` steps: the step and the means of the logs.
+Told = Callable[[int, dict[str, float]], None]
+
+
+def fit_pictures(
+    recipe: Recipe,
+    labelled: Pictures,
+    unlabelled: Pictures | None,
+    val: Pictures | None,
+    out: Path,
+    *,
+    steps: int = 2000,
+    ratio: int = 4,
+    flip: bool = True,
+    resume: bool = False,
+    save_every: int = 200,
+    report_every: int = 100,
+    told: Told | None = None,
+    stop_at: int | None = None,
+) -> Path:
+    """Trains what the recipe describes for `steps` steps; returns `out`, a checkpoint folder.
+
+    Args:
+        labelled: drawn so that every class is as likely. unlabelled: labels in it are used to measure pseudo-labels and
+            for nothing else; None: the labelled ones. val: scored at the end (macro F1, accuracy).
+        ratio: unlabelled pictures a labelled one. flip: whether a mirrored picture keeps its class.
+        stop_at: leave after this step with the run unfinished (for tests).
+
+    Raises ConfigError for pictures of another size than the recipe's, or no labelled picture.
+    """
+    name, feature = next(iter(recipe.features.items()))
+    size = labelled.images.shape[1]
+    if feature.dim not in (None, size):
+        raise ConfigError(f"features.{name}.dim is {feature.dim}, the pictures are {size} wide", remedy="make them one")
+    known = np.flatnonzero(labelled.labels >= 0)
+    if not len(known):
+        raise ConfigError("no picture has a label", follows="nothing was started")
+    labelled = labelled.take(known)
+    features = {name: feature.model_dump() | {"dim": size}}
+    recipe = models.complete(config.changed(recipe, features=features))
+    settings, others = recipe.train, unlabelled if unlabelled is not None else labelled
+    torch.set_num_threads(settings.threads)
+    heap.keep()
+    torch.manual_seed(settings.seed)
+    model: Any = models.build(recipe).train()
+    optimiser = torch.optim.AdamW(groups(model.student, settings.weight_decay), lr=settings.lr)
+    history: list[dict[str, float]] = []
+    first = _restore(out, model, optimiser, history) if resume else 0
+    sums: dict[str, float] = {}
+    for step in range(first, steps):
+        batch = _drawn(labelled, others, settings.batch, ratio, flip, np.random.default_rng([settings.seed, step]))
+        torch.manual_seed(mixed_seed(settings.seed, step))
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * rate(step, steps, settings.warmup, settings.schedule)
+        loss, logs = model.objective(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(model.student.parameters(), settings.clip)
+        optimiser.step()
+        model.after_step()
+        for key, value in logs.items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+        if (step + 1) % report_every == 0 or step + 1 == steps:
+            n = (step % report_every) + 1
+            row = {"step": step + 1, **{k: v / n for k, v in sums.items()}}
+            row |= {f"threshold {c}": float(t) for c, t in zip(recipe.corpus.labels, model.thresholds(), strict=True)}
+            history.append(row)
+            sums = {}
+            if told:
+                told(step + 1, row)
+        if (step + 1) % save_every == 0 and not sums:
+            _save(out, model, optimiser, step + 1, history)
+        if stop_at == step + 1:
+            return out
+    scores = score(model, val, len(recipe.corpus.labels)) if val is not None else {}
+    checkpoint.save(out, model, recipe, metrics={**scores, "steps": steps, "history": history})
+    (out / FILE).unlink(missing_ok=True)
+    return out
+
+
+@torch.inference_mode()
+def score(model: Any, pictures: Pictures, classes: int) -> dict[str, float]:
+    """`val_macro_f1` (over the classes that occur) and `val_accuracy` of the teacher."""
+    was = model.training
+    model.eval()
+    parts = np.array_split(pictures.images, max(1, len(pictures) // 256))
+    said = np.concatenate([model(_tensor(part)).argmax(dim=1).numpy() for part in parts])
+    model.train(was)
+    present = np.unique(pictures.labels).tolist()
+    return {
+        "val_macro_f1": float(metrics.macro_f1(pictures.labels, said, classes=classes, over=present)),
+        "val_accuracy": float(metrics.accuracy(pictures.labels, said)),
+    }
+
+
+def _tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: bool, rng: np.random.Generator) -> Views:
+    counts = np.bincount(labelled.labels)
+    share = 1 / counts[labelled.labels]
+    picked = rng.choice(len(labelled), batch, p=share / share.sum())
+    places = rng.integers(0, len(others), batch * ratio)
+    images = others.images[places]
+    return Views(
+        _tensor(views.weak(labelled.images[picked], rng, flip=flip)),
+        torch.from_numpy(labelled.labels[picked].astype(np.int64)),
+        (_tensor(views.weak(images, rng, flip=flip)), _tensor(views.weak(images, rng, flip=flip))),
+        _tensor(views.strong(images, rng, flip=flip)),
+        torch.from_numpy(others.labels[places].astype(np.int64)),
+    )
+
+
+def _save(out: Path, model: Any, optimiser: torch.optim.Optimizer, step: int, history: list[dict[str, float]]) -> None:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    state = optimiser.state_dict()["state"]
+    tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{FILE}.part"
+    metadata = {"step": str(step), "history": json.dumps(history)}
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata=metadata)
+    os.replace(part, out / FILE)
+
+
+def _restore(out: Path, model: Any, optimiser: torch.optim.Optimizer, history: list[dict[str, float]]) -> int:
+    path = out / FILE
+    if not path.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        kind, index, name = (*key.split(".", 2),)[:3] if key.startswith("optimiser.") else ("", "", "")
+        if kind:
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    history += json.loads(metadata["history"])
+    return int(metadata["step"])

@@ -1,0 +1,208 @@
+"""Semi-supervised pictures: it learns from the unlabelled, resumes exactly, and its thresholds are what they claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mien import checkpoint, config, models
+from mien.corpora import pictures
+from mien.corpora.pictures import READERS
+from mien.data import views
+from mien.encoders import registry
+from mien.encoders.protocol import CropEncoder
+from mien.errors import ConfigError, CorpusError
+from mien.models.dynamic_threshold import Views
+from mien.records import Pictures
+from mien.training.picture_material import gather_pictures
+from mien.training.pictures import fit_pictures
+
+CLASSES, SIZE = ["Neutral", "Anger", "Disgust"], 16
+
+
+def recipe(**model: Any) -> config.Recipe:
+    raw = config.load("dynamic_threshold", check=models.problems).model_dump()
+    raw["corpus"]["labels"] = CLASSES
+    raw["model"] |= {"stem": 8, "widths": [8, 16], "depths": [1, 1], "ema": 0.9, **model}
+    raw["train"] |= {"lr": 5e-3, "batch": 6, "threads": 1}
+    return config.read(raw, origin="test", check=models.problems)
+
+
+def shapes(count: int, seed: int) -> Pictures:
+    """A bar, a square or a disc, anywhere, in any colour."""
+    rng, images, labels = np.random.default_rng(seed), [], rng_labels(count, seed)
+    for label in labels:
+        image = np.full((SIZE, SIZE, 3), rng.integers(0, 60), np.uint8)
+        colour = tuple(int(v) for v in rng.integers(120, 255, 3))
+        x, y = (int(v) for v in rng.integers(5, 11, 2))
+        if label == 0:
+            cv2.rectangle(image, (x - 4, y - 1), (x + 4, y + 1), colour, -1)
+        elif label == 1:
+            cv2.rectangle(image, (x - 3, y - 3), (x + 3, y + 3), colour, 1)
+        else:
+            cv2.circle(image, (x, y), 4, colour, -1)
+        images.append(image)
+    return Pictures(np.stack(images), labels)
+
+
+def rng_labels(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, 1]).integers(0, 3, count)
+
+
+def test_an_interrupted_run_ends_bit_for_bit_as_the_straight_one(tmp_path: Path) -> None:
+    labelled, rest, val = shapes(9, 0), shapes(60, 1), shapes(60, 2)
+    told: list[int] = []
+    options: dict[str, Any] = {"steps": 60, "save_every": 20, "report_every": 10}
+    straight = fit_pictures(
+        recipe(), labelled, rest, val, tmp_path / "a", **options, told=lambda step, row: told.append(step)
+    )
+    assert told == [10, 20, 30, 40, 50, 60]
+    fit_pictures(recipe(), labelled, rest, val, tmp_path / "b", **options, stop_at=47)
+    assert (tmp_path / "b" / "unfinished.safetensors").exists()
+    resumed = fit_pictures(recipe(), labelled, rest, val, tmp_path / "b", **options, resume=True)
+    one, two = (load_file(run / "weights.safetensors") for run in (straight, resumed))
+    assert {"overall", "named", "steps"} <= set(one)
+    assert all(torch.equal(one[k], two[k]) for k in one), "student, teacher and thresholds"
+    histories = [checkpoint.load(run).metrics["history"] for run in (straight, resumed)]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "b" / "unfinished.safetensors").exists()
+    assert checkpoint.load(straight).metrics["val_accuracy"] > 0.5
+
+
+def test_its_extractor_is_a_face_encoder(tmp_path: Path) -> None:
+    run = fit_pictures(recipe(), shapes(9, 0), None, None, tmp_path / "run", steps=2)
+    encoder = registry.create(str(run))
+    assert isinstance(encoder, CropEncoder)
+    vectors = encoder.encode_crops(shapes(3, 5).images)
+    assert vectors.shape == (3, encoder.dim) == (3, 16)
+    assert encoder.provenance["revision"]
+    assert encoder.crop.size == SIZE
+    model: Any = checkpoint.load(run).model.eval()
+    pixels = torch.from_numpy(shapes(3, 5).images.transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        torch.testing.assert_close(model.teacher[1](torch.from_numpy(vectors)), model(pixels))
+
+
+def system(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    raw = recipe(**changes).model_dump()
+    raw["features"]["face"]["dim"] = SIZE
+    return models.build(config.read(raw, origin="test", check=models.problems))
+
+
+def given(seed: int = 0) -> Views:
+    a, b = shapes(6, seed), shapes(12, seed + 1)
+    t = [torch.from_numpy(p.images.transpose(0, 3, 1, 2).copy()) for p in (a, b)]
+    return Views(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels))
+
+
+def test_dynamic_thresholds_follow_their_formula() -> None:
+    made, batch = system(momentum=0.5), given()
+    made.teacher.eval()
+    with torch.no_grad():
+        p = made.teacher(batch.weak[0]).softmax(1)
+    made.objective(batch)
+    third = torch.full((3,), 1 / 3)
+    overall = 0.5 / 3 + 0.5 * p.max(1).values.mean()
+    named = 0.5 * third + 0.5 * p.mean(0)
+    torch.testing.assert_close(made.thresholds(), overall * named / named.max())
+    assert torch.equal(system(threshold="fixed").thresholds(), torch.full((3,), 0.95))
+    adaptive = system(threshold="adaptive")
+    assert torch.equal(adaptive.thresholds(), torch.full((3,), 0.8)), "never below .8"
+    adaptive.right.fill_(1.0)
+    adaptive.steps.fill_(10_000)
+    torch.testing.assert_close(adaptive.thresholds(), torch.full((3,), 0.97))
+
+
+def test_negative_learning_closed_form() -> None:
+    made = system()
+    student = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]))
+    teacher = torch.tensor([[0.6, 0.39, 0.01], [0.01, 0.01, 0.98]])
+    unsure = torch.tensor([True, False])
+    assert float(made._negative(student, teacher, unsure)) == pytest.approx(-np.log(1 - 0.2), abs=1e-6)
+    assert float(made._negative(student, teacher, ~torch.ones(2, dtype=torch.bool))) == 0.0
+
+
+def test_the_teacher_follows_and_never_gets_a_gradient() -> None:
+    made, batch = system(ema=0.9), given()
+    made.train()
+    loss, logs = made.objective(batch)
+    loss.backward()
+    assert all(p.grad is None for p in made.teacher.parameters())
+    assert all(p.grad is not None for p in made.student.parameters())
+    before = [p.clone() for p in made.teacher.parameters()]
+    with torch.no_grad():
+        for p in made.student.parameters():
+            p += 1
+    made.after_step()
+    for mine, was in zip(made.teacher.parameters(), before, strict=True):
+        torch.testing.assert_close(mine, was + (1 - 0.1) * 1, rtol=1e-4, atol=1e-4)
+    assert 0 <= float(logs["kept"]) <= 1
+
+
+@pytest.mark.parametrize("strength", ["weak", "strong"])
+def test_views_repeat_and_leave_the_pictures_alone(strength: str) -> None:
+    images = shapes(8, 3).images
+    kept, make = images.copy(), getattr(views, strength)
+    one, two = (make(images, np.random.default_rng(4)) for _ in range(2))
+    assert np.array_equal(one, two)
+    assert np.array_equal(images, kept)
+    assert one.shape == images.shape
+    assert one.dtype == np.uint8
+    assert not np.array_equal(one, make(images, np.random.default_rng(5)))
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+def test_the_readers_of_three_layouts(tmp_path: Path) -> None:
+    image = np.full((20, 10, 3), 200, np.uint8)
+    write(tmp_path / "folders" / "train" / "anger" / "a.png", image)
+    write(tmp_path / "folders" / "train" / "unlabelled" / "b.png", image)
+    raf = tmp_path / "raf"
+    write(raf / "Image" / "aligned" / "train_00001_aligned.jpg", image)
+    write(raf / "Image" / "aligned" / "test_0001_aligned.jpg", image)
+    (raf / "EmoLabel").mkdir()
+    (raf / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 6\ntest_0001.jpg 7\n")
+    net = tmp_path / "net" / "val_set"
+    write(net / "images" / "7.jpg", image)
+    (net / "annotations").mkdir()
+    np.save(net / "annotations" / "7_exp.npy", np.array("6").astype(int))
+    np.save(net / "annotations" / "8_exp.npy", np.array(7))
+    found = READERS["class-folders"](tmp_path / "folders", "train", CLASSES)
+    assert [label for _, label in found] == [1, -1]
+    loaded = pictures.load(found, 16)
+    assert loaded.images.shape == (2, 16, 16, 3)
+    assert loaded.images[0, :, 0].max() == 0, "the whole picture, black beside it"
+    assert loaded.images[0, 8, 8].min() > 190
+    assert [label for _, label in READERS["rafdb"](raf, "train", CLASSES)] == [1]
+    assert [label for _, label in READERS["rafdb"](raf, "val", CLASSES)] == [0]
+    assert [label for _, label in READERS["affectnet"](tmp_path / "net", "val", CLASSES)] == [1], "Contempt is left out"
+    (tmp_path / "folders" / "train" / "angry").mkdir()
+    with pytest.raises(CorpusError, match="is named after no class; they are Neutral"):
+        READERS["class-folders"](tmp_path / "folders", "train", CLASSES)
+    (raf / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg happy\n")
+    with pytest.raises(CorpusError, match=r"list_patition_label\.txt:1: .* is not NAME CLASS"):
+        READERS["rafdb"](raf, "train", CLASSES)
+
+
+def test_material_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rafdb lies on disk"):
+        gather_pictures(recipe(), None)
+    with pytest.raises(ConfigError, match="'raf' has no single pictures; did you mean"):
+        gather_pictures(config.changed(recipe(), corpus={"name": "raf"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"corpus\.options\.labeled: unknown key; did you mean"):
+        gather_pictures(config.changed(recipe(), corpus={"options": {"labeled": 4}}), tmp_path)
+    raw = recipe().model_dump()
+    raw["features"]["face"]["dim"] = 32
+    wide = config.read(raw, origin="t")
+    with pytest.raises(ConfigError, match=r"features\.face\.dim is 32, the pictures are 16 wide"):
+        fit_pictures(wide, shapes(6, 0), None, None, tmp_path / "x", steps=1)
