@@ -66,3 +66,13 @@ def test_commands_and_code_run(folder: Path) -> None:
                 assert done.returncode == 0, f"README says '{line}':\n{done.stdout}\n{done.stderr}"
                 ran += 1
     assert ran >= 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/BENCHMARKS.md"])
+def test_tables_are_those_that_the_benches_kept(page: str) -> None:
+    from mien.benchmarks.measured import placed, read
+
+    text = (ROOT / page).read_text()
+    for bench, part in read().items():
+        if f"<!-- {bench} -->" in text:
+            assert placed(text, bench, part["table"]) == text, f"run python bench/pages.py: {page} is behind {bench}"

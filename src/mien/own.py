@@ -5,7 +5,7 @@
     clips = [own.recording(name, face=f, voice=v, label=label, subject=who) for name, f, v, label, who in table]
     run = own.train(clips, "runs/mine")
     print(own.evaluate(run, clips, "report"))
-    print(own.predict(run, clips[0]))
+    print(own.predict(run, clips[1]))
 
 docs/OWN_DATA.md has the whole of it, also for folders of videos.
 """

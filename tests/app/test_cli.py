@@ -14,6 +14,7 @@ import pytest
 from tiny_checkpoint import save_tiny
 from typer.testing import CliRunner, Result
 
+from mien import config
 from mien.app import console, doctor
 from mien.app.cli import app
 from mien.app.inputs import expand
@@ -302,7 +303,16 @@ def test_doctor_checks_the_decoder() -> None:
 
 
 def test_recipes_are_listed() -> None:
-    assert json.loads(mien("recipes", "--json").stdout) == mien("recipes").stdout.split()
+    records = json.loads(mien("recipes", "--json").stdout)
+    assert [r["name"] for r in records] == config.names()
+    said = mien("recipes").stdout
+    assert all(r["name"] in said for r in records)
+    one = mien("recipes", "prompted_tcn").stdout
+    assert "published  val macro f1 0.36, test macro f1 0.32" in one
+    assert "differs    cross-attentions are safe ones" in one
+    wrong = mien("recipes", "prompted-tcn")
+    assert wrong.exit_code == 2
+    assert 'did you mean "prompted_tcn"?' in wrong.output
 
 
 def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mien.models.safe_cross_attention import Config, Hide, Objective, Output, SafeCrossAttention
-from mien.records import Batch
+from mien.models.safe_cross_attention import Config, Hide, Objective, SafeCrossAttention
+from mien.records import Batch, Output
 
 DIMS = {"face": 5, "voice": 3}
 NO_HIDE = Hide(whole={}, bursts={})
@@ -255,6 +255,23 @@ def test_modality_dropout_only_in_training() -> None:
     voice_only = Batch({"voice": batch.values["voice"]}, {"voice": batch.valid["voice"]}, batch.expression)
     torch.testing.assert_close(everything, model.objective(voice_only)[1]["expression"])
     assert not torch.allclose(model.eval().objective(batch)[1]["expression"], everything)
+
+
+def test_noise_strikes_its_share_of_samples_and_only_in_training() -> None:
+    model = system(hide=Hide(whole={}, noise={"voice": 0.5}, noise_level=2.0))
+    with torch.no_grad():
+        model.branch["voice"].norm.deviation.copy_(torch.tensor([1.0, 10.0, 0.0]))
+    values = {"face": torch.zeros(400, 5, 5), "voice": torch.zeros(400, 5, 3)}
+    torch.manual_seed(0)
+    noisy = model.train()._roughened(values)
+    assert torch.equal(noisy["face"], values["face"])
+    struck = noisy["voice"].abs().amax(dim=(1, 2)) > 0
+    assert 0.4 < struck.float().mean() < 0.6
+    spread = noisy["voice"][struck].std(dim=(0, 1))
+    assert spread[2] == 0
+    assert 8 < spread[1] / spread[0] < 12
+    assert 0.9 < spread[0] < 1.4, "levels even up to 2: root mean square 2 / sqrt(3)"
+    assert torch.equal(model.eval()._roughened(values)["voice"], values["voice"])
 
 
 def test_one_modality_alone_makes_a_system() -> None:

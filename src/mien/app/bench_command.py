@@ -63,6 +63,7 @@ def systems(
     only: Annotated[list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("systems.json"),
     plot: Annotated[Path, typer.Option(help="The robustness plot, SVG.")] = Path("systems.svg"),
+    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
 ) -> None:
     """Every system on the same simulated recordings: a table of macro F1, and one robustness plot.
 
@@ -75,6 +76,8 @@ def systems(
     rows = bench.save(bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ()), out)
     plot.write_text(robustness([r for r in rows if " only" not in r["model"] and r["model"] != "class prior"]))
     print(bench.table(rows))
+    if keep:
+        bench.remember(rows, seeds)
 
 
 @app.command("few-labels")
@@ -82,6 +85,7 @@ def few_labels(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, each with other labels.")] = 5,
     steps: Annotated[int, typer.Option(min=10, help="Of each training.")] = 500,
     out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("few_labels.json"),
+    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
 ) -> None:
     """Semi-supervised faces against labels alone, a fixed and an adaptive threshold, without each part, and all labels.
 
@@ -94,3 +98,25 @@ def few_labels(
     rows = bench.run(tasks, seeds=seeds, steps=steps, workers=workers)
     out.write_text(json.dumps(rows, indent=0))
     print(bench.table(rows))
+    if keep:
+        bench.remember(rows)
+
+
+@app.command()
+def affect(
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of the whole chain.")] = 3,
+    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("affect.json"),
+    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
+) -> None:
+    """Valence and arousal: face, behaviour and voice alone, their mean, directed experts, reliability fusion.
+
+    On simulated recordings, clean and with each stream failing, with the weights that the fusion gives. About ten
+    minutes on two cores.
+    """
+    from mien.benchmarks import affect as bench
+
+    rows = bench.run(seeds=seeds, workers=os.cpu_count() or 1)
+    out.write_text(json.dumps(rows, indent=1))
+    print(bench.table(rows))
+    if keep:
+        bench.remember(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,7 +63,7 @@ def train(
             follows="nothing was started",
             remedy="give both, or neither for a recipe of the theatre",
         )
-    from mien.training.fit import first_process, fit  # takes seconds: a mistyped recipe should not wait for it
+    from mien.training.fit import fit  # takes seconds: a mistyped recipe should not wait for it
 
     material = _simulated(settings, emodb) if store is None else _stored(settings, index, store, task, root)
     run = resume or out or Path("runs") / Path(recipe).stem
@@ -78,8 +78,11 @@ def train(
         devices=devices,
         nodes=nodes,
     )
-    if devices * nodes > 1 and not first_process():
-        return
+    if devices * nodes > 1:
+        from mien.training.fit import first_process
+
+        if not first_process():
+            return
     metrics = json.loads((folder / "metrics.json").read_text())
     if as_json:
         print(json.dumps({"run": str(folder), "metrics": metrics}, indent=2))
@@ -142,10 +145,59 @@ def _stored(settings: Recipe, index: Path | None, store: Path, task: str | None,
 
 
 def recipes(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Just these.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the recipes that ship with mien."""
-    from mien import config
+    """List the recipes: paper, inputs, what the paper reports, what was obtained here, and on what.
 
-    names = config.names()
-    print(json.dumps(names) if as_json else "\n".join(names))
+    Published figures are the papers' own, on their corpora; obtained ones were measured by the command named beside
+    them. What a recipe does otherwise than its paper is listed under it when it is named.
+
+    \b
+    Examples:
+      mien recipes
+      mien recipes va_reliability
+    """
+    from mien import config
+    from mien.benchmarks.measured import obtained
+
+    known = config.names()
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(
+                f"no recipe is called {name!r}{config.nearest(name, known)}", follows="nothing was listed"
+            )
+    records = [
+        {
+            "name": name,
+            "model": recipe.model.name,
+            "paper": recipe.paper.title,
+            "arxiv": recipe.paper.arxiv,
+            "inputs": {n: f.encoder for n, f in recipe.features.items()},
+            "reported": recipe.paper.reported,
+            "obtained": obtained(name),
+            "differs": recipe.paper.differs,
+        }
+        for name, recipe in ((n, config.load(n)) for n in names or known)
+    ]
+    if as_json:
+        print(json.dumps(records, indent=1))
+        return
+    for record in records:
+        _tell_recipe(record, whole=bool(names))
+
+
+def _tell_recipe(record: dict[str, Any], *, whole: bool) -> None:
+    screen = console.out()
+    inputs = ", ".join(f"{n} from {e}" for n, e in record["inputs"].items())
+    screen.print(f"[bold]{record['name']}[/bold]  arXiv {record['arxiv']}", highlight=False)
+    screen.print(f"  inputs     {inputs}", markup=False, highlight=False)
+    if record["reported"]:
+        told = ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in record["reported"].items())
+        screen.print(f"  published  {told}", markup=False, highlight=False)
+    for line in record["obtained"]:
+        screen.print(f"  obtained   {line}", markup=False, highlight=False)
+    if whole:
+        screen.print(f"  paper      {record['paper']}", markup=False, highlight=False)
+        for line in record["differs"]:
+            screen.print(f"  differs    {line}", markup=False, highlight=False)

@@ -22,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from mien import checkpoint, config, models
+from mien.benchmarks import measured
 from mien.corpora.theatre.stills import stills
 from mien.labels import EXPRESSIONS
 from mien.records import Pictures
@@ -157,3 +158,16 @@ def _interval(values: Sequence[float], *, signed: bool = False) -> str:
     mean, n = float(np.mean(values)), len(values)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
     return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"
+
+
+def remember(rows: Sequence[dict[str, Any]]) -> None:
+    """Keeps the table and the recipe's score at the fewest labels (`mien.benchmarks.measured`)."""
+    task, n = _columns(rows)[-1]
+    ours = [r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, "ours", n)]
+    measured.keep(
+        "few-labels",
+        command="mien bench few-labels",
+        what=f"{task}, {n} labels a class, people never seen, a small ResNet",
+        table=table(rows),
+        recipes={"dynamic_threshold": f"{_interval(ours)} accuracy"},
+    )

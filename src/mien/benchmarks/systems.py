@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from mien import checkpoint, config, models
+from mien.benchmarks import measured
 from mien.benchmarks.starter import TEST_SEED, held_out
 from mien.corpora.theatre.troupe import troupe
 from mien.evaluation import robustness
@@ -65,7 +66,7 @@ _TRANSFER = (
 SYSTEMS: dict[str, System] = {
     "safe_cross_attention": System("own_data", note="the flagship at the size of recipes/own_data.yaml"),
     "… attention not safe, no dropout": System(
-        "own_data", ("model.attention=naive", "model.hide={whole: {}, bursts: {}}"), False
+        "own_data", ("model.attention=naive", "model.hide={whole: {}, bursts: {}, noise: {}}"), False
     ),
     "prompted_tcn": System("prompted_tcn", _TCN, note="orthogonal vectors in place of CLIP's prompts"),
     "cnn_pdem": System("cnn_pdem", _PDEM, note="class-wise Dirichlet weights"),
@@ -121,7 +122,12 @@ def recipe_of(system: System, seed: int, only: str | None = None) -> config.Reci
     raw = settings.model_dump()
     raw["features"] = {n: {**f, "dim": None} for n, f in raw["features"].items() if only in (None, n)}
     if only and "hide" in raw["model"]:
-        raw["model"]["hide"] = {"whole": {}, "bursts": {only: 0.2}}
+        kept = raw["model"]["hide"].get("noise", {})
+        raw["model"]["hide"] = {
+            "whole": {},
+            "bursts": {only: 0.2},
+            "noise": {k: v for k, v in kept.items() if k == only},
+        }
     return config.read(raw, origin=system.recipe, check=models.problems)
 
 
@@ -223,3 +229,18 @@ def save(rows: pl.DataFrame, path: Path) -> list[dict[str, Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     return plain
+
+
+def remember(rows: Sequence[Mapping[str, Any]], seeds: int) -> None:
+    """Keeps the table and each recipe's clean score (`mien.benchmarks.measured`)."""
+    clean = {r["model"]: r for r in rows if (r["corruption"], r["label"]) == COLUMNS["clean"]}
+    recipes = {
+        s.recipe: f"{_cell(clean[n])} macro F1" for n, s in SYSTEMS.items() if n in clean and not n.startswith("…")
+    }
+    measured.keep(
+        "systems",
+        command=f"mien bench systems --seeds {seeds}",
+        what="theatre, people never seen, the starter's encoders, small sizes",
+        table=table(rows),
+        recipes=recipes,
+    )

@@ -39,11 +39,14 @@ from mien.records import Batch, Output
 class Hide(Section):
     """Modality dropout, see `ModalityDropout`. The paper hides the visual branch, about 10 % of the time;
     hiding the voice, and bursts, are ours [?]: a timeline must also survive silence and a head that turns
-    away."""
+    away. So is noise: with its probability a sample's features get Gaussian noise of a level drawn evenly from 0 to
+    `noise_level` deviations of the training set, so that the gate learns to doubt what is there but spoilt."""
 
     whole: dict[str, Share] = Field(default={"face": 0.1})
     bursts: dict[str, Share] = Field(default={})
     burst_seconds: list[Positive] = Field(default=[0.3, 1.5], min_length=2, max_length=2)
+    noise: dict[str, Share] = Field(default={})
+    noise_level: Positive = 3.0
 
     @model_validator(mode="after")
     def _sums(self) -> Hide:
@@ -85,7 +88,7 @@ class Config(Section):
     def _fits(self) -> Config:
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
-        for name in (*self.hide.whole, *self.hide.bursts):
+        for name in (*self.hide.whole, *self.hide.bursts, *self.hide.noise):
             if name not in self.inputs and len(self.inputs) > 1:
                 raise ValueError(f"hide names {name!r}, which is no modality; features are {sorted(self.inputs)}")
         return self
@@ -204,7 +207,7 @@ class SafeCrossAttention(nn.Module):
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its parts. Windows without evidence and unlabelled tokens add nothing."""
         valid = self.hide(batch.valid)
-        given = self._given(batch.values, valid)
+        given = self._given(self._roughened(batch.values), valid)
         masks = {name: mask for name, (_, mask) in given.items()}
         tokens = self._branches(given)
         out = self._answer(tokens, masks)
@@ -225,6 +228,19 @@ class SafeCrossAttention(nn.Module):
             logs["valence_arousal"] = ccc_loss(out.valence_arousal, batch.valence_arousal, seen)
             loss = loss + self.loss.valence_arousal * logs["valence_arousal"]
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
+
+    def _roughened(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Noise on the features of some samples, in training; see `Hide`."""
+        out = dict(values)
+        for name, share in self.config.hide.noise.items() if self.training else ():
+            if name not in out:
+                continue
+            value = out[name]
+            level = torch.rand(len(value), 1, 1, device=value.device) * self.config.hide.noise_level
+            struck = torch.rand(len(value), 1, 1, device=value.device) < share
+            deviation = self.branch[name].norm.deviation  # type: ignore[union-attr]
+            out[name] = value + torch.randn_like(value) * (level * struck) * deviation
+        return out
 
     def _given(
         self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]

@@ -1,0 +1,221 @@
+"""Valence and arousal on the theatre: each stream, their mean, directed experts and reliability fusion: `mien bench
+affect`.
+
+The published chain, small: three streams are trained alone (`va_streams`), what they derive is read by the two fusions.
+Face and voice come from the starter's encoders. A vision-language model is not here, so the behaviour stream is made of
+the same face, seen coarsely: mean and deviation over 4 s, every 2 s. The fusions are trained on recordings as they are
+and once more spoilt at random (a stretch without face, noise on a stream, silence), which is what they are for; the
+streams never see that. Scores are mean CCC on people no training recording shows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from mien import checkpoint, clock, config, models
+from mien.benchmarks import measured
+from mien.benchmarks.starter import TEST_SEED, held_out
+from mien.checkpoint import Checkpoint
+from mien.corpora.theatre.troupe import troupe
+from mien.evaluation import metrics
+from mien.evaluation.predictions import predict
+from mien.evaluation.robustness import Transform, missing, noisy, unchanged
+from mien.records import FACE, VOICE, Recording, Stream
+from mien.training.deriving import derived
+from mien.training.fit import fit
+
+BEHAVIOUR = "behaviour"
+STREAMS = (FACE, BEHAVIOUR, VOICE)
+FUSIONS = ("va_directed_experts", "va_reliability")
+_TRAIN = ("train.epochs=10", "train.patience=0", "train.threads=1", "train.lr=1e-3", "vote.smooth_seconds=0.5")
+_SIZES: dict[str, tuple[str, ...]] = {
+    FACE: (
+        "windows={seconds: 6.0, hop_seconds: 3.0, rate_hz: 10.0, jitter: true}", "model.dim=64", "model.layers=2",
+        "model.heads=4", "vote.hop_seconds=3.0",
+    ),
+    BEHAVIOUR: ("windows={seconds: 16.0, hop_seconds: 8.0, rate_hz: 0.5, jitter: false}", "model.dim=64",
+                "model.mamba=2", "vote.hop_seconds=8.0", "train.epochs=30"),
+    VOICE: ("windows={seconds: 4.0, hop_seconds: 2.0, rate_hz: 10.0, jitter: true}", "model.dim=64",
+            "model.heads=4"),
+    "va_directed_experts": (
+        "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.layers=2",
+        "model.heads=4", "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}",
+    ),
+    "va_reliability": (
+        "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.heads=4",
+        "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}",
+    ),
+}  # fmt: skip
+#: How test recordings are spoilt.
+CONDITIONS: dict[str, Transform[Recording]] = {
+    "clean": unchanged,
+    "90 % of the face missing": missing(FACE, 0.9),
+    "no face": missing(FACE, 1.0),
+    "noise on the face": noisy(FACE, 2.0),
+    "voice silent": missing(VOICE, 1.0),
+    "noise on the voice": noisy(VOICE, 4.0),
+}
+
+
+def with_behaviour(recording: Recording, length_s: float = 4.0, hop_s: float = 2.0) -> Recording:
+    """The recording with a stream more: mean and deviation of the valid face over `length_s`, every `hop_s`."""
+    face = recording.streams[FACE]
+    last = float(face.times[-1]) if len(face.times) else 0.0
+    starts = np.arange(0.0, max(last - length_s, 0.0) + hop_s, hop_s)
+    rows = np.zeros((len(starts), 2 * face.dim), np.float32)
+    there = np.zeros(len(starts), bool)
+    for i, start in enumerate(starts):
+        inside = face.valid & (face.times >= start) & (face.times < start + length_s)
+        if inside.any():
+            seen = face.values[inside]
+            rows[i], there[i] = np.concatenate((seen.mean(axis=0), seen.std(axis=0))), True
+    stream = Stream(rows, starts + length_s / 2, there)
+    return replace(recording, streams={**recording.streams, BEHAVIOUR: stream})
+
+
+def spoilt(recording: Recording, number: int) -> Recording:
+    """One of the faults, at random, of random strength."""
+    rng = np.random.default_rng([number, 77])
+    kind = rng.integers(4)
+    share, level = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.5, 4.0))
+    faults = (missing(FACE, share), noisy(FACE, level / 2), missing(VOICE, share), noisy(VOICE, level))
+    return faults[kind](recording, rng)
+
+
+def _recipe(name: str, seed: int) -> config.Recipe:
+    shipped = f"va_{name}" if name in STREAMS else name
+    return config.load(shipped, _overrides(name, seed), check=models.problems)
+
+
+def _overrides(name: str, seed: int) -> list[str]:
+    reads = [name] if name in STREAMS else list(STREAMS)
+    widths = [f"features.{n}.dim=null" for n in reads]
+    return [*_TRAIN, *_SIZES[name], f"train.seed={seed}", *widths]
+
+
+def _derive(stages: Mapping[str, Checkpoint], recording: Recording) -> Recording:
+    streams = {n: derived(stages[n], _only(recording, n), {"network": n}) for n in STREAMS}
+    return replace(recording, streams={n: s for n, s in streams.items() if s.dim > 1})
+
+
+def _only(recording: Recording, name: str) -> Recording:
+    return replace(recording, streams={n: s for n, s in recording.streams.items() if n == name})
+
+
+def measure(
+    seed: int, train: Sequence[Recording], val: Sequence[Recording], test: Sequence[Recording]
+) -> dict[str, Any]:
+    """All of it with one seed: system -> condition -> mean CCC, and the reliabilities by condition."""
+    with tempfile.TemporaryDirectory() as folder:
+        stages: dict[str, Checkpoint] = {}
+        plain = {"train": [with_behaviour(r) for r in train], "val": [with_behaviour(r) for r in val]}
+        for name in STREAMS:
+            parts = [[_only(r, name) for r in plain[s]] for s in ("train", "val")]
+            run = fit(_recipe(name, seed), *parts, Path(folder) / name, device="cpu", progress=False)
+            stages[name] = checkpoint.load(run)
+        hurt = [with_behaviour(spoilt(r, i)) for i, r in enumerate(train)]
+        read = {
+            "train": [_derive(stages, r) for r in (*plain["train"], *hurt)],
+            "val": [_derive(stages, r) for r in plain["val"]],
+        }
+        fusions: dict[str, Checkpoint] = {}
+        for name in FUSIONS:
+            run = fit(
+                _recipe(name, seed), read["train"], read["val"], Path(folder) / name, device="cpu", progress=False
+            )
+            fusions[name] = checkpoint.load(run)
+    found: dict[str, Any] = {"reliability": {}}
+    for condition, transform in CONDITIONS.items():
+        given = [with_behaviour(transform(r, np.random.default_rng([i, 5]))) for i, r in enumerate(test)]
+        said = {n: [predict(stages[n].predict_streams, _only(r, n)) for r in given] for n in STREAMS}
+        joined = [_derive(stages, r) for r in given]
+        said |= {n: [predict(f.predict_streams, r) for r in joined] for n, f in fusions.items()}
+        truth = np.concatenate([p.true_valence_arousal for p in said[FACE]])
+        by = {n: np.concatenate([p.affect for p in rows]) for n, rows in said.items()}
+        raw = np.stack([np.concatenate([p.valence_arousal for p in said[n]]) for n in STREAMS])
+        known = np.isfinite(raw)
+        mean = np.where(known, raw, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        for name, values in {**by, "plain mean": mean}.items():
+            found.setdefault(name, {})[condition] = float(metrics.va_score(truth, values))
+        found["reliability"][condition] = _reliability(fusions["va_reliability"], joined)
+    return found
+
+
+def _reliability(trained: Checkpoint, given: Sequence[Recording]) -> dict[str, float]:
+    """Mean weight of each frame stream."""
+    rows: list[torch.Tensor] = []
+    names: list[str] = []
+    rate = trained.settings.rate_hz
+    for recording in given:
+        ends = [float(s.times[-1]) for s in recording.streams.values() if len(s.times)]
+        times = clock.token_times(0.0, max(ends, default=1.0), rate)
+        cut = {n: clock.resample(s, times, rate) for n, s in recording.streams.items()}
+        if not cut:
+            continue
+        with torch.inference_mode():
+            out = trained.model.eval()(
+                {n: torch.from_numpy(v[None]) for n, (v, _) in cut.items()},
+                {n: torch.from_numpy(m[None]) for n, (_, m) in cut.items()},
+            )
+        names = out.modalities
+        rows.append(out.weights[0])
+    mean = torch.cat(rows).mean(dim=0).tolist()
+    return {n: v for n, v in zip(names, mean, strict=True) if n != VOICE}
+
+
+def run(*, seeds: int = 3, workers: int = 2, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """`measure` of each seed."""
+    train, val = (
+        troupe(s, n, seconds=15.0, seed=TEST_SEED, balance=0.5, workers=workers)
+        for s, n in (("train", 160), ("val", 40))
+    )
+    test, rows = held_out(workers=workers), []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(partial(measure, train=train, val=val, test=test), range(seeds)):
+            rows.append(found)
+            tell(
+                f"seed {len(rows) - 1}: "
+                + ", ".join(f"{n} {v['clean']:.3f}" for n, v in found.items() if n != "reliability")
+            )
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: mean CCC with its 95 % t-interval over seeds, and the reliabilities."""
+    lines = ["| mean CCC | " + " | ".join(CONDITIONS) + " |", "|---" * (1 + len(CONDITIONS)) + "|"]
+    for name in (*STREAMS, "plain mean", *FUSIONS):
+        cells = [_interval([row[name][c] for row in rows]) for c in CONDITIONS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name in (FACE, BEHAVIOUR):
+        cells = [_interval([row["reliability"][c][name] for row in rows]) for c in CONDITIONS]
+        lines.append(f"| *weight of the {name}* | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(values: Sequence[float]) -> str:
+    n = len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
+    return f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+def remember(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps the table and each recipe's clean score (`mien.benchmarks.measured`)."""
+    names = {**{f"va_{n}": n for n in STREAMS}, **{n: n for n in FUSIONS}}
+    measured.keep(
+        "affect",
+        command=f"mien bench affect --seeds {len(rows)}",
+        what="theatre, people never seen, the starter's encoders, small sizes",
+        table=table(rows),
+        recipes={r: f"{_interval([row[n]['clean'] for row in rows])} mean CCC" for r, n in names.items()},
+    )
