@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mien import checkpoint, config, models
+from mien.errors import ConfigError
 from mien.evaluation.predictions import predict
 from mien.layers.affect import affect_loss
 from mien.records import Batch, Clip, Labels, Recording, Stream
@@ -119,13 +120,38 @@ def test_any_set_of_streams_answers_and_a_missing_one_has_no_weight(kind: str) -
         assert torch.isfinite(out.valence_arousal).all()
         assert out.evidence.all()
         for name, share in zip(out.modalities, out.weights.unbind(-1), strict=True):
-            if name.split(" ")[0] not in kept:
+            if name.removesuffix(" heard").split(" ")[0] not in kept:
                 assert (share == 0).all(), name
     out = system(given.values, given.valid)
     frames = out.weights if kind == "experts" else out.weights[..., :2]
     seen = given.valid["face"] | given.valid["behaviour"]
     total = frames.sum(-1)
     torch.testing.assert_close(total[seen], torch.ones_like(total[seen]))
+
+
+def test_a_voice_with_a_prior_answers_moment_by_moment() -> None:
+    torch.manual_seed(0)
+    raw = recipe("reliability").model_dump()
+    raw["model"] |= {"prior": {"face": 0.7, "behaviour": 0.1, "voice": 0.2}}
+    system: Any = models.build(config.read(raw, origin="t", check=models.problems)).eval()
+    given = batch()
+    alone = system({"voice": given.values["voice"]}, {"voice": given.valid["voice"]})
+    assert alone.modalities == ["face", "behaviour", "voice", "voice heard"]
+    said = alone.weights[..., 2]
+    assert torch.equal(said > 0.999, given.valid["voice"]), "where it is there it has all the weight"
+    with pytest.raises(ConfigError, match="'behaviour'\\] are features that neither prior nor listen names"):
+        models.build(config.changed(recipe("reliability"), model={"prior": {"face": 1.0}}))
+
+
+def test_what_is_derived_is_valid_near_what_was_read(tmp_path: Path) -> None:
+    made = recording(0)
+    times = made.streams["face"].times
+    gone = Stream(made.streams["face"].values, times, (times < 5) | (times > 15))
+    kept = Recording(made.clip, {"face": gone})
+    run = fit(recipe("face"), [kept], [], tmp_path / "run", device="cpu", progress=False)
+    stream = derived(checkpoint.load(run), kept, {})
+    assert not stream.valid[(stream.times > 6.2) & (stream.times < 13.8)].any()
+    assert stream.valid[(stream.times < 5.8) | (stream.times > 14.2)].all()
 
 
 def test_priors_decide_until_something_is_learnt() -> None:

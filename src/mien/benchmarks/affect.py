@@ -5,7 +5,9 @@ The published chain, small: three streams are trained alone (`va_streams`), what
 Face and voice come from the starter's encoders. A vision-language model is not here, so the behaviour stream is made of
 the same face, seen coarsely: mean and deviation over 4 s, every 2 s. The fusions are trained on recordings as they are
 and once more spoilt at random (a stretch without face, noise on a stream, silence), which is what they are for; the
-streams never see that. Scores are mean CCC on people no training recording shows.
+streams never see that. The reliability fusion's voice has a small prior beside its latents (ours, see its file), and
+both fusions are trained on equal shares of valence and arousal, which is the score. Scores are mean CCC on people no
+training recording shows.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ BEHAVIOUR = "behaviour"
 STREAMS = (FACE, BEHAVIOUR, VOICE)
 FUSIONS = ("va_directed_experts", "va_reliability")
 _TRAIN = ("train.epochs=10", "train.patience=0", "train.threads=1", "train.lr=1e-3", "vote.smooth_seconds=0.5")
+#: The score is the mean of both dimensions; the papers' .7 and .3 were found on their corpus.
+_EVEN = ("objective.valence=0.5", "objective.arousal=0.5", "train.epochs=20")
 _SIZES: dict[str, tuple[str, ...]] = {
     FACE: (
         "windows={seconds: 6.0, hop_seconds: 3.0, rate_hz: 10.0, jitter: true}", "model.dim=64", "model.layers=2",
@@ -50,11 +54,12 @@ _SIZES: dict[str, tuple[str, ...]] = {
             "model.heads=4"),
     "va_directed_experts": (
         "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.layers=2",
-        "model.heads=4", "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}",
+        "model.heads=4", "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}", *_EVEN,
     ),
     "va_reliability": (
         "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.heads=4",
-        "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}",
+        "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}", *_EVEN,
+        "model.prior={face: 0.75, behaviour: 0.1, voice: 0.15}",
     ),
 }  # fmt: skip
 #: How test recordings are spoilt.
@@ -62,7 +67,7 @@ CONDITIONS: dict[str, Transform[Recording]] = {
     "clean": unchanged,
     "90 % of the face missing": missing(FACE, 0.9),
     "no face": missing(FACE, 1.0),
-    "noise on the face": noisy(FACE, 2.0),
+    "noise on the face": noisy(FACE, 5.0),
     "voice silent": missing(VOICE, 1.0),
     "noise on the voice": noisy(VOICE, 4.0),
 }
@@ -88,8 +93,8 @@ def spoilt(recording: Recording, number: int) -> Recording:
     """One of the faults, at random, of random strength."""
     rng = np.random.default_rng([number, 77])
     kind = rng.integers(4)
-    share, level = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.5, 4.0))
-    faults = (missing(FACE, share), noisy(FACE, level / 2), missing(VOICE, share), noisy(VOICE, level))
+    share, level = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.5, 6.0))
+    faults = (missing(FACE, share), noisy(FACE, level), missing(VOICE, share), noisy(VOICE, level))
     return faults[kind](recording, rng)
 
 
@@ -171,7 +176,7 @@ def _reliability(trained: Checkpoint, given: Sequence[Recording]) -> dict[str, f
         names = out.modalities
         rows.append(out.weights[0])
     mean = torch.cat(rows).mean(dim=0).tolist()
-    return {n: v for n, v in zip(names, mean, strict=True) if n != VOICE}
+    return {n: v for n, v in zip(names, mean, strict=True) if not n.endswith(" heard")}
 
 
 def run(*, seeds: int = 3, workers: int = 2, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -197,7 +202,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for name in (*STREAMS, "plain mean", *FUSIONS):
         cells = [_interval([row[name][c] for row in rows]) for c in CONDITIONS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name in (FACE, BEHAVIOUR):
+    for name in STREAMS:
         cells = [_interval([row["reliability"][c][name] for row in rows]) for c in CONDITIONS]
         lines.append(f"| *weight of the {name}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -30,9 +30,10 @@ from mien.records import Batch, Output
 
 
 class Config(Section):
-    """inputs: streams by name. prior: of those that are gated into a token; the others are the voice's side, seen
-    through latents. hide: probability that a training window loses a modality whole: ours, published is none.
-    """
+    """inputs: streams by name. prior: of those that are gated into a token. listen: those that are seen through
+    latents. A stream may be in both (ours): a window's latents know no moment, so a voice that must answer alone,
+    moment by moment, needs a small prior as well. hide: probability that a training window loses a modality whole:
+    ours, published is none."""
 
     inputs: Annotated[dict[str, Count], Field(min_length=2)]
     classes: Count = 8
@@ -41,6 +42,7 @@ class Config(Section):
     heads: Count = 4
     latents: Count = 4
     prior: dict[str, Positive] = Field(default={"face": 0.85, "behaviour": 0.15})
+    listen: list[str] = Field(default=["voice"])
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     hide: dict[str, Share] = Field(default={})
     clamp: Positive = 8.0
@@ -51,6 +53,8 @@ class Config(Section):
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
         if not set(self.prior) & set(self.inputs):
             raise ValueError(f"prior names {sorted(self.prior)}, none of which is a feature: {sorted(self.inputs)}")
+        if idle := sorted(set(self.inputs) - set(self.prior) - set(self.listen)):
+            raise ValueError(f"{idle} are features that neither prior nor listen names")
         if unknown := sorted(set(self.hide) - set(self.inputs)):
             raise ValueError(f"hide names {unknown}, which are no modalities; features are {sorted(self.inputs)}")
         return self
@@ -75,7 +79,7 @@ class ReliabilityFusion(StreamSystem):
         dim = config.dim
         self.hide = ModalityDropout(whole=config.hide, bursts={})
         self.frames = [n for n in config.inputs if n in config.prior]
-        self.sounds = [n for n in config.inputs if n not in config.prior]
+        self.sounds = [n for n in config.inputs if n in config.listen]
         self.enter = nn.ModuleDict(
             {n: nn.Sequential(nn.Linear(w, dim), nn.LayerNorm(dim), nn.GELU()) for n, w in config.inputs.items()}
         )
@@ -119,7 +123,7 @@ class ReliabilityFusion(StreamSystem):
         said = torch.stack(heard, dim=-1).to(weights)[:, None].expand(-1, time, -1) if heard else weights[..., :0]
         return affect_output(
             self.affect(self.norm(tokens)).tanh(), torch.cat((weights, said), dim=-1), evidence,
-            [*self.frames, *self.sounds], self.config.classes,
+            [*self.frames, *(f"{n} heard" for n in self.sounds)], self.config.classes,
         )  # fmt: skip
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

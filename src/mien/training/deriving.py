@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,14 @@ from mien.checkpoint import Checkpoint
 from mien.errors import ConfigError
 from mien.records import Recording, Stream
 
+#: Our choice: about a second of a face or a voice is what its neighbourhood still says something of.
+REACH_S = 1.0
+
 
 def derived(trained: Checkpoint, recording: Recording, provenance: Mapping[str, str]) -> Stream:
     """Windows through the stage's `embed`, averaged where they overlap: `(token, dim + 2)`, the vector and its two
-    predictions; valid where a window that covers the token had evidence.
+    predictions; valid within `REACH_S` of something valid that was read (of one period of it, if that is longer): a
+    window with a face in one corner says little of the other, and the next stage should know.
 
     Raises ConfigError for a system that derives nothing.
     """
@@ -43,8 +47,22 @@ def derived(trained: Checkpoint, recording: Recording, provenance: Mapping[str, 
         rows.append((window, np.where(there[:, None], said, np.nan)))
     width = rows[0][1].shape[1] if rows else 1
     voted = clock.vote(rows, len(times)) if rows else np.full((len(times), width), np.nan)
-    known = np.isfinite(voted).all(axis=1)
+    known = np.isfinite(voted).all(axis=1) & _near(recording, settings.features, times)
     return Stream(np.where(known[:, None], voted, 0.0).astype(np.float32), times, known, dict(provenance))
+
+
+def _near(recording: Recording, names: Collection[str], times: np.ndarray) -> np.ndarray:
+    """`(token,)` bool: something valid was read nearby."""
+    near = np.zeros(len(times), bool)
+    for stream in (s for n, s in recording.streams.items() if n in names):
+        there = stream.times[np.asarray(stream.valid)]
+        if not len(there):
+            continue
+        reach = max(REACH_S, float(np.median(np.diff(stream.times))) if len(stream.times) > 1 else 0.0)
+        right = np.clip(np.searchsorted(there, times), 0, len(there) - 1)
+        gap = np.minimum(np.abs(there[right] - times), np.abs(there[np.maximum(right - 1, 0)] - times))
+        near |= gap <= reach + 1e-6
+    return near
 
 
 def _embed(model: Any, values: dict[str, torch.Tensor], valid: dict[str, torch.Tensor]) -> tuple[Any, Any]:
