@@ -71,6 +71,20 @@ def test_robustness_is_a_curve_for_the_fused_system_and_each_modality(work: Path
     assert {"face frames missing", "voice silent", "voice late"} <= set(rows["corruption"])
 
 
+def test_damage_to_the_recordings_themselves_is_a_curve_too(work: Path, run: Path) -> None:
+    options = ("--store", work / "features", "--footage", "--no-calibrate", "--out", work / "footage")
+    done("evaluate", run, work / "index.jsonl", *options)
+    rows = pl.DataFrame(json.loads((work / "footage" / "evaluation.json").read_text())["robustness"])
+    kinds = {"dark", "blurred", "covered from below", "sound in noise", "sound silent", "sound late"}
+    assert set(rows["corruption"]) == kinds
+    assert rows.filter(pl.col("corruption") == "dark").height == 7 * 3
+    clean = rows.filter((pl.col("corruption") == "dark") & (pl.col("level") == 0) & (pl.col("model") == "fused"))
+    stored = json.loads((work / "report" / "evaluation.json").read_text()) if (work / "report").exists() else None
+    if stored:
+        score = {s["key"]: s["value"] for s in stored["scores"]}["accuracy"]
+        assert clean["accuracy"][0] == pytest.approx(score, abs=0.1), "undamaged, it is what the store gave"
+
+
 def test_a_submission_of_that_checkpoint_is_valid(work: Path, run: Path) -> None:
     sample = work / "root" / "EXPR_sample.txt"
     out = work / "submission.txt"

@@ -21,6 +21,9 @@ def evaluate(
         bool, typer.Option(help="Choose smoothing, class bias and temperature inside the training clips.")
     ] = True,
     robustness: Annotated[bool, typer.Option(help="Also score under missing, noisy and late streams.")] = False,
+    footage: Annotated[
+        bool, typer.Option(help="Also damage the recordings themselves: dark, blurred, covered, noisy, silent, late.")
+    ] = False,
     beside: Annotated[
         list[Path] | None, typer.Option(metavar="CHECKPOINT", help="Another system on the robustness plot; repeatable.")
     ] = None,
@@ -34,7 +37,8 @@ def evaluate(
     curves; evaluation.json, the same as numbers; and predictions.parquet, every frame. What --calibrate chooses, it
     chooses by cross-validation inside the training clips, and keeps as CHECKPOINT/calibration.json, which mien submit
     applies; the usual practice of tuning on the clips that are scored
-    is shown beside it, marked optimistic.
+    is shown beside it, marked optimistic. --footage opens every clip again for each of forty kinds and levels of
+    damage: hours of video take days.
 
     \b
     Examples:
@@ -58,6 +62,7 @@ def evaluate(
         task=task,
         calibrate=calibrate,
         robustness=robustness,
+        footage=footage,
         beside={path.name: checkpoint.load(path, checkpoint.torch_device(device)) for path in beside or ()},
         bars=console.progress,
     )

@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mien.challenge.predicting import unsmoothed
+from mien.challenge.watching import footage_curves
 from mien.checkpoint import Checkpoint
 from mien.corpora.index import Index
 from mien.errors import ConfigError
@@ -43,6 +46,7 @@ def evaluate(
     task: str | None = None,
     calibrate: bool = True,
     robustness: bool = False,
+    footage: bool = False,
     beside: Mapping[str, Checkpoint] | None = None,
     differs: Sequence[str] = (),
     bars: Bars = no_bar,
@@ -52,7 +56,9 @@ def evaluate(
     Args:
         name: of the system. folder: where to keep the calibration, if anywhere.
         calibrate: choose smoothing, class bias and temperature by cross-validation inside the training clips.
-        robustness: also score under damage, beside each modality alone and the systems of `beside`.
+        robustness: also score under damage to stored features, beside each modality alone and the systems of `beside`.
+        footage: also damage the recordings themselves (dark, blurred, covered; noise, silence, late sound), which
+            decodes and encodes every clip again for every condition.
         differs: what is not as in the publication.
 
     Raises ConfigError where there is nothing to score, or the store lacks clips.
@@ -82,12 +88,18 @@ def evaluate(
         if folder is not None:
             comparison.fitted.calibration.save(folder / calibration.FILE)
     curves = None
-    if robustness:
+    if robustness or footage:
         alone = {f"{m} alone": streams_model(trained.predict_streams, m) for m in (FACE, VOICE) if m in encoders}
         others = {title: streams_model(other.predict_streams) for title, other in (beside or {}).items()}
         systems = {"fused": streams_model(trained.predict_streams)} | (alone if len(alone) > 1 else {}) | others
-        with bars("robustness", unit="conditions") as bar:
-            curves = curve(stream_conditions(), scored, systems, classes=trained.labels, progress=bar)
+        found = []
+        if robustness:
+            with bars("robustness", unit="conditions") as bar:
+                found.append(curve(stream_conditions(), scored, systems, classes=trained.labels, progress=bar))
+        if footage:
+            with bars("robustness of footage", unit="conditions") as bar:
+                found.append(footage_curves(trained, [r.clip for r in scored], systems, progress=bar))
+        curves = pl.concat(found)
     record = summarise(
         said,
         name=name,
