@@ -221,3 +221,18 @@ def test_a_trailing_vote_answers_only_beyond_what_was_answered() -> None:
     rows = [(w, np.full((4, 1), float(i))) for i, w in enumerate(cut)]
     said = clock.vote(rows, 10, trailing=True)[:, 0]
     assert said.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_hamming_window_is_the_weighted_sum_it_says() -> None:
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(0, 5, 60))
+    values = rng.normal(size=(60, 2))
+    values[10:15] = np.nan
+    said = clock.smooth(values, times, 1.0, hamming=True)
+    for i in range(60):
+        near = (np.abs(times - times[i]) <= 0.5) & np.isfinite(values[:, 0])
+        weight = (0.54 + 0.46 * np.cos(2 * np.pi * (times - times[i])))[near, None]
+        if 10 <= i < 15:
+            assert np.isnan(said[i]).all()
+        else:
+            np.testing.assert_allclose(said[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)

@@ -83,6 +83,7 @@ class Checkpoint:
             smooth_s=vote.smooth_seconds,
             temperature=vote.temperature,
             trailing=vote.trailing,
+            hamming=vote.hamming,
         )
 
     def predict_streams(

@@ -160,11 +160,14 @@ def vote(
         return np.where(weight > 0, total / weight, np.nan)
 
 
-def smooth(values: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray:
-    """Moving mean over a centred box of total width `seconds`, in time and not in samples.
+def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bool = False) -> np.ndarray:
+    """Moving mean over a centred window of total width `seconds`, in time and not in samples.
 
     `(time, k)` at increasing `times`. NaN entries give nothing to their neighbours and stay NaN:
     smoothing invents no evidence. `seconds <= 0` returns a copy. O(time) by cumulative sums.
+
+    hamming: weigh a neighbour `d` seconds away by `.54 + .46 cos(2 pi d / seconds)` (a Hamming window) instead of
+    evenly. The cosine of a difference is a sum of products, so cumulative sums do that too.
     """
     values = np.asarray(values, np.float64)
     if seconds <= 0 or not len(values):
@@ -173,12 +176,20 @@ def smooth(values: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray:
     low = np.searchsorted(when, np.round(when - seconds / 2, _DECIMALS), side="left")
     high = np.searchsorted(when, np.round(when + seconds / 2, _DECIMALS), side="right")
     present = ~np.isnan(values)
-    sums, counts = (
-        np.concatenate((np.zeros_like(a[:1], float), np.cumsum(a, axis=0, dtype=np.float64)))
-        for a in (np.where(present, values, 0), present)
-    )
+
+    def over(part: np.ndarray) -> np.ndarray:
+        sums = np.concatenate((np.zeros_like(part[:1], float), np.cumsum(part, axis=0, dtype=np.float64)))
+        return sums[high] - sums[low]
+
+    def weighed(part: np.ndarray) -> np.ndarray:
+        if not hamming:
+            return over(part)
+        angle = 2 * np.pi * (when - when[0])[:, None] / seconds
+        turned = np.cos(angle) * over(part * np.cos(angle)) + np.sin(angle) * over(part * np.sin(angle))
+        return 0.54 * over(part) + 0.46 * turned
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(present, (sums[high] - sums[low]) / (counts[high] - counts[low]), np.nan)
+        return np.where(present, weighed(np.where(present, values, 0.0)) / weighed(present.astype(float)), np.nan)
 
 
 def at(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) -> np.ndarray:

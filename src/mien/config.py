@@ -130,13 +130,14 @@ class Vote(Section):
     hop_seconds: step between windows when predicting; at most the window's length. triangular: weigh a
     window's middle more than its ends. trailing: a window only answers for tokens that no earlier one
     reached, so that nothing later than a token counts (but in the first window). smooth_seconds: width of the moving
-    mean, 0 for none. temperature: divides the logits before the softmax; 1 changes nothing.
+    mean, 0 for none; hamming: its shape. temperature: divides the logits before the softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0
     triangular: bool = False
     trailing: bool = False
     smooth_seconds: NotNegative = 0.5
+    hamming: bool = False
     temperature: Positive = 1.0
 
 

@@ -44,7 +44,7 @@ class Reads:
 class Settings:
     """How a network is asked. labels: class names in the order of the logits. features: modality -> what it reads.
     window_s, rate_hz: the window and the token clock the network was trained on. hop_s, triangular, trailing,
-    smooth_s, temperature: of the soft vote, see `mien.config.Vote`."""
+    smooth_s, hamming, temperature: of the soft vote, see `mien.config.Vote`."""
 
     labels: list[str]
     features: dict[str, Reads]
@@ -55,6 +55,7 @@ class Settings:
     smooth_s: float
     temperature: float
     trailing: bool = False
+    hamming: bool = False
 
     @property
     def tokens(self) -> int:
@@ -86,7 +87,7 @@ def answer(
     if heard:
         rows = _windows(network, heard, tokens, batch, settings.temperature)
         said = clock.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
-    said = clock.smooth(said, times, settings.smooth_s)
+    said = clock.smooth(said, times, settings.smooth_s, hamming=settings.hamming)
     return times, said[:, :classes], said[:, classes:]
 
 

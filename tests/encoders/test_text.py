@@ -19,10 +19,8 @@ from mien.errors import ArtefactError, ConfigError
 PROMPTS = ["a face expressing anger", "a face expressing neutral", "joy"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP, both towers, with a tokenizer that knows single letters."""
-    folder = tmp_path_factory.mktemp("clip")
+def tiny(folder: Path) -> Path:
+    """A tiny CLIP, both towers, with a tokenizer that knows single letters, as a checkpoint."""
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
@@ -44,6 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     square = {"height": 32, "width": 32}
     transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("clip"))
 
 
 def test_equals_the_library(folder: Path) -> None:

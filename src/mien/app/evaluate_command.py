@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien.app import console
+
+if TYPE_CHECKING:
+    from mien.checkpoint import Checkpoint
+    from mien.corpora.index import Index
 
 
 def evaluate(
@@ -26,6 +30,9 @@ def evaluate(
     ] = False,
     beside: Annotated[
         list[Path] | None, typer.Option(metavar="CHECKPOINT", help="Another system on the robustness plot; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Zero-shot: labels (or label: prompt), a line each.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("evaluation"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -51,13 +58,16 @@ def evaluate(
     from mien.corpora.index import Index
 
     trained = checkpoint.load(model, checkpoint.torch_device(device))
+    corpus = Index.load(index, root)
+    if prompts is not None:
+        trained, calibrate = _zero_shot(trained, prompts, corpus, checkpoint.torch_device(device)), False
     record = scored(
         trained,
-        Index.load(index, root),
+        corpus,
         store,
         out,
         name=Path(model).name,
-        folder=Path(model) if Path(model).is_dir() else None,
+        folder=Path(model) if Path(model).is_dir() and prompts is None else None,
         split=split,
         task=task,
         calibrate=calibrate,
@@ -67,6 +77,20 @@ def evaluate(
         bars=console.progress,
     )
     _show(record, out / PAGE, as_json)
+
+
+def _zero_shot(trained: Checkpoint, prompts: Path, corpus: Index, device: str) -> Checkpoint:
+    from mien.challenge.zero_shot import read_prompts, with_prompts
+    from mien.errors import ConfigError
+
+    said = read_prompts(prompts, trained.recipe.objective.get("prompt", "{label}"))
+    if tuple(said) != tuple(corpus.classes):
+        raise ConfigError(
+            f"{prompts} names {', '.join(said)}; the corpus's classes are {', '.join(corpus.classes)}",
+            follows="nothing could be scored",
+            remedy="name the corpus's classes in its order, with prompts of your own after a colon",
+        )
+    return with_prompts(trained, said, device=device)
 
 
 def _show(record: dict[str, Any], page: Path, as_json: bool) -> None:
