@@ -156,11 +156,12 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """Faces (or anything else) one by one. images `(n, size, size, 3)` uint8 RGB; labels `(n,)` int, -1 unlabelled;
-    subjects: who each is of, or "" where nobody says."""
+    subjects: who each is of, or "" where nobody says; valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None."""
 
     images: np.ndarray
     labels: np.ndarray
     subjects: tuple[str, ...] = ()
+    valence_arousal: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -178,4 +179,5 @@ class Pictures:
         """Those at `places` (indices or a mask)."""
         kept = np.arange(len(self))[places]
         names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
-        return Pictures(self.images[kept], self.labels[kept], names)
+        affect = None if self.valence_arousal is None else self.valence_arousal[kept]
+        return Pictures(self.images[kept], self.labels[kept], names, affect)

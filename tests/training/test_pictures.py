@@ -99,7 +99,8 @@ def system(**changes: Any) -> Any:
 def given(seed: int = 0) -> Views:
     a, b = shapes(6, seed), shapes(12, seed + 1)
     t = [torch.from_numpy(p.images.transpose(0, 3, 1, 2).copy()) for p in (a, b)]
-    return Views(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels))
+    affect = torch.full((6, 2), torch.nan)
+    return Views(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels), affect)
 
 
 def test_dynamic_thresholds_follow_their_formula() -> None:
@@ -206,3 +207,85 @@ def test_material_says_what_it_lacks(tmp_path: Path) -> None:
     wide = config.read(raw, origin="t")
     with pytest.raises(ConfigError, match=r"features\.face\.dim is 32, the pictures are 16 wide"):
         fit_pictures(wide, shapes(6, 0), None, None, tmp_path / "x", steps=1)
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "vit": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "image_size": 16, "patch_size": 4},
+    "efficientnet": {"image_size": 16, "kernel_sizes": [3, 5], "in_channels": [16, 16], "out_channels": [16, 24],
+                     "strides": [1, 2], "depthwise_padding": [], "num_block_repeats": [1, 1], "expand_ratios": [1, 2],
+                     "width_coefficient": 0.25, "hidden_dim": 320},
+}  # fmt: skip
+
+
+def static(network: str, **model: Any) -> config.Recipe:
+    raw = config.load("cnn_pdem_static", check=models.problems).model_dump()
+    raw["corpus"]["labels"] = CLASSES
+    raw["model"] |= {
+        "network": network,
+        "source": None,
+        "options": NETWORKS[network],
+        "dim": 8,
+        "dropout": 0.0,
+        **model,
+    }
+    raw["train"] |= {"lr": 5e-3, "batch": 12, "threads": 1}
+    return config.read(raw, origin="test", check=models.problems)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_of_the_static_stage_gets_a_gradient_down_to_its_first_layer(network: str) -> None:
+    raw = static(network).model_dump()
+    raw["features"]["face"]["dim"] = SIZE
+    torch.manual_seed(0)
+    made: Any = models.build(config.read(raw, origin="t", check=models.problems)).train()
+    assert made.embed(given().labelled).shape == (6, 8)
+    loss, _ = made.objective(given())
+    loss.backward()
+    reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in made.network.parameters()]
+    assert reached[0] or reached[1]
+    assert sum(reached) > 0.8 * len(reached)
+
+
+@pytest.mark.parametrize("network", ["resnet", "vit"])
+def test_the_static_stage_learns_both_tasks_and_becomes_an_encoder(network: str, tmp_path: Path) -> None:
+    made = shapes(90, 0)
+    affect = np.stack((made.labels / 2 - 0.5, np.full(90, np.nan)), 1)
+    labelled = Pictures(made.images, made.labels, (), affect)
+    settings = static(network, thaw_steps=0)
+    run = fit_pictures(settings, labelled, None, shapes(60, 2), tmp_path / "run", steps=80, ratio=0, report_every=20)
+    loaded = checkpoint.load(run)
+    history = loaded.metrics["history"]
+    assert history[-1]["expression"] < 0.7 * history[0]["expression"]
+    assert history[-1]["affect"] < history[0]["affect"]
+    assert registry.create(str(run)).dim == 8
+
+
+def test_depths_thaw_from_the_top_and_deeper_ones_learn_slower(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    raw = static("vit", thaw_steps=5, rate_ratio=0.5).model_dump()
+    raw["features"]["face"]["dim"] = SIZE
+    made: Any = models.build(config.read(raw, origin="t", check=models.problems))
+    depths = made.depths()
+    assert len(depths) == 4, "heads, two layers, and what stands before and after them"
+    assert sum(p.numel() for d in depths for p in d) == sum(p.numel() for p in made.parameters())
+    assert [g["scale"] for g in made.parameter_groups(0.0)] == [1.0, 0.5, 0.25, 0.125]
+    states = []
+    for steps in (5, 10, 20):
+        run = fit_pictures(
+            static("vit", thaw_steps=5, rate_ratio=0.5),
+            shapes(30, 0),
+            None,
+            None,
+            tmp_path / str(steps),
+            steps=steps,
+            ratio=0,
+        )
+        states.append(load_file(run / "weights.safetensors"))
+    torch.manual_seed(static("vit").train.seed)
+    fresh = models.build(config.read(raw, origin="t", check=models.problems)).state_dict()
+    moved = [{k.split("layer")[0] for k in s if k in fresh and not torch.equal(s[k], fresh[k])} for s in states]
+    assert not any(k.startswith("network") for k in moved[0]), "five steps: heads alone"
+    assert any(k.startswith("network") for k in moved[1])
+    assert "network.embeddings" in " ".join(moved[2])

@@ -85,6 +85,7 @@ def few_labels(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, each with other labels.")] = 5,
     steps: Annotated[int, typer.Option(min=10, help="Of each training.")] = 500,
     out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("few_labels.json"),
+    plot: Annotated[Path, typer.Option(help="Thresholds and pseudo-labels over time, SVG.")] = Path("few_labels.svg"),
     keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
 ) -> None:
     """Semi-supervised faces against labels alone, a fixed and an adaptive threshold, without each part, and all labels.
@@ -97,6 +98,7 @@ def few_labels(
     tasks = [bench.digits(), bench.faces(workers=workers)]
     rows = bench.run(tasks, seeds=seeds, steps=steps, workers=workers)
     out.write_text(json.dumps(rows, indent=0))
+    plot.write_text(bench.plot(rows))
     print(bench.table(rows))
     if keep:
         bench.remember(rows)

@@ -54,7 +54,7 @@ def train(
     from mien import config, models
 
     settings = config.load(recipe, overrides or (), check=models.problems)
-    if settings.model.name == "dynamic_threshold":
+    if settings.model.name in ("dynamic_threshold", "cnn_static"):
         _pictures(settings, resume or out or Path("runs") / Path(recipe).stem, root, resume is not None, as_json)
         return
     if (index is None) != (store is None):

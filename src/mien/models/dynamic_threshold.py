@@ -70,13 +70,15 @@ class Objective(Section):
 @dataclass(slots=True)
 class Views:
     """A step's pictures, `(n, 3, size, size)` uint8. labelled with labels `(n,)`; of the unlabelled, in one order, two
-    weak views and a strong one, and for measuring only their true labels `(m,)`, -1 where nobody knows."""
+    weak views and a strong one, and for measuring only their true labels `(m,)`, -1 where nobody knows. affect `(n,
+    2)`: valence and arousal of the labelled, NaN where nobody knows."""
 
     labelled: Tensor
     labels: Tensor
     weak: tuple[Tensor, Tensor]
     strong: Tensor
     truth: Tensor
+    affect: Tensor
 
 
 class Extractor(nn.Module):
@@ -142,6 +144,14 @@ class DynamicThreshold(nn.Module):
         """The teacher's vectors `(n, dim)`."""
         vectors: Tensor = self.teacher[0](pictures)
         return vectors
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """For the optimiser: the student."""
+        return [{"params": list(self.student.parameters()), "weight_decay": weight_decay, "scale": 1.0, "depth": 0}]
+
+    def thawed(self) -> int:
+        """How many depths learn in this step: all."""
+        return 1
 
     def thresholds(self) -> Tensor:
         """`(classes,)`: how sure the teacher must be to be believed."""

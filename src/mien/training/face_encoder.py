@@ -15,7 +15,7 @@ from mien.errors import ConfigError
 
 
 class TrainedFaces:
-    """The vectors of a trained extractor (`dynamic_threshold`) over aligned crops."""
+    """The vectors of a trained extractor (`dynamic_threshold`, `cnn_static`) over aligned crops."""
 
     modality = "face"
     rate_hz: float | None = None
@@ -29,7 +29,7 @@ class TrainedFaces:
             raise ConfigError(
                 f"{folder} is a run of {loaded.recipe.model.name}, which looks at no pictures",
                 follows="no encoder was made",
-                remedy="give a run of dynamic_threshold",
+                remedy="give a run of dynamic_threshold or cnn_static",
             )
         self._model: Any = loaded.model.eval()
         self._device = device

@@ -25,7 +25,7 @@ from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.models.dynamic_threshold import Views
 from mien.records import Pictures
-from mien.training.optim import groups, rate
+from mien.training.optim import rate
 
 FILE = "unfinished.safetensors"
 #: Told after each round of `report_every` steps: the step and the means of the logs.
@@ -53,8 +53,8 @@ def fit_pictures(
     Args:
         labelled: drawn so that every class is as likely. unlabelled: labels in it are used to measure pseudo-labels and
             for nothing else; None: the labelled ones. val: scored at the end (macro F1, accuracy).
-        ratio: unlabelled pictures a labelled one. flip: whether a mirrored picture keeps its class.
-        stop_at: leave after this step with the run unfinished (for tests).
+        ratio: unlabelled pictures a labelled one, 0 for systems that look at none. flip: whether a mirrored picture
+        keeps its class. stop_at: leave after this step with the run unfinished (for tests).
 
     Raises ConfigError for pictures of another size than the recipe's, or no labelled picture.
     """
@@ -73,20 +73,25 @@ def fit_pictures(
     heap.keep()
     torch.manual_seed(settings.seed)
     model: Any = models.build(recipe).train()
-    optimiser = torch.optim.AdamW(groups(model.student, settings.weight_decay), lr=settings.lr)
+    model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
+    optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
     history: list[dict[str, float]] = []
     first = _restore(out, model, optimiser, history) if resume else 0
     sums: dict[str, float] = {}
     for step in range(first, steps):
         batch = _drawn(labelled, others, settings.batch, ratio, flip, np.random.default_rng([settings.seed, step]))
         torch.manual_seed(mixed_seed(settings.seed, step))
+        factor = rate(step, steps, settings.warmup, settings.schedule)
         for group in optimiser.param_groups:
-            group["lr"] = settings.lr * rate(step, steps, settings.warmup, settings.schedule)
+            group["lr"] = settings.lr * factor * group["scale"]
         loss, logs = model.objective(batch)
         optimiser.zero_grad()
         loss.backward()
+        learning = [p for g in optimiser.param_groups for p in g["params"] if g["depth"] < model.thawed()]
+        for parameter in (p for g in optimiser.param_groups for p in g["params"] if g["depth"] >= model.thawed()):
+            parameter.grad = None
         if settings.clip:
-            torch.nn.utils.clip_grad_norm_(model.student.parameters(), settings.clip)
+            torch.nn.utils.clip_grad_norm_(learning, settings.clip)
         optimiser.step()
         model.after_step()
         for key, value in logs.items():
@@ -94,7 +99,9 @@ def fit_pictures(
         if (step + 1) % report_every == 0 or step + 1 == steps:
             n = (step % report_every) + 1
             row = {"step": step + 1, **{k: v / n for k, v in sums.items()}}
-            row |= {f"threshold {c}": float(t) for c, t in zip(recipe.corpus.labels, model.thresholds(), strict=True)}
+            if hasattr(model, "thresholds"):
+                each = zip(recipe.corpus.labels, model.thresholds(), strict=True)
+                row |= {f"threshold {c}": float(t) for c, t in each}
             history.append(row)
             sums = {}
             if told:
@@ -134,13 +141,28 @@ def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: b
     picked = rng.choice(len(labelled), batch, p=share / share.sum())
     places = rng.integers(0, len(others), batch * ratio)
     images = others.images[places]
+    affect = labelled.valence_arousal
+    if not ratio:
+        none = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
+        weak = _tensor(views.weak(labelled.images[picked], rng, flip=flip))
+        labels = torch.from_numpy(labelled.labels[picked].astype(np.int64))
+        return Views(
+            weak, labels, (none, none), none, torch.zeros(0, dtype=torch.int64), _affect(affect, picked, batch)
+        )
     return Views(
         _tensor(views.weak(labelled.images[picked], rng, flip=flip)),
         torch.from_numpy(labelled.labels[picked].astype(np.int64)),
         (_tensor(views.weak(images, rng, flip=flip)), _tensor(views.weak(images, rng, flip=flip))),
         _tensor(views.strong(images, rng, flip=flip)),
         torch.from_numpy(others.labels[places].astype(np.int64)),
+        _affect(affect, picked, batch),
     )
+
+
+def _affect(affect: np.ndarray | None, picked: np.ndarray, batch: int) -> Tensor:
+    if affect is None:
+        return torch.full((batch, 2), torch.nan)
+    return torch.from_numpy(affect[picked].astype(np.float32))
 
 
 def _save(out: Path, model: Any, optimiser: torch.optim.Optimizer, step: int, history: list[dict[str, float]]) -> None:

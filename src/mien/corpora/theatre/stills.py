@@ -32,6 +32,7 @@ def stills(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.labels for p in parts]),
         tuple(name for p in parts for name in p.subjects),
+        np.concatenate([p.valence_arousal for p in parts if p.valence_arousal is not None]),
     )
 
 
@@ -39,12 +40,15 @@ def _of(split: str, number: int, seconds: float, size: int, seed: int, balance: 
     plan = draw(split, number, seconds=seconds, seed=seed, balance=balance, faults=False)
     plan = replace(plan, rate=Fraction(RATE), second=None)
     stage, reader = Stage(plan), FaceReader()
-    labels = plan.labels(plan.times()).expression
-    crops, kept = [], []
+    truth = plan.labels(plan.times())
+    labels = truth.expression
+    crops, kept, affect = [], [], []
     for i, image in enumerate(stage.frames()):
         found = reader(Frame(i, float(stage.times[i]), image))
         if found and labels[i] != UNLABELLED:
             crops.append(align(image, found[0].mesh, size))
             kept.append(int(labels[i]))
+            affect.append(truth.valence_arousal[i])
     images = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-    return Pictures(images, np.array(kept, np.int64), (plan.subject,) * len(kept))
+    points = np.array(affect).reshape(-1, 2)
+    return Pictures(images, np.array(kept, np.int64), (plan.subject,) * len(kept), points)
