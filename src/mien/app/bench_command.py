@@ -60,7 +60,9 @@ def emodb(
 @app.command()
 def systems(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each system.")] = 3,
-    only: Annotated[list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; OUT keeps the others' figures.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("systems.json"),
     plot: Annotated[Path, typer.Option(help="The robustness plot, SVG.")] = Path("systems.svg"),
     keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
@@ -73,11 +75,12 @@ def systems(
     from mien.benchmarks import systems as bench
     from mien.views.evaluation import robustness
 
-    rows = bench.save(bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ()), out)
-    plot.write_text(robustness([r for r in rows if " only" not in r["model"] and r["model"] != "class prior"]))
+    found = bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ())
+    rows = bench.save(found, out, keep_others=bool(only))
+    plot.write_text(robustness([r for r in rows if r["model"] in bench.SYSTEMS and bench.SYSTEMS[r["model"]].drawn]))
     print(bench.table(rows))
     if keep:
-        bench.remember(rows, seeds)
+        bench.remember(rows)
 
 
 @app.command("few-labels")

@@ -152,8 +152,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> str:
-    """SVG: how sure the teacher must be, how many it believes, and how many of those rightly, over the steps; means over
-    seeds at the fewest labels, a panel a task."""
+    """SVG: how sure the teacher must be, how many it believes, and how many of those rightly, over the steps; means
+    over seeds at the fewest labels, a panel a task."""
     least, panels = min(r["labels"] for r in rows), []
     for task in dict.fromkeys(r["task"] for r in rows):
         mine = [r for r in rows if (r["task"], r["variant"], r["labels"]) == (task, "ours", least)]

@@ -39,13 +39,14 @@ _STARTER = ("features.face={encoder: face-geometry}", "features.voice={encoder: 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """recipe and overrides of one row. alone: also train it on each modality. published: the recipe its paper's numbers
-    are in."""
+    """recipe and overrides of one row. alone: also train it on each modality. drawn: on the plot, which holds six
+    lines."""
 
     recipe: str
     overrides: tuple[str, ...] = ()
     alone: bool = True
     note: str = ""
+    drawn: bool = True
 
 
 _TCN = (
@@ -65,14 +66,14 @@ _TRANSFER = (
 )  # fmt: skip
 SYSTEMS: dict[str, System] = {
     "safe_cross_attention": System("own_data", note="the flagship at the size of recipes/own_data.yaml"),
-    "… attention not safe, no dropout": System(
+    "safe_cross_attention, not safe, no dropout": System(
         "own_data", ("model.attention=naive", "model.hide={whole: {}, bursts: {}, noise: {}}"), False
     ),
     "prompted_tcn": System("prompted_tcn", _TCN, note="orthogonal vectors in place of CLIP's prompts"),
     "cnn_pdem": System("cnn_pdem", _PDEM, note="class-wise Dirichlet weights"),
-    "… random forest": System("cnn_pdem", (*_PDEM, "model.fusion=forest"), False),
-    "… kernel ELM": System("cnn_pdem", (*_PDEM, "model.fusion=elm"), False),
-    "… cross-attention": System("cnn_pdem", (*_PDEM, "model.fusion=attention"), False),
+    "cnn_pdem, random forest": System("cnn_pdem", (*_PDEM, "model.fusion=forest"), False, drawn=False),
+    "cnn_pdem, kernel ELM": System("cnn_pdem", (*_PDEM, "model.fusion=elm"), False, drawn=False),
+    "cnn_pdem, cross-attention": System("cnn_pdem", (*_PDEM, "model.fusion=attention"), False),
     "transfer_ensemble": System("transfer_ensemble", _TRANSFER),
 }
 #: Missing shares of the plot's first panel.
@@ -219,27 +220,31 @@ def _cell(row: Mapping[str, Any]) -> str:
     return f"{row['macro_f1']:.3f} ± {half:.3f}".replace("0.", ".")
 
 
-def save(rows: pl.DataFrame, path: Path) -> list[dict[str, Any]]:
-    """As JSON; returns the plain rows."""
+def save(rows: pl.DataFrame, path: Path, *, keep_others: bool = False) -> list[dict[str, Any]]:
+    """As JSON; returns the plain rows. keep_others: those of other systems stay, in the file's order."""
     plain = [
         {k: (None if isinstance(v, float) and not np.isfinite(v) else round(v, 5) if isinstance(v, float) else v)
          for k, v in row.items()}
         for row in rows.to_dicts()
     ]  # fmt: skip
+    if keep_others and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        ours = {r["model"] for r in plain}
+        order = dict.fromkeys([*(r["model"] for r in before), *ours])
+        every = [*(r for r in before if r["model"] not in ours), *plain]
+        plain = [r for name in order for r in every if r["model"] == name]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     return plain
 
 
-def remember(rows: Sequence[Mapping[str, Any]], seeds: int) -> None:
+def remember(rows: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the table and each recipe's clean score (`mien.benchmarks.measured`)."""
     clean = {r["model"]: r for r in rows if (r["corruption"], r["label"]) == COLUMNS["clean"]}
-    recipes = {
-        s.recipe: f"{_cell(clean[n])} macro F1" for n, s in SYSTEMS.items() if n in clean and not n.startswith("…")
-    }
+    recipes = {s.recipe: f"{_cell(clean[n])} macro F1" for n, s in SYSTEMS.items() if n in clean and s.alone}
     measured.keep(
         "systems",
-        command=f"mien bench systems --seeds {seeds}",
+        command="mien bench systems",
         what="theatre, people never seen, the starter's encoders, small sizes",
         table=table(rows),
         recipes=recipes,
