@@ -117,7 +117,7 @@ def _labels(
         count = many or max(1, round(seconds * _HZ))
         times = (np.arange(count) + 0.5) * seconds / count
     n = len(times)
-    words = said if said is not None else [label] * n  # type: ignore[list-item]
+    words = said if said is not None else [label] * n
     for word in words:
         if word is not None and word not in classes:
             raise ConfigError(
@@ -125,7 +125,7 @@ def _labels(
                 follows="nothing was made of it",
                 remedy="give all class names with classes=[...]",
             )
-    expression = np.array([UNLABELLED if w is None else classes.index(w) for w in words])
+    expression = np.array([UNLABELLED if w is None else classes.index(str(w)) for w in words])
     points = np.full((n, 2), np.nan) if points is None else np.broadcast_to(points, (n, 2)).copy()
     if (np.abs(points[np.isfinite(points)]) > 1).any():
         raise ConfigError(

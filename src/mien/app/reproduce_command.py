@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +67,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _show(record: dict, page: Path) -> None:  # type: ignore[type-arg]
+def _show(record: Mapping[str, Any], page: Path) -> None:
     from rich.table import Table
 
     from mien.views.evaluation import interval, score

@@ -79,7 +79,7 @@ def train(
         nodes=nodes,
     )
     if devices * nodes > 1:
-        from mien.training.fit import first_process
+        from mien.training.keeper import first_process
 
         if not first_process():
             return

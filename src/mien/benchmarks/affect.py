@@ -126,8 +126,8 @@ def measure(
         stages: dict[str, Checkpoint] = {}
         plain = {"train": [with_behaviour(r) for r in train], "val": [with_behaviour(r) for r in val]}
         for name in STREAMS:
-            parts = [[_only(r, name) for r in plain[s]] for s in ("train", "val")]
-            run = fit(_recipe(name, seed), *parts, Path(folder) / name, device="cpu", progress=False)
+            own = {split: [_only(r, name) for r in rows] for split, rows in plain.items()}
+            run = fit(_recipe(name, seed), own["train"], own["val"], Path(folder) / name, device="cpu", progress=False)
             stages[name] = checkpoint.load(run)
         hurt = [with_behaviour(spoilt(r, i)) for i, r in enumerate(train)]
         read = {

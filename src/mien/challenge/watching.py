@@ -58,7 +58,11 @@ def _heard(footage: Footage, encoder: AudioEncoder) -> Stream | None:
     parts = list(encoder.encode_audio(footage.blocks()))
     if not parts:
         return None
-    return Stream(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("values", "times", "valid")))
+    return Stream(
+        np.concatenate([p.values for p in parts]),
+        np.concatenate([p.times for p in parts]),
+        np.concatenate([p.valid for p in parts]),
+    )
 
 
 def _seen(footage: Footage, encoder: Any) -> Stream | None:

@@ -68,7 +68,9 @@ class SoundRows:
     def _piece(self, samples: np.ndarray, start: float, done: int) -> Stream:
         rows = samples[_BEYOND : len(samples) - _BEYOND].reshape(-1, ROW)
         times = start + (done + np.arange(len(rows)) + 0.5) * ROW / SAMPLE_RATE
-        return Stream(log_mel(samples) if self._mel else rows.copy(), times, rows.any(axis=1), self.provenance)
+        return Stream(
+            log_mel(samples) if self._mel else rows.copy(), times, np.asarray(rows.any(axis=1)), self.provenance
+        )
 
 
 def _made(name: str, source: str | None) -> SoundRows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class Ensemble(StreamSystem):
     criterion: Mapping[str, float] = MappingProxyType({"macro_f1": 1.0})
     settled: Tensor
     #: Of the search for weights.
-    draws, by = 1000, "class"
+    draws: int = 1000
+    by: Literal["model", "class"] = "class"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -86,7 +87,7 @@ class Ensemble(StreamSystem):
         """Sum of the members' losses, each over the tokens where it is present."""
         answers = self.answers(batch.values, batch.valid)
         logs: dict[str, Tensor] = {}
-        loss = sum(a.logits.sum() * 0.0 for a in answers.values())
+        loss = torch.stack([a.logits.sum() * 0.0 for a in answers.values()]).sum()
         for name, answer in answers.items():
             if batch.expression is not None:
                 labels = batch.expression.masked_fill(~answer.present, UNLABELLED)

@@ -52,8 +52,8 @@ class StreamSystem(nn.Module):
         """Set what training data says: per modality mean and deviation `(dim,)`, labels per class
         `(classes,)`."""
         for name, norm in self.input_norm.items():
-            norm.mean.copy_(mean[name])  # type: ignore[operator, union-attr]
-            norm.deviation.copy_(deviation[name])  # type: ignore[operator, union-attr]
+            norm.mean.copy_(mean[name])  # type: ignore[operator]
+            norm.deviation.copy_(deviation[name])  # type: ignore[operator]
         self.class_weight.copy_(class_weights(counts, *self._weighting))
 
     def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:

@@ -141,8 +141,8 @@ def _network(config: Config) -> tuple[nn.Module, int]:
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
     """The network's longest list of layers."""
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(module.children()) for module in network.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
 
 
 #: The name under which `mien.models` finds this file's system.

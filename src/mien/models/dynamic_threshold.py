@@ -94,7 +94,7 @@ class Extractor(nn.Module):
             sizes: dict[str, Any] = {"embedding_size": config.stem, "hidden_sizes": config.widths}
             made = ResNetConfig(**sizes, depths=config.depths, layer_type="basic")
             self.network = ResNetModel(made)
-        self.dim = int(self.network.config.hidden_sizes[-1])
+        self.dim = int(list(self.network.config.hidden_sizes or ())[-1])
         self.look = nn.Conv2d(self.dim, 1, 1) if config.attention else None
         self.drop = nn.Dropout2d(config.map_dropout)
 
@@ -214,8 +214,8 @@ class DynamicThreshold(nn.Module):
         self.steps += 1
         for mine, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, seen in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            kept.copy_(seen)
 
 
 #: The name under which `mien.models` finds this file's system.

@@ -238,7 +238,7 @@ class SafeCrossAttention(nn.Module):
             value = out[name]
             level = torch.rand(len(value), 1, 1, device=value.device) * self.config.hide.noise_level
             struck = torch.rand(len(value), 1, 1, device=value.device) < share
-            deviation = self.branch[name].norm.deviation  # type: ignore[union-attr]
+            deviation: Tensor = self.branch[name].norm.deviation  # type: ignore[union-attr, assignment]
             out[name] = value + torch.randn_like(value) * (level * struck) * deviation
         return out
 

@@ -89,8 +89,7 @@ class ReliabilityFusion(StreamSystem):
         self.register_buffer("log_prior", torch.tensor([config.prior[n] for n in self.frames]).log(), persistent=False)
         self.missing = nn.Parameter(torch.randn(dim) * 0.02)
         self.latents = nn.Parameter(torch.randn(config.latents, dim) * 0.02)
-        blocks = {"dim": dim, "heads": config.heads, "dropout": config.dropout}
-        self.listen, self.ask = SafeCrossBlock(**blocks), SafeCrossBlock(**blocks)
+        self.listen, self.ask = (SafeCrossBlock(dim=dim, heads=config.heads, dropout=config.dropout) for _ in range(2))
         self.layer = TransformerLayer(dim=dim, heads=config.heads, feedforward=4 * dim, dropout=config.dropout)
         self.norm, self.affect = nn.LayerNorm(dim), nn.Linear(dim, 2)
 

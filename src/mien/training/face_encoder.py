@@ -31,9 +31,10 @@ class TrainedFaces:
                 follows="no encoder was made",
                 remedy="give a run of dynamic_threshold or cnn_static",
             )
-        self._model: Any = loaded.model.eval()
+        model: Any = loaded.model.eval()
+        self._model = model
         self._device = device
-        self.name, self.dim = Path(folder).resolve().name, int(self._model.dim)
+        self.name, self.dim = Path(folder).resolve().name, int(model.dim)
         size = next(iter(loaded.recipe.features.values())).dim or 112
         self.crop = Crop(size)
         weights = hashlib.sha256((Path(folder) / checkpoint.WEIGHTS).read_bytes()).hexdigest()

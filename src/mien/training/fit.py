@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from mien import checkpoint, config, heap, models
@@ -33,7 +32,7 @@ from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
-from mien.training.keeper import AfterEpoch, Bar, Keeper
+from mien.training.keeper import AfterEpoch, Bar, Keeper, first_process
 from mien.training.resume import Progress
 from mien.training.task import Task
 
@@ -111,11 +110,6 @@ def fit(
     return out
 
 
-def first_process() -> bool:
-    """Whether this is the process that writes and reports, of the several that a run may have."""
-    return not rank_zero_only.rank
-
-
 class Loaders(lightning.LightningDataModule):
     """Batches of an epoch, drawn from seed and epoch; validation windows side by side, in order."""
 
@@ -187,9 +181,10 @@ def _read_prompts(model: torch.nn.Module, recipe: Recipe) -> None:
     encoder: Any = create(spec_of(name, recipe.objective.get("text_options", {})))
     prompt = recipe.objective["prompt"]
     rows = encoder.encode_prompts([prompt.format(label=label.lower()) for label in recipe.corpus.labels])
-    if rows.shape[1] != model.prompts.shape[1]:
+    width = int(recipe.model.options["text_dim"])
+    if rows.shape[1] != width:
         raise ConfigError(
-            f"the text encoder {name} gives {rows.shape[1]} values; model.text_dim is {model.prompts.shape[1]}",
+            f"the text encoder {name} gives {rows.shape[1]} values; model.text_dim is {width}",
             follows="nothing was trained",
             remedy=f"set model.text_dim={rows.shape[1]}",
         )

@@ -22,6 +22,12 @@ log = logging.getLogger("mien")
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes and reports, of the several that a run may have."""
+    rank: int = getattr(rank_zero_only, "rank", 0)
+    return rank == 0
+
+
 class Keeper(Callback):
     """After each epoch: keep the best weights, write the resume state, stop when patience is over."""
 
@@ -91,7 +97,7 @@ class Keeper(Callback):
 
     def close(self) -> None:
         """The run is over: complete the metrics, drop the resume state. The first process does it."""
-        if rank_zero_only.rank:
+        if not first_process():
             return
         checkpoint.write_metrics(self.out, self.metrics())
         (self.out / unfinished.FILE).unlink(missing_ok=True)

@@ -45,6 +45,7 @@ def gather_pictures(
     except ValidationError as error:
         raise config.refusal("corpus", config.explain(error, PictureOptions, "corpus.options")) from None
     classes, name = recipe.corpus.labels, recipe.corpus.name
+    val: Pictures | None
     if name == "theatre":
         if tuple(classes) != EXPRESSIONS:
             raise ConfigError(f"the theatre plays {', '.join(EXPRESSIONS)}", remedy="set corpus.labels to these")
