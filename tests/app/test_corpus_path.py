@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
+from mien import config
 from mien.app.cli import app
 from mien.corpora.theatre import layout
 from tests.encoders.test_images import tiny as tiny_images
@@ -153,3 +156,52 @@ def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path
     result = mien("reproduce", "starter", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
     assert result.exit_code == 2
     assert "was begun with another recipe and another corpus" in result.output
+
+
+def test_stages_of_valence_and_arousal_read_one_another(work: Path, tmp_path: Path) -> None:
+    stored = ("--index", work / "index.jsonl", "--store", work / "features", "--task", "va", "--device", "cpu")
+    short = "windows={seconds: 2.0, hop_seconds: 1.0, rate_hz: 10.0}"
+    small = ("model.dim=8", "model.heads=2", "train.epochs=1", "train.batch=4", "vote.hop_seconds=1.0")
+    for name, encoder in (("face", "face-geometry"), ("voice", "voice-prosody")):
+        feature = f"features.{name}={{encoder: {encoder}}}"
+        done("train", f"va_{name}", feature, short, *small, *stored, "--out", tmp_path / f"va_{name}")
+        said = done("derive", tmp_path / f"va_{name}", work / "index.jsonl", "--store", work / "features")
+        assert f"called va_{name}" in said
+    listed = done("store", "ls", work / "features")
+    assert "va_face" in listed
+    assert "va_voice" in listed
+    recipe = tmp_path / "two.yaml"
+    text = config.dump(config.load("va_reliability"))
+    recipe.write_text(text.replace("  behaviour:\n    encoder: va_behaviour\n    dim: 258\n    options: {}\n", ""))
+    widths = ("features.face.dim=10", "features.voice.dim=10", "model.prior={face: 0.8}")
+    done("train", recipe, *widths, short, *small, *stored, "--out", tmp_path / "fused")
+    options = ("--store", work / "features", "--task", "va", "--no-calibrate", "--out", tmp_path / "report")
+    done("evaluate", tmp_path / "fused", work / "index.jsonl", *options)
+    record = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert "va_score" in {s["key"] for s in record["scores"]}
+    assert mien("derive", tmp_path / "fused", work / "index.jsonl", "--store", work / "features").exit_code == 2
+
+
+def test_faces_with_few_labels_become_an_encoder(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("neutral", "anger"):
+            for i in range(6):
+                image = rng.integers(0, 90, (24, 24, 3), dtype=np.uint8) + (120 if name == "anger" else 0)
+                path = tmp_path / "faces" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), image.astype(np.uint8))
+    small = (
+        "model.stem=8",
+        "model.widths=[8]",
+        "model.depths=[1]",
+        "train.epochs=1",
+        "train.batch=4",
+        "train.threads=1",
+    )
+    corpus = ("corpus.name=class-folders", "corpus.labels=[Neutral, Anger]", "corpus.options={labelled: 2, size: 24}")
+    run = tmp_path / "run"
+    said = done("train", "dynamic_threshold", *small, *corpus, "--root", tmp_path / "faces", "--out", run)
+    assert "4 labelled pictures, 12 unlabelled, 12 to score" in said
+    assert "val_accuracy" in said
+    assert f"--encoder {run}" in said.replace("\n", "")
