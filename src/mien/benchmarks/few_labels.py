@@ -109,22 +109,27 @@ def run(
     *,
     seeds: int = 5,
     labels: Sequence[int] = (10, 40),
-    steps: int = 500,
+    steps: int = 400,
     workers: int = 2,
     tell: Callable[[str], None] = print,
+    each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """A row a training."""
+    """A row a training; the main variants first, task by task. each: is given the rows so far after every training, so
+    that what was measured is not lost when the rest is stopped."""
     jobs = [
-        (which, variant, each, seed)
+        (which, variant, n, seed)
+        for main in (True, False)
         for which in range(len(tasks))
+        for n in (labels if main else labels[-1:])
+        for seed in range(seeds if main else min(seeds, 3))
         for variant in VARIANTS
-        for each in (labels if variant in MAIN else labels[-1:])
-        for seed in range(seeds if variant in MAIN else min(seeds, 3))
+        if (variant in MAIN) == main
     ]
     rows = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for row in pool.map(partial(measure, tasks=tasks, steps=steps), jobs):
             rows.append(row)
+            each(rows)
             tell(f"{row['task']}, {row['variant']}, {row['labels']} labels, seed {row['seed']}: {row['accuracy']:.3f}")
     return rows
 
@@ -143,10 +148,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = []
         for task, n in _columns(rows):
             pick = {
-                v: [r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, v, n)]
+                v: {r["seed"]: r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, v, n)}
                 for v in ("ours", other)
             }
-            cells.append(_interval([a - b for a, b in zip(pick["ours"], pick[other], strict=True)], signed=True))
+            both = sorted(set(pick["ours"]) & set(pick[other]))
+            gains = [pick["ours"][seed] - pick[other][seed] for seed in both]
+            cells.append(_interval(gains, signed=True) if gains else "–")
         lines.append(f"| *ours minus {other}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
