@@ -54,11 +54,11 @@ _SIZES: dict[str, tuple[str, ...]] = {
             "model.heads=4"),
     "va_directed_experts": (
         "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.layers=2",
-        "model.heads=4", "vote.hop_seconds=4.0", "model.hide={face: 0.35, voice: 0.15, behaviour: 0.05}", *_EVEN,
+        "model.heads=4", "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}", *_EVEN,
     ),
     "va_reliability": (
         "windows={seconds: 8.0, hop_seconds: 4.0, rate_hz: 5.0, jitter: true}", "model.dim=64", "model.heads=4",
-        "vote.hop_seconds=4.0", "model.hide={face: 0.35, voice: 0.15, behaviour: 0.05}", *_EVEN,
+        "vote.hop_seconds=4.0", "model.hide={face: 0.15, voice: 0.15, behaviour: 0.05}", *_EVEN,
         "model.prior={face: 0.75, behaviour: 0.1, voice: 0.15}",
     ),
 }  # fmt: skip
