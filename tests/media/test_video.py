@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mien.media.audio import load
@@ -119,6 +119,7 @@ def test_a_stream_without_timestamps_runs_at_its_nominal_rate(tmp_path: Path) ->
 
 
 @given(st.lists(st.one_of(st.none(), st.fractions(-100, 100_000)), max_size=12))
+@example([Fraction(16384), Fraction(-1, 371456631006), Fraction(0)])
 def test_repaired_times_always_increase(raw: list[Fraction | None]) -> None:
     repair = Repair(Fraction(1, 25))
     times = [repair(t) for t in raw]

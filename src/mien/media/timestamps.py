@@ -35,7 +35,8 @@ class Repair:
             time = Fraction(0) if self._last is None else self._last + self.step
         else:
             time = raw + self._offset
-            if self._last is not None and (time <= self._last or time - self._last > LEAP_S):
+            # As floats, which is what they become: two fractions may be closer than floats can tell.
+            if self._last is not None and (float(time) <= float(self._last) or time - self._last > LEAP_S):
                 self._fault(self._last)
                 if self._last - time > BACK_S or time > self._last:
                     self._offset += self._last + self.step - time
