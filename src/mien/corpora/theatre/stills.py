@@ -17,6 +17,9 @@ from mien.records import Frame, Pictures
 
 #: Pictures a second that are taken of a performance.
 RATE = 2
+#: Of the crop: brow to chin. Nobody's hair says what is felt, and a small network learns it first (accuracy of 500 steps
+#: on all labels: .28 with the five-point template's own margin, .45 with this).
+MARGIN = -0.35
 
 
 def stills(
@@ -46,7 +49,7 @@ def _of(split: str, number: int, seconds: float, size: int, seed: int, balance: 
     for i, image in enumerate(stage.frames()):
         found = reader(Frame(i, float(stage.times[i]), image))
         if found and labels[i] != UNLABELLED:
-            crops.append(align(image, found[0].mesh, size))
+            crops.append(align(image, found[0].mesh, size, MARGIN))
             kept.append(int(labels[i]))
             affect.append(truth.valence_arousal[i])
     images = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
