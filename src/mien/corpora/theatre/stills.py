@@ -17,8 +17,8 @@ from mien.records import Frame, Pictures
 
 #: Pictures a second that are taken of a performance.
 RATE = 2
-#: Of the crop: brow to chin. Nobody's hair says what is felt, and a small network learns it first (accuracy of 500 steps
-#: on all labels: .28 with the five-point template's own margin, .45 with this).
+#: Of the crop: brow to chin. Nobody's hair says what is felt, and a small network learns it first (accuracy of 500
+#: steps on all labels: .28 with the five-point template's own margin, .45 with this).
 MARGIN = -0.35
 
 
