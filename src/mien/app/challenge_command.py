@@ -136,8 +136,6 @@ def _from_store(
     device: str,
     quiet: bool,
 ) -> Iterator[ClipPrediction]:
-    import torch
-
     from mien import checkpoint
     from mien.app import console
     from mien.challenge.predicting import predict_clips
@@ -148,8 +146,7 @@ def _from_store(
 
     found = Index.load(index, root)
     known = {entry.id for entry in found.entries}
-    here = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    loaded = checkpoint.load(run, here)
+    loaded = checkpoint.load(run, checkpoint.torch_device(device))
     fits(loaded.labels, EXPRESSIONS)
     clips = [clip for clip in asked.clip_ids if clip in known]
     with console.progress("predicting clips", quiet=quiet) as bar:

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from mien import checkpoint, clock, config, models
 from mien.benchmarks import measured
+from mien.benchmarks.scoring import interval
 from mien.benchmarks.starter import TEST_SEED, held_out
 from mien.checkpoint import Checkpoint
 from mien.corpora.theatre.troupe import troupe
@@ -200,18 +200,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: mean CCC with its 95 % t-interval over seeds, and the reliabilities."""
     lines = ["| mean CCC | " + " | ".join(CONDITIONS) + " |", "|---" * (1 + len(CONDITIONS)) + "|"]
     for name in (*STREAMS, "plain mean", *FUSIONS):
-        cells = [_interval([row[name][c] for row in rows]) for c in CONDITIONS]
+        cells = [interval([row[name][c] for row in rows]) for c in CONDITIONS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name in STREAMS:
-        cells = [_interval([row["reliability"][c][name] for row in rows]) for c in CONDITIONS]
+        cells = [interval([row["reliability"][c][name] for row in rows]) for c in CONDITIONS]
         lines.append(f"| *weight of the {name}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _interval(values: Sequence[float]) -> str:
-    n = len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
-    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 def remember(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -222,5 +216,5 @@ def remember(rows: Sequence[Mapping[str, Any]]) -> None:
         command=f"mien bench affect --seeds {len(rows)}",
         what="theatre, people never seen, the starter's encoders, small sizes",
         table=table(rows),
-        recipes={r: f"{_interval([row[n]['clean'] for row in rows])} mean CCC" for r, n in names.items()},
+        recipes={r: f"{interval([row[n]['clean'] for row in rows])} mean CCC" for r, n in names.items()},
     )

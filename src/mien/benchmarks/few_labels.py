@@ -19,10 +19,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy import stats
 
 from mien import checkpoint, config, models
 from mien.benchmarks import measured
+from mien.benchmarks.scoring import interval
 from mien.corpora.theatre.stills import stills
 from mien.labels import EXPRESSIONS
 from mien.records import Pictures
@@ -142,7 +142,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = []
         for task, n in _columns(rows):
             mine = [r["accuracy"] for r in rows if (r["task"], r["variant"]) == (task, variant) and r["labels"] == n]
-            cells.append(_interval(mine) if mine else "–")
+            cells.append(interval(mine) if mine else "–")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     for other in ("labels only", "FixMatch (fixed threshold)"):
         cells = []
@@ -153,7 +153,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             }
             both = sorted(set(pick["ours"]) & set(pick[other]))
             gains = [pick["ours"][seed] - pick[other][seed] for seed in both]
-            cells.append(_interval(gains, signed=True) if gains else "–")
+            cells.append(interval(gains, signed=True) if gains else "–")
         lines.append(f"| *ours minus {other}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -182,12 +182,6 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((r["task"], r["labels"]) for r in rows))
 
 
-def _interval(values: Sequence[float], *, signed: bool = False) -> str:
-    mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
-    return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"
-
-
 def remember(rows: Sequence[dict[str, Any]]) -> None:
     """Keeps the table and the recipe's score at the fewest labels (`mien.benchmarks.measured`)."""
     task, n = _columns(rows)[-1]
@@ -197,5 +191,5 @@ def remember(rows: Sequence[dict[str, Any]]) -> None:
         command="mien bench few-labels",
         what=f"{task}, {n} labels a class, people never seen, a small ResNet",
         table=table(rows),
-        recipes={"dynamic_threshold": f"{_interval(ours)} accuracy"},
+        recipes={"dynamic_threshold": f"{interval(ours)} accuracy"},
     )

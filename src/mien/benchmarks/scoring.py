@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
 from mien import clock, config
 from mien.checkpoint import Checkpoint
@@ -83,4 +84,11 @@ def with_vote(checkpoint: Checkpoint, **vote: float | bool) -> Checkpoint:
     return replace(checkpoint, recipe=config.changed(checkpoint.recipe, vote=vote))
 
 
-__all__ = ["FACE", "VOICE", "Condition", "bursts", "said_of_utterances", "score", "with_vote", "without"]
+def interval(values: Sequence[float], *, signed: bool = False) -> str:
+    """Mean and its 95 % t-interval over seeds, as a table's cell."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
+    return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"
+
+
+__all__ = ["FACE", "VOICE", "Condition", "bursts", "interval", "said_of_utterances", "score", "with_vote", "without"]

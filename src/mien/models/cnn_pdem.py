@@ -232,10 +232,10 @@ class CnnPdem(Ensemble):
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The members' losses and, with attention, that of the fusion."""
-        loss, logs = super().objective(batch)
+        answers = self.answers(batch.values, batch.valid)
+        loss, logs = self.losses(answers, batch)
         if self.attention is None or batch.expression is None:
             return loss, logs
-        answers = self.answers(batch.values, batch.valid)
         labels = batch.expression.masked_fill(~stacked(answers)[1].any(dim=-1), -1)
         logs["fusion"] = cross_entropy(self._attended(answers), labels, weights=self.class_weight)
         loss = loss + logs["fusion"]

@@ -20,12 +20,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
-from mien.layers.affect import affect_loss, affect_output
+from mien.layers.affect import AffectFusion, affect_output
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.gating import ModalityDropout
 from mien.layers.pooling import masked_mean
-from mien.layers.streams import StreamSystem
-from mien.records import Batch, Output
+from mien.records import Output
 
 
 class Config(Section):
@@ -83,7 +82,7 @@ class Expert(nn.Module):
         return self.norm(asking)
 
 
-class DirectedExperts(StreamSystem):
+class DirectedExperts(AffectFusion):
     """The whole system: network and objective. See the module's page and `Config`."""
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
@@ -122,16 +121,6 @@ class DirectedExperts(StreamSystem):
             self.affect(mixed).tanh(), weights[:, None].expand(-1, time, -1), some[:, 0], list(self.experts),
             self.config.classes,
         )  # fmt: skip
-
-    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts; windows without evidence and unlabelled tokens add nothing."""
-        out = self(batch.values, self.hide(batch.valid))
-        truth = batch.valence_arousal
-        if truth is None:
-            truth = torch.full_like(out.valence_arousal, torch.nan)
-        counts = out.evidence[:, None].expand(truth.shape[:2])
-        loss = affect_loss(out.valence_arousal, truth, counts, **self.loss.model_dump())
-        return loss, {"loss": loss.detach()}
 
 
 #: The name under which `mien.models` finds this file's system.

@@ -21,12 +21,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
-from mien.layers.affect import affect_loss, affect_output
+from mien.layers.affect import AffectFusion, affect_output
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.gating import ModalityDropout
-from mien.layers.streams import StreamSystem
 from mien.layers.temporal import TransformerLayer
-from mien.records import Batch, Output
+from mien.records import Output
 
 
 class Config(Section):
@@ -68,7 +67,7 @@ class Objective(Section):
     mse: NotNegative = 0.01
 
 
-class ReliabilityFusion(StreamSystem):
+class ReliabilityFusion(AffectFusion):
     """The whole system: network and objective. See the module's page and `Config`."""
 
     log_prior: Tensor
@@ -124,16 +123,6 @@ class ReliabilityFusion(StreamSystem):
             self.affect(self.norm(tokens)).tanh(), torch.cat((weights, said), dim=-1), evidence,
             [*self.frames, *(f"{n} heard" for n in self.sounds)], self.config.classes,
         )  # fmt: skip
-
-    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts; windows without evidence and unlabelled tokens add nothing."""
-        out = self(batch.values, self.hide(batch.valid))
-        truth = batch.valence_arousal
-        if truth is None:
-            truth = torch.full_like(out.valence_arousal, torch.nan)
-        counts = out.evidence[:, None].expand(truth.shape[:2])
-        loss = affect_loss(out.valence_arousal, truth, counts, **self.loss.model_dump())
-        return loss, {"loss": loss.detach()}
 
 
 #: The name under which `mien.models` finds this file's system.
