@@ -298,20 +298,22 @@ def test_similarity_of_one_point_is_a_shift() -> None:
     assert align.similarity(np.ones((5, 2)), np.full((5, 2), 4.0)) == pytest.approx(np.array([[1, 0, 3], [0, 1, 3.0]]))
 
 
-@pytest.mark.parametrize(("size", "margin"), [(112, 0.0), (224, 0.0), (112, 0.5)])
-def test_align_puts_the_five_points_on_the_template(size: int, margin: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "margin", "down"), [(112, 0.0, 0.0), (224, 0.0, 0.0), (112, 0.5, 0.0), (96, -0.25, 0.16), (112, 0.0, -0.1)]
+)
+def test_align_puts_the_five_points_on_the_template(size: int, margin: float, down: float) -> None:
     """Dots drawn in a turned, larger frame come to lie on the template's places."""
     turn = 3 * np.array([[math.cos(0.4), -math.sin(0.4)], [math.sin(0.4), math.cos(0.4)]])
     points = align.TEMPLATE @ turn.T + [200, 60]
     mesh = np.zeros((468, 3), np.float32)
     for landmarks, point in zip(align._POINTS, points, strict=True):
         mesh[list(landmarks), :2] = point
-    for landmark, place in zip(
-        range(5), ((align.TEMPLATE + 0.5 - 56) / (1 + margin) + 56) * size / 112 - 0.5, strict=True
-    ):
+    middle = np.array([56, 56 + down * 112])
+    places = ((align.TEMPLATE + 0.5 - middle) / (1 + margin) + 56) * size / 112 - 0.5
+    for landmark, place in enumerate(places):
         image = np.zeros((600, 700, 3), np.uint8)
         cv2.circle(image, points[landmark].round().astype(int).tolist(), 9, (255, 255, 255), -1)
-        dot = align.align(image, mesh, size, margin)[..., 0].astype(float)
+        dot = align.align(image, mesh, size, margin, down)[..., 0].astype(float)
         y, x = (np.indices(dot.shape) * dot).sum(axis=(1, 2)) / dot.sum()
         assert (x, y) == pytest.approx(place, abs=0.7)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ CLASSES, SIZE = ["Neutral", "Anger", "Disgust"], 16
 def recipe(**model: Any) -> config.Recipe:
     raw = config.load("dynamic_threshold", check=models.problems).model_dump()
     raw["corpus"]["labels"] = CLASSES
-    raw["model"] |= {"stem": 8, "widths": [8, 16], "depths": [1, 1], "ema": 0.9, **model}
+    raw["model"] |= {"stem": 8, "widths": [8, 16], "depths": [1, 1], "ema": 0.9, "labels_first": 10, **model}
     raw["train"] |= {"lr": 5e-3, "batch": 6, "threads": 1}
     return config.read(raw, origin="test", check=models.problems)
 
@@ -104,21 +105,60 @@ def given(seed: int = 0) -> Views:
 
 
 def test_dynamic_thresholds_follow_their_formula() -> None:
-    made, batch = system(momentum=0.5), given()
-    made.teacher.eval()
+    made, batch = system(momentum=0.5, map_dropout=0.0, floor=0.0), given()
     with torch.no_grad():
-        p = made.teacher(batch.weak[0]).softmax(1)
+        p = copy.deepcopy(made.teacher).train()(batch.weak[0]).softmax(1)
     made.objective(batch)
     third = torch.full((3,), 1 / 3)
     overall = 0.5 / 3 + 0.5 * p.max(1).values.mean()
     named = 0.5 * third + 0.5 * p.mean(0)
     torch.testing.assert_close(made.thresholds(), overall * named / named.max())
+    floored = system(floor=0.7)
+    floored.overall.fill_(0.9)
+    floored.named.copy_(torch.tensor([0.5, 0.45, 0.05]))
+    torch.testing.assert_close(floored.thresholds(), torch.tensor([0.9, 0.81, 0.7]))
     assert torch.equal(system(threshold="fixed").thresholds(), torch.full((3,), 0.95))
     adaptive = system(threshold="adaptive")
     assert torch.equal(adaptive.thresholds(), torch.full((3,), 0.8)), "never below .8"
     adaptive.right.fill_(1.0)
     adaptive.steps.fill_(10_000)
     torch.testing.assert_close(adaptive.thresholds(), torch.full((3,), 0.97))
+
+
+def test_light_changes_nothing() -> None:
+    made = system().eval()
+    images = torch.randint(60, 120, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), made(images + 90), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(made(images), made(images * 2), rtol=0.05, atol=0.05)
+        assert torch.isfinite(made(torch.zeros_like(images))).all()
+
+
+def test_labels_come_first_and_thresholds_are_counted_meanwhile() -> None:
+    made, batch = system(labels_first=2), given()
+    parts = []
+    for _ in range(3):
+        before = made.overall.clone()
+        parts.append(set(made.objective(batch)[1]))
+        assert not torch.equal(made.overall, before)
+        made.after_step()
+    assert [("unlabelled" in logs, "negative" in logs) for logs in parts] == [(False, False)] * 2 + [(True, True)]
+    assert all("kept" in logs for logs in parts)
+
+
+def test_the_teacher_is_normalised_by_weak_views_alone() -> None:
+    made, batch = system(labels_first=0), given()
+    made.train()
+    again = copy.deepcopy(made.teacher)
+    for _ in range(2):
+        again(batch.weak[0])
+    batch.strong = torch.zeros_like(batch.strong)
+    made.objective(batch)
+    made.after_step()
+    kept = dict(made.teacher.named_buffers())
+    assert any(k.endswith("running_mean") for k in kept)
+    for name, buffer in again.named_buffers():
+        torch.testing.assert_close(kept[name], buffer, msg=name)
 
 
 def test_negative_learning_closed_form() -> None:

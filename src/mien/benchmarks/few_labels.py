@@ -47,22 +47,24 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-#: Those with all seeds and both numbers of labels; the parts of ours and the ceiling get three, at the larger.
+#: Those with all seeds and both numbers of labels; the parts of ours and the ceiling get three, at the smaller.
 MAIN = ("labels only", "FixMatch (fixed threshold)", "adaptive threshold (after Ada-CM)", "ours")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """train: every picture with its label; test: others. flip: whether a mirrored picture keeps its class."""
+    """train: every picture with its label; test: others. flip: whether a mirrored picture keeps its class. steps: of a
+    training, enough for all labels to have settled."""
 
     name: str
     train: Pictures
     test: Pictures
     classes: tuple[str, ...]
     flip: bool
+    steps: int
 
 
-def digits() -> Task:
+def digits(*, steps: int = 500) -> Task:
     """scikit-learn's 1,797 digits of 8 × 8, every fourth for testing, enlarged to 32."""
     from sklearn.datasets import load_digits
 
@@ -70,24 +72,27 @@ def digits() -> Task:
     grey = np.stack([cv2.resize((row * 15.9).astype(np.uint8), (32, 32)) for row in data.images])
     whole = Pictures(np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64))
     test = np.arange(len(whole)) % 4 == 0
-    return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False)
+    return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False, steps=steps)
 
 
-def faces(*, people: int = 120, held_out: int = 40, size: int = 48, workers: int = 1) -> Task:
+def faces(*, people: int = 120, held_out: int = 40, size: int = 48, workers: int = 1, steps: int = 1500) -> Task:
     """The theatre's faces; nobody is on both sides."""
     train, test = (
         stills(split, count, size=size, seed=11, workers=workers)
         for split, count in (("train", people), ("test", held_out))
     )
-    return Task("theatre faces", train, test, EXPRESSIONS, flip=True)
+    return Task("theatre faces", train, test, EXPRESSIONS, flip=True, steps=steps)
 
 
-def measure(job: tuple[int, str, int, int], tasks: Sequence[Task], steps: int) -> dict[str, Any]:
+def measure(job: tuple[int, str, int, int], tasks: Sequence[Task]) -> dict[str, Any]:
     """One training: (task, variant, labels a class, seed)."""
     which, variant, each, seed = job
     task = tasks[which]
+    steps = task.steps
     small = [
-        "model.stem=24", "model.widths=[24, 48, 96]", "model.depths=[1, 1, 1]", "train.threads=1",
+        "model.stem=32", "model.widths=[32, 64, 128, 128]", "model.depths=[1, 1, 1, 1]", "train.threads=1",
+        "train.lr=0.0015",
+        f"model.labels_first={steps // 3}",
         f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in task.classes)}]",
         f"features.face.dim={task.train.images.shape[1]}",
     ]  # fmt: skip
@@ -96,10 +101,12 @@ def measure(job: tuple[int, str, int, int], tasks: Sequence[Task], steps: int) -
     with tempfile.TemporaryDirectory() as folder:
         run = fit_pictures(
             recipe, labelled, task.train, task.test, Path(folder) / "run", steps=steps, flip=task.flip,
+            ratio=2 if recipe.objective["unlabelled"] else 0,
         )  # fmt: skip
         told = checkpoint.load(run).metrics
     return {
-        "task": task.name, "variant": variant, "labels": each, "seed": seed, "accuracy": told["val_accuracy"],
+        "task": task.name, "variant": variant, "labels": each, "seed": seed, "steps": steps,
+        "accuracy": told["val_accuracy"],
         "macro_f1": told["val_macro_f1"], "history": told["history"],
     }  # fmt: skip
 
@@ -109,25 +116,29 @@ def run(
     *,
     seeds: int = 5,
     labels: Sequence[int] = (10, 40),
-    steps: int = 400,
+    done: Sequence[dict[str, Any]] = (),
     workers: int = 2,
     tell: Callable[[str], None] = print,
     each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """A row a training; the main variants first, task by task. each: is given the rows so far after every training, so
-    that what was measured is not lost when the rest is stopped."""
+    """A row a training; seed by seed, the main variants first, so that what is stopped early is balanced.
+
+    done: rows of an earlier run, which are not measured again. each: is given the rows so far after every training, so
+    that what was measured is not lost when the rest is stopped.
+    """
+    rows = list(done)
+    had = {(r["task"], r["variant"], r["labels"], r["seed"], r["steps"]) for r in rows}
     jobs = [
         (which, variant, n, seed)
         for main in (True, False)
-        for which in range(len(tasks))
-        for n in (labels if main else labels[-1:])
         for seed in range(seeds if main else min(seeds, 3))
+        for which, task in enumerate(tasks)
+        for n in (labels if main else labels[:1])
         for variant in VARIANTS
-        if (variant in MAIN) == main
+        if (variant in MAIN) == main and (task.name, variant, n, seed, task.steps) not in had
     ]
-    rows = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(partial(measure, tasks=tasks, steps=steps), jobs):
+        for row in pool.map(partial(measure, tasks=tasks), jobs):
             rows.append(row)
             each(rows)
             tell(f"{row['task']}, {row['variant']}, {row['labels']} labels, seed {row['seed']}: {row['accuracy']:.3f}")

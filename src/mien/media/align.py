@@ -35,12 +35,12 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, b - linear @ a])
 
 
-def align(image: np.ndarray, mesh: np.ndarray, size: int = 112, margin: float = 0.0) -> np.ndarray:
+def align(image: np.ndarray, mesh: np.ndarray, size: int = 112, margin: float = 0.0, down: float = 0.0) -> np.ndarray:
     """The face as a `(size, size, 3)` uint8 picture, its five points on `TEMPLATE` (scaled to `size`).
 
     image: `(height, width, 3)` uint8 RGB, the frame that `mesh` `(468, 3)` was read from. margin: how much
     more than the template's 112 × 112 to show around it, as a share of the side (0.25: a quarter wider and
-    higher). Beyond the frame it is black.
+    higher). down: by which share of the template's side the picture is centred lower. Beyond the frame it is black.
     """
-    target = ((TEMPLATE + 0.5 - 56) / (1 + margin) + 56) * (size / 112)  # .5: to edges at 0
+    target = ((TEMPLATE + 0.5 - (56, 56 + 112 * down)) / (1 + margin) + 56) * (size / 112)  # .5: to edges at 0
     return cut(image, similarity(target, five_points(mesh)), size)

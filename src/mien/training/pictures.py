@@ -8,6 +8,7 @@ on one CPU thread.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -72,12 +73,12 @@ def fit_pictures(
     torch.set_num_threads(settings.threads)
     heap.keep()
     torch.manual_seed(settings.seed)
-    model: Any = models.build(recipe).train()
+    model: Any = models.build(recipe).train().to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
     model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
     optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
     history: list[dict[str, float]] = []
     first = _restore(out, model, optimiser, history) if resume else 0
-    sums: dict[str, float] = {}
+    sums: dict[str, tuple[float, int]] = {}
     for step in range(first, steps):
         batch = _drawn(labelled, others, settings.batch, ratio, flip, np.random.default_rng([settings.seed, step]))
         torch.manual_seed(mixed_seed(settings.seed, step))
@@ -95,10 +96,11 @@ def fit_pictures(
         optimiser.step()
         model.after_step()
         for key, value in logs.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+            if math.isfinite(number := float(value)):  # the quality of no pseudo-label at all is unknown
+                total, seen = sums.get(key, (0.0, 0))
+                sums[key] = total + number, seen + 1
         if (step + 1) % report_every == 0 or step + 1 == steps:
-            n = (step % report_every) + 1
-            row = {"step": step + 1, **{k: v / n for k, v in sums.items()}}
+            row = {"step": step + 1, **{k: total / seen for k, (total, seen) in sums.items()}}
             if hasattr(model, "thresholds"):
                 each = zip(recipe.corpus.labels, model.thresholds(), strict=True)
                 row |= {f"threshold {c}": float(t) for c, t in each}
@@ -132,7 +134,7 @@ def score(model: Any, pictures: Pictures, classes: int) -> dict[str, float]:
 
 
 def _tensor(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # in memory colours come last
 
 
 def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: bool, rng: np.random.Generator) -> Views:
