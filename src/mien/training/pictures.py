@@ -73,7 +73,8 @@ def fit_pictures(
     torch.set_num_threads(settings.threads)
     heap.keep()
     torch.manual_seed(settings.seed)
-    model: Any = models.build(recipe).train().to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
+    model: Any = models.build(recipe).train()
+    model = model.to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
     model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
     optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
     history: list[dict[str, float]] = []
