@@ -151,7 +151,7 @@ def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: P
         fit(recipe(), TRAIN, VAL, tmp_path, device="cpu")
     with pytest.raises(ConfigError, match=r"1 problem\n  train.lr: it began with 0.02, now 0.03"):
         fit(recipe(lr=0.03), TRAIN, VAL, tmp_path, True, device="cpu")
-    with pytest.raises(ConfigError, match=r"the recordings give 105 training windows, it began with 112"):
+    with pytest.raises(ConfigError, match=r"there are 105 training windows now, it began with 112"):
         fit(recipe(), TRAIN[:-1], VAL, tmp_path, True, device="cpu")
     data = (tmp_path / resume.FILE).read_bytes()
     (tmp_path / resume.FILE).write_bytes(data[: len(data) // 2])

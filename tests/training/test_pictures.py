@@ -76,6 +76,26 @@ def test_an_interrupted_run_ends_bit_for_bit_as_the_straight_one(tmp_path: Path)
     assert checkpoint.load(straight).metrics["val_accuracy"] > 0.5
 
 
+def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: Path) -> None:
+    out, options = tmp_path / "run", {"steps": 8, "save_every": 4, "report_every": 4}
+    fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, stop_at=5)
+    with pytest.raises(ConfigError, match=r"an unfinished run stands there, 4 steps done(.|\n)*Resume it"):
+        fit_pictures(recipe(), shapes(9, 0), None, None, out, **options)
+    with pytest.raises(ConfigError, match=r"1 problem\n  model\.floor: it began with 0\.7, now 0\.5"):
+        fit_pictures(recipe(floor=0.5), shapes(9, 0), None, None, out, **options, resume=True)
+    with pytest.raises(ConfigError, match=r"there are 16 pictures now, it began with 18"):
+        fit_pictures(recipe(), shapes(8, 0), None, None, out, **options, resume=True)
+    kept = (out / "unfinished.safetensors").read_bytes()
+    (out / "unfinished.safetensors").write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(ConfigError, match="cannot be read as an unfinished run"):
+        fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
+    (out / "unfinished.safetensors").write_bytes(kept)
+    run = fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
+    done = (run / "weights.safetensors").read_bytes()
+    assert fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True) == run
+    assert (run / "weights.safetensors").read_bytes() == done
+
+
 def test_its_extractor_is_a_face_encoder(tmp_path: Path) -> None:
     run = fit_pictures(recipe(), shapes(9, 0), None, None, tmp_path / "run", steps=2)
     encoder = registry.create(str(run))

@@ -49,7 +49,7 @@ class Keeper(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.restored:
             assert isinstance(pl_module, Task)
-            unfinished.restore(pl_module, *self.restored[1:])
+            unfinished.restore(pl_module.model, trainer.optimizers[0], self.restored, pl_module.average)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         task, progress = pl_module, self.progress
@@ -66,7 +66,7 @@ class Keeper(Callback):
                 with task.average.applied():
                     checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
         if trainer.is_global_zero:
-            unfinished.write(self.out, task, progress)
+            unfinished.write(self.out, task.model, trainer.optimizers[0], progress, task.average)
         trainer.should_stop = trainer.should_stop or self.enough()
         for logger in trainer.loggers:
             logger.log_metrics(report, step=progress.epochs)

@@ -7,16 +7,13 @@ on one CPU thread.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mien import checkpoint, config, heap, models
@@ -26,9 +23,10 @@ from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.models.dynamic_threshold import Views
 from mien.records import Pictures
+from mien.training import resume as unfinished
 from mien.training.optim import rate
+from mien.training.resume import Progress
 
-FILE = "unfinished.safetensors"
 #: Told after each round of `report_every` steps: the step and the means of the logs.
 Told = Callable[[int, dict[str, float]], None]
 
@@ -57,8 +55,11 @@ def fit_pictures(
         ratio: unlabelled pictures a labelled one, 0 for systems that look at none. flip: whether a mirrored picture
         keeps its class. stop_at: leave after this step with the run unfinished (for tests).
 
-    Raises ConfigError for pictures of another size than the recipe's, or no labelled picture.
+    Raises ConfigError for pictures of another size than the recipe's, no labelled picture, or an unfinished run in
+    `out` that may not or cannot go on. resume: a finished run is returned as it is.
     """
+    if resume and not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists():
+        return out
     name, feature = next(iter(recipe.features.items()))
     size = labelled.images.shape[1]
     if feature.dim not in (None, size):
@@ -77,10 +78,13 @@ def fit_pictures(
     model = model.to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
     model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
     optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
-    history: list[dict[str, float]] = []
-    first = _restore(out, model, optimiser, history) if resume else 0
+    state = Progress(config.dump(recipe), len(labelled) + len(others), unit="steps", of="pictures")
+    if found := unfinished.earlier(out, state, resume):
+        unfinished.restore(model, optimiser, found)
+        state = found[0]
+    history = state.history
     sums: dict[str, tuple[float, int]] = {}
-    for step in range(first, steps):
+    for step in range(state.epochs, steps):
         batch = _drawn(labelled, others, settings.batch, ratio, flip, np.random.default_rng([settings.seed, step]))
         torch.manual_seed(mixed_seed(settings.seed, step))
         factor = rate(step, steps, settings.warmup, settings.schedule)
@@ -110,12 +114,13 @@ def fit_pictures(
             if told:
                 told(step + 1, row)
         if (step + 1) % save_every == 0 and not sums:
-            _save(out, model, optimiser, step + 1, history)
+            state.epochs = step + 1
+            unfinished.write(out, model, optimiser, state)
         if stop_at == step + 1:
             return out
     scores = score(model, val, len(recipe.corpus.labels)) if val is not None else {}
     checkpoint.save(out, model, recipe, metrics={**scores, "steps": steps, "history": history})
-    (out / FILE).unlink(missing_ok=True)
+    (out / unfinished.FILE).unlink(missing_ok=True)
     return out
 
 
@@ -166,34 +171,3 @@ def _affect(affect: np.ndarray | None, picked: np.ndarray, batch: int) -> Tensor
     if affect is None:
         return torch.full((batch, 2), torch.nan)
     return torch.from_numpy(affect[picked].astype(np.float32))
-
-
-def _save(out: Path, model: Any, optimiser: torch.optim.Optimizer, step: int, history: list[dict[str, float]]) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    state = optimiser.state_dict()["state"]
-    tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{FILE}.part"
-    metadata = {"step": str(step), "history": json.dumps(history)}
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata=metadata)
-    os.replace(part, out / FILE)
-
-
-def _restore(out: Path, model: Any, optimiser: torch.optim.Optimizer, history: list[dict[str, float]]) -> int:
-    path = out / FILE
-    if not path.exists():
-        return 0
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        kind, index, name = (*key.split(".", 2),)[:3] if key.startswith("optimiser.") else ("", "", "")
-        if kind:
-            state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    history += json.loads(metadata["history"])
-    return int(metadata["step"])

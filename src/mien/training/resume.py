@@ -2,8 +2,8 @@
 
 Lightning's own checkpoints are pickles, which the house does not write. The state of a run between two
 epochs is small and plain: weights, their average, the optimiser's tensors, and a few numbers; all
-randomness follows from seed and epoch. The numbers travel in the file's metadata, so that the file is
-written, and renamed, as one.
+randomness follows from seed and epoch (of pictures: seed and step). The numbers travel in the file's
+metadata, so that the file is written, and renamed, as one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mien import config
 from mien.errors import ConfigError
-from mien.training.task import Task
+from mien.training.optim import Average
 
 FILE = "unfinished.safetensors"
 
@@ -31,7 +32,8 @@ FILE = "unfinished.safetensors"
 @dataclass(slots=True)
 class Progress:
     """epochs: finished so far. best, best_epoch: highest score and when. waited: epochs since. history: a
-    report per epoch. recipe: the resolved YAML. windows: training windows, to notice other data."""
+    report per epoch. recipe: the resolved YAML. windows: training windows, to notice other data. unit, of: what is
+    counted, where it is not epochs of windows."""
 
     recipe: str
     windows: int
@@ -40,20 +42,24 @@ class Progress:
     best_epoch: int = 0
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    unit: str = "epochs"
+    of: str = "training windows"
 
 
 #: Progress, tensors by name, and steps the average has seen.
 Earlier = tuple[Progress, dict[str, Tensor], int]
 
 
-def write(folder: Path, task: Task, progress: Progress) -> None:
-    """Write the state after an epoch, beside and renamed."""
-    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in task.model.state_dict().items()}
-    assert task.average is not None
-    tensors |= {f"average.{k}": v for k, v in task.average.kept.items()}
-    state = task.trainer.optimizers[0].state_dict()["state"]
+def write(
+    folder: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, average: Average | None = None
+) -> None:
+    """Write the state as it is now, beside and renamed."""
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if average:
+        tensors |= {f"average.{k}": v for k, v in average.kept.items()}
+    state = optimiser.state_dict()["state"]
     tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "averaged": str(task.average.steps)}
+    metadata = {"progress": json.dumps(asdict(progress)), "averaged": str(average.steps if average else 0)}
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / (FILE + ".part")
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata=metadata)
@@ -74,23 +80,23 @@ def read(folder: Path) -> Earlier:
         ) from error
 
 
-def restore(task: Task, tensors: dict[str, Tensor], averaged: int) -> None:
-    """Put the state back into a task whose optimiser and average exist."""
+def restore(model: nn.Module, optimiser: Optimizer, found: Earlier, average: Average | None = None) -> None:
+    """Put the state back, `found` by `earlier`, into what a run has made anew."""
+    _, tensors, averaged = found
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
     for name, tensor in tensors.items():
         kind, _, key = name.partition(".")
         parts[kind][key] = tensor
-    task.model.load_state_dict(parts["model"])
-    assert task.average is not None
-    task.average.steps = averaged
-    with torch.no_grad():
-        for key, tensor in parts["average"].items():
-            task.average.kept[key].copy_(tensor)
+    model.load_state_dict(parts["model"])
+    if average:
+        average.steps = averaged
+        with torch.no_grad():
+            for key, tensor in parts["average"].items():
+                average.kept[key].copy_(tensor)
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in parts["optimiser"].items():
         index, _, what = key.partition(".")
         state.setdefault(int(index), {})[what] = tensor
-    optimiser = task.trainer.optimizers[0]
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
@@ -101,7 +107,7 @@ def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
     found = read(out)
     if not resume:
         raise ConfigError(
-            f"{out}: an unfinished run stands there, {found[0].epochs} epochs done",
+            f"{out}: an unfinished run stands there, {found[0].epochs} {found[0].unit} done",
             follows="Nothing was started, so that it is not lost.",
             remedy="Resume it, choose another folder, or delete it.",
         )
@@ -109,8 +115,8 @@ def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
         raise config.refusal(f"resuming {out}", _differences(found[0].recipe, now.recipe))
     if found[0].windows != now.windows:
         raise ConfigError(
-            f"resuming {out}: the recordings give {now.windows} training windows, it began with {found[0].windows}",
-            remedy="Resume with the same recordings, or start again in another folder.",
+            f"resuming {out}: there are {now.windows} {now.of} now, it began with {found[0].windows}",
+            remedy="Resume with the same data, or start again in another folder.",
         )
     return found
 
