@@ -226,8 +226,8 @@ def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
     return read(raw, origin="changed recipe")
 
 
-def flat(recipe: Recipe) -> dict[str, Any]:
-    """Every value of the sections by its dotted key, but for `paper`."""
+def flat(recipe: Recipe | Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of the sections by its dotted key, but for `paper`. recipe: or what its YAML says."""
 
     def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(node, dict) and node:
@@ -236,7 +236,14 @@ def flat(recipe: Recipe) -> dict[str, Any]:
         else:
             yield path, node
 
-    return dict(walk({k: v for k, v in recipe.model_dump().items() if k != "paper"}, ""))
+    raw = recipe if isinstance(recipe, Mapping) else recipe.model_dump()
+    return dict(walk({k: v for k, v in raw.items() if k != "paper"}, ""))
+
+
+def differences(was: str, now: str) -> list[str]:
+    """A line for every key in which two resolved recipes, YAML, differ."""
+    a, b = (flat(yaml.safe_load(text)) for text in (was, now))
+    return [f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

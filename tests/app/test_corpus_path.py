@@ -155,7 +155,9 @@ def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path
     (tmp_path / "steps.json").write_text(json.dumps({"recipe": "a: 1", "corpus": "c", "faces": "video"}))
     result = mien("reproduce", "starter", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "was begun with another recipe and another corpus" in result.output
+    assert "was begun with another recipe and another corpus; a: it began with 1, now None; " in " ".join(
+        result.output.split()
+    )
 
 
 def test_stages_of_valence_and_arousal_read_one_another(work: Path, tmp_path: Path) -> None:

@@ -120,8 +120,10 @@ def _same(out: Path, settings: Mapping[str, str]) -> None:
         begun = json.loads(path.read_text(encoding="utf-8"))
         other = [name for name, value in settings.items() if begun.get(name) != value]
         if other:
+            lines = config.differences(begun["recipe"], settings["recipe"]) if "recipe" in other else []
             raise ConfigError(
-                f"{out} was begun with another {' and another '.join(other)}" + _lines(begun, settings, other[0]),
+                f"{out} was begun with another {' and another '.join(other)}"
+                + "".join(f"; {line}" for line in lines[:3]),
                 follows="nothing was changed in it",
                 remedy="choose another --out, or give the settings it was begun with",
             )
@@ -130,12 +132,6 @@ def _same(out: Path, settings: Mapping[str, str]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
     os.replace(part, path)
-
-
-def _lines(begun: Mapping[str, str], settings: Mapping[str, str], name: str) -> str:
-    old, new = begun.get(name, "").splitlines(), settings[name].splitlines()
-    pairs = [f"{a.strip()} -> {b.strip()}" for a, b in zip(old, new, strict=False) if a != b]
-    return ": " + "; ".join(pairs[:3]) if pairs else ""
 
 
 def _scored(

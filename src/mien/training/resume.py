@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -112,22 +110,10 @@ def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
             remedy="Resume it, choose another folder, or delete it.",
         )
     if found[0].recipe != now.recipe:
-        raise config.refusal(f"resuming {out}", _differences(found[0].recipe, now.recipe))
+        raise config.refusal(f"resuming {out}", config.differences(found[0].recipe, now.recipe))
     if found[0].windows != now.windows:
         raise ConfigError(
             f"resuming {out}: there are {now.windows} {now.of} now, it began with {found[0].windows}",
             remedy="Resume with the same data, or start again in another folder.",
         )
     return found
-
-
-def _differences(was: str, now: str) -> list[str]:
-    def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from flat(inner, f"{path}.{key}" if path else str(key))
-        else:
-            yield path, value
-
-    a, b = (dict(flat(yaml.safe_load(text))) for text in (was, now))
-    return [f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
