@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from mien import checkpoint, config, models
+from mien.corpora.index import dealt
 from mien.errors import ConfigError
 from mien.evaluation import predictions
 from mien.evaluation.summary import summarise
@@ -144,20 +145,8 @@ def split(
     """The recordings with new splits. shares: split -> share of the recordings; the rest is `train`. by: `subject`
     keeps a subject's recordings together (one without a subject stands alone); `clip`, which puts the same person on
     both sides, has to be asked for."""
-    if by not in ("subject", "clip"):
-        raise ConfigError(f"split by {by!r}", remedy="by='subject' (the default) or by='clip'")
-    groups: dict[str, list[int]] = {}
-    for i, r in enumerate(recordings):
-        groups.setdefault((r.clip.subject if by == "subject" else "") or f"clip {i}", []).append(i)
-    order = sorted(groups)
-    np.random.default_rng(seed).shuffle(order)
-    where, left = ["train"] * len(recordings), iter(order)
-    for name, share in shares.items():
-        size = 0
-        while size < round(share * len(recordings)) and (group := next(left, None)) is not None:
-            size += len(groups[group])
-            for i in groups[group]:
-                where[i] = name
+    together = [(r.clip.subject if by == "subject" else "") or f"clip {i}" for i, r in enumerate(recordings)]
+    where = dealt(together, shares, by=by, seed=seed)
     return [replace(r, clip=replace(r.clip, split=s)) for r, s in zip(recordings, where, strict=True)]
 
 

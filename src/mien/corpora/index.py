@@ -12,7 +12,7 @@ import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,23 +154,28 @@ class Index:
         """A copy with new splits. shares: split -> share of clips, the rest is `train`. by: `subject` keeps
         all clips of a subject together (those without one, of a recording); `clip` splits at random, which
         puts the same person on both sides and has to be asked for."""
-        if by not in ("subject", "clip"):
-            raise ConfigError(f"split by {by!r}", remedy="by='subject' (the default) or by='clip'")
-        groups: dict[str, list[str]] = {}
-        for entry in self.entries:
-            key = entry.id if by == "clip" else entry.subject or entry.media or entry.id
-            groups.setdefault(key, []).append(entry.id)
-        order = sorted(groups)
-        np.random.default_rng(seed).shuffle(order)
-        split_of, left = dict.fromkeys((e.id for e in self.entries), "train"), iter(order)
-        for split, share in shares.items():
-            size = 0
-            while size < round(share * len(self.entries)) and (group := next(left, None)) is not None:
-                split_of |= dict.fromkeys(groups[group], split)
-                size += len(groups[group])
+        together = [e.id if by == "clip" else e.subject or e.media or e.id for e in self.entries]
+        splits = dealt(together, shares, by=by, seed=seed)
         tasks = self.tasks or ("expr",)
-        entries = [replace(e, splits=dict.fromkeys(tasks, split_of[e.id])) for e in self.entries]
+        entries = [replace(e, splits=dict.fromkeys(tasks, s)) for e, s in zip(self.entries, splits, strict=True)]
         return replace(self, entries=entries)
+
+
+def dealt(together: Sequence[str], shares: Mapping[str, float], *, by: str, seed: int) -> list[str]:
+    """The split of every clip: those with one name in `together` stay together. shares: split -> share of the clips,
+    the rest is `train`. by: what the names are, `subject` or `clip`. Raises ConfigError for another."""
+    if by not in ("subject", "clip"):
+        raise ConfigError(f"split by {by!r}", remedy="by='subject' (the default) or by='clip'")
+    sizes = Counter(together)
+    order = sorted(sizes)
+    np.random.default_rng(seed).shuffle(order)
+    split_of, left = dict.fromkeys(order, "train"), iter(order)
+    for split, share in shares.items():
+        size = 0
+        while size < round(share * len(together)) and (group := next(left, None)) is not None:
+            split_of[group] = split
+            size += sizes[group]
+    return [split_of[group] for group in together]
 
 
 def index(
