@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from mien import checkpoint, config, models
 from mien.corpora import pictures
 from mien.corpora.pictures import READERS
+from mien.corpora.theatre.stills import DOWN, MARGIN
 from mien.data import views
 from mien.encoders import registry
-from mien.encoders.protocol import CropEncoder
+from mien.encoders.protocol import Crop, CropEncoder
 from mien.errors import ConfigError, CorpusError
 from mien.models.dynamic_threshold import Views
 from mien.records import Pictures
@@ -103,7 +104,11 @@ def test_its_extractor_is_a_face_encoder(tmp_path: Path) -> None:
     vectors = encoder.encode_crops(shapes(3, 5).images)
     assert vectors.shape == (3, encoder.dim) == (3, 16)
     assert encoder.provenance["revision"]
-    assert encoder.crop.size == SIZE
+    assert encoder.crop == Crop(SIZE)
+    on_stage = config.changed(recipe(), corpus={"name": "theatre"})
+    run = fit_pictures(on_stage, shapes(9, 0), None, None, tmp_path / "stage", steps=2)
+    assert registry.create(str(run)).crop == Crop(SIZE, MARGIN, DOWN), "it is shown faces as it learned them"
+    run = tmp_path / "run"
     model: Any = checkpoint.load(run).model.eval()
     pixels = torch.from_numpy(shapes(3, 5).images.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():

@@ -74,8 +74,9 @@ def _seen(footage: Footage, encoder: Any) -> Stream | None:
             rows.append({f.subject: encoder.measure(f.mesh[None])[0] for f in reader(frame)})
         else:
             crop = encoder.crop
-            margin = 0.0 if crop.margin is None else crop.margin
-            rows.append({f.subject: align(frame.image, f.mesh, crop.size, margin) for f in reader(frame)})
+            rows.append(
+                {f.subject: align(frame.image, f.mesh, crop.size, crop.margin, crop.down) for f in reader(frame)}
+            )
     seen = Counter(subject for row in rows for subject in row)
     if not rows:
         return None

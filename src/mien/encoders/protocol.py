@@ -56,13 +56,14 @@ class Encoder(Protocol):
 class Crop:
     """The picture of a face that an encoder wants: aligned by five points, `size` pixels square.
 
-    margin: how much more than the five-point template to show, as a share of the side
-    (`mien.media.align.align`; None: its default).
+    margin, down: how much more than the five-point template to show and how much lower, as shares of its side
+    (`mien.media.align.align`).
     Crops that a corpus ships (Aff-Wild2's 112×112) have the margin they have, and are only resized.
     """
 
     size: int
-    margin: float | None = None
+    margin: float = 0.0
+    down: float = 0.0
 
 
 @runtime_checkable

@@ -71,7 +71,7 @@ class Pictures:
             _end(sink, notes)
 
     def _faces(self, frame: Frame, faces: dict[Sink, Face | None]) -> None:
-        cut: dict[tuple[int, int, float], np.ndarray] = {}
+        cut: dict[tuple[int, Crop], np.ndarray] = {}
         for sink, face in faces.items():
             if isinstance(sink, MeshSink):
                 sink.add(frame.time_s, None if face is None else face.mesh)
@@ -80,7 +80,7 @@ class Pictures:
                     sink.absent(frame.time_s)
                     continue
                 crop = self._encoders[sink.encoder].crop
-                key = face.subject, crop.size, crop.margin or 0.0
+                key = face.subject, crop
                 if key not in cut:
                     cut[key] = _aligned(frame.image, face.mesh, crop)
                 self._batchers[sink.encoder].add(cut[key], sink, sink.awaited(frame.time_s))
@@ -124,7 +124,7 @@ def _reader(settings: Settings) -> Callable[[Frame], list[Face]]:
 def _aligned(image: np.ndarray, mesh: np.ndarray, crop: Crop) -> np.ndarray:
     from mien.media.align import align
 
-    return align(image, mesh, crop.size) if crop.margin is None else align(image, mesh, crop.size, crop.margin)
+    return align(image, mesh, crop.size, crop.margin, crop.down)
 
 
 def _end(sink: Sink, notes: list[str]) -> None:

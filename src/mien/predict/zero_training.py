@@ -136,7 +136,7 @@ class _Crops:
 
     def __call__(self, frame: Frame, seen: list[Face]) -> None:
         crop = self._network.crop
-        self._waiting += [(f.subject, align(frame.image, f.mesh, crop.size, crop.margin or 0.0)) for f in seen]
+        self._waiting += [(f.subject, align(frame.image, f.mesh, crop.size, crop.margin, crop.down)) for f in seen]
         if len(self._waiting) >= BATCH:
             self.flush()
 

@@ -12,6 +12,7 @@ import torch
 from mien import checkpoint
 from mien.encoders.protocol import Crop
 from mien.errors import ConfigError
+from mien.training.picture_material import framing
 
 
 class TrainedFaces:
@@ -36,11 +37,11 @@ class TrainedFaces:
         self._device = device
         self.name, self.dim = Path(folder).resolve().name, int(model.dim)
         size = next(iter(loaded.recipe.features.values())).dim or 112
-        self.crop = Crop(size)
+        self.crop = Crop(size, *framing(loaded.recipe))
         weights = hashlib.sha256((Path(folder) / checkpoint.WEIGHTS).read_bytes()).hexdigest()
         self.provenance = {
             "network": loaded.recipe.model.name, "revision": weights, "layer": "embedding",
-            "crop": f"aligned by five points, {size} px",
+            "crop": f"aligned by five points, {size} px, margin {self.crop.margin:g}, down {self.crop.down:g}",
         }  # fmt: skip
 
     @torch.inference_mode()

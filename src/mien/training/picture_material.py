@@ -13,7 +13,7 @@ from mien import config
 from mien.config import Count, Recipe, Section
 from mien.corpora import pictures
 from mien.corpora.finding import VIDEO_SUFFIXES
-from mien.corpora.theatre.stills import stills
+from mien.corpora.theatre.stills import DOWN, MARGIN, stills
 from mien.errors import ConfigError, MediaError
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.align import align
@@ -64,7 +64,7 @@ def gather_pictures(
             f"corpus.name: {name!r} has no single pictures{config.nearest(name, known)}", remedy=", ".join(known)
         )
     labelled = drawn(whole, options.labelled, recipe.train.seed)
-    unlabelled = videos(Path(options.unlabelled), options.size) if options.unlabelled else whole
+    unlabelled = videos(Path(options.unlabelled), options.size, *framing(recipe)) if options.unlabelled else whole
     return labelled, unlabelled, val
 
 
@@ -77,7 +77,13 @@ def drawn(whole: Pictures, each: int | None, seed: int) -> Pictures:
     return whole.take(np.concatenate(kept)) if kept else whole
 
 
-def videos(folder: Path, size: int) -> Pictures:
+def framing(recipe: Recipe) -> tuple[float, float]:
+    """How faces lie in the recipe's pictures: margin and down of `mien.media.align.align`. The theatre's run from brow
+    to chin; corpora of aligned faces follow the five-point template."""
+    return (MARGIN, DOWN) if recipe.corpus.name == "theatre" else (0.0, 0.0)
+
+
+def videos(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> Pictures:
     """Aligned faces of a folder of videos, two a second, or the pictures that lie in it as they are."""
     found: list[np.ndarray] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
@@ -86,7 +92,7 @@ def videos(folder: Path, size: int) -> Pictures:
             for frame in frames(path):
                 if frame.time_s >= due:
                     due += 1 / VIDEO_HZ
-                    found += [align(frame.image, face.mesh, size) for face in reader(frame)]
+                    found += [align(frame.image, face.mesh, size, margin, down) for face in reader(frame)]
         except MediaError:
             continue  # one broken video of many unlabelled ones teaches nothing and costs nothing
     still = [(p, UNLABELLED) for p in sorted(folder.rglob("*")) if p.suffix.lower() in pictures.SUFFIXES]
