@@ -75,7 +75,7 @@ def digits(*, steps: int = 500) -> Task:
     return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False, steps=steps)
 
 
-def faces(*, people: int = 120, held_out: int = 40, size: int = 48, workers: int = 1, steps: int = 1500) -> Task:
+def faces(*, people: int = 120, held_out: int = 80, size: int = 48, workers: int = 1, steps: int = 1500) -> Task:
     """The theatre's faces; nobody is on both sides."""
     train, test = (
         stills(split, count, size=size, seed=11, workers=workers)

@@ -2,7 +2,8 @@
 
 Weak: mirrored half of the time (where that keeps the class), shifted by up to an eighth. Strong: besides, two
 operations of ten drawn at random with random strength (RandAugment, Cubuk et al. 2019, arXiv 1909.13719) and a square
-of up to a third of the side greyed out (as in FixMatch, arXiv 2001.07685).
+of up to a third of the side greyed out (as in FixMatch, arXiv 2001.07685). Turns, leans and moves are a third of
+theirs: aligned faces stand upright and in their place (accuracy .553 against .536, rendered faces, one seed).
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ def _warped(image: np.ndarray, matrix: np.ndarray, border: int = cv2.BORDER_CONS
 
 def _turned(image: np.ndarray, strength: float) -> np.ndarray:
     middle = (image.shape[1] - 1) / 2
-    return _warped(image, cv2.getRotationMatrix2D((middle, middle), 30 * strength, 1.0))
+    return _warped(image, cv2.getRotationMatrix2D((middle, middle), 10 * strength, 1.0))
 
 
 def _sheared(image: np.ndarray, strength: float) -> np.ndarray:
-    lean = 0.3 * strength
+    lean = 0.1 * strength
     return _warped(image, np.array([[1, lean, -lean * image.shape[0] / 2], [0, 1, 0]], np.float32))
 
 
 def _moved(image: np.ndarray, strength: float) -> np.ndarray:
-    return _warped(image, np.array([[1, 0, 0], [0, 1, 0.25 * strength * image.shape[0]]], np.float32))
+    return _warped(image, np.array([[1, 0, 0], [0, 1, 0.08 * strength * image.shape[0]]], np.float32))
 
 
 def _brightness(image: np.ndarray, strength: float) -> np.ndarray:
