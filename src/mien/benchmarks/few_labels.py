@@ -180,7 +180,7 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
             continue
         steps = [h["step"] for h in mine[0]["history"]]
         series = [
-            Series(title, steps, [float(np.nanmean([r["history"][i].get(key, np.nan) for r in mine])) for i in
+            Series(title, steps, [_mean([r["history"][i].get(key, np.nan) for r in mine]) for i in
                                   range(len(steps))], style=style)
             for style, (key, title) in enumerate(
                 (("threshold", "mean threshold"), ("kept", "share believed"), ("quality", "of those, rightly"))
@@ -188,6 +188,11 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
         ]  # fmt: skip
         panels.append(Panel(f"{task}, {least} labels a class", "step", series, [(s, str(s)) for s in steps[::2]]))
     return figure(panels)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
