@@ -72,4 +72,6 @@ def test_the_table_pairs_gains_by_seed_and_the_plot_has_a_panel() -> None:
     text = bench.table(made)
     assert "| *ours minus labels only* | +0.100" in text
     assert "| *ours minus FixMatch (fixed threshold)* | +0.300" in text
-    assert "share believed" in bench.plot(made)
+    drawn = bench.plot(made)
+    assert "share believed" in drawn
+    assert "nan" not in drawn, "nothing is believed at first: no point, and the line begins later"

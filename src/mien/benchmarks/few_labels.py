@@ -190,9 +190,9 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
     return figure(panels)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float]) -> float | None:
     known = [v for v in values if np.isfinite(v)]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else None
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
