@@ -224,6 +224,37 @@ def test_views_repeat_and_leave_the_pictures_alone(strength: str) -> None:
     assert not np.array_equal(one, make(images, np.random.default_rng(5)))
 
 
+@pytest.mark.parametrize("name", list(views._OPERATIONS))
+def test_an_operation_of_no_strength_changes_nothing_and_a_full_one_does(name: str) -> None:
+    image = cv2.GaussianBlur(np.random.default_rng(2).integers(60, 190, (32, 32, 3), np.uint8), (0, 0), 1.5)
+    change = views._OPERATIONS[name]
+    assert np.abs(change(image, 0.0).astype(int) - image).max() <= 1
+    for strength in (-1.0, 1.0):
+        made = change(image, strength)
+        assert (made.shape, made.dtype) == (image.shape, image.dtype)
+        assert not np.array_equal(made, image)
+
+
+def test_a_stretched_face_keeps_its_middle_and_its_area() -> None:
+    image = np.zeros((65, 65, 3), np.uint8)
+    image[22:43, 22:43] = 255  # 21 x 21 about the middle
+    made = views._OPERATIONS["stretched"](image, 1.0)[..., 0].astype(float)
+    made[(made < 128)] = 0  # the border is grey
+    wide, high = made.max(axis=0) > 0, made.max(axis=1) > 0
+    inside = [np.flatnonzero(side[12:53]) + 12 for side in (wide, high)]
+    assert [round(float(side.mean())) for side in inside] == [32, 32]
+    assert len(inside[0]) / len(inside[1]) == pytest.approx(np.exp(0.3), rel=0.1)
+    assert len(inside[0]) * len(inside[1]) == pytest.approx(21 * 21, rel=0.1)
+
+
+def test_without_the_stems_pool_maps_are_twice_as_wide_from_the_same_weights() -> None:
+    with_pool, without = system(), system(pool=False)
+    without.load_state_dict(with_pool.state_dict())
+    images = torch.zeros(1, 3, SIZE, SIZE)
+    sides = [made.student[0].network.embedder(images).shape[-1] for made in (with_pool, without)]
+    assert sides[1] == 2 * sides[0]
+
+
 def write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image)

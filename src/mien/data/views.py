@@ -1,9 +1,12 @@
 """Weak and strong views of pictures for semi-supervised training: OpenCV and numpy, everything from one generator.
 
 Weak: mirrored half of the time (where that keeps the class), shifted by up to an eighth. Strong: besides, two
-operations of ten drawn at random with random strength (RandAugment, Cubuk et al. 2019, arXiv 1909.13719) and a square
-of up to a third of the side greyed out (as in FixMatch, arXiv 2001.07685). Turns, leans and moves are a third of
-theirs: aligned faces stand upright and in their place (accuracy .553 against .536, rendered faces, one seed).
+operations of eight drawn at random with random strength and a square of up to a quarter of the side greyed out: the
+scheme of RandAugment (Cubuk et al. 2019, arXiv 1909.13719) and FixMatch (arXiv 2001.07685), milder: light and colour
+by half, turns, leans and moves by a third (aligned faces stand upright and in their place), a stretch besides (people
+differ in that), and no solarising, posterising or equalising. A short training does not learn such pictures: labels
+only, 40 a class, of 120 rendered people, scored .633 on others when trained on weak views and .495 on RandAugment's; of
+480 people with batches of 32, .686 on the strong views below.
 """
 
 from __future__ import annotations
@@ -62,54 +65,46 @@ def _moved(image: np.ndarray, strength: float) -> np.ndarray:
     return _warped(image, np.array([[1, 0, 0], [0, 1, 0.08 * strength * image.shape[0]]], np.float32))
 
 
+def _stretched(image: np.ndarray, strength: float) -> np.ndarray:
+    middle, wide = (image.shape[1] - 1) / 2, float(np.exp(0.15 * strength))
+    matrix = [[wide, 0, middle * (1 - wide)], [0, 1 / wide, middle * (1 - 1 / wide)]]
+    return _warped(image, np.array(matrix, np.float32))
+
+
 def _brightness(image: np.ndarray, strength: float) -> np.ndarray:
-    return cv2.convertScaleAbs(image, alpha=1 + 0.7 * strength)
+    return cv2.convertScaleAbs(image, alpha=1 + 0.35 * strength)
 
 
 def _contrast(image: np.ndarray, strength: float) -> np.ndarray:
     mean = float(image.mean())
-    scale = 1 + 0.7 * strength
+    scale = 1 + 0.35 * strength
     return np.clip((image - mean) * scale + mean, 0, 255).astype(np.uint8)
 
 
 def _colour(image: np.ndarray, strength: float) -> np.ndarray:
     grey = image.mean(axis=2, keepdims=True)
-    return np.clip(grey + (image - grey) * (1 + 0.9 * strength), 0, 255).astype(np.uint8)
+    return np.clip(grey + (image - grey) * (1 + 0.45 * strength), 0, 255).astype(np.uint8)
 
 
 def _blurred(image: np.ndarray, strength: float) -> np.ndarray:
-    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), 0.2 + abs(strength) * image.shape[0] / 48)
-
-
-def _posterised(image: np.ndarray, strength: float) -> np.ndarray:
-    return (image & (256 - (1 << round(1 + 4 * abs(strength))))).astype(np.uint8)
-
-
-def _solarised(image: np.ndarray, strength: float) -> np.ndarray:
-    return np.where(image < 255 * (1 - 0.5 * abs(strength)), image, 255 - image).astype(np.uint8)
-
-
-def _equalised(image: np.ndarray, strength: float) -> np.ndarray:
-    return np.stack([cv2.equalizeHist(np.ascontiguousarray(image[..., i])) for i in range(3)], axis=-1)
+    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), 0.2 + abs(strength) * image.shape[0] / 96)
 
 
 _OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "turned": _turned,
     "sheared": _sheared,
     "moved": _moved,
+    "stretched": _stretched,
     "brightness": _brightness,
     "contrast": _contrast,
     "colour": _colour,
     "blurred": _blurred,
-    "posterised": _posterised,
-    "solarised": _solarised,
-    "equalised": _equalised,
 }
 
 
 def _cut_out(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = image.shape[0]
-    side = int(rng.uniform(0, size / 3))
+    side = int(rng.uniform(0, size / 4))
     x, y = rng.integers(0, size - side + 1, 2)
     out = image.copy()
     out[y : y + side, x : x + side] = _GREY

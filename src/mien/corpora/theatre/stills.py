@@ -18,22 +18,28 @@ from mien.media.align import align
 from mien.media.faces import FaceReader
 from mien.records import Frame, Pictures
 
-#: Pictures a second that are taken of a performance.
-RATE = 2
 #: Of the crop: brow to chin, .75 of the five-point template's side and centred .16 lower. The template's own square
 #: shows more hair than expression and cuts the chin, and hair says nothing.
 MARGIN, DOWN = -0.25, 0.16
 
 
 def stills(
-    split: str, people: int, *, seconds: float = 12.0, size: int = 64, seed: int = 0, balance: float = 1.0, workers: int
-    = 1
-) -> Pictures:  # fmt: skip
-    """Aligned faces of `people` people, `(n, size, size, 3)`, labelled; people differ between splits.
+    split: str,
+    people: int,
+    *,
+    seconds: float = 12.0,
+    hz: float = 2.0,
+    size: int = 64,
+    seed: int = 0,
+    balance: float = 1.0,
+    workers: int = 1,
+) -> Pictures:
+    """Aligned faces of `people` people, `(n, size, size, 3)`, labelled; people differ between splits. hz: pictures a
+    second of each one's `seconds`.
 
     Raises ArtefactError: the face networks are not here.
     """
-    parts = spread_out(_of, [(split, n, seconds, size, seed, balance) for n in range(people)], workers)
+    parts = spread_out(_of, [(split, n, seconds, hz, size, seed, balance) for n in range(people)], workers)
     return Pictures(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.labels for p in parts]),
@@ -42,9 +48,9 @@ def stills(
     )
 
 
-def _of(split: str, number: int, seconds: float, size: int, seed: int, balance: float) -> Pictures:
+def _of(split: str, number: int, seconds: float, hz: float, size: int, seed: int, balance: float) -> Pictures:
     plan = draw(split, number, seconds=seconds, seed=seed, balance=balance, faults=False)
-    plan = replace(plan, rate=Fraction(RATE), second=None, speech=())
+    plan = replace(plan, rate=Fraction(hz), second=None, speech=())
     stage, reader = Stage(plan), FaceReader()
     truth = plan.labels(plan.times())
     labels = truth.expression
