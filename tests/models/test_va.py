@@ -25,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "experts": {"name": "va_directed_experts", "dim": 16, "layers": 1, "heads": 2, "dropout": 0.0},
     "reliability": {"name": "va_reliability", "dim": 16, "heads": 2, "dropout": 0.0},
 }
+FUSIONS = ("experts", "reliability")
+SMALL |= {f"{kind}, standing": {**SMALL[kind], "standing": True} for kind in FUSIONS}
 READS = {"face": ["face"], "behaviour": ["behaviour"], "voice": ["voice"]}
 EACH = pytest.mark.parametrize("kind", SMALL)
 
@@ -112,7 +114,44 @@ def test_what_is_missing_is_never_felt_and_nothing_breaks_it(kind: str) -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in system.parameters())
 
 
-@pytest.mark.parametrize("kind", ["experts", "reliability"])
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_a_fusion_stands_on_what_the_streams_said_until_it_has_learnt(kind: str) -> None:
+    """With the last two values of each stream its own answer: one stream's answer is the fusion's, several lie
+    between by the weights it tells."""
+    raw = recipe(f"{kind}, standing").model_dump()
+    if kind == "reliability":
+        raw["model"]["prior"] = {"face": 0.6, "behaviour": 0.1, "voice": 0.3}
+    torch.manual_seed(0)
+    system: Any = models.build(config.read(raw, origin="t", check=models.problems)).eval()
+    with torch.no_grad():
+        for norm in system.input_norm.values():
+            norm.mean.uniform_(-0.3, 0.3)
+            norm.deviation.uniform_(0.5, 2)
+    given = batch()
+    for name in WIDTHS:
+        given.values[name][..., -2:] = torch.rand(4, 20, 2) * 1.6 - 0.8
+        out = system({name: given.values[name]}, {name: given.valid[name]}).valence_arousal
+        there = given.valid[name]
+        torch.testing.assert_close(out[there], given.values[name][..., -2:][there])
+        assert (out[~there] == 0).all()
+    out = system(given.values, given.valid)
+    if kind == "reliability":
+        trust = dict(zip(out.modalities, out.weights.unbind(-1), strict=True))
+    else:
+        asks = {n: [i for i, pair in enumerate(out.modalities) if pair.startswith(n)] for n in WIDTHS}
+        trust = {n: out.weights[..., places].sum(-1) for n, places in asks.items()}
+    share = torch.stack([trust[n] * given.valid[n] for n in WIDTHS], dim=-1)[..., None]
+    own = torch.stack([given.values[n][..., -2:].nan_to_num() for n in WIDTHS], dim=-2)
+    mean = (share * own).sum(dim=-2) / share.sum(dim=-2).clamp_min(1e-6)
+    torch.testing.assert_close(out.valence_arousal, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fusion_cannot_stand_on_streams_that_say_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"standing reads a vector and two values.*voice"):
+        models.build(recipe("experts, standing", shape=WIDTHS | {"voice": 2}))
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
 def test_any_set_of_streams_answers_and_a_missing_one_has_no_weight(kind: str) -> None:
     system, given = built(kind).eval(), batch()
     for kept in (["face"], ["voice"], ["behaviour", "voice"], ["face", "voice"]):

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
-from mien.layers.affect import AffectFusion, affect_output
+from mien.layers.affect import AffectFusion, affect_head, affect_output
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.gating import ModalityDropout
 from mien.layers.pooling import masked_mean
@@ -29,7 +29,8 @@ from mien.records import Output
 
 class Config(Section):
     """inputs: two modalities or more. layers, heads: of each expert. feedforward: over dim, after each cross-attention
-    [?]. hide: probability that a training window loses a modality whole [?], ours."""
+    [?]. hide: probability that a training window loses a modality whole [?], ours. standing: the answer begins at
+    what the streams said themselves, weighed by the experts that ask with them; ours, as in `va_reliability`."""
 
     inputs: Annotated[dict[str, Count], Field(min_length=2)]
     classes: Count = 8
@@ -40,6 +41,7 @@ class Config(Section):
     feedforward: Positive = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     hide: dict[str, Share] = Field(default={})
+    standing: bool = False
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
@@ -86,7 +88,7 @@ class DirectedExperts(AffectFusion):
     """The whole system: network and objective. See the module's page and `Config`."""
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
-        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
+        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp, standing=config.standing)
         self.config, self.loss = config, objective or Objective()
         self.hide = ModalityDropout(whole=config.hide, bursts={})
         self.pairs = list(permutations(config.inputs, 2))
@@ -94,7 +96,7 @@ class DirectedExperts(AffectFusion):
         self.missing = nn.ParameterDict({n: nn.Parameter(torch.randn(config.dim) * 0.02) for n in config.inputs})
         self.experts = nn.ModuleDict({f"{a} to {b}": Expert(config) for a, b in self.pairs})
         self.gate = nn.Linear(config.dim, 1)
-        self.affect = nn.Linear(config.dim, 2)
+        self.affect = affect_head(config.dim, standing=config.standing)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """See `StreamSystem.given` for what may be left out. weights: of the experts, in the order of `modalities`,
@@ -116,9 +118,13 @@ class DirectedExperts(AffectFusion):
         weights = torch.stack(scores, dim=-1).masked_fill(~alive & some, -torch.inf).softmax(dim=-1)
         weights = weights.masked_fill(~alive, 0.0)
         mixed = sum(w[:, None, None] * s for w, s in zip(weights.unbind(dim=-1), said, strict=True))
-        time = mixed.shape[1]
+        time, answer = mixed.shape[1], self.affect(mixed)
+        if self.config.standing:
+            asks = {n: [i for i, (a, _) in enumerate(self.pairs) if a == n] for n in given}
+            trust = {n: weights[:, places].sum(dim=1)[:, None].expand(-1, time) for n, places in asks.items()}
+            answer = answer + self.standing(given, trust)
         return affect_output(
-            self.affect(mixed).tanh(), weights[:, None].expand(-1, time, -1), some[:, 0], list(self.experts),
+            answer.tanh(), weights[:, None].expand(-1, time, -1), some[:, 0], list(self.experts),
             self.config.classes,
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
-from mien.layers.affect import AffectFusion, affect_output
+from mien.layers.affect import AffectFusion, affect_head, affect_output
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.gating import ModalityDropout
 from mien.layers.temporal import TransformerLayer
@@ -32,7 +32,10 @@ class Config(Section):
     """inputs: streams by name. prior: of those that are gated into a token. listen: those that are seen through
     latents. A stream may be in both (ours): a window's latents know no moment, so a voice that must answer alone,
     moment by moment, needs a small prior as well. hide: probability that a training window loses a modality whole:
-    ours, published is none."""
+    ours, published is none.
+    standing: the answer begins at what the streams said themselves (`AffectFusion.standing`), weighed as here, and the
+    network learns what to change; ours, because streams that were trained on the same recordings look better there than
+    they are, and a fusion learns to trust what it should not. For inputs that `mien derive` wrote."""
 
     inputs: Annotated[dict[str, Count], Field(min_length=2)]
     classes: Count = 8
@@ -44,6 +47,7 @@ class Config(Section):
     listen: list[str] = Field(default=["voice"])
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     hide: dict[str, Share] = Field(default={})
+    standing: bool = False
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
@@ -73,7 +77,7 @@ class ReliabilityFusion(AffectFusion):
     log_prior: Tensor
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
-        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
+        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp, standing=config.standing)
         self.config, self.loss = config, objective or Objective()
         dim = config.dim
         self.hide = ModalityDropout(whole=config.hide, bursts={})
@@ -90,7 +94,7 @@ class ReliabilityFusion(AffectFusion):
         self.latents = nn.Parameter(torch.randn(config.latents, dim) * 0.02)
         self.listen, self.ask = (SafeCrossBlock(dim=dim, heads=config.heads, dropout=config.dropout) for _ in range(2))
         self.layer = TransformerLayer(dim=dim, heads=config.heads, feedforward=4 * dim, dropout=config.dropout)
-        self.norm, self.affect = nn.LayerNorm(dim), nn.Linear(dim, 2)
+        self.norm, self.affect = nn.LayerNorm(dim), affect_head(dim, standing=config.standing)
 
     def reliability(self, given: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Tokens `(batch, time, dim)` and the weights `(batch, time, frame stream)` of what they are made of."""
@@ -119,8 +123,11 @@ class ReliabilityFusion(AffectFusion):
         tokens = self.layer(tokens, seen | (evidence & ~seen.any(dim=1))[:, None])
         time = tokens.shape[1]
         said = torch.stack(heard, dim=-1).to(weights)[:, None].expand(-1, time, -1) if heard else weights[..., :0]
+        answer = self.affect(self.norm(tokens))
+        if self.config.standing:
+            answer = answer + self.standing(given, dict(zip(self.frames, weights.unbind(dim=-1), strict=True)))
         return affect_output(
-            self.affect(self.norm(tokens)).tanh(), torch.cat((weights, said), dim=-1), evidence,
+            answer.tanh(), torch.cat((weights, said), dim=-1), evidence,
             [*self.frames, *(f"{n} heard" for n in self.sounds)], self.config.classes,
         )  # fmt: skip
 
