@@ -208,11 +208,14 @@ def test_clean_recordings_are_predicted_once_for_all_curves() -> None:
 def test_intervals_over_training_seeds() -> None:
     one = {"corruption": "x", "level": 0.5, "label": "0.5", "unit": "%", "model": "m", "accuracy": 0.5, "va_score": 0.0}
     base = pl.DataFrame([one | {"clips": 3, "frames": 9, "low": 0.0, "high": 1.0}])
-    tables = [base.with_columns(macro_f1=pl.lit(v)) for v in (0.4, 0.5, 0.6, 0.5, 0.5)]
+    tables = [base.with_columns(macro_f1=pl.lit(v), va_score=pl.lit(v - 0.2)) for v in (0.4, 0.5, 0.6, 0.5, 0.5)]
     found = across_seeds(tables).row(0, named=True)
     # mean .5, deviation sqrt(.02 / 4), t(.975, 4) = 2.776
     half = 2.776 * (0.02 / 4) ** 0.5 / 5**0.5
     assert (found["macro_f1"], found["low"], found["high"]) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-4)
+    assert (found["va_score"], found["va_low"], found["va_high"]) == pytest.approx(
+        (0.3, 0.3 - half, 0.3 + half), abs=1e-4
+    )
     assert found["seeds"] == 5
     assert across_seeds(tables[:1]).equals(tables[0])
 

@@ -64,20 +64,25 @@ def systems(
         list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; OUT keeps the others' figures.")
     ] = None,
     out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("systems.json"),
-    plot: Annotated[Path, typer.Option(help="The robustness plot, SVG.")] = Path("systems.svg"),
+    plot: Annotated[
+        Path,
+        typer.Option(help="The robustness plot, SVG; that of valence and arousal lies beside it, NAME_affect.svg."),
+    ] = Path("systems.svg"),
     keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
 ) -> None:
-    """Every system on the same simulated recordings: a table of macro F1, and one robustness plot.
+    """Every system on the same simulated recordings: tables of macro F1 and CCC, and how they bear damage, drawn.
 
     Equal inputs (the starter's encoders), people no training recording shows, each system also on one modality alone.
-    About half an hour on two cores.
+    About three quarters of an hour on two cores.
     """
     from mien.benchmarks import systems as bench
     from mien.views.evaluation import robustness
 
     found = bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ())
     rows = bench.save(found, out, keep_others=bool(only))
-    plot.write_text(robustness([r for r in rows if r["model"] in bench.SYSTEMS and bench.SYSTEMS[r["model"]].drawn]))
+    plot.write_text(robustness([r for r in rows if r["model"] in bench.DRAWN]))
+    if said := [r for r in rows if r["model"] in bench.CHAIN]:
+        plot.with_stem(f"{plot.stem}_affect").write_text(robustness(said, affect=True))
     print(bench.table(rows))
     if keep:
         bench.remember(rows)

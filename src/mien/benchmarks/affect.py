@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,7 +31,7 @@ from mien.benchmarks.starter import TEST_SEED, held_out
 from mien.checkpoint import Checkpoint
 from mien.corpora.theatre.troupe import troupe
 from mien.evaluation import metrics
-from mien.evaluation.predictions import predict
+from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.robustness import Transform, missing, noisy, unchanged
 from mien.records import FACE, VOICE, Recording, Stream
 from mien.training.deriving import derived
@@ -118,34 +118,57 @@ def _only(recording: Recording, name: str) -> Recording:
     return replace(recording, streams={n: s for n, s in recording.streams.items() if n == name})
 
 
-def measure(
-    seed: int, train: Sequence[Recording], val: Sequence[Recording], test: Sequence[Recording]
-) -> dict[str, Any]:
-    """All of it with one seed: system -> condition -> mean CCC, and the reliabilities by condition."""
+@dataclass(slots=True)
+class Chain:
+    """The stages and the fusions that read them, trained."""
+
+    stages: dict[str, Checkpoint]
+    fusions: dict[str, Checkpoint]
+
+    def prepare(self, recording: Recording) -> tuple[Recording, Recording]:
+        """What the stages read, and what they derive of it."""
+        seen = with_behaviour(recording)
+        return seen, _derive(self.stages, seen)
+
+    def says(self, name: str, prepared: tuple[Recording, Recording]) -> ClipPrediction:
+        """A stage or a fusion on what `prepare` gave."""
+        seen, joined = prepared
+        if name in self.stages:
+            return predict(self.stages[name].predict_streams, _only(seen, name))
+        return predict(self.fusions[name].predict_streams, joined)
+
+
+def chain(seed: int, train: Sequence[Recording], val: Sequence[Recording]) -> Chain:
+    """Train all of it with one seed."""
+    made = Chain({}, {})
     with tempfile.TemporaryDirectory() as folder:
-        stages: dict[str, Checkpoint] = {}
         plain = {"train": [with_behaviour(r) for r in train], "val": [with_behaviour(r) for r in val]}
         for name in STREAMS:
             own = {split: [_only(r, name) for r in rows] for split, rows in plain.items()}
             run = fit(_recipe(name, seed), own["train"], own["val"], Path(folder) / name, device="cpu", progress=False)
-            stages[name] = checkpoint.load(run)
+            made.stages[name] = checkpoint.load(run)
         hurt = [with_behaviour(spoilt(r, i)) for i, r in enumerate(train)]
         read = {
-            "train": [_derive(stages, r) for r in (*plain["train"], *hurt)],
-            "val": [_derive(stages, r) for r in plain["val"]],
+            "train": [_derive(made.stages, r) for r in (*plain["train"], *hurt)],
+            "val": [_derive(made.stages, r) for r in plain["val"]],
         }
-        fusions: dict[str, Checkpoint] = {}
         for name in FUSIONS:
             run = fit(
                 _recipe(name, seed), read["train"], read["val"], Path(folder) / name, device="cpu", progress=False
             )
-            fusions[name] = checkpoint.load(run)
+            made.fusions[name] = checkpoint.load(run)
+    return made
+
+
+def measure(
+    seed: int, train: Sequence[Recording], val: Sequence[Recording], test: Sequence[Recording]
+) -> dict[str, Any]:
+    """All of it with one seed: system -> condition -> mean CCC, and the reliabilities by condition."""
+    made = chain(seed, train, val)
     found: dict[str, Any] = {"reliability": {}}
     for condition, transform in CONDITIONS.items():
-        given = [with_behaviour(transform(r, np.random.default_rng([i, 5]))) for i, r in enumerate(test)]
-        said = {n: [predict(stages[n].predict_streams, _only(r, n)) for r in given] for n in STREAMS}
-        joined = [_derive(stages, r) for r in given]
-        said |= {n: [predict(f.predict_streams, r) for r in joined] for n, f in fusions.items()}
+        given = [made.prepare(transform(r, np.random.default_rng([i, 5]))) for i, r in enumerate(test)]
+        said = {n: [made.says(n, pair) for pair in given] for n in (*STREAMS, *FUSIONS)}
         truth = np.concatenate([p.true_valence_arousal for p in said[FACE]])
         by = {n: np.concatenate([p.affect for p in rows]) for n, rows in said.items()}
         raw = np.stack([np.concatenate([p.valence_arousal for p in said[n]]) for n in STREAMS])
@@ -153,7 +176,7 @@ def measure(
         mean = np.where(known, raw, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         for name, values in {**by, "plain mean": mean}.items():
             found.setdefault(name, {})[condition] = float(metrics.va_score(truth, values))
-        found["reliability"][condition] = _reliability(fusions["va_reliability"], joined)
+        found["reliability"][condition] = _reliability(made.fusions["va_reliability"], [joined for _, joined in given])
     return found
 
 

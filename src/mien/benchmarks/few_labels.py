@@ -86,19 +86,24 @@ def faces(*, people: int = 480, held_out: int = 320, size: int = 48, workers: in
     return Task("theatre faces", train, test, EXPRESSIONS, flip=True, steps=steps)
 
 
+def recipe_of(classes: Sequence[str], size: int, seed: int, steps: int, changes: Sequence[str] = ()) -> config.Recipe:
+    """`dynamic_threshold` small enough for one core."""
+    small = [
+        "model.stem=16", "model.widths=[16, 32, 64, 128]", "model.depths=[1, 1, 1, 1]", "model.pool=false",
+        "train.batch=32", "train.lr=0.0025", "train.threads=1",
+        f"model.labels_first={steps // 3}",
+        f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in classes)}]",
+        f"features.face.dim={size}",
+    ]  # fmt: skip
+    return config.load("dynamic_threshold", [*small, *changes], check=models.problems)
+
+
 def measure(job: tuple[int, str, int, int], tasks: Sequence[Task]) -> dict[str, Any]:
     """One training: (task, variant, labels a class, seed)."""
     which, variant, each, seed = job
     task = tasks[which]
     steps = task.steps
-    small = [
-        "model.stem=16", "model.widths=[16, 32, 64, 128]", "model.depths=[1, 1, 1, 1]", "model.pool=false",
-        "train.batch=32", "train.lr=0.0025", "train.threads=1",
-        f"model.labels_first={steps // 3}",
-        f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in task.classes)}]",
-        f"features.face.dim={task.train.images.shape[1]}",
-    ]  # fmt: skip
-    recipe = config.load("dynamic_threshold", [*small, *VARIANTS[variant]], check=models.problems)
+    recipe = recipe_of(task.classes, task.train.images.shape[1], seed, steps, VARIANTS[variant])
     labelled = task.train if variant == "all labels" else drawn(task.train, each, seed)
     with tempfile.TemporaryDirectory() as folder:
         run = fit_pictures(

@@ -4,6 +4,11 @@ Each system is trained on the same recordings of the theatre with the starter's 
 is the architecture, not the networks before it), three seeds, small enough for two CPU cores, and scored on people no
 training recording shows, clean and damaged. Beside each stand the same system trained on one modality alone, and the
 class prior. What is in `docs/systems.json` was written by this; README and docs/BENCHMARKS.md show its table.
+
+Two systems are not like the others. `dynamic_threshold` looks at pictures: it is trained on faces of the same
+recordings, 40 of a class labelled and the rest not, and answers moment by moment from the face alone. Valence and
+arousal are a chain of stages (`mien.benchmarks.affect`) and scored by the mean of two CCCs, in a table and a plot of
+their own.
 """
 
 from __future__ import annotations
@@ -20,16 +25,23 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from mien import checkpoint, config, models
-from mien.benchmarks import measured
-from mien.benchmarks.starter import TEST_SEED, held_out
-from mien.corpora.theatre.troupe import troupe
+from mien.benchmarks import affect, few_labels, measured
+from mien.benchmarks.starter import TEST_SECONDS, TEST_SEED, held_out
+from mien.corpora.theatre.plan import draw
+from mien.corpora.theatre.stills import crops, joined
+from mien.corpora.theatre.troupe import spread_out, troupe
+from mien.errors import ConfigError
 from mien.evaluation import robustness
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.robustness import Condition, missing, noisy, streams_model, unchanged
-from mien.records import FACE, VOICE, Recording
+from mien.labels import EXPRESSIONS
+from mien.records import FACE, VOICE, Pictures, Recording
 from mien.training.fit import fit
+from mien.training.picture_material import drawn
+from mien.training.pictures import fit_pictures
 
 #: What is trained alike: the stage's material, epochs, one thread a training.
 EPOCHS = 12
@@ -76,6 +88,15 @@ SYSTEMS: dict[str, System] = {
     "cnn_pdem, cross-attention": System("cnn_pdem", (*_PDEM, "model.fusion=attention"), False),
     "transfer_ensemble": System("transfer_ensemble", _TRANSFER),
 }
+#: Of pictures: recipe, size, steps, labels a class, pictures a second of training and test recordings; and how far a
+#: moment looks for them, in seconds.
+PICTURES, SIZE, STEPS, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 48, 1250, 40, 1.0, 5.0, 0.5
+#: Of valence and arousal: what the chain's parts are called as recipes.
+CHAIN = {**{f"va_{name}": name for name in affect.STREAMS}, **{name: name for name in affect.FUSIONS}}
+#: The chain as one thing to be chosen, since its parts need each other.
+AFFECT = "valence and arousal"
+#: What is on the plot of macro F1.
+DRAWN = (*(name for name, system in SYSTEMS.items() if system.drawn), PICTURES)
 #: Missing shares of the plot's first panel.
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 SNR_DB = (10.0, 0.0, -5.0)
@@ -83,22 +104,38 @@ SNR_DB = (10.0, 0.0, -5.0)
 
 @dataclass(slots=True)
 class Stage:
-    """Recordings with planted truth. noisy: decibels -> the test recordings with that much noise, in order."""
+    """Recordings with planted truth. noisy: decibels -> the test recordings with that much noise, in order. faces: of
+    the training recordings; shown: test recording -> its faces and their times. Both only where they are asked for."""
 
     train: list[Recording]
     val: list[Recording]
     test: list[Recording]
     noisy: dict[float, list[Recording]] = field(default_factory=dict)
+    faces: Pictures | None = None
+    shown: dict[str, tuple[Pictures, np.ndarray]] = field(default_factory=dict)
 
 
-def stage(*, train: int = 160, val: int = 40, workers: int = 1) -> Stage:
-    """What everything here is trained and scored on."""
+def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: int = 1) -> Stage:
+    """What everything here is trained and scored on. pictures: also what `dynamic_threshold` looks at."""
     made = {
         split: troupe(split, count, seconds=15.0, seed=TEST_SEED, balance=0.5, workers=workers)
         for split, count in (("train", train), ("val", val))
     }
     test = held_out(workers=workers)
-    return Stage(**made, test=test, noisy={snr: held_out(snr_db=snr, workers=workers) for snr in SNR_DB})
+    found = Stage(
+        made["train"], made["val"], test, noisy={snr: held_out(snr_db=snr, workers=workers) for snr in SNR_DB}
+    )
+    if pictures:
+        jobs = [("train", n, 15.0, True, TRAIN_HZ) for n in range(train)]
+        found.faces = joined([faces for _, faces, _ in spread_out(_seen, jobs, workers)])
+        jobs = [("test", n, TEST_SECONDS, False, TEST_HZ) for n in range(len(test))]
+        found.shown = {name: (faces, times) for name, faces, times in spread_out(_seen, jobs, workers)}
+    return found
+
+
+def _seen(split: str, number: int, seconds: float, faults: bool, hz: float) -> tuple[str, Pictures, np.ndarray]:
+    plan = draw(split, number, seconds=seconds, seed=TEST_SEED, balance=0.5, faults=faults)
+    return plan.id, *crops(plan, hz, SIZE)
 
 
 def conditions(made: Stage) -> list[Condition[Recording]]:
@@ -135,6 +172,10 @@ def recipe_of(system: System, seed: int, only: str | None = None) -> config.Reci
 def measure(job: tuple[str, int, str | None], made: Stage) -> pl.DataFrame:
     """Train one system with one seed and score it; one on a single modality only where that can be told."""
     name, seed, only = job
+    if name == AFFECT:
+        return _affect(seed, made)
+    if name == PICTURES:
+        return _pictures(seed, made)
     recipe = recipe_of(SYSTEMS[name], seed, only)
     with tempfile.TemporaryDirectory() as folder:
         run = fit(recipe, made.train, made.val, Path(folder) / "run", device="cpu", progress=False)
@@ -147,6 +188,54 @@ def measure(job: tuple[str, int, str | None], made: Stage) -> pl.DataFrame:
     if only == VOICE:
         every = [c for c in every if c.corruption in ("noise in the sound", "voice silent")]
     return robustness.curve(every, made.test, {title: says}, classes=trained.labels)
+
+
+def _affect(seed: int, made: Stage) -> pl.DataFrame:
+    trained = affect.chain(seed, made.train, made.val)
+    says = {recipe: partial(trained.says, name) for recipe, name in CHAIN.items()}
+    found = robustness.curve(conditions(made), made.test, says, prepare=trained.prepare)
+    return found.with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("macro_f1", "low", "high", "accuracy"))
+
+
+def _pictures(seed: int, made: Stage) -> pl.DataFrame:
+    if made.faces is None:
+        raise ValueError("this stage has no pictures")
+    recipe = few_labels.recipe_of(EXPRESSIONS, SIZE, seed, STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        labelled = drawn(made.faces, LABELS, seed)
+        run = fit_pictures(recipe, labelled, made.faces, None, Path(folder) / "run", steps=STEPS, ratio=1)
+        says = moments(checkpoint.load(run).model.eval(), made.shown)
+    every = [c for c in conditions(made) if c.corruption == "face frames missing"]
+    return robustness.curve(every, made.test, {PICTURES: says})
+
+
+def moments(
+    network: Callable[[torch.Tensor], torch.Tensor], shown: Mapping[str, tuple[Pictures, np.ndarray]]
+) -> Callable[[Recording], ClipPrediction]:
+    """A model for `curve` from one of single pictures: at every labelled moment the mean of what it says of the faces
+    within `REACH_S` of it, nothing where there is none. A face counts where the recording's own face stream is valid,
+    so that what is taken away there is away here."""
+    known: dict[str, np.ndarray] = {}
+
+    def says(recording: Recording) -> ClipPrediction:
+        truth, clip = recording.clip.labels, recording.clip
+        assert truth is not None
+        faces, times = shown[clip.id]
+        if clip.id not in known:
+            with torch.inference_mode():
+                pictures = torch.from_numpy(faces.images).permute(0, 3, 1, 2)
+                known[clip.id] = network(pictures).softmax(dim=1).numpy() if len(faces) else np.zeros((0, 8))
+        stream = recording.streams[FACE]
+        nearest = np.abs(stream.times[None] - times[:, None]).argmin(axis=1)
+        near = (np.abs(truth.times[:, None] - times[None]) <= REACH_S) & np.asarray(stream.valid)[nearest][None]
+        count = near.sum(axis=1, keepdims=True)
+        mean = np.divide(near @ known[clip.id], count, out=np.full((len(count), 8), np.nan), where=count > 0)
+        return ClipPrediction(
+            clip.id, truth.times, mean, np.full((len(count), 2), np.nan), truth.expression, truth.valence_arousal,
+            clip.subject or clip.id,
+        )  # fmt: skip
+
+    return says
 
 
 def prior(made: Stage) -> pl.DataFrame:
@@ -173,21 +262,29 @@ def run(
     made: Stage | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """A row a condition and system: means and intervals (t over seeds) of `robustness.curve`."""
-    made = made or stage(workers=workers)
+    every = (*SYSTEMS, PICTURES, AFFECT)
+    if unknown := sorted(set(names) - set(every)):
+        raise ConfigError(
+            f"no system here is called {', '.join(unknown)}", follows="nothing was started",
+            remedy=f"one of: {'; '.join(every)}",
+        )  # fmt: skip
+    chosen = [n for n in every if not names or n in names]
+    made = made or stage(pictures=PICTURES in chosen, workers=workers)
     tell(f"{len(made.train)} training, {len(made.val)} validation and {len(made.test)} test recordings")
-    chosen = [n for n in SYSTEMS if not names or n in names]
     jobs = [
         (name, seed, only)
         for name in chosen
-        for only in (None, *((FACE, VOICE) if SYSTEMS[name].alone else ()))
+        for only in (None, *((FACE, VOICE) if name in SYSTEMS and SYSTEMS[name].alone else ()))
         for seed in range(seeds)
     ]
     found: dict[str, list[pl.DataFrame]] = {"class prior": [prior(made)]}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for job, table_ in zip(jobs, pool.map(partial(measure, made=made), jobs), strict=True):
-            title = table_["model"][0]
-            found.setdefault(title, []).append(table_)
-            tell(f"{title}, seed {job[1]}: {table_['macro_f1'][0]:.3f}")
+            for own in table_.partition_by("model", maintain_order=True):
+                title = own["model"][0]
+                found.setdefault(title, []).append(own)
+                score = own["va_score" if title in CHAIN else "macro_f1"][0]
+                tell(f"{title}, seed {job[1]}: {score:.3f}")
     return pl.concat([robustness.across_seeds(tables) for tables in found.values()], how="diagonal")
 
 
@@ -201,23 +298,34 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: macro F1 and its interval over seeds, by system and condition."""
-    lines = ["| macro F1 | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    by = {(r["model"], r["corruption"], r["label"]): r for r in rows}
-    for name in dict.fromkeys(r["model"] for r in rows):
-        cells = []
-        for corruption, label in COLUMNS.values():
-            row = by.get((name, corruption, label))
-            if row is None and label == "0":
-                row = by.get((name, "voice silent", "0"))
-            cells.append("–" if row is None else _cell(row))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """Markdown: macro F1 and its interval over seeds, by system and condition; then the mean CCC of valence and arousal
+    of the systems that say them."""
+    parts = []
+    for title, chosen in (
+        ("macro F1", [r for r in rows if r["model"] not in CHAIN]),
+        ("mean CCC", [r for r in rows if r["model"] in CHAIN]),
+    ):
+        if not chosen:
+            continue
+        lines = [f"| {title} | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+        by = {(r["model"], r["corruption"], r["label"]): r for r in chosen}
+        for name in dict.fromkeys(r["model"] for r in chosen):
+            cells = []
+            for corruption, label in COLUMNS.values():
+                row = by.get((name, corruption, label))
+                if row is None and label == "0":
+                    row = by.get((name, "voice silent", "0"))
+                cells.append("–" if row is None else _cell(row))
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    half = (row["high"] - row["low"]) / 2
-    return f"{row['macro_f1']:.3f} ± {half:.3f}".replace("0.", ".")
+    score, low, high = ("va_score", "va_low", "va_high") if row["model"] in CHAIN else ("macro_f1", "low", "high")
+    if row.get(low) is None:
+        return f"{row[score]:.3f}".replace("0.", ".", 1)
+    return f"{row[score]:.3f} ± {(row[high] - row[low]) / 2:.3f}".replace("0.", ".")
 
 
 def save(rows: pl.DataFrame, path: Path, *, keep_others: bool = False) -> list[dict[str, Any]]:
@@ -241,7 +349,8 @@ def save(rows: pl.DataFrame, path: Path, *, keep_others: bool = False) -> list[d
 def remember(rows: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the table and each recipe's clean score (`mien.benchmarks.measured`)."""
     clean = {r["model"]: r for r in rows if (r["corruption"], r["label"]) == COLUMNS["clean"]}
-    recipes = {s.recipe: f"{_cell(clean[n])} macro F1" for n, s in SYSTEMS.items() if n in clean and s.alone}
+    named = {n: s.recipe for n, s in SYSTEMS.items() if s.alone} | {PICTURES: PICTURES}
+    recipes = {recipe: f"{_cell(clean[n])} macro F1" for n, recipe in named.items() if n in clean}
     measured.keep(
         "systems",
         command="mien bench systems",

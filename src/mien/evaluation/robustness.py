@@ -150,8 +150,8 @@ def _grouped_confusions(clips: Sequence[ClipPrediction], classes: int) -> np.nda
 
 
 def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL) -> pl.DataFrame:
-    """Tables of `curve`, one for each training seed, as one: means of the scores, and as `low, high` and
-    `difference_low, difference_high` the t-interval over seeds of the mean. For one table: that table."""
+    """Tables of `curve`, one for each training seed, as one: means of the scores, and as `low, high`, `va_low,
+    va_high` and `difference_low, difference_high` the t-interval over seeds of the mean. For one table: that table."""
     if len(tables) == 1:
         return tables[0]
     keys = ["corruption", "level", "label", "unit", "model"]
@@ -161,12 +161,16 @@ def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL)
     grouped = pl.concat(tables).group_by(keys, maintain_order=True)
     out = grouped.agg(
         *(pl.col(c).mean() for c in means),
-        *(pl.col(c).std().alias(f"{c} spread") for c in ("macro_f1", "difference") if c in means),
+        *(pl.col(c).std().alias(f"{c} spread") for c in ("macro_f1", "va_score", "difference") if c in means),
         pl.col("clips").first(),
         pl.col("frames").first(),
         seeds=pl.len(),
     )
-    ends = [("macro_f1", "low", "high"), ("difference", "difference_low", "difference_high")]
+    ends = [
+        ("macro_f1", "low", "high"),
+        ("va_score", "va_low", "va_high"),
+        ("difference", "difference_low", "difference_high"),
+    ]
     for name, low, high in ends:
         if name in means:
             half = pl.col(f"{name} spread") * reach

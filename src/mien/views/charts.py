@@ -16,8 +16,8 @@ LEFT, TOP, RIGHT, BOTTOM = 46, 34, 18, 46
 GAP = 14
 COLUMNS = 3
 #: As many series as have a style of their own (see charts.svg).
-STYLES = 6
-_MARKERS = ("circle", "square", "triangle", "diamond", "circle", "square")
+STYLES = 7
+_MARKERS = ("circle", "square", "triangle", "diamond", "circle", "square", "triangle")
 
 
 @dataclass(frozen=True, slots=True)

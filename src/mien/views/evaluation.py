@@ -132,13 +132,15 @@ def _confusion_rows(summary: Record) -> list[dict[str, Any]]:
 # --- charts ------------------------------------------------------------------------------------------------
 
 
-def robustness(rows: Sequence[Record], *, alone: bool = True) -> str:
+def robustness(rows: Sequence[Record], *, affect: bool = False, alone: bool = True) -> str:
     """The figure of `robustness.curve`'s rows: a panel a corruption, a line a model, bands for intervals. SVG.
 
-    Damage grows to the right. alone: see `charts.figure`.
+    Damage grows to the right. affect: the mean CCC of valence and arousal in place of the macro F1. alone: see
+    `charts.figure`.
     """
+    keys = ("va_score", "va_low", "va_high") if affect else ("macro_f1", "low", "high")
     models = list(dict.fromkeys(row["model"] for row in rows))
-    top = above([row[k] for row in rows for k in ("macro_f1", "high")])
+    top = above([row.get(k) for row in rows for k in keys])
     panels = []
     for name in dict.fromkeys(row["corruption"] for row in rows):
         mine = [row for row in rows if row["corruption"] == name]
@@ -146,11 +148,11 @@ def robustness(rows: Sequence[Record], *, alone: bool = True) -> str:
         series = []
         for style, model in enumerate(models):
             own = sorted((row for row in mine if row["model"] == model), key=lambda row: places[row["label"]])
-            y, low, high = ([row[key] for row in own] for key in ("macro_f1", "low", "high"))
+            y, low, high = ([row.get(key) for row in own] for key in keys)
             series.append(Series(model, [places[row["label"]] for row in own], y, low, high, style))
         ticks = sorted((place, label.replace("-", "−")) for label, place in places.items())
         panels.append(Panel(_title(name), mine[0]["unit"], series, ticks, (0.0, top)))
-    return figure(panels, y_title="macro F1", alone=alone)
+    return figure(panels, y_title="mean CCC" if affect else "macro F1", alone=alone)
 
 
 def _title(name: str) -> str:

@@ -5,13 +5,15 @@ Nobody speaks in them: corpora of single faces (RAF-DB, AffectNet) are posed or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
-from mien.corpora.theatre.plan import draw
+from mien.corpora.theatre.plan import Plan, draw
 from mien.corpora.theatre.render import Stage
+from mien.corpora.theatre.speech import speak
 from mien.corpora.theatre.troupe import spread_out
 from mien.labels import UNLABELLED
 from mien.media.align import align
@@ -39,7 +41,11 @@ def stills(
 
     Raises ArtefactError: the face networks are not here.
     """
-    parts = spread_out(_of, [(split, n, seconds, hz, size, seed, balance) for n in range(people)], workers)
+    return joined(spread_out(_of, [(split, n, seconds, hz, size, seed, balance) for n in range(people)], workers))
+
+
+def joined(parts: Sequence[Pictures]) -> Pictures:
+    """The pictures of several performances as one."""
     return Pictures(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.labels for p in parts]),
@@ -50,17 +56,25 @@ def stills(
 
 def _of(split: str, number: int, seconds: float, hz: float, size: int, seed: int, balance: float) -> Pictures:
     plan = draw(split, number, seconds=seconds, seed=seed, balance=balance, faults=False)
-    plan = replace(plan, rate=Fraction(hz), second=None, speech=())
-    stage, reader = Stage(plan), FaceReader()
+    return crops(replace(plan, second=None, speech=()), hz, size)[0]
+
+
+def crops(plan: Plan, hz: float, size: int) -> tuple[Pictures, np.ndarray]:
+    """The labelled faces of one performance, `hz` pictures a second, and their times `(n,)`; moments without a face are
+    left out. A plan that speaks moves its mouth with its own sound."""
+    plan = replace(plan, rate=Fraction(hz))
+    opening = speak(plan).opening(plan.times()) if plan.speech else None
+    stage, reader = Stage(plan, opening), FaceReader()
     truth = plan.labels(plan.times())
-    labels = truth.expression
-    crops, kept, affect = [], [], []
+    images, kept = [], []
     for i, image in enumerate(stage.frames()):
         found = reader(Frame(i, float(stage.times[i]), image))
-        if found and labels[i] != UNLABELLED:
-            crops.append(align(image, found[0].mesh, size, MARGIN, DOWN))
-            kept.append(int(labels[i]))
-            affect.append(truth.valence_arousal[i])
-    images = np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
-    points = np.array(affect).reshape(-1, 2)
-    return Pictures(images, np.array(kept, np.int64), (plan.subject,) * len(kept), points)
+        if found and truth.expression[i] != UNLABELLED:
+            images.append(align(image, found[0].mesh, size, MARGIN, DOWN))
+            kept.append(i)
+    return Pictures(
+        np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8),
+        truth.expression[kept].astype(np.int64),
+        (plan.subject,) * len(kept),
+        truth.valence_arousal[kept].reshape(-1, 2),
+    ), stage.times[kept]
