@@ -337,7 +337,7 @@ def save(rows: pl.DataFrame, path: Path, *, keep_others: bool = False) -> list[d
     ]  # fmt: skip
     if keep_others and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        ours = {r["model"] for r in plain}
+        ours = list(dict.fromkeys(r["model"] for r in plain))
         order = dict.fromkeys([*(r["model"] for r in before), *ours])
         every = [*(r for r in before if r["model"] not in ours), *plain]
         plain = [r for name in order for r in every if r["model"] == name]
