@@ -45,6 +45,7 @@ from mien.training.pictures import fit_pictures
 
 #: What is trained alike: the stage's material, epochs, one thread a training.
 EPOCHS = 12
+TRAIN_SECONDS = 15.0
 _ALIKE = (f"train.epochs={EPOCHS}", "train.patience=0", "train.threads=1", "train.batch=32", "vote.smooth_seconds=0.5")
 _STARTER = ("features.face={encoder: face-geometry}", "features.voice={encoder: voice-prosody}")
 
@@ -118,7 +119,7 @@ class Stage:
 def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: int = 1) -> Stage:
     """What everything here is trained and scored on. pictures: also what `dynamic_threshold` looks at."""
     made = {
-        split: troupe(split, count, seconds=15.0, seed=TEST_SEED, balance=0.5, workers=workers)
+        split: troupe(split, count, seconds=TRAIN_SECONDS, seed=TEST_SEED, balance=0.5, workers=workers)
         for split, count in (("train", train), ("val", val))
     }
     test = held_out(workers=workers)
@@ -126,7 +127,7 @@ def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: in
         made["train"], made["val"], test, noisy={snr: held_out(snr_db=snr, workers=workers) for snr in SNR_DB}
     )
     if pictures:
-        jobs = [("train", n, 15.0, True, TRAIN_HZ) for n in range(train)]
+        jobs = [("train", n, TRAIN_SECONDS, True, TRAIN_HZ) for n in range(train)]
         found.faces = joined([faces for _, faces, _ in spread_out(_seen, jobs, workers)])
         jobs = [("test", n, TEST_SECONDS, False, TEST_HZ) for n in range(len(test))]
         found.shown = {name: (faces, times) for name, faces, times in spread_out(_seen, jobs, workers)}
@@ -300,25 +301,25 @@ COLUMNS: dict[str, tuple[str, str]] = {
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: macro F1 and its interval over seeds, by system and condition; then the mean CCC of valence and arousal
     of the systems that say them."""
-    parts = []
-    for title, chosen in (
+    parts = (
         ("macro F1", [r for r in rows if r["model"] not in CHAIN]),
         ("mean CCC", [r for r in rows if r["model"] in CHAIN]),
-    ):
-        if not chosen:
-            continue
-        lines = [f"| {title} | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-        by = {(r["model"], r["corruption"], r["label"]): r for r in chosen}
-        for name in dict.fromkeys(r["model"] for r in chosen):
-            cells = []
-            for corruption, label in COLUMNS.values():
-                row = by.get((name, corruption, label))
-                if row is None and label == "0":
-                    row = by.get((name, "voice silent", "0"))
-                cells.append("–" if row is None else _cell(row))
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    )
+    return "\n\n".join(_table(title, chosen) for title, chosen in parts if chosen)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [f"| {title} | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    by = {(r["model"], r["corruption"], r["label"]): r for r in rows}
+    for name in dict.fromkeys(r["model"] for r in rows):
+        cells = []
+        for corruption, label in COLUMNS.values():
+            row = by.get((name, corruption, label))
+            if row is None and label == "0":
+                row = by.get((name, "voice silent", "0"))
+            cells.append("–" if row is None else _cell(row))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -156,21 +156,21 @@ def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL)
         return tables[0]
     keys = ["corruption", "level", "label", "unit", "model"]
     means = [c for c in ("macro_f1", "accuracy", "va_score", "difference") if c in tables[0].columns]
-    n = len(tables)
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) / n**0.5
-    grouped = pl.concat(tables).group_by(keys, maintain_order=True)
-    out = grouped.agg(
-        *(pl.col(c).mean() for c in means),
-        *(pl.col(c).std().alias(f"{c} spread") for c in ("macro_f1", "va_score", "difference") if c in means),
-        pl.col("clips").first(),
-        pl.col("frames").first(),
-        seeds=pl.len(),
-    )
     ends = [
         ("macro_f1", "low", "high"),
         ("va_score", "va_low", "va_high"),
         ("difference", "difference_low", "difference_high"),
     ]
+    n = len(tables)
+    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) / n**0.5
+    grouped = pl.concat(tables).group_by(keys, maintain_order=True)
+    out = grouped.agg(
+        *(pl.col(c).mean() for c in means),
+        *(pl.col(c).std().alias(f"{c} spread") for c, _, _ in ends if c in means),
+        pl.col("clips").first(),
+        pl.col("frames").first(),
+        seeds=pl.len(),
+    )
     for name, low, high in ends:
         if name in means:
             half = pl.col(f"{name} spread") * reach

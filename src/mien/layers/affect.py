@@ -60,9 +60,10 @@ class AffectFusion(StreamSystem):
         writes a stage's own valence and arousal there."""
         total: Tensor | float = 0.0
         weight: Tensor | float = 0.0
+        statistics = self.normalisation()
         for name, share in trust.items():
             value, valid = given[name]
-            mean, deviation = self.normalisation()[name]
+            mean, deviation = statistics[name]
             share = (share * valid)[..., None]
             total = total + share * (value[..., -2:] * deviation[-2:] + mean[-2:])
             weight = weight + share

@@ -1,6 +1,6 @@
 """The theatre's faces one by one: rendered, found, aligned, with their expression.
 
-Nobody speaks in them: corpora of single faces (RAF-DB, AffectNet) are posed or caught, not cut from talk.
+In `stills` nobody speaks: corpora of single faces (RAF-DB, AffectNet) are posed or caught, not cut from talk.
 """
 
 from __future__ import annotations
