@@ -63,8 +63,14 @@ def test_what_was_measured_is_not_measured_again(digits: bench.Task, monkeypatch
     assert asked == [(0, v, 10, 2) for v in bench.VARIANTS]
     assert kept == list(range(len(done) + 1, len(done) + len(asked) + 1)), "kept after each"
     asked.clear()
-    bench.run([replace(digits, steps=7)], seeds=1, labels=(10,), done=done, tell=lambda line: None)
+    fresh = bench.run([replace(digits, steps=7)], seeds=1, labels=(10,), done=done, tell=lambda line: None)
     assert len(asked) == len(bench.VARIANTS), "another number of steps is another training"
+    assert len(fresh) == len(asked), "and rows of both are never in one table"
+    asked.clear()
+    bench.run([digits], seeds=4, labels=(40, 10), tell=lambda line: None)
+    assert [(n, v in bench.MAIN) for _, v, n, _ in asked] == [
+        *[(10, True)] * 16, *[(10, False)] * 12, *[(40, True)] * 16,
+    ], "few labels first, the parts three times"  # fmt: skip
 
 
 def test_the_table_pairs_gains_by_seed_and_the_plot_has_a_panel() -> None:

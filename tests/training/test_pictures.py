@@ -82,7 +82,7 @@ def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: P
     fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, stop_at=5)
     with pytest.raises(ConfigError, match=r"an unfinished run stands there, 4 steps done(.|\n)*Resume it"):
         fit_pictures(recipe(), shapes(9, 0), None, None, out, **options)
-    with pytest.raises(ConfigError, match=r"1 problem\n  model\.floor: it began with 0\.7, now 0\.5"):
+    with pytest.raises(ConfigError, match=r"1 problem\n  model\.floor: it began with 0\.9, now 0\.5"):
         fit_pictures(recipe(floor=0.5), shapes(9, 0), None, None, out, **options, resume=True)
     with pytest.raises(ConfigError, match=r"there are 16 pictures now, it began with 18"):
         fit_pictures(recipe(), shapes(8, 0), None, None, out, **options, resume=True)

@@ -45,8 +45,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ours, no attention nor dropped maps": ("model.attention=false", "model.map_dropout=0"),
     "all labels": ("objective.unlabelled=0", "objective.negative=0"),
 }  # fmt: skip
-
-
+#: Side of a face in pixels, and steps of a training.
+SIZE, STEPS = 48, 1500
 #: Those with all seeds and both numbers of labels; the parts of ours and the ceiling get three, at the smaller.
 MAIN = ("labels only", "FixMatch (fixed threshold)", "adaptive threshold (after Ada-CM)", "ours")
 
@@ -75,15 +75,15 @@ def digits(*, steps: int = 500) -> Task:
     return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False, steps=steps)
 
 
-def faces(*, people: int = 480, held_out: int = 320, size: int = 48, workers: int = 1, steps: int = 1250) -> Task:
+def faces(*, people: int = 480, held_out: int = 320, workers: int = 1) -> Task:
     """The theatre's faces, six moments of each person; nobody is on both sides, and by no tested person was anything
     chosen (settings were, by the people of other seeds). Many people with few moments each, because it is people that
     few labels lack: with 24 moments of 120, all labels were worth .03 more than 40 a class."""
     train, test = (
-        stills(split, count, hz=0.5, size=size, seed=seed, workers=workers)
+        stills(split, count, hz=0.5, size=SIZE, seed=seed, workers=workers)
         for split, count, seed in (("train", people, 11), ("test", held_out, 12))
     )
-    return Task("theatre faces", train, test, EXPRESSIONS, flip=True, steps=steps)
+    return Task("theatre faces", train, test, EXPRESSIONS, flip=True, steps=STEPS)
 
 
 def recipe_of(classes: Sequence[str], size: int, seed: int, steps: int, changes: Sequence[str] = ()) -> config.Recipe:
@@ -91,11 +91,21 @@ def recipe_of(classes: Sequence[str], size: int, seed: int, steps: int, changes:
     small = [
         "model.stem=16", "model.widths=[16, 32, 64, 128]", "model.depths=[1, 1, 1, 1]", "model.pool=false",
         "train.batch=32", "train.lr=0.0025", "train.threads=1",
-        f"model.labels_first={steps // 3}",
+        f"model.labels_first={min(steps // 3, 250)}",
         f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in classes)}]",
         f"features.face.dim={size}",
     ]  # fmt: skip
     return config.load("dynamic_threshold", [*small, *changes], check=models.problems)
+
+
+def trained(
+    recipe: config.Recipe, labelled: Pictures, others: Pictures, test: Pictures | None, *, steps: int, flip: bool
+) -> checkpoint.Checkpoint:
+    """What `recipe` learns from `labelled` and, with no label, from `others`; one of these a labelled picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        ratio = 1 if recipe.objective["unlabelled"] else 0
+        run = fit_pictures(recipe, labelled, others, test, Path(folder) / "run", steps=steps, flip=flip, ratio=ratio)
+        return checkpoint.load(run)
 
 
 def measure(job: tuple[int, str, int, int], tasks: Sequence[Task]) -> dict[str, Any]:
@@ -105,12 +115,7 @@ def measure(job: tuple[int, str, int, int], tasks: Sequence[Task]) -> dict[str, 
     steps = task.steps
     recipe = recipe_of(task.classes, task.train.images.shape[1], seed, steps, VARIANTS[variant])
     labelled = task.train if variant == "all labels" else drawn(task.train, each, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        run = fit_pictures(
-            recipe, labelled, task.train, task.test, Path(folder) / "run", steps=steps, flip=task.flip,
-            ratio=1 if recipe.objective["unlabelled"] else 0,
-        )  # fmt: skip
-        told = checkpoint.load(run).metrics
+    told = trained(recipe, labelled, task.train, task.test, steps=steps, flip=task.flip).metrics
     return {
         "task": task.name, "variant": variant, "labels": each, "seed": seed, "steps": steps,
         "accuracy": told["val_accuracy"],
@@ -128,21 +133,23 @@ def run(
     tell: Callable[[str], None] = print,
     each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """A row a training; seed by seed, the main variants first, so that what is stopped early is balanced.
+    """A row a training, in an order that leaves something balanced when it is stopped early: the fewest labels first,
+    their main variants seed by seed, then the parts, then more labels.
 
-    done: rows of an earlier run, which are not measured again. each: is given the rows so far after every training, so
-    that what was measured is not lost when the rest is stopped.
+    done: rows of an earlier run, which are not measured again; those of another number of steps are left out. each: is
+    given the rows so far after every training, so that what was measured is not lost when the rest is stopped.
     """
-    rows = list(done)
-    had = {(r["task"], r["variant"], r["labels"], r["seed"], r["steps"]) for r in rows}
+    steps = {task.name: task.steps for task in tasks}
+    rows = [r for r in done if steps.get(r["task"], r["steps"]) == r["steps"]]
+    had = {(r["task"], r["variant"], r["labels"], r["seed"]) for r in rows}
+    least, *more = sorted(labels)
     jobs = [
         (which, variant, n, seed)
-        for main in (True, False)
+        for n, main in ((least, True), (least, False), *((n, True) for n in more))
         for seed in range(seeds if main else min(seeds, 3))
         for which, task in enumerate(tasks)
-        for n in (labels if main else labels[:1])
         for variant in VARIANTS
-        if (variant in MAIN) == main and (task.name, variant, n, seed, task.steps) not in had
+        if (variant in MAIN) == main and (task.name, variant, n, seed) not in had
     ]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for row in pool.map(partial(measure, tasks=tasks), jobs):
@@ -202,12 +209,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
-    return list(dict.fromkeys((r["task"], r["labels"]) for r in rows))
+    """Tasks in the order they came in, each with its numbers of labels from few to many."""
+    tasks = dict.fromkeys(r["task"] for r in rows)
+    return [(t, n) for t in tasks for n in sorted({r["labels"] for r in rows if r["task"] == t})]
 
 
 def remember(rows: Sequence[dict[str, Any]]) -> None:
     """Keeps the table and the recipe's score at the fewest labels (`mien.benchmarks.measured`)."""
-    task, n = _columns(rows)[-1]
+    task, n = _columns(rows)[0]
     ours = [r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, "ours", n)]
     measured.keep(
         "few-labels",

@@ -41,7 +41,7 @@ from mien.labels import EXPRESSIONS
 from mien.records import FACE, VOICE, Pictures, Recording
 from mien.training.fit import fit
 from mien.training.picture_material import drawn
-from mien.training.pictures import fit_pictures
+from mien.training.pictures import as_tensor
 
 #: What is trained alike: the stage's material, epochs, one thread a training.
 EPOCHS = 12
@@ -89,9 +89,9 @@ SYSTEMS: dict[str, System] = {
     "cnn_pdem, cross-attention": System("cnn_pdem", (*_PDEM, "model.fusion=attention"), False),
     "transfer_ensemble": System("transfer_ensemble", _TRANSFER),
 }
-#: Of pictures: recipe, size, steps, labels a class, pictures a second of training and test recordings; and how far a
-#: moment looks for them, in seconds.
-PICTURES, SIZE, STEPS, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 48, 1250, 40, 1.0, 5.0, 0.5
+#: Of pictures: recipe, labels a class, pictures a second of training and test recordings; how far a moment looks for
+#: them, in seconds.
+PICTURES, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 40, 1.0, 5.0, 0.5
 #: Of valence and arousal: what the chain's parts are called as recipes.
 CHAIN = {**{f"va_{name}": name for name in affect.STREAMS}, **{name: name for name in affect.FUSIONS}}
 #: The chain as one thing to be chosen, since its parts need each other.
@@ -136,7 +136,7 @@ def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: in
 
 def _seen(split: str, number: int, seconds: float, faults: bool, hz: float) -> tuple[str, Pictures, np.ndarray]:
     plan = draw(split, number, seconds=seconds, seed=TEST_SEED, balance=0.5, faults=faults)
-    return plan.id, *crops(plan, hz, SIZE)
+    return plan.id, *crops(plan, hz, few_labels.SIZE)
 
 
 def conditions(made: Stage) -> list[Condition[Recording]]:
@@ -201,11 +201,10 @@ def _affect(seed: int, made: Stage) -> pl.DataFrame:
 def _pictures(seed: int, made: Stage) -> pl.DataFrame:
     if made.faces is None:
         raise ValueError("this stage has no pictures")
-    recipe = few_labels.recipe_of(EXPRESSIONS, SIZE, seed, STEPS)
-    with tempfile.TemporaryDirectory() as folder:
-        labelled = drawn(made.faces, LABELS, seed)
-        run = fit_pictures(recipe, labelled, made.faces, None, Path(folder) / "run", steps=STEPS, ratio=1)
-        says = moments(checkpoint.load(run).model.eval(), made.shown)
+    recipe = few_labels.recipe_of(EXPRESSIONS, few_labels.SIZE, seed, few_labels.STEPS)
+    labelled = drawn(made.faces, LABELS, seed)
+    trained = few_labels.trained(recipe, labelled, made.faces, None, steps=few_labels.STEPS, flip=True)
+    says = moments(trained.model.eval(), made.shown)
     every = [c for c in conditions(made) if c.corruption == "face frames missing"]
     return robustness.curve(every, made.test, {PICTURES: says})
 
@@ -224,8 +223,8 @@ def moments(
         faces, times = shown[clip.id]
         if clip.id not in known:
             with torch.inference_mode():
-                pictures = torch.from_numpy(faces.images).permute(0, 3, 1, 2)
-                known[clip.id] = network(pictures).softmax(dim=1).numpy() if len(faces) else np.zeros((0, 8))
+                said = network(as_tensor(faces.images)).softmax(dim=1).numpy() if len(faces) else np.zeros((0, 8))
+            known[clip.id] = said
         stream = recording.streams[FACE]
         nearest = np.abs(stream.times[None] - times[:, None]).argmin(axis=1)
         near = (np.abs(truth.times[:, None] - times[None]) <= REACH_S) & np.asarray(stream.valid)[nearest][None]

@@ -130,7 +130,7 @@ def score(model: Any, pictures: Pictures, classes: int) -> dict[str, float]:
     was = model.training
     model.eval()
     parts = np.array_split(pictures.images, max(1, len(pictures) // 256))
-    said = np.concatenate([model(_tensor(part)).argmax(dim=1).numpy() for part in parts])
+    said = np.concatenate([model(as_tensor(part)).argmax(dim=1).numpy() for part in parts])
     model.train(was)
     present = np.unique(pictures.labels).tolist()
     return {
@@ -139,7 +139,8 @@ def score(model: Any, pictures: Pictures, classes: int) -> dict[str, float]:
     }
 
 
-def _tensor(images: np.ndarray) -> Tensor:
+def as_tensor(images: np.ndarray) -> Tensor:
+    """`(n, size, size, 3)` uint8 -> `(n, 3, size, size)`, what picture systems take."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # in memory colours come last
 
 
@@ -152,16 +153,16 @@ def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: b
     affect = labelled.valence_arousal
     if not ratio:
         none = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
-        weak = _tensor(views.weak(labelled.images[picked], rng, flip=flip))
+        weak = as_tensor(views.weak(labelled.images[picked], rng, flip=flip))
         labels = torch.from_numpy(labelled.labels[picked].astype(np.int64))
         return Views(
             weak, labels, (none, none), none, torch.zeros(0, dtype=torch.int64), _affect(affect, picked, batch)
         )
     return Views(
-        _tensor(views.weak(labelled.images[picked], rng, flip=flip)),
+        as_tensor(views.weak(labelled.images[picked], rng, flip=flip)),
         torch.from_numpy(labelled.labels[picked].astype(np.int64)),
-        (_tensor(views.weak(images, rng, flip=flip)), _tensor(views.weak(images, rng, flip=flip))),
-        _tensor(views.strong(images, rng, flip=flip)),
+        (as_tensor(views.weak(images, rng, flip=flip)), as_tensor(views.weak(images, rng, flip=flip))),
+        as_tensor(views.strong(images, rng, flip=flip)),
         torch.from_numpy(others.labels[places].astype(np.int64)),
         _affect(affect, picked, batch),
     )
