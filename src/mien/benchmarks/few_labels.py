@@ -140,7 +140,7 @@ def run(
     given the rows so far after every training, so that what was measured is not lost when the rest is stopped.
     """
     steps = {task.name: task.steps for task in tasks}
-    rows = [r for r in done if steps.get(r["task"], r["steps"]) == r["steps"]]
+    rows = [r for r in done if steps.get(r["task"]) == r["steps"]]
     had = {(r["task"], r["variant"], r["labels"], r["seed"]) for r in rows}
     least, *more = sorted(labels)
     jobs = [
@@ -156,11 +156,13 @@ def run(
             rows.append(row)
             each(rows)
             tell(f"{row['task']}, {row['variant']}, {row['labels']} labels, seed {row['seed']}: {row['accuracy']:.3f}")
-    return rows
+    names = [task.name for task in tasks]
+    return sorted(rows, key=lambda row: names.index(row["task"]))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: mean accuracy and its 95 % t-interval over seeds; and the gain of ours over each, paired by seed."""
+    """Markdown: mean accuracy and its 95 % t-interval over seeds; and what ours is ahead of each, paired by seed, since
+    not all have the same seeds."""
     lines = ["| accuracy | " + " | ".join(f"{t}, {n} labels a class" for t, n in _columns(rows)) + " |"]
     lines.append("|---" * (1 + len(_columns(rows))) + "|")
     for variant in VARIANTS:
@@ -169,7 +171,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             mine = [r["accuracy"] for r in rows if (r["task"], r["variant"]) == (task, variant) and r["labels"] == n]
             cells.append(interval(mine) if mine else "–")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    for other in ("labels only", "FixMatch (fixed threshold)"):
+    for other in (name for name in VARIANTS if name not in ("ours", "all labels")):
         cells = []
         for task, n in _columns(rows):
             pick = {
