@@ -63,7 +63,12 @@ def test_what_was_measured_is_not_measured_again(digits: bench.Task, monkeypatch
     assert asked == [(0, v, 10, 2) for v in bench.VARIANTS]
     assert kept == list(range(len(done) + 1, len(done) + len(asked) + 1)), "kept after each"
     asked.clear()
-    fresh = bench.run([replace(digits, steps=7)], seeds=1, labels=(10,), done=done, tell=lambda line: None)
+    kept.clear()
+    fresh = bench.run(
+        [replace(digits, steps=7)], seeds=1, labels=(10,), done=done, tell=lambda line: None,
+        each=lambda r: kept.append(len(r)),
+    )  # fmt: skip
+    assert kept[-1] == len(done) + len(fresh), "those of another number are kept all the same"
     assert len(asked) == len(bench.VARIANTS), "another number of steps is another training"
     assert len(fresh) == len(asked), "and rows of both are never in one table"
     asked.clear()

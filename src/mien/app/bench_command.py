@@ -103,8 +103,8 @@ def few_labels(
 ) -> None:
     """Semi-supervised faces against labels alone, a fixed and an adaptive threshold, without each part, and all labels.
 
-    On the theatre's rendered faces and on scikit-learn's digits, 10 and 40 labels a class. About two hours
-    on two cores; stopped and called again, it goes on where it was.
+    On the theatre's rendered faces and on scikit-learn's digits, 10 and 40 labels a class. About two hours on
+    two cores; stopped and called again, it goes on where it was.
     """
     from mien.benchmarks import few_labels as bench
 

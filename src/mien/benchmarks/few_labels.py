@@ -136,11 +136,12 @@ def run(
     """A row a training, in an order that leaves something balanced when it is stopped early: the fewest labels first,
     their main variants seed by seed, then the parts, then more labels.
 
-    done: rows of an earlier run, which are not measured again; those of another number of steps are left out. each: is
-    given the rows so far after every training, so that what was measured is not lost when the rest is stopped.
+    done: rows of an earlier run, which are not measured again; those of another number of steps are not returned. each:
+    is given all rows so far after every training, those too, so that nothing measured is lost when the rest is stopped.
     """
     steps = {task.name: task.steps for task in tasks}
     rows = [r for r in done if steps.get(r["task"]) == r["steps"]]
+    others = [r for r in done if steps.get(r["task"]) != r["steps"]]
     had = {(r["task"], r["variant"], r["labels"], r["seed"]) for r in rows}
     least, *more = sorted(labels)
     jobs = [
@@ -154,26 +155,26 @@ def run(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for row in pool.map(partial(measure, tasks=tasks), jobs):
             rows.append(row)
-            each(rows)
+            each([*others, *rows])
             tell(f"{row['task']}, {row['variant']}, {row['labels']} labels, seed {row['seed']}: {row['accuracy']:.3f}")
-    names = [task.name for task in tasks]
-    return sorted(rows, key=lambda row: names.index(row["task"]))
+    return sorted(rows, key=lambda row: list(steps).index(row["task"]))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: mean accuracy and its 95 % t-interval over seeds; and what ours is ahead of each, paired by seed, since
     not all have the same seeds."""
-    lines = ["| accuracy | " + " | ".join(f"{t}, {n} labels a class" for t, n in _columns(rows)) + " |"]
-    lines.append("|---" * (1 + len(_columns(rows))) + "|")
+    columns = _columns(rows)
+    lines = ["| accuracy | " + " | ".join(f"{t}, {n} labels a class" for t, n in columns) + " |"]
+    lines.append("|---" * (1 + len(columns)) + "|")
     for variant in VARIANTS:
         cells = []
-        for task, n in _columns(rows):
+        for task, n in columns:
             mine = [r["accuracy"] for r in rows if (r["task"], r["variant"]) == (task, variant) and r["labels"] == n]
             cells.append(interval(mine) if mine else "–")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     for other in (name for name in VARIANTS if name not in ("ours", "all labels")):
         cells = []
-        for task, n in _columns(rows):
+        for task, n in columns:
             pick = {
                 v: {r["seed"]: r["accuracy"] for r in rows if (r["task"], r["variant"], r["labels"]) == (task, v, n)}
                 for v in ("ours", other)

@@ -150,21 +150,18 @@ def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: b
     picked = rng.choice(len(labelled), batch, p=share / share.sum())
     places = rng.integers(0, len(others), batch * ratio)
     images = others.images[places]
-    affect = labelled.valence_arousal
-    if not ratio:
-        none = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
-        weak = as_tensor(views.weak(labelled.images[picked], rng, flip=flip))
-        labels = torch.from_numpy(labelled.labels[picked].astype(np.int64))
-        return Views(
-            weak, labels, (none, none), none, torch.zeros(0, dtype=torch.int64), _affect(affect, picked, batch)
-        )
+    learnt = as_tensor(views.weak(labelled.images[picked], rng, flip=flip))
+    one = two = strong = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
+    if ratio:
+        one, two = (as_tensor(views.weak(images, rng, flip=flip)) for _ in range(2))
+        strong = as_tensor(views.strong(images, rng, flip=flip))
     return Views(
-        as_tensor(views.weak(labelled.images[picked], rng, flip=flip)),
+        learnt,
         torch.from_numpy(labelled.labels[picked].astype(np.int64)),
-        (as_tensor(views.weak(images, rng, flip=flip)), as_tensor(views.weak(images, rng, flip=flip))),
-        as_tensor(views.strong(images, rng, flip=flip)),
+        (one, two),
+        strong,
         torch.from_numpy(others.labels[places].astype(np.int64)),
-        _affect(affect, picked, batch),
+        _affect(labelled.valence_arousal, picked, batch),
     )
 
 
