@@ -1,0 +1,12 @@
+"""Encoders are compared with their libraries in float32, also on processors where `auto` would choose bfloat16."""
+
+from __future__ import annotations
+
+import pytest
+
+from mien.encoders import precision
+
+
+@pytest.fixture(autouse=True)
+def _single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_half_is_faster", lambda device, threads: False)
