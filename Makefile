@@ -36,8 +36,8 @@ test: artefacts  ## the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 lint: .venv/ready  ## ruff: style and format
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench experiments
+	$(BIN)/ruff format --check src tests bench experiments
 
 types: .venv/ready  ## mypy
 	$(BIN)/mypy
@@ -47,7 +47,7 @@ wheel: .venv/ready  ## build the wheel
 	$(BIN)/python -m build --wheel --no-isolation
 
 starter: artefacts  ## train the shipped starter checkpoint again (same seed, same weights)
-	$(BIN)/python -m mien.benchmarks.starter --emodb $(EMODB)
+	$(BIN)/python -m experiments.train_starter --emodb $(EMODB)
 
 bench: artefacts  ## speed and memory (an hour, 30 GB of disk); prints the sections of docs/BENCHMARKS.md
 	for one in predict extraction store; do $(BIN)/python bench/$$one.py; done

@@ -119,7 +119,7 @@ def phase_evaluate(folder: Path, scale: float, overrides: list[str]) -> dict[str
 
 
 def phase_submit(folder: Path, scale: float, overrides: list[str]) -> dict[str, float]:
-    from mien.challenge import validate, write_expr
+    from mien.submission import validate, write_expr
 
     memory, rng = Memory(), np.random.default_rng(0)
     cuts = np.sort(rng.choice(np.arange(1, ROWS), IDS - 1, replace=False))

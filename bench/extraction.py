@@ -1,4 +1,4 @@
-"""Extraction of a rendered theatre corpus with the starter's encoders: processes, Ray, and what the pipeline costs.
+"""Extraction of a rendered synthetic corpus with the starter's encoders: processes, Ray, and what the pipeline costs.
 
     python bench/extraction.py [--videos 12] [--seconds 20] [--root CORPUS] [--no-ray] [--json FILE]
 
@@ -28,11 +28,11 @@ def plain(root: Path) -> dict[str, float]:
     """The same work without mien's extraction. A subprocess, one thread a library, as a worker has."""
     import numpy as np
 
-    from mien.corpora.index import Index
-    from mien.encoders import face
-    from mien.encoders.voice import VoiceEncoder
+    from mien.datasets.index import Index
+    from mien.encoders import face_geometry
+    from mien.encoders.voice_prosody import VoiceEncoder
+    from mien.faces.tracker import FaceReader
     from mien.media.audio import blocks
-    from mien.media.faces import FaceReader
     from mien.media.video import frames
 
     index = Index.load(root / "index.jsonl")
@@ -49,14 +49,16 @@ def plain(root: Path) -> dict[str, float]:
             found = reader(frame)
             last = time.perf_counter()
             parts["faces"] += last - now
-            measures.append(face.geometry(found[0].mesh[None])[0] if found else np.full(face.DIM // 2, np.nan))
+            measures.append(
+                face_geometry.geometry(found[0].mesh[None])[0] if found else np.full(face_geometry.DIM // 2, np.nan)
+            )
             times.append(frame.time_s)
             now = last
             last = time.perf_counter()
             parts["face encoder"] += last - now
         now = time.perf_counter()
         if times:
-            face.encode(np.stack(measures), np.array(times))
+            face_geometry.encode(np.stack(measures), np.array(times))
         last = time.perf_counter()
         parts["face encoder"] += last - now
         voice(blocks(path))
@@ -65,7 +67,7 @@ def plain(root: Path) -> dict[str, float]:
 
 
 def mien(root: Path, workers: int, ray: str | None) -> dict[str, float]:
-    from mien.corpora.index import Index
+    from mien.datasets.index import Index
     from mien.extract import extract
 
     index = Index.load(root / "index.jsonl")
@@ -88,17 +90,17 @@ def in_process(root: Path, what: str) -> dict[str, float]:
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> None:
-    from mien.corpora.index import index
+    from mien.datasets.index import index
 
     if options.root:
         root = Path(options.root)
         layout = any(root.rglob("Train_Set"))
         index("aff-wild2" if layout else "folder", root).save(folder / "index.jsonl")
         return
-    from mien.corpora.theatre import layout
+    from mien.synthetic import affwild2_export
 
-    layout.write(folder / "theatre", options.videos, options.seconds, 0)
-    index("theatre", folder / "theatre").save(folder / "index.jsonl")
+    affwild2_export.write(folder / "synthetic", options.videos, options.seconds, 0)
+    index("synthetic", folder / "synthetic").save(folder / "index.jsonl")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mien.benchmarks.measured import placed, read
+from mien.results import placed, read
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -92,8 +92,8 @@ def looped(source: Path, path: Path, seconds: float) -> Path:
     return path
 
 
-def theatre_clip(folder: Path) -> Path:
-    from mien.corpora.theatre.demo import demo_clip
+def synthetic_clip(folder: Path) -> Path:
+    from mien.synthetic.demo_clip import demo_clip
 
     path = folder / "source.mp4"
     demo_clip(path, seconds=20.0)
@@ -110,7 +110,7 @@ def main() -> None:
     mien = str(Path(sys.executable).with_name("mien"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.clip or theatre_clip(folder)
+        source = options.clip or synthetic_clip(folder)
         clips = {s: looped(source, folder / f"{s:g}s.mp4", s) for s in (options.seconds, options.long)}
         rows = []
         for seconds, clip in clips.items():

@@ -18,7 +18,7 @@ from mien.records import Stream
 def recipe(**sections: dict[str, object]) -> config.Recipe:
     raw = {
         "paper": {"title": "t", "arxiv": "1"},
-        "corpus": {"name": "theatre"},
+        "corpus": {"name": "synthetic"},
         "features": {"face": {"encoder": "f", "dim": 5}, "voice": {"encoder": "v", "dim": 3}},
         "windows": {"seconds": 2.0, "hop_seconds": 1.0, "rate_hz": 10.0},
         "model": {"name": "safe_cross_attention", "dim": 8, "heads": 2, "layers": 1},

@@ -11,7 +11,7 @@ from mien.errors import ConfigError
 
 GOOD = """
 paper: {title: t, arxiv: "2603.08034", reported: {val_macro_f1: .5}}
-corpus: {name: theatre}
+corpus: {name: synthetic}
 features:
   face: {encoder: face-geometry}
 windows: {seconds: 2}

@@ -27,8 +27,8 @@ def shell_lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the README's examples name, made by the theatre."""
-    from mien.corpora.theatre.demo import demo_clip
+    """A folder with the files that the README's examples name, made by the synthetic corpus."""
+    from mien.synthetic.demo_clip import demo_clip
 
     path = tmp_path_factory.mktemp("readme")
     (path / "holiday").mkdir()
@@ -70,7 +70,7 @@ def test_commands_and_code_run(folder: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/BENCHMARKS.md"])
 def test_tables_are_those_that_the_benches_kept(page: str) -> None:
-    from mien.benchmarks.measured import placed, read
+    from mien.results import placed, read
 
     text = (ROOT / page).read_text()
     for bench, part in read().items():

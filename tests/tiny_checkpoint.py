@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mien import checkpoint, config, models
-from mien.encoders import face
-from mien.encoders.voice import VoiceEncoder
+from mien.encoders import face_geometry
+from mien.encoders.voice_prosody import VoiceEncoder
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
@@ -16,7 +16,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         "paper": {"title": "random weights", "arxiv": ""},
         "corpus": {"name": "none"},
         "features": {
-            "face": {"encoder": face.NAME, "dim": face.DIM},
+            "face": {"encoder": face_geometry.NAME, "dim": face_geometry.DIM},
             "voice": {"encoder": VoiceEncoder.NAME, "dim": VoiceEncoder.DIM},
         },
         "windows": {"seconds": 2.0, "hop_seconds": 1.0},

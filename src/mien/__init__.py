@@ -12,20 +12,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mien import own
+    from mien import custom_data
     from mien.config import names as recipes
     from mien.predict import Predictor, load, predict
-    from mien.timeline import Timeline
+    from mien.timeline.table import Timeline
 
     __version__: str
 
-__all__ = ["Predictor", "Timeline", "__version__", "load", "own", "predict", "recipes"]
+__all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
 
 _HOMES = {
     "load": "mien.predict",
     "predict": "mien.predict",
     "Predictor": "mien.predict",
-    "Timeline": "mien.timeline",
+    "Timeline": "mien.timeline.table",
 }
 
 
@@ -38,10 +38,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
-    if name == "own":
+    if name == "custom_data":
         from importlib import import_module
 
-        return import_module("mien.own")
+        return import_module("mien.custom_data")
     if name == "recipes":
         from mien.config import names
 

@@ -4,7 +4,7 @@
     recipe.yaml           the resolved recipe, every key written out
     checkpoint.json       format, class labels, versions, sha256 of the weights
     metrics.json          what was measured, as the training run left it
-    network.onnx, .json   if exported: the network without torch (`mien.portable`)
+    network.onnx, .json   if exported: the network without torch (`mien.onnx_model`)
 
 Never a pickle: nothing in the folder is code, and loading runs none. `load("starter")` is the one shipped
 with mien.
@@ -30,7 +30,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
-from mien import config, models, portable
+from mien import config, inference, models, onnx_model
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
 
@@ -64,18 +64,18 @@ class Checkpoint:
         return self
 
     @property
-    def features(self) -> dict[str, portable.Reads]:
+    def features(self) -> dict[str, inference.Reads]:
         """modality -> the encoder and the width of what the model reads."""
         return self.settings.features
 
     @property
-    def settings(self) -> portable.Settings:
+    def settings(self) -> inference.Settings:
         """What prediction needs to know of the recipe."""
         recipe = models.complete(self.recipe)
         windows, vote = recipe.windows, recipe.vote
-        return portable.Settings(
+        return inference.Settings(
             labels=self.labels,
-            features={name: portable.Reads(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
+            features={name: inference.Reads(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
             window_s=windows.seconds,
             rate_hz=windows.rate_hz,
             hop_s=vote.hop_seconds,
@@ -89,9 +89,9 @@ class Checkpoint:
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 64
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What one subject shows from `start_s` to `stop_s` seconds; see `mien.portable.answer`."""
+        """What one subject shows from `start_s` to `stop_s` seconds; see `mien.inference.answer`."""
         self.model.eval()
-        return portable.answer(self._network, self.settings, streams, start_s, stop_s, batch)
+        return inference.answer(self._network, self.settings, streams, start_s, stop_s, batch)
 
     @torch.inference_mode()
     def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +149,7 @@ def save(
 
 def export(source: str | Path, *, out: Path | None = None) -> Path:
     """Write a checkpoint's network as ONNX beside its weights, so that predicting needs no torch; see
-    `mien.portable`. Returns the file's path. Needs the `export` extra.
+    `mien.onnx_model`. Returns the file's path. Needs the `export` extra.
 
     Raises ConfigError if the checkpoint is none or the extra is missing; OutputError if the folder cannot be written.
     """
@@ -158,14 +158,14 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         data = _onnx(checkpoint)
-        _write(folder / portable.NETWORK, data)
-        _write(folder / portable.ABOUT, portable.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data))
+        _write(folder / onnx_model.NETWORK, data)
+        _write(folder / onnx_model.ABOUT, onnx_model.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data))
     except OSError as error:
         raise OutputError(
-            f"checkpoint {folder}: {portable.NETWORK} cannot be written: {error.strerror or error}",
+            f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
             remedy="Make room, or name another folder, and try again.",
         ) from error
-    return folder / portable.NETWORK
+    return folder / onnx_model.NETWORK
 
 
 class _Flat(nn.Module):

@@ -211,3 +211,12 @@ def at(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) -> np.nda
     nearer = np.where(share <= 0.5, a, b)
     blend = a + share * (b - a)
     return np.where(np.isnan(a) | np.isnan(b), nearer, blend)
+
+
+def row_durations(times: np.ndarray) -> np.ndarray:
+    """How long each row stands, `(time,)` seconds: until the next row; the last as long as the median row. A
+    single row stands for 0 s, and then counts as weight 1 wherever shares are taken."""
+    if len(times) < 2:
+        return np.zeros(len(times))
+    gaps = np.diff(times)
+    return np.append(gaps, np.median(gaps))

@@ -22,7 +22,7 @@ FACE, VOICE = "face", "voice"
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What people (or the theatre's plan) said is shown, at given times.
+    """What people (or the synthetic corpus's plan) said is shown, at given times.
 
     times: `(time,)` seconds, increasing. expression: `(time,)` int, class index or -1 (unlabelled).
     valence_arousal: `(time, 2)` float in [-1, 1], NaN where unlabelled.
@@ -181,3 +181,41 @@ class Pictures:
         names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
         affect = None if self.valence_arousal is None else self.valence_arousal[kept]
         return Pictures(self.images[kept], self.labels[kept], names, affect)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One expression named without interruption from start_s to stop_s (seconds; stop_s: the end of the last
+    row's span). confidence: the mean over the stretch, in [0, 1]."""
+
+    expression: str
+    start_s: float
+    stop_s: float
+    confidence: float
+
+    @property
+    def seconds(self) -> float:
+        return self.stop_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSummary:
+    """One subject's timeline in numbers. shares: expression -> share of the time that has a named expression,
+    largest first, in [0, 1]; unnamed: share of all time without one. evidence: kind -> share of all time.
+    valence, arousal: means over the time that has them, in [-1, 1], or None. stretches: in order of time."""
+
+    subject: int
+    rows: int
+    start_s: float
+    stop_s: float
+    shares: dict[str, float]
+    unnamed: float
+    evidence: dict[str, float]
+    valence: float | None
+    arousal: float | None
+    stretches: tuple[Stretch, ...]
+
+    def dominant(self, most: int = 6) -> list[Stretch]:
+        """The longest stretches, in order of time."""
+        longest = sorted(self.stretches, key=lambda s: -s.seconds)[:most]
+        return sorted(longest, key=lambda s: s.start_s)

@@ -15,12 +15,12 @@ import pytest
 import torch
 import transformers
 
-from mien.encoders import networks, pretrained, registry
-from mien.encoders.behaviour import BehaviourEncoder
+from mien.encoders import pretrained, registry
 from mien.encoders.images import ImageEncoder
 from mien.encoders.onnx_face import OnnxFace
 from mien.encoders.pretrained import About
-from mien.encoders.waveform import WaveformEncoder
+from mien.encoders.speech import WaveformEncoder
+from mien.encoders.vision_language import BehaviourEncoder
 from mien.errors import ArtefactError, ConfigError
 
 TINY = {
@@ -63,7 +63,7 @@ def test_a_name_with_its_source_and_options(vit: Path) -> None:
 
 
 def test_licence_is_that_of_the_published_weights_only(vit: Path) -> None:
-    assert networks.NETWORKS["vit-b16"].licence == "Apache-2.0"
+    assert registry.NETWORKS["vit-b16"].licence == "Apache-2.0"
     assert registry.create(f"vit-b16={vit}").licence == "unknown"
 
 
@@ -95,7 +95,7 @@ def test_an_unknown_option_names_the_nearest(vit: Path) -> None:
 
 
 def test_a_record_among_the_options_of_a_recipe() -> None:
-    made = networks._checked("qwen3-vl-4b", BehaviourEncoder, {"segments": {"length_s": 3, "hop_s": 1.5}})
+    made = registry._checked("qwen3-vl-4b", BehaviourEncoder, {"segments": {"length_s": 3, "hop_s": 1.5}})
     assert (made["segments"].length_s, made["segments"].hop_s, made["segments"].pictures) == (3.0, 1.5, 16)
 
 
@@ -112,8 +112,8 @@ def test_every_name_has_a_kind_a_size_and_a_licence() -> None:
     assert {"beit-large", "clip-vit-b32", "clip-vit-l14", "wavlm-large", "wav2vec2-base", "pdem", "hsemotion"} <= set(
         registry.names()
     )
-    for name, network in networks.NETWORKS.items():
-        assert network.kind in networks._KINDS
+    for name, network in registry.NETWORKS.items():
+        assert network.kind in registry._KINDS
         if network.kind != "onnx":
             assert network.licence != "unknown", name
             assert network.size, name

@@ -238,7 +238,7 @@ def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str
 def test_eight_bits_refuse_what_they_cannot_do(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="resnet50 cannot run in 8 bits here: it has no linear layers over tokens"):
         ImageEncoder("resnet50", About(str(folders["resnet"])), precision="int8").encode_crops(crops_of(32, 2))
-    monkeypatch.setattr("mien.encoders.quantised.TOLERANCE", 1e-9)
+    monkeypatch.setattr("mien.encoders.int8.TOLERANCE", 1e-9)
     with pytest.raises(ConfigError, match=r"beit-large in 8 bits differs from float32 by 0\.\d%"):
         ImageEncoder("beit-large", About(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)

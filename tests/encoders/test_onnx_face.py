@@ -17,9 +17,9 @@ from mien.encoders import cards
 from mien.encoders.onnx_face import OnnxFace
 from mien.encoders.protocol import CropEncoder
 from mien.errors import ArtefactError, ConfigError
+from mien.faces.align import TEMPLATE, similarity
+from mien.faces.crops import cut
 from mien.labels import EXPRESSIONS, HAPPINESS, NEUTRAL, OTHER
-from mien.media.align import TEMPLATE, similarity
-from mien.media.crops import cut
 
 
 def _varint(n: int) -> bytes:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.evaluation import footage as wild
-from mien.evaluation.footage import Footage
+from mien.evaluation import corruptions as wild
+from mien.evaluation.corruptions import Footage
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.robustness import (
     Condition,

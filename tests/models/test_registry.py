@@ -14,7 +14,7 @@ from mien.errors import ConfigError
 def raw(**sections: Any) -> dict[str, Any]:
     return {
         "paper": {"title": "t", "arxiv": "1"},
-        "corpus": {"name": "theatre"},
+        "corpus": {"name": "synthetic"},
         "features": {"face": {"encoder": "f", "dim": 5}, "voice": {"encoder": "v", "dim": 3}},
         "windows": {},
         "model": {"name": "safe_cross_attention", "dim": 8, "heads": 2, "layers": 1},

@@ -12,10 +12,10 @@ import torch
 from mien import checkpoint, config, models
 from mien.errors import ConfigError
 from mien.evaluation.predictions import predict
-from mien.layers.affect import affect_loss
+from mien.layers.valence_arousal import affect_loss
 from mien.records import Batch, Clip, Labels, Recording, Stream
-from mien.training.deriving import derived
 from mien.training.fit import fit
+from mien.training.stage_features import derived
 
 WIDTHS = {"face": 6, "behaviour": 5, "voice": 7}
 SMALL: dict[str, dict[str, Any]] = {

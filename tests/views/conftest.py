@@ -12,7 +12,7 @@ import pytest
 from report_stage import FRAMES, HEIGHT, RATE, SECONDS, WIDTH, Browser, box_at, shade
 
 from mien.media.video import write_video
-from mien.timeline import Timeline, subject_rows
+from mien.timeline.table import Timeline, subject_rows
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ import pytest
 from report_stage import Browser
 
 from mien.errors import OutputError
-from mien.evaluation import bootstrap, calibrate, metrics
+from mien.evaluation import bootstrap, calibration, metrics
 from mien.evaluation.predictions import ClipPrediction
+from mien.evaluation.record import summarise
 from mien.evaluation.robustness import Condition, curve, unchanged
-from mien.evaluation.summary import summarise
 from mien.labels import EXPRESSIONS
 from mien.views import charts, evaluation
 
@@ -49,7 +49,7 @@ def curves(clips: list[ClipPrediction], names: tuple[str, ...] = ("fused", "voic
 @pytest.fixture(scope="module")
 def summary() -> dict[str, Any]:
     scored = [clip(i) for i in range(6)]
-    comparison = calibrate.compare(
+    comparison = calibration.compare(
         [clip(i) for i in range(20, 26)], scored, draws=50, radii_s=(0, 0.5), strengths=(0, 0.5)
     )
     return summarise(
@@ -59,7 +59,7 @@ def summary() -> dict[str, Any]:
         comparison=comparison,
         curves=curves(scored),
         reported={"val_macro_f1": 0.5029, "accuracy": 0.6079, "test_macro_f1": 0.36},
-        differs=["theatre, not Aff-Wild2"],
+        differs=["synthetic people, not Aff-Wild2"],
         notes=["a note"],
         draws=50,
     )
@@ -131,7 +131,7 @@ def test_every_score_is_printed_with_its_interval(page: Path, summary: dict[str,
         "the scored clips took no part",
         ".503",
         "What differs",
-        "theatre, not Aff-Wild2",
+        "synthetic people, not Aff-Wild2",
     ):
         assert words in text
     for name in EXPRESSIONS:

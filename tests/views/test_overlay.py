@@ -15,7 +15,7 @@ from report_stage import FRAMES, HEIGHT, RATE, WIDTH, box_at
 from mien.errors import MediaError, OutputError
 from mien.media.audio import load
 from mien.media.video import frames, write_video
-from mien.timeline import Timeline, subject_rows
+from mien.timeline.table import Timeline, subject_rows
 from mien.views.overlay import Mark, draw, marks
 from mien.views.palette import EXPRESSION, rgb
 

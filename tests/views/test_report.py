@@ -14,7 +14,8 @@ import pytest
 from report_stage import HEIGHT, WIDTH, Browser, box_at
 
 from mien.errors import MediaError, OutputError
-from mien.timeline import Timeline, subject_rows
+from mien.timeline.summary import summarise
+from mien.timeline.table import Timeline, subject_rows
 from mien.views import report
 from mien.views.palette import EXPRESSION, rgb
 
@@ -350,7 +351,7 @@ def test_a_long_timeline_stays_light_and_true(tmp_path: Path) -> None:
         boxes=np.tile([10.0, 10, 90, 90], (n, 1)),
         frames=np.arange(n),
     )
-    page = report.page(tmp_path / "r.html", table)
+    page = report.page(tmp_path / "r.html", table, summarise(table))
     assert page.stat().st_size < 1_500_000
     packed = report._packed(table, 100, 100)
     assert packed["n"] == 18_000
@@ -380,7 +381,7 @@ def test_a_missing_recording_leaves_no_page(timeline: Timeline, tmp_path: Path) 
 
 def test_nothing_to_show_is_said(timeline: Timeline, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no rows"):
-        report.page(tmp_path / "r.html", timeline.table.clear())
+        report.page(tmp_path / "r.html", timeline.table.clear(), [])
 
 
 def test_colours_stay_apart_for_colour_blind_readers() -> None:

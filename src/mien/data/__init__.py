@@ -5,8 +5,8 @@ that axis, so a batch is one gather per modality and no Python runs per token. F
 `TokenSource`: from memory, or from where the streams lie if a modality would take over 1 GB (`Stored`).
 """
 
-from mien.data.drawing import LabelPool, Statistics, WindowSampler, mixed_seed, statistics, window_weights
-from mien.data.tokens import InMemory, Stored, Tokens, TokenSource, TokenTable, table, tokens
+from mien.data.sampling import LabelPool, Statistics, WindowSampler, mixed_seed, statistics, window_weights
+from mien.data.token_table import InMemory, Stored, Tokens, TokenSource, TokenTable, table, tokens
 from mien.data.windows import Augment, Draw, WindowDataset, collate
 
 __all__ = [

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mien import clock
 from mien.config import Windows
-from mien.data.tokens import TokenTable, table, window_index
+from mien.data.token_table import TokenTable, table, window_index
 from mien.labels import UNLABELLED
 from mien.records import Batch, Recording
 

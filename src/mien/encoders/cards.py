@@ -9,7 +9,7 @@ colour: grey                  # rgb, bgr or grey
 layout: nchw                  # or nhwc
 mean: [0.5]                   # the network sees (pixel / 255 - mean) / std, per channel
 std: [0.5]
-margin: 0.25                  # how much around the aligned face (mien.media.align.align)
+margin: 0.25                  # how much around the aligned face (mien.faces.align.align)
 labels: [Anger, Sad, Calm]    # its classes, in its order: columns 0, 1, 2 ... of its outputs side by side
 means: {Sad: Sadness, Calm: Neutral}    # which of mien's expressions each is, where the word differs
 scores: logits                # or probabilities

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien import heap
+from mien import memory
 from mien.encoders import pretrained
+from mien.encoders.int8 import switch
 from mien.encoders.precision import choose, name_of
 from mien.encoders.preprocessing import Preprocessing
 from mien.encoders.pretrained import About, Checkpoint
 from mien.encoders.protocol import Crop
-from mien.encoders.quantised import switch
 from mien.errors import ConfigError
 
 
@@ -83,7 +83,7 @@ class ImageEncoder:
         layer: None for the network's own embedding; else the index of a hidden layer (0: the embedded
             patches, -1: the last), whose patch tokens are averaged. last: the mean of that layer and the
             `last - 1` before it.
-        margin: how much is seen around the face, as `mien.media.align.align` takes it.
+        margin: how much is seen around the face, as `mien.faces.align.align` takes it.
         precision: `auto`, `float32`, `bfloat16`, `float16`, or `int8` (see `quantised`; on a CPU).
         batch_size: the most crops taken at once; None chooses by device.
 
@@ -114,7 +114,7 @@ class ImageEncoder:
 
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
         if self.device.type == "cpu":
-            heap.keep()
+            memory.keep()
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
         pretrained.check_type(checkpoint, types)
         self._family, self._layer, self._last = FAMILIES[checkpoint.config["model_type"]], layer, last

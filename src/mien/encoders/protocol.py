@@ -57,7 +57,7 @@ class Crop:
     """The picture of a face that an encoder wants: aligned by five points, `size` pixels square.
 
     margin, down: how much more than the five-point template to show and how much lower, as shares of its side
-    (`mien.media.align.align`).
+    (`mien.faces.align.align`).
     Crops that a corpus ships (Aff-Wild2's 112×112) have the margin they have, and are only resized.
     """
 

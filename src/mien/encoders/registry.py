@@ -10,32 +10,32 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from mien.encoders import networks
+from mien.config import nearest
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError
 
-#: Name -> "module:factory", beside `networks.NETWORKS`. Nothing is imported before it is asked for.
+#: Name -> "module:factory", beside `NETWORKS`. Nothing is imported before it is asked for.
 ENCODERS: dict[str, str] = {
-    "face-geometry": "mien.encoders.starter:face",
-    "voice-prosody": "mien.encoders.starter:voice",
-    "log-mel": "mien.encoders.sound_rows:mel",
-    "waveform": "mien.encoders.sound_rows:waveform",
+    "face-geometry": "mien.encoders.face_geometry:create",
+    "voice-prosody": "mien.encoders.voice_prosody:create",
+    "log-mel": "mien.encoders.audio_features:mel",
+    "waveform": "mien.encoders.audio_features:waveform",
 }
-#: A folder of a trained run in place of a name: what looks at its pictures. Named, not imported: it lies above.
-TRAINED = "mien.training.face_encoder:create"
 #: What every encoder declares (`Encoder`).
 DECLARED = ("name", "modality", "dim", "rate_hz", "receptive_field_s", "licence", "provenance")
 
 
 def names() -> list[str]:
     """Every encoder that has a name."""
-    return sorted([*ENCODERS, *networks.NETWORKS])
+    return sorted([*ENCODERS, *NETWORKS])
 
 
 def split_spec(spec: str) -> tuple[str, str | None, dict[str, Any]]:
@@ -86,8 +86,8 @@ def factory(name: str) -> Callable[..., Encoder]:
 
     Raises ConfigError, which names the nearest name.
     """
-    if name in networks.NETWORKS:
-        return functools.partial(networks.create, name)
+    if name in NETWORKS:
+        return functools.partial(_create_network, name)
     target = ENCODERS.get(name, name)
     if ":" not in target:
         near = difflib.get_close_matches(name.lower(), names(), 1)
@@ -117,8 +117,6 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
         ArtefactError: its weights are not here and cannot be fetched.
     """
     name, source, said = split_spec(spec)
-    if source is None and (Path(name) / "checkpoint.json").is_file():
-        name, source = TRAINED, name
     encoder = factory(name)(source, device=device, **{**said, **options})
     if not isinstance(encoder, Encoder):
         missing = [a for a in DECLARED if not hasattr(encoder, a)]
@@ -127,3 +125,111 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
             remedy="see mien.encoders.protocol for what an encoder declares",
         )
     return encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """kind: which class reads it (`_KINDS`). source: hub id, or the name of a card. size: bytes. options: what
+    the class is told beside what the user says."""
+
+    kind: str
+    source: str
+    size: int | None = None
+    licence: str = "unknown"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CLIP = {"types": ("clip", "clip_vision_model")}
+NETWORKS: dict[str, Network] = {
+    "beit-large": Network(
+        "image", "microsoft/beit-large-patch16-224-pt22k-ft22k", 1_310_000_000, "Apache-2.0", {"types": ("beit",)}
+    ),
+    "clip-vit-b32": Network("image", "openai/clip-vit-base-patch32", 605_000_000, "MIT", _CLIP),
+    "clip-vit-l14": Network("image", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT", _CLIP),
+    "vit-b16": Network("image", "google/vit-base-patch16-224-in21k", 346_000_000, "Apache-2.0", {"types": ("vit",)}),
+    "resnet50": Network("image", "microsoft/resnet-50", 103_000_000, "Apache-2.0", {"types": ("resnet",)}),
+    "efficientnet-b1": Network(
+        "image", "google/efficientnet-b1", 32_000_000, "Apache-2.0", {"types": ("efficientnet",)}
+    ),
+    "efficientnet-b4": Network(
+        "image", "google/efficientnet-b4", 78_000_000, "Apache-2.0", {"types": ("efficientnet",)}
+    ),
+    "hsemotion": Network("onnx", "hsemotion", licence="Apache-2.0"),
+    "fer": Network("onnx", "fer", 259_069, "MIT"),
+    "onnx-face": Network("onnx", ""),
+    "clip-text-b32": Network("text", "openai/clip-vit-base-patch32", 605_000_000, "MIT"),
+    "clip-text-l14": Network("text", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT"),
+    "wavlm-large": Network("waveform", "microsoft/wavlm-large", 1_260_000_000, "CC-BY-SA-3.0", {"types": ("wavlm",)}),
+    "wav2vec2-base": Network(
+        "waveform", "facebook/wav2vec2-base-960h", 378_000_000, "Apache-2.0", {"types": ("wav2vec2",)}
+    ),
+    "wav2vec2-large": Network(
+        "waveform", "facebook/wav2vec2-large-960h", 1_260_000_000, "Apache-2.0", {"types": ("wav2vec2",)}
+    ),
+    "pdem": Network(
+        "waveform",
+        "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
+        661_000_000,
+        "CC-BY-NC-SA-4.0",
+        {"types": ("wav2vec2",)},
+    ),
+    "qwen3-vl-4b": Network("behaviour", "Qwen/Qwen3-VL-4B-Instruct", 8_900_000_000, "Apache-2.0"),
+}
+
+
+#: kind -> module, class.
+_KINDS = {
+    "image": ("mien.encoders.images", "ImageEncoder"),
+    "waveform": ("mien.encoders.speech", "WaveformEncoder"),
+    "text": ("mien.encoders.text", "PromptEncoder"),
+    "behaviour": ("mien.encoders.vision_language", "BehaviourEncoder"),
+    "onnx": ("mien.encoders.onnx_face", "OnnxFace"),
+}
+
+
+def _create_network(name: str, source: str | None, /, *, device: str = "cpu", **options: Any) -> Encoder:
+    """The encoder called `name`, from `source` in the place of its published weights, with options of its class
+    (and `name`: what the store calls it, where two variants of one network are wanted).
+
+    Raises:
+        ConfigError: an option its class does not have (the nearest is named), or one with a wrong value.
+        ArtefactError: see `mien.encoders.pretrained`.
+    """
+    network = NETWORKS[name]
+    source = source or network.source
+    if not source:
+        raise ConfigError(f"{name} is read from a file: say which.", remedy=f"{name}=PATH/TO/NETWORK.onnx")
+    module, attribute = _KINDS[network.kind]
+    kind = getattr(importlib.import_module(module), attribute)
+    called = options.pop("name", name if network.source else None)
+    options = _checked(name, kind, options)
+    if network.kind == "onnx":
+        return kind(source, name=called, device=device, **options)
+    from mien.encoders.pretrained import About
+
+    # What is known of the published weights is not known of another source.
+    known = (network.size, network.licence) if source == network.source else ()
+    return kind(called, About(source, *known), device=device, **{**network.options, **options})
+
+
+def _checked(name: str, kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each as its annotation has it: a recipe's mapping becomes a record, `4` a float."""
+    hints = get_type_hints(kind.__init__)
+    parameters = inspect.signature(kind).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"device", "types"}
+    made = {}
+    for option, value in options.items():
+        if option not in known:
+            raise ConfigError(
+                f"{name} has no option {option!r}{nearest(option, known)}",
+                follows="No encoder was made.",
+                remedy=f"Its options are {', '.join(sorted(known))}.",
+            )
+        try:
+            made[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{name}: option {option} is {value!r}: {error.errors()[0]['msg'].lower()}.",
+                follows="No encoder was made.",
+            ) from error
+    return made

@@ -4,7 +4,7 @@ A condition changes what goes in and nothing else: labels, clips and what is ask
 damaged recordings, and stronger levels of a kind add to the damage of weaker ones (same seed), so that curves compare
 systems and levels, not luck.
 
-Conditions here work on stored streams (validity, features, times); `mien.evaluation.footage` damages pictures and
+Conditions here work on stored streams (validity, features, times); `mien.evaluation.corruptions` damages pictures and
 sound, which is slower and closer to the world, since the encoders then see the damage.
 """
 

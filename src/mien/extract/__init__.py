@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mien.corpora.index import Index
+from mien.datasets.index import Index
 from mien.errors import ConfigError
 from mien.extract import failures
 from mien.extract.failures import Failure
 from mien.extract.local import At, Here, Processes
 from mien.extract.plan import ChangedError, Settings, plan
-from mien.extract.recordings import recordings
 from mien.store import Store
-from mien.store.files import output_error
+from mien.store.writer import output_error
 
-__all__ = ["ChangedError", "Failure", "Progress", "Report", "extract", "recordings"]
+__all__ = ["ChangedError", "Failure", "Progress", "Report", "extract"]
 
 
 @dataclass(frozen=True, slots=True)

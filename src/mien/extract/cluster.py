@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from mien.errors import ConfigError
+from mien.extract.job_runner import Made, Stage
 from mien.extract.local import At
 from mien.extract.plan import Declared, Settings, Task
-from mien.extract.stage import Made, Stage
 from mien.extract.worker import limit_threads, sendable
 
 #: Recordings handed to an actor at once. Batches are filled across them; so many are lost with an actor.

@@ -13,8 +13,8 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.extract.failures import Failure
+from mien.extract.job_runner import Made, Stage
 from mien.extract.plan import Declared, Settings, Task
-from mien.extract.stage import Made, Stage
 from mien.extract.worker import device_of, limit_threads, thread_environment, work
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mien.corpora.catalogue import Entry, Stamp
-from mien.corpora.index import Index
+from mien.datasets.index import Index
+from mien.datasets.index_entries import Entry, Stamp
 from mien.encoders.protocol import CropEncoder, Encoder, MeshEncoder
 from mien.errors import ConfigError, MienError
 from mien.extract.failures import Failure
 from mien.store import Reader, Store, StoreError
-from mien.store.shelves import differences
+from mien.store.feature_store import differences
 
 FACES = ("video", "crops")
 

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mien.extract.job_runner import Stage
 from mien.extract.plan import Settings, Task
-from mien.extract.stage import Stage
 
 
 def work(pipe: Connection, number: int, specs: Sequence[str], settings: Settings) -> None:

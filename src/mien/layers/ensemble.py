@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mien.labels import UNLABELLED
-from mien.layers.late import ForestFusion, KernelELMFusion, WeightedFusion, statistics
-from mien.layers.streams import StreamSystem
+from mien.layers.late_fusion import ForestFusion, KernelELMFusion, WeightedFusion, statistics
+from mien.layers.system import StreamSystem
 from mien.losses import ccc_loss
 from mien.records import Batch, Output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.media.probe import probe
-from mien.media.sound import Piece, pieces, resampled
+from mien.media.samples import Piece, pieces, resampled
 from mien.media.voice_activity import VoiceActivity, is_speech, speech, speech_stream
 
 __all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "speech", "speech_stream"]

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
-from mien.media import still
+from mien.media import image
 from mien.media.container import (
     PROMISING,
     audio_of,
@@ -92,8 +92,8 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
             nothing to see or hear in it.
     """
     path = Path(path)
-    if still.is_still(checked(path)):
-        height, width = still.read(path).shape[:2]
+    if image.is_still(checked(path)):
+        height, width = image.read(path).shape[:2]
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
     with opened(path) as container:
         picture, sound = video_of(container), audio_of(container)

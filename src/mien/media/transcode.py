@@ -7,9 +7,9 @@ from pathlib import Path
 import av
 
 from mien.media.container import opened
+from mien.media.mp4_writer import write
 from mien.media.probe import probe
 from mien.media.video import frames
-from mien.media.writer import write
 
 #: What every current browser decodes in an MP4, and the largest side of H.264 level 5.2.
 _PIXELS, _MAX_SIDE = ("yuv420p", "yuvj420p"), 4096

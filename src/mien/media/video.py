@@ -17,11 +17,11 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
-from mien.media import still
+from mien.media import image
 from mien.media.container import decoded, note, opened, shown, video_of
+from mien.media.mp4_writer import write_video
 from mien.media.probe import MediaInfo, probe
 from mien.media.timestamps import Repair
-from mien.media.writer import write_video
 from mien.records import Frame
 
 __all__ = ["MediaInfo", "frames", "probe", "write_video"]
@@ -56,7 +56,7 @@ def frames(
     """
     info = probe(path, audio=False)
     if info.kind == "image":
-        return iter([Frame(0, 0.0, _shrunk(still.read(info.path), max_side))])
+        return iter([Frame(0, 0.0, _shrunk(image.read(info.path), max_side))])
     if not info.has_video:
         return iter(())
     return _decode(info, max_side, threads, notes)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mien.config import Count, NotNegative, Positive, Section, Share
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.ensemble import Answer, Ensemble, over_window, stacked
-from mien.layers.late import ForestFusion, KernelELMFusion, WeightedFusion
+from mien.layers.late_fusion import ForestFusion, KernelELMFusion, WeightedFusion
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
 from mien.losses import cross_entropy, focal
 from mien.records import FACE, VOICE, Batch, Output

@@ -119,7 +119,7 @@ class CnnStatic(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Counts; what is not thawed yet has its gradient dropped before the step (`mien.training.pictures`)."""
+        """Counts; what is not thawed yet has its gradient dropped before the step (`mien.training.semi_supervised`)."""
         self.steps += 1
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from mien.config import Count, NotNegative, Positive, Section
 from mien.layers.attention import SafeAttention
 from mien.layers.pooling import masked_mean
-from mien.layers.streams import StreamSystem, last_labelled
+from mien.layers.system import StreamSystem, last_labelled
 from mien.layers.temporal import TemporalConvolutions, hold_last
 from mien.losses import ccc_loss, cross_entropy, prompt_contrastive
 from mien.records import FACE, VOICE, Batch, Output

@@ -30,7 +30,7 @@ from mien.config import Count, NotNegative, Positive, Section, Share
 from mien.labels import UNLABELLED
 from mien.layers.attention import SafeCrossBlock, SharedDropout
 from mien.layers.gating import GatedFusion, ModalityDropout
-from mien.layers.streams import InputNorm
+from mien.layers.system import InputNorm
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
 from mien.losses import ccc_loss, class_weights, focal
 from mien.records import Batch, Output

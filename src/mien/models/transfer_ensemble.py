@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mien.config import Count, NotNegative, Positive, Section
 from mien.labels import UNLABELLED
 from mien.layers.ensemble import Answer, Ensemble, over_window
-from mien.layers.late import WeightedFusion
+from mien.layers.late_fusion import WeightedFusion
 from mien.layers.pooling import masked_mean
 from mien.losses import cross_entropy
 from mien.records import FACE, VOICE, Batch

@@ -21,10 +21,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section, Share
-from mien.layers.affect import AffectFusion, affect_head, affect_output
 from mien.layers.attention import SafeCrossBlock
 from mien.layers.gating import ModalityDropout
 from mien.layers.temporal import TransformerLayer
+from mien.layers.valence_arousal import AffectFusion, affect_head, affect_output
 from mien.records import Output
 
 

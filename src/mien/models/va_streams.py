@@ -24,11 +24,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, NotNegative, Positive, Section
-from mien.layers.affect import affect_loss, affect_output
 from mien.layers.pooling import AttentionStatistics
 from mien.layers.state_space import MambaLayer
-from mien.layers.streams import StreamSystem
+from mien.layers.system import StreamSystem
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
+from mien.layers.valence_arousal import affect_loss, affect_output
 from mien.records import Batch, Output
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]

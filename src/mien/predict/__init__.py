@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mien.predict.predictor import Predictor, load
-from mien.timeline import Timeline
+from mien.timeline.table import Timeline
 
 __all__ = ["Predictor", "load", "predict"]
 

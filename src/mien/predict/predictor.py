@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien import portable
-from mien.encoders import voice as voice_encoder
+from mien import onnx_model
+from mien.encode.video_pass import LEAST_SEEN_S, Faces, media_facts, read_faces
+from mien.encoders import voice_prosody as voice_encoder
 from mien.errors import ConfigError, MediaError
-from mien.heap import let_go
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
-from mien.portable import Portable
-from mien.predict import zero_training
-from mien.predict.fusing import fused
-from mien.predict.reading import LEAST_SEEN_S, Faces, media_facts, read_faces
+from mien.memory import let_go
+from mien.onnx_model import Portable
+from mien.predict import pretrained_face
+from mien.predict.rows import fused
 from mien.records import Stream
-from mien.timeline import Timeline
+from mien.timeline.table import Timeline
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
@@ -42,7 +42,7 @@ Progress = Callable[[float, float | None], None]
 
 def load(
     model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4
-) -> Predictor | zero_training.ZeroTraining:
+) -> Predictor | pretrained_face.ZeroTraining:
     """A predictor of a shipped model (`starter`), of the folder of a trained checkpoint, or of a face network that
     needs no training (`hsemotion`, `fer`, an ONNX file with a card beside it).
 
@@ -56,8 +56,8 @@ def load(
     Raises:
         ConfigError: no such model. A damaged one, or an unknown device, is told of by the first prediction.
     """
-    if str(model) in zero_training.NAMES or Path(model).suffix in zero_training.SUFFIXES:
-        return zero_training.load(str(model), device=device, max_faces=max_faces)
+    if str(model) in pretrained_face.NAMES or Path(model).suffix in pretrained_face.SUFFIXES:
+        return pretrained_face.load(str(model), device=device, max_faces=max_faces)
     if str(model) not in SHIPPED and not Path(model).is_dir():
         return Predictor(_load(model, device), name=str(model), max_faces=max_faces)
     name = str(model) if str(model) in SHIPPED else Path(model).resolve().name
@@ -90,7 +90,7 @@ def _portable(model: str | Path) -> Portable | None:
         about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return portable.load(folder, about.get("sha256", ""))
+    return onnx_model.load(folder, about.get("sha256", ""))
 
 
 class Predictor:

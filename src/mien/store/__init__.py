@@ -1,8 +1,8 @@
 """The feature store: one safetensors file for each clip and encoder. See `files` for the format, `shelves`
 for folders."""
 
-from mien.store.files import FeatureError, StoreError, Writer
-from mien.store.reading import Reader
-from mien.store.shelves import ProvenanceError, Shelf, Store
+from mien.store.feature_store import ProvenanceError, Shelf, Store
+from mien.store.reader import Reader
+from mien.store.writer import FeatureError, StoreError, Writer
 
 __all__ = ["FeatureError", "ProvenanceError", "Reader", "Shelf", "Store", "StoreError", "Writer"]

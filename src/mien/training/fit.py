@@ -18,23 +18,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from mien import checkpoint, config, heap, models
+from mien import checkpoint, config, memory, models
 from mien.config import Recipe
-from mien.data import (
-    Augment,
-    WindowDataset,
-    WindowSampler,
-    collate,
-    statistics,
-    window_weights,
-)
+from mien.data import Augment, WindowDataset, WindowSampler, collate, statistics, window_weights
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
-from mien.training.keeper import AfterEpoch, Bar, Keeper, first_process
+from mien.training.callbacks import AfterEpoch, Bar, Keeper, first_process
+from mien.training.lightning_module import Task
 from mien.training.resume import Progress
-from mien.training.task import Task
 
 
 def fit(
@@ -85,7 +78,7 @@ def fit(
         return out
     recipe = _completed(recipe, train)
     settings, classes = recipe.train, len(recipe.corpus.labels)
-    heap.keep()
+    memory.keep()
     with _quiet(settings.threads), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = models.build(recipe)

@@ -1,6 +1,6 @@
 """The evaluation report: one self-contained HTML page of scores, their intervals and curves, with its JSON beside it.
 
-It draws what `mien.evaluation.summary.summarise` says (plain dicts, lists and numbers, None where a number does not
+It draws what `mien.evaluation.record.summarise` says (plain dicts, lists and numbers, None where a number does not
 exist) and computes nothing of its own.
 """
 
@@ -15,9 +15,9 @@ import jinja2
 from markupsafe import Markup
 
 from mien import __version__
+from mien.atomic import beside
 from mien.views.charts import Panel, Series, above, figure
 from mien.views.palette import EXPRESSION
-from mien.views.writing import beside
 
 Record = Mapping[str, Any]
 _TEMPLATES = Path(__file__).parent / "templates"

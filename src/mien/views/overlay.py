@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import polars as pl
 
+from mien.atomic import beside, make_folder
 from mien.errors import OutputError
 from mien.media.video import frames, probe, write_video
 from mien.views.palette import EXPRESSION, UNNAMED, rgb
-from mien.views.writing import beside, make_folder
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _WHITE, _DIM = (18, 20, 24), (255, 255, 255), (150, 156, 164)
@@ -45,7 +45,7 @@ def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
     replaced).
 
     Args:
-        table: a timeline's table (see mien.timeline.SCHEMA) of this very media.
+        table: a timeline's table (see mien.timeline.table.SCHEMA) of this very media.
 
     Returns:
         The path written.

@@ -9,8 +9,8 @@ import jinja2
 import numpy as np
 import polars as pl
 
+from mien.clock import row_durations
 from mien.labels import EXPRESSIONS, column
-from mien.views.digest import spans
 from mien.views.palette import EXPRESSION, readable_on
 
 WIDTH, MARGIN, LEFT = 1100, 18, 136
@@ -26,7 +26,7 @@ def svg(table: pl.DataFrame, *, title: str = "") -> str:
     """One panel a subject, over one time axis.
 
     Args:
-        table: a timeline's table (see mien.timeline.SCHEMA).
+        table: a timeline's table (see mien.timeline.table.SCHEMA).
     """
     subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
@@ -58,7 +58,7 @@ def svg(table: pl.DataFrame, *, title: str = "") -> str:
 
 def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     times = rows["time_s"].to_numpy()
-    ends = times + spans(times) if len(times) > 1 else np.array([stop])
+    ends = times + row_durations(times) if len(times) > 1 else np.array([stop])
     x, x_end = _x(times, stop), _x(ends, stop)
     # One row stands for the few that fall into its column: a name has no mean.
     first, last = _groups(len(rows))
@@ -110,7 +110,7 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
 
 
 def _stop(times: np.ndarray) -> float:
-    return float(times[-1] + spans(times)[-1]) if len(times) > 1 else float(times[0]) + 1.0
+    return float(times[-1] + row_durations(times)[-1]) if len(times) > 1 else float(times[0]) + 1.0
 
 
 def _x(times: np.ndarray, stop: float) -> np.ndarray:

@@ -19,13 +19,14 @@ import polars as pl
 from markupsafe import Markup
 
 from mien import __version__
+from mien.atomic import beside
+from mien.clock import row_durations
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, column
-from mien.views.digest import digest, spans
+from mien.records import SubjectSummary
 from mien.views.embed import Embedded, embedded
 from mien.views.palette import EXPRESSION, readable_on
 from mien.views.terminal import clock
-from mien.views.writing import beside
 
 #: Rows a subject may have in the page before neighbours are averaged: 11 minutes at 30 frames a second. More
 #: would not be seen (a wide screen has 1,500 columns) and would only make the page heavy: our choice.
@@ -40,6 +41,7 @@ _EVIDENCE_BITS = {"none": 0, "voice": 1, "face": 2, "both": 3}
 def page(
     path: Path,
     table: pl.DataFrame,
+    summaries: Sequence[SubjectSummary],
     *,
     name: str = "",
     media: Path | None = None,
@@ -49,7 +51,8 @@ def page(
     """Writes the page.
 
     Args:
-        table: a timeline's table (see mien.timeline.SCHEMA), of at least one row.
+        table: a timeline's table (see mien.timeline.table.SCHEMA), of at least one row.
+        summaries: one for each subject of the table (`mien.timeline.summary.summarise`).
         media: the recording to put inside, made small enough; None leaves it out, and the page then offers to
             open it from the reader's own disk.
         info: facts of the run; `info["media"]` gives kind, width, height and duration_s where they are known.
@@ -62,7 +65,7 @@ def page(
     info = info or {}
     with beside(path) as scratch, ExitStack() as stack:
         inside = stack.enter_context(_embedded(media, path)) if media else None
-        head, tail = _text(table, name, notes, info, inside).split(_MARK)
+        head, tail = _text(table, summaries, name, notes, info, inside).split(_MARK)
         with scratch.open("w", encoding="utf-8") as file:
             file.write(head)
             if inside:
@@ -72,7 +75,12 @@ def page(
 
 
 def _text(
-    table: pl.DataFrame, name: str, notes: Sequence[str], info: Mapping[str, Any], inside: Embedded | None
+    table: pl.DataFrame,
+    summaries: Sequence[SubjectSummary],
+    name: str,
+    notes: Sequence[str],
+    info: Mapping[str, Any],
+    inside: Embedded | None,
 ) -> str:
     kind = _kind(table, info)
     subjects = [rows for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
@@ -101,7 +109,7 @@ def _text(
             notes=notes,
             kind=kind,
             duration=duration,
-            digests=digest(table),
+            summaries=summaries,
             colours=EXPRESSION,
             clock=clock,
             signed=_signed,
@@ -144,7 +152,7 @@ def _kind(table: pl.DataFrame, info: Mapping[str, Any]) -> str:
 
 def _duration(table: pl.DataFrame, info: Mapping[str, Any]) -> float:
     rows = table.filter(pl.col("subject") == table["subject"][0]).sort("time_s")["time_s"].to_numpy()
-    stop = float(rows[-1] + spans(rows)[-1])
+    stop = float(rows[-1] + row_durations(rows)[-1])
     return max(stop, float(info.get("media", {}).get("duration_s") or 0.0)) if len(rows) > 1 else stop
 
 

@@ -9,31 +9,31 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mien.views.digest import Digest
+from mien.records import SubjectSummary
 from mien.views.palette import EXPRESSION
 
 BAR = 16
 
 
 def summary(
-    digests: Sequence[Digest],
+    summaries: Sequence[SubjectSummary],
     *,
     name: str = "",
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> RenderableType:
     """Per subject: the share of each expression, the longest stretches, means and evidence; then the notes."""
-    parts: list[RenderableType] = [_headline(digests, name, info or {})]
-    for one in digests:
+    parts: list[RenderableType] = [_headline(summaries, name, info or {})]
+    for one in summaries:
         parts += [_title(one), _body(one)]
     parts += [Text.assemble(("note  ", "yellow"), note) for note in notes]
     return Group(*parts)
 
 
-def _headline(digests: Sequence[Digest], name: str, info: Mapping[str, Any]) -> Text:
-    rows = sum(d.rows for d in digests)
-    facts = [f"{rows} rows", f"{len(digests)} subject{'s' * (len(digests) != 1)}"]
-    stop = max((d.stop_s for d in digests), default=0.0)
+def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
+    rows = sum(d.rows for d in summaries)
+    facts = [f"{rows} rows", f"{len(summaries)} subject{'s' * (len(summaries) != 1)}"]
+    stop = max((d.stop_s for d in summaries), default=0.0)
     if stop > 0:
         facts.insert(0, clock(stop))
     if (spent := info.get("seconds", {}).get("total")) and stop > 0:
@@ -41,7 +41,7 @@ def _headline(digests: Sequence[Digest], name: str, info: Mapping[str, Any]) -> 
     return Text.assemble((name or "timeline", "bold"), "  ", (" · ".join(facts), "dim"))
 
 
-def _title(one: Digest) -> Text:
+def _title(one: SubjectSummary) -> Text:
     evidence = ", ".join(f"{kind} {share:.0%}" for kind, share in one.evidence.items() if share >= 0.005)
     means = [
         f"{axis} {value:+.2f}"
@@ -52,7 +52,7 @@ def _title(one: Digest) -> Text:
     return Text.assemble((f"\nSubject {one.subject}", "bold"), "  ", (facts, "dim"))
 
 
-def _body(one: Digest) -> RenderableType:
+def _body(one: SubjectSummary) -> RenderableType:
     if not one.shares:
         return Text("  nothing was seen or heard that an expression could be read from", style="dim")
     shares = Table.grid(padding=(0, 1))

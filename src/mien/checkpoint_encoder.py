@@ -1,0 +1,74 @@
+"""Encoders by spec, trained runs included: a checkpoint trained on single face images encodes faces."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.datasets.image_datasets import framing
+from mien.encoders import registry
+from mien.encoders.protocol import Crop, Encoder
+from mien.errors import ConfigError
+
+
+def create_encoder(spec: str, *, device: str = "cpu") -> Encoder:
+    """The encoder that a spec names: `NAME[=SOURCE][,OPTION=VALUE...]` of `mien.encoders.registry`, or the folder of a
+    checkpoint that was trained on face images.
+
+    Raises ConfigError and ArtefactError as `registry.create` does.
+    """
+    name, source, _ = registry.split_spec(spec)
+    if source is None and (Path(name) / "checkpoint.json").is_file():
+        return CheckpointEncoder(name, device=device)
+    return registry.create(spec, device=device)
+
+
+class CheckpointEncoder:
+    """A trained face-image network (`dynamic_threshold`, `cnn_static`) as a `CropEncoder`: its embedding of each crop.
+
+    Args:
+        folder: the checkpoint. device: `cpu`, `cuda`, `cuda:N`.
+
+    Raises:
+        ConfigError: the checkpoint cannot be loaded, or its system does not embed images.
+    """
+
+    modality = "face"
+    rate_hz: float | None = None
+    receptive_field_s = 0.0
+    licence = "as the images it was trained on allow"
+    batch_size = 64
+
+    def __init__(self, folder: str, *, device: str = "cpu") -> None:
+        from mien import checkpoint  # imports torch, which an extraction process for sound alone does not need
+
+        loaded = checkpoint.load(folder, device)
+        if not hasattr(loaded.model, "dim") or not hasattr(loaded.model, "embed"):
+            raise ConfigError(
+                f"{folder} holds a checkpoint of {loaded.recipe.model.name}, which does not embed face images",
+                follows="no encoder was made",
+                remedy="give a checkpoint of dynamic_threshold or cnn_static",
+            )
+        model: Any = loaded.model.eval()
+        self._model = model
+        self._device = device
+        self.name, self.dim = Path(folder).resolve().name, int(model.dim)
+        size = next(iter(loaded.recipe.features.values())).dim or 112
+        self.crop = Crop(size, *framing(loaded.recipe))
+        weights = hashlib.sha256((Path(folder) / checkpoint.WEIGHTS).read_bytes()).hexdigest()
+        self.provenance = {
+            "network": loaded.recipe.model.name, "revision": weights, "layer": "embedding",
+            "crop": f"aligned by five points, {size} px, margin {self.crop.margin:g}, down {self.crop.down:g}",
+        }  # fmt: skip
+
+    def encode_crops(self, crops: np.ndarray) -> np.ndarray:
+        """`(n, size, size, 3)` uint8 RGB -> `(n, dim)` float32."""
+        import torch
+
+        with torch.inference_mode():
+            images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(self._device)
+            vectors: np.ndarray = self._model.embed(images).float().cpu().numpy()
+        return vectors

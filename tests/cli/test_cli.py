@@ -1,0 +1,414 @@
+"""The command line: what it writes, what it says, and what it returns, in one process and as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_checkpoint import save_tiny
+from typer.testing import CliRunner, Result
+
+from mien import config
+from mien.cli import console, doctor
+from mien.cli.inputs import expand
+from mien.cli.main import app
+from mien.errors import MienError
+from mien.media.video import frames, write_video
+from mien.timeline.table import Timeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+def clip(path: Path, seconds: float = 0.6, *, sound: bool = True) -> Path:
+    """A small grey video with a hum."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n = int(seconds * 25)
+    hum = (0.01 * np.sin(np.arange(int(seconds * 16_000)) / 50)).astype(np.float32)
+    pictures = (np.full((48, 64, 3), 90, np.uint8) for _ in range(n))
+    write_video(path, pictures, times=[i / 25 for i in range(n)], audio=hum if sound else None)
+    return path
+
+
+def mien(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def predict(model: str, out: Path, *words: object) -> Result:
+    """`mien predict` from the voice alone, so that no network from outside is needed."""
+    return mien("predict", *words, "--model", model, "--out", out, "--no-face", "--device", "cpu")
+
+
+# --- predict: what it writes ---
+
+
+def test_it_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> None:
+    done = predict(model, tmp_path / "out", clip(tmp_path / "grüße.mp4"), clip(tmp_path / "b c.mp4"), "--report")
+    assert done.exit_code == 0, done.output
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*")) == [
+        "b c",
+        "b c/report.html",
+        "b c/timeline.csv",
+        "grüße",
+        "grüße/report.html",
+        "grüße/timeline.csv",
+    ]
+    assert len(Timeline.read(tmp_path / "out" / "grüße" / "timeline.csv")) == 15
+    assert str(tmp_path / "out" / "b c" / "report.html") in done.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_it_writes_the_format_asked_for(model: str, tmp_path: Path, ending: str) -> None:
+    assert predict(model, tmp_path, clip(tmp_path / "a.mp4"), "--format", ending).exit_code == 0
+    assert len(Timeline.read(tmp_path / "a" / f"timeline.{ending}")) == 15
+
+
+def test_overlay_and_a_page_without_the_recording(model: str, tmp_path: Path) -> None:
+    done = predict(model, tmp_path / "out", clip(tmp_path / "a.mp4"), "--overlay", "--report", "--no-embed")
+    assert done.exit_code == 0, done.output
+    assert len(list(frames(tmp_path / "out" / "a" / "overlay.mp4"))) == 15
+    assert 'class="media">' not in (tmp_path / "out" / "a" / "report.html").read_text()
+
+
+def test_an_overlay_of_sound_is_said_to_be_impossible(model: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "s.mp4", [], times=[], audio=np.zeros(16_000, np.float32))
+    done = predict(model, tmp_path / "out", tmp_path / "s.mp4", "--overlay")
+    assert done.exit_code == 0
+    assert "no pictures to draw on" in done.stdout
+    assert not (tmp_path / "out" / "s" / "overlay.mp4").exists()
+
+
+def test_folders_are_searched_all_the_way_down(model: str, tmp_path: Path) -> None:
+    for name in ("f/one.mp4", "f/deep/er/two.MP4", "f/.hidden/three.mp4"):
+        clip(tmp_path / name.replace(".MP4", ".mp4")).rename(tmp_path / name)
+    (tmp_path / "f" / "notes.txt").write_text("no media")
+    done = predict(model, tmp_path / "f" / "out", tmp_path / "f")
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "f" / "out").iterdir()) == ["one", "two"]
+    again = predict(model, tmp_path / "f" / "out", tmp_path / "f", "--overlay", "--json")
+    assert len(json.loads(again.stdout)["results"]) == 2, "what it wrote itself is not media to predict"
+
+
+def test_json_is_one_object_and_nothing_else(model: str, tmp_path: Path) -> None:
+    done = predict(model, tmp_path / "o", clip(tmp_path / "a.mp4"), tmp_path / "gone.mp4", "--json")
+    told = json.loads(done.stdout)
+    assert done.exit_code == 1
+    (result,) = told["results"]
+    assert result["rows"] == 15
+    assert result["timeline"] == str(tmp_path / "o" / "a" / "timeline.csv")
+    assert result["subjects"][0]["evidence"]["none"] == 1
+    assert result["seconds"]["total"] > 0
+    assert "no speech was heard" in result["notes"]
+    (failed,) = told["failed"]
+    assert failed["media"] == str(tmp_path / "gone.mp4")
+    assert "gone.mp4" in failed["what"]
+    assert failed["remedy"]
+
+
+def test_many_inputs_get_a_line_each(model: str, tmp_path: Path) -> None:
+    for i in range(5):
+        clip(tmp_path / "f" / f"c{i}.mp4", 0.2)
+    done = predict(model, tmp_path / "o", tmp_path / "f")
+    assert done.exit_code == 0
+    assert [f"c{i}.mp4: 5 rows" in done.stdout for i in range(5)] == [True] * 5
+    assert "Subject 0" not in done.stdout
+
+
+# --- predict: what goes wrong ---
+
+
+def test_the_others_are_finished_and_the_failures_listed(model: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("this is no film " * 40)
+    good = clip(tmp_path / "good.mp4")
+    done = predict(model, tmp_path / "o", tmp_path / "empty.mp4", good, tmp_path / "text.mp4")
+    assert done.exit_code == 1
+    assert (tmp_path / "o" / "good" / "timeline.csv").exists()
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["good"]
+    assert "2 of 3 inputs failed" in done.stderr
+    assert "empty.mp4" in done.stderr.split("inputs failed")[1]
+    assert "Traceback" not in done.output
+
+
+def test_a_folder_without_media_is_an_error(model: str, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    done = predict(model, tmp_path / "o", tmp_path / "bare")
+    assert done.exit_code == 1
+    assert "bare holds no media" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_model_ends_it_with_2(tmp_path: Path) -> None:
+    done = predict("startr", tmp_path / "o", clip(tmp_path / "a.mp4"), clip(tmp_path / "b.mp4"))
+    assert done.exit_code == 2
+    assert done.stderr.count("startr") >= 1
+    assert "starter" in done.stderr
+    assert not list((tmp_path / "o").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "Usage"),
+        (["a.mp4", "--format", "xlsx"], "xlsx"),
+        (["a.mp4", "--no-face", "--no-voice"], "nothing to predict from"),
+        (["a.mp4", "--reprot"], "--report"),
+    ],
+)
+def test_usage_errors_are_2(words: list[str], says: str) -> None:
+    done = mien("predict", *words)
+    assert done.exit_code == 2
+    assert says in done.output
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_work(model: str, tmp_path: Path) -> None:
+    (tmp_path / "o").write_text("a file where the folder should be")
+    done = predict(model, tmp_path / "o", clip(tmp_path / "a.mp4"))
+    assert done.exit_code == 1
+    assert "is a file" in done.stderr
+    assert "rows" not in done.stdout
+
+
+def test_an_unforeseen_fault_stops_only_its_input(model: str, tmp_path: Path, monkeypatch) -> None:
+    from mien.predict import Predictor
+
+    real = Predictor.predict
+
+    def sometimes(self: Predictor, path: Path, **options: object) -> Timeline:
+        if path.stem == "bad":
+            raise ZeroDivisionError("a bug of ours")
+        return real(self, path, **options)
+
+    monkeypatch.setattr(Predictor, "predict", sometimes)
+    done = predict(model, tmp_path / "o", clip(tmp_path / "bad.mp4"), clip(tmp_path / "good.mp4"))
+    assert done.exit_code == 1
+    assert "ZeroDivisionError: a bug of ours" in done.stderr
+    assert "MIEN_DEBUG=1" in done.stderr
+    assert (tmp_path / "o" / "good" / "timeline.csv").exists()
+
+
+def test_missing_networks_name_the_command(model: str, tmp_path: Path, monkeypatch) -> None:
+    for name, value in (("MIEN_HUB", ""), ("MIEN_CACHE", str(tmp_path / "none")), ("MIEN_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    done = mien("predict", clip(tmp_path / "a.mp4"), "--model", model, "--out", tmp_path / "o")
+    assert done.exit_code == 1
+    for part in ("mien hub pull", "--no-face", "Apache-2.0", "kB"):
+        assert part in done.stderr, part
+
+
+# --- names ---
+
+
+def test_namesakes_get_folders_of_their_own(tmp_path: Path) -> None:
+    media = [tmp_path / name for name in ("mon/clip.mp4", "tue/clip.mp4", "tue/clip.wav", "tue/other.mp4")]
+    jobs, errors = expand(media, Path("out"))
+    assert not errors
+    assert [j.folder.name for j in jobs] == ["mon-clip-mp4", "tue-clip-mp4", "tue-clip-wav", "other"]
+    jobs, _ = expand(media[:2], Path("out"))
+    assert [j.folder.name for j in jobs] == ["mon-clip", "tue-clip"]
+    jobs, _ = expand(media[1:3], Path("out"))
+    assert [j.folder.name for j in jobs] == ["clip-mp4", "clip-wav"]
+
+
+def test_names_that_differ_in_case_alone_are_namesakes(tmp_path: Path) -> None:
+    jobs, _ = expand([tmp_path / "a/Clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "a-Clip.mp4"], Path("out"))
+    names = [j.folder.name.casefold() for j in jobs]
+    assert len(set(names)) == 3
+
+
+def test_the_same_file_twice_is_one_job(tmp_path: Path) -> None:
+    clip(tmp_path / "f" / "a.mp4", 0.2)
+    jobs, _ = expand([tmp_path / "f" / "a.mp4", tmp_path / "f"], Path("out"))
+    assert len(jobs) == 1
+
+
+def test_namesakes_are_said(model: str, tmp_path: Path) -> None:
+    done = predict(model, tmp_path / "o", clip(tmp_path / "x" / "a.mp4", 0.2), clip(tmp_path / "y" / "a.mp4", 0.2))
+    assert done.exit_code == 0
+    assert "share a name" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["x-a", "y-a"]
+
+
+# --- the other commands ---
+
+
+def test_help_teaches() -> None:
+    text = mien("predict", "--help").stdout
+    for part in ("mien predict clip.mp4 --report", "OUT/<stem>/timeline.csv", "Exit code", "--no-embed"):
+        assert part in text
+    for command in ("predict", "demo", "synthetic", "train", "recipes", "hub", "doctor"):
+        assert command in mien("--help").stdout
+        assert mien(command, "--help").exit_code == 0
+
+
+def test_a_mistyped_command_is_met_with_the_right_one() -> None:
+    done = mien("perdict")
+    assert done.exit_code == 2
+    assert "predict" in done.output
+
+
+def test_hub_lists_artefacts_with_size_and_licence() -> None:
+    told = json.loads(mien("hub", "list", "--json").stdout)
+    by_name = {row["name"]: row for row in told}
+    assert by_name["blazeface"]["licence"] == "Apache-2.0"
+    assert by_name["facemesh"]["size"] == 1_242_398
+    assert "blazeface" in mien("hub", "list").stdout
+
+
+def test_hub_verify_finds_a_damaged_file(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "face_landmark.tflite").write_bytes(b"not the network")
+    monkeypatch.setenv("MIEN_HUB", str(tmp_path))
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    done = mien("hub", "verify", "--json")
+    assert done.exit_code == 1
+    (row,) = [r for r in json.loads(done.stdout) if r["name"] == "facemesh"]
+    assert "digest" in row["problem"]
+
+
+def test_hub_pull_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch) -> None:
+    for name, value in (("MIEN_HUB", ""), ("MIEN_CACHE", str(tmp_path)), ("MIEN_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    done = mien("hub", "pull", "yunet")
+    assert done.exit_code == 1
+    assert "MIEN_OFFLINE" in done.stderr
+    assert "MIEN_HUB=FOLDER" in done.stderr
+    assert mien("hub", "pull", "yunett").exit_code == 1
+
+
+def test_doctor_reports_and_survives_a_broken_part(monkeypatch) -> None:
+    def ill() -> list[doctor.Check]:
+        raise RuntimeError("no decoder here")
+
+    ill.__name__ = "_decoder"
+    monkeypatch.setattr(doctor, "_decoder", ill)
+    done = mien("doctor", "--json")
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert done.exit_code == 1
+    assert checks["decoder"] == {"name": "decoder", "state": "bad", "says": "RuntimeError: no decoder here"}
+    assert "torch" in checks["versions"]["says"]
+
+
+def test_doctor_checks_the_decoder() -> None:
+    (check,) = doctor._decoder()
+    assert check.state == "ok"
+    assert "3 of 3 frames" in check.says
+
+
+def test_recipes_are_listed() -> None:
+    records = json.loads(mien("recipes", "--json").stdout)
+    assert [r["name"] for r in records] == config.names()
+    said = mien("recipes").stdout
+    assert all(r["name"] in said for r in records)
+    one = mien("recipes", "prompted_tcn").stdout
+    assert "published  val macro f1 0.36, test macro f1 0.32" in one
+    assert "differs    cross-attentions are safe ones" in one
+    wrong = mien("recipes", "prompted-tcn")
+    assert wrong.exit_code == 2
+    assert 'did you mean "prompted_tcn"?' in wrong.output
+
+
+def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:
+    done = mien("train", "no-such-recipe")
+    assert done.exit_code == 2
+    assert "no-such-recipe" in done.stderr
+
+
+def test_train_hands_recipe_and_recordings_on(tmp_path: Path, monkeypatch) -> None:
+    """Training itself is tested in tests/training; what is tested here is that everything reaches it."""
+    asked: dict[str, object] = {}
+
+    def gather(recipe, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(train=["a", "b"], val=["c"], augment={})
+
+    def fit(recipe, train, val, out: Path, resume: bool = False, **options: object) -> Path:
+        asked.update(epochs=recipe.train.epochs, train=train, val=val, out=out, resume=resume, **options)
+        save_tiny(out)
+        (out / "metrics.json").write_text('{"val_macro_f1": 0.5}')
+        return out
+
+    monkeypatch.setitem(sys.modules, "mien.datasets.synthetic_recordings", SimpleNamespace(gather=gather))
+    monkeypatch.setitem(sys.modules, "mien.training.fit", SimpleNamespace(fit=fit))
+    run = tmp_path / "run"
+    done = mien("train", "starter", "train.epochs=3", "--out", run, "--device", "cpu", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"run": str(run), "metrics": {"val_macro_f1": 0.5}}
+    assert (asked["epochs"], asked["train"], asked["val"]) == (3, ["a", "b"], ["c"])
+    assert (asked["out"], asked["resume"], asked["device"]) == (run, False, "cpu")
+    again = mien("train", "starter", "--resume", run)
+    assert asked["resume"] is True
+    assert f"--model {run}" in again.stdout.replace("\n", "")
+
+
+def test_train_reads_no_other_corpus_yet(tmp_path: Path) -> None:
+    done = mien("train", "safe_cross_attention", "corpus.name=unheard-of", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "unheard-of" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# --- how it speaks ---
+
+
+def test_errors_say_what_follows_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(MienError("the clip is [bold]broken[/bold]", follows="nothing was written", remedy="mend it"))
+    said = capsys.readouterr().err
+    assert [line.strip() for line in said.splitlines()] == [
+        "error  the clip is [bold]broken[/bold]",
+        "nothing was written",
+        "try  mend it",
+    ]
+
+
+def test_plain_progress_is_lines_and_not_too_many(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("a.mp4") as tell:
+        for second in range(100):
+            now[0] = second / 2
+            tell(second, 100.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"a.mp4: {s} of 100 s" for s in (20, 40, 60, 80)]
+
+
+# --- as users run it ---
+
+
+def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mien", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"},
+    )
+
+
+def test_a_real_run_from_start_to_end(model: str, tmp_path: Path) -> None:
+    clip(tmp_path / "übung.mp4")
+    done = run("predict", "übung.mp4", "missing.mp4", "--model", model, "--no-face", "--report", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "mien-out" / "übung" / "report.html").stat().st_size > 20_000
+    assert (tmp_path / "mien-out" / "übung" / "timeline.csv").read_text().startswith("time_s,frame,subject")
+    assert "missing.mp4 does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b[" not in done.stdout + done.stderr
+
+
+def test_version_and_help_import_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from mien.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'numpy', 'polars', 'av', 'cv2', 'onnxruntime', 'pydantic', 'jinja2', 'lightning'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    assert run("--version", cwd=tmp_path).stdout.startswith("mien ")

@@ -1,0 +1,370 @@
+"""The table: its columns, its rules for what is missing, and files that come back as they went."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mien.errors import MediaError, OutputError
+from mien.labels import EXPRESSIONS
+from mien.timeline.table import PROBABILITIES, SCHEMA, Timeline, subject_rows
+
+COLUMNS = [
+    *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "speech", "expression"),
+    *("p_neutral", "p_anger", "p_disgust", "p_fear", "p_happiness", "p_sadness", "p_surprise", "p_other"),
+    *("valence", "arousal", "confidence"),
+]
+
+
+def rows(n: int = 40, subject: int = 0, *, bare: slice | None = None, seed: int = 0, **given) -> pl.DataFrame:
+    """A subject of n rows at 25 Hz; rows in `bare` had no evidence in reach."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(8), n)
+    if bare is not None:
+        probabilities[bare] = np.nan
+    defaults = {
+        "probabilities": probabilities,
+        "valence_arousal": rng.uniform(-1, 1, (n, 2)),
+        "voice": rng.random(n) < 0.5,
+        "face": rng.random(n) < 0.5,
+        "boxes": np.tile([10.0, 20.0, 110.0, 140.0], (n, 1)),
+        "frames": np.arange(n),
+    }
+    return subject_rows(subject, np.arange(n) / 25, **{**defaults, **given})
+
+
+def test_columns_are_the_published_ones_in_order() -> None:
+    assert rows().columns == COLUMNS == list(SCHEMA)
+
+
+def test_expression_is_the_likeliest_class_and_confidence_its_probability() -> None:
+    table = rows()
+    p = table.select(PROBABILITIES).to_numpy()
+    assert table["expression"].to_list() == [EXPRESSIONS[i] for i in p.argmax(axis=1)]
+    assert np.allclose(table["confidence"], p.max(axis=1))
+
+
+def test_evidence_is_what_was_there_in_that_row() -> None:
+    face, voice = np.array([True, True, False, False]), np.array([True, False, True, False])
+    assert rows(4, face=face, voice=voice)["evidence"].to_list() == ["both", "face", "voice", "none"]
+
+
+def test_a_row_out_of_reach_of_evidence_names_nothing() -> None:
+    table = rows(bare=slice(10, 20))
+    bare = table[10:20]
+    for name in ("expression", *PROBABILITIES, "valence", "arousal"):
+        assert bare[name].null_count() == 10, name
+    assert (bare["confidence"] == 0).all()
+    assert table[:10]["expression"].null_count() == 0
+
+
+def test_a_row_without_evidence_inside_a_gap_keeps_what_voting_says() -> None:
+    table = rows(4, face=np.zeros(4, bool), voice=np.zeros(4, bool))
+    assert (table["evidence"] == "none").all()
+    assert table["expression"].null_count() == 0
+    assert (table["confidence"] > 0).all()
+
+
+def test_boxes_are_null_where_the_face_was_not_seen() -> None:
+    face = np.arange(40) % 3 == 0
+    table = rows(face=face)
+    assert (table["x1"].is_null().to_numpy() == ~face).all()
+
+
+def test_sound_without_pictures_has_no_frames_and_no_boxes() -> None:
+    table = rows(frames=None, face=None, boxes=None)
+    assert table["frame"].null_count() == table["x1"].null_count() == 40
+    assert set(table["evidence"]) <= {"voice", "none"}
+
+
+def test_nothing_is_ever_nan() -> None:
+    table = Timeline(rows(bare=slice(0, 5))).table
+    for name, kind in SCHEMA.items():
+        if kind.is_float():
+            assert not table[name].is_nan().any(), name
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@settings(max_examples=12, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    subjects=st.integers(1, 3),
+    bare=st.integers(0, 59),
+    pictures=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_files_come_back_as_they_went(
+    tmp_path_factory: pytest.TempPathFactory,
+    ending: str,
+    n: int,
+    subjects: int,
+    bare: int,
+    pictures: bool,
+    seed: int,
+) -> None:
+    given = {} if pictures else {"frames": None, "face": None, "boxes": None}
+    table = pl.concat(rows(n, k, bare=slice(bare, bare + 5), seed=seed + k, **given) for k in range(subjects))
+    timeline = Timeline(table)
+    path = timeline.write(tmp_path_factory.mktemp("files") / f"a timeline.{ending}")
+    back = Timeline.read(path).table
+    assert back.schema == timeline.table.schema
+    for name in SCHEMA:
+        there, here = back[name], timeline.table[name]
+        assert (there.is_null() == here.is_null()).all(), name
+        if SCHEMA[name].is_float():
+            within = {"time_s": 5e-7, "x1": 5e-3, "y1": 5e-3, "x2": 5e-3, "y2": 5e-3}.get(name, 5e-6 + 1e-9)
+            assert ((there - here).abs().fill_null(0) <= (0 if ending == "parquet" else within + 1e-6 * 140)).all(), (
+                name
+            )
+        else:
+            assert there.to_list() == here.to_list(), name
+
+
+def test_csv_has_empty_fields_and_short_numbers(tmp_path: Path) -> None:
+    text = Timeline(rows(3, bare=slice(1, 2), face=np.zeros(3, bool))).to_csv(tmp_path / "t.csv").read_text()
+    lines = text.splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[2].startswith("0.04,1,0,,,,,")
+    assert "nan" not in text.lower()
+    assert max(len(field) for line in lines[1:] for field in line.split(",")) <= 9
+
+
+@pytest.mark.parametrize("n", [0, 1, 16_384, 16_385])
+def test_csv_and_jsonl_are_whole_at_any_length(tmp_path: Path, n: int) -> None:
+    timeline = Timeline(rows(n) if n else rows(1).clear())
+    assert len(timeline.to_csv(tmp_path / "t.csv").read_text().splitlines()) == n + 1
+    assert len(timeline.to_jsonl(tmp_path / "t.jsonl").read_text().splitlines()) == n
+
+
+def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
+    path = Timeline(rows(3, bare=slice(1, 2))).to_jsonl(tmp_path / "t.jsonl")
+    objects = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [list(o) for o in objects] == [COLUMNS] * 3
+    assert objects[1]["expression"] is None
+
+
+def test_parquet_carries_media_notes_and_info(tmp_path: Path) -> None:
+    timeline = Timeline(rows(), media="über.mp4", notes=["it ends early"], info={"model": "starter"})
+    back = Timeline.read(timeline.to_parquet(tmp_path / "t.parquet"))
+    assert (back.media, back.notes, back.info) == ("über.mp4", ("it ends early",), {"model": "starter"})
+
+
+def test_rows_are_sorted_by_subject_then_time() -> None:
+    shuffled = pl.concat([rows(subject=1), rows(subject=0)]).sample(fraction=1, shuffle=True, seed=3)
+    table = Timeline(shuffled).table
+    assert table.equals(table.sort("subject", "time_s"))
+    assert Timeline(shuffled).subjects == [0, 1]
+    assert Timeline(shuffled).of(1)["subject"].unique().to_list() == [1]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (lambda: rows().drop("valence", "p_fear"), r"lacks the column\(s\) p_fear, valence"),
+        (lambda: rows().with_columns(mood=1), r"unknown column\(s\) mood"),
+        (lambda: rows().with_columns(evidence=pl.lit("eyes")), "evidence holds 'eyes'; it may hold both"),
+        (
+            lambda: rows().with_columns(expression=pl.lit("Joy")),
+            "expression holds 'Joy'; it may hold Neutral",
+        ),
+    ],
+)
+def test_what_is_no_timeline_is_refused(table, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Timeline(table())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.csv", None, "there is no such file"),
+        ("notes.txt", b"hello", "its suffix is none of .csv, .parquet, .jsonl"),
+        ("other.csv", b"a,b\n1,2\n", "lacks the column"),
+        ("broken.parquet", b"PAR1 but not really", "cannot be read as a timeline"),
+        ("broken.jsonl", b"{]", "cannot be read as a timeline"),
+    ],
+)
+def test_files_that_are_no_timeline_are_named(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(MediaError, match=says) as caught:
+        Timeline.read(tmp_path / name)
+    assert name in caught.value.what
+    assert "mien predict" in caught.value.remedy
+
+
+def test_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot be written as \.xlsx"):
+        Timeline(rows()).write(tmp_path / "t.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+# --- nothing half-written ---
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(OutputError, match="is a directory"):
+        Timeline(rows()).to_csv(tmp_path / "t.csv")
+
+
+def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("I am a file")
+    with pytest.raises(OutputError, match="is a file or lies in one"):
+        Timeline(rows()).to_csv(tmp_path / "out" / "t.csv")
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("the last good one")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_csv", full)
+    with pytest.raises(OutputError, match="the disk is full") as caught:
+        Timeline(rows()).to_csv(path)
+    assert "--out" in caught.value.remedy
+    assert path.read_text() == "the last good one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _limited() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_files_that_may_not_grow_leave_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_table import rows\n"
+        "from mien.timeline.table import Timeline; from mien.errors import OutputError\n"
+        "for ending in ('csv', 'parquet', 'jsonl'):\n"
+        "    try: Timeline(rows(2000)).write(f'{sys.argv[2]}/t.{ending}')\n"
+        "    except OutputError as error: print(error.what)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)],
+        preexec_fn=_limited,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.count("the disk is full") == 3, done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="no permission to write"):
+        Timeline(rows()).to_csv(tmp_path / "t.csv")
+
+
+def test_no_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(OutputError, match="no permission to write") as caught:
+        Timeline(rows()).to_csv(tmp_path / "t.csv")
+    assert "folder of your own" in caught.value.remedy
+
+
+# --- what people read ---
+
+
+def said(timeline: Timeline, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(timeline.summary())
+    return console.file.getvalue()
+
+
+def certain(names: list[str], seconds: list[float], rate: float = 25.0) -> np.ndarray:
+    """Probabilities that name `names` one after the other, .9 each."""
+    index = np.repeat([EXPRESSIONS.index(n) for n in names], [round(s * rate) for s in seconds])
+    p = np.full((len(index), 8), 0.1 / 7)
+    p[np.arange(len(index)), index] = 0.9
+    return p
+
+
+def test_summary_names_shares_stretches_and_notes() -> None:
+    p = certain(["Neutral", "Happiness"], [3.0, 1.0])
+    n = len(p)
+    timeline = Timeline(
+        rows(
+            n,
+            probabilities=p,
+            face=np.ones(n, bool),
+            voice=np.arange(n) < n // 2,
+            valence_arousal=np.full((n, 2), 0.25),
+        ),
+        media="holiday/clip.mp4",
+        notes=["the file ends early at 4.0 s"],
+    )
+    text = said(timeline)
+    for part in (
+        "clip.mp4",
+        "100 rows",
+        "1 subject",
+        "75%",
+        "0.0 s – 3.0 s",
+        "Happiness",
+        "valence +0.25",
+        "evidence: both 50%, face 50%",
+        "note  the file ends early at 4.0 s",
+    ):
+        assert part in text, f"{part!r} is not in:\n{text}"
+
+
+def test_summary_of_nothing_is_said_in_words() -> None:
+    text = said(Timeline(rows(bare=slice(None))))
+    assert "nothing was seen or heard" in text
+
+
+def test_shares_are_of_time_and_not_of_rows() -> None:
+    times = np.concatenate([np.arange(50) / 50, 1 + np.arange(10) / 10])  # one second at 50 Hz, one at 10 Hz
+    p = np.concatenate([certain(["Anger"], [1], 50), certain(["Sadness"], [1], 10)])
+    n = len(times)
+    table = subject_rows(0, times, probabilities=p, valence_arousal=np.zeros((n, 2)), voice=np.ones(n, bool))
+    assert Timeline(table).summaries()[0].shares == pytest.approx({"Anger": 0.5, "Sadness": 0.5}, abs=0.05)
+
+
+def test_stretches_cover_what_is_named_and_nothing_else() -> None:
+    p = certain(["Neutral", "Fear", "Neutral"], [1, 2, 1])
+    p[25:35] = np.nan
+    (digest,) = Timeline(rows(len(p), probabilities=p)).summaries()
+    found = [(s.expression, round(s.start_s, 2), round(s.stop_s, 2)) for s in digest.stretches]
+    assert found == [("Neutral", 0, 1), ("Fear", 1.4, 3), ("Neutral", 3, 4)]
+    assert digest.unnamed == pytest.approx(0.1)
+
+
+def test_plot_is_one_svg_with_every_subject(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    timeline = Timeline(pl.concat([rows(bare=slice(5, 9)), rows(subject=1)]), media="a<b>&c.mp4")
+    picture = timeline.plot(tmp_path / "t.svg")
+    root = ElementTree.fromstring((tmp_path / "t.svg").read_text())
+    text = "".join(root.itertext())
+    assert root.tag.endswith("svg")
+    assert "a<b>&c.mp4" in text
+    assert "Subject 0" in text
+    assert "Subject 1" in text
+    assert timeline._repr_html_() == picture
+
+
+def test_plot_of_one_row_and_of_many(tmp_path: Path) -> None:
+    assert Timeline(rows(1)).plot().startswith("<svg")
+    long = Timeline(rows(20_000)).plot()
+    assert len(long) < 6e5, "a plot stays light however long the recording is"
