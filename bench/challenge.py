@@ -33,9 +33,9 @@ CLASSES = 8
 def recordings(folder: Path, scale: float, first: int, count: int) -> list[Any]:
     """Stored streams with labels that change every few seconds."""
     from mien.records import Clip, Labels, Recording
-    from mien.store import Store
+    from mien.store import FeatureStore
 
-    shelves = {name: Store(folder).open(name, {"network": "simulated"}) for name in MODALITIES}
+    shelves = {name: FeatureStore(folder).open(name, {"network": "simulated"}) for name in MODALITIES}
     made = []
     for number, rows in lengths(scale)[first : first + count]:
         rng, n = np.random.default_rng(number), rows["face"]

@@ -30,18 +30,18 @@ def plain(root: Path) -> dict[str, float]:
 
     from mien.datasets.index import Index
     from mien.encoders import face_geometry
-    from mien.encoders.voice_prosody import VoiceEncoder
-    from mien.faces.tracker import FaceReader
+    from mien.encoders.voice_prosody import ProsodyExtractor
+    from mien.faces.tracker import FaceTracker
     from mien.media.audio import blocks
     from mien.media.video import frames
 
     index = Index.load(root / "index.jsonl")
     media = sorted({index.root / entry.media for entry in index.entries if entry.media})
-    voice = VoiceEncoder()
+    voice = ProsodyExtractor()
     parts = dict.fromkeys(("decode", "faces", "face encoder", "sound and voice encoder"), 0.0)
     began = time.perf_counter()
     for path in media:
-        reader, measures, times = FaceReader(), [], []
+        reader, measures, times = FaceTracker(), [], []
         last = time.perf_counter()
         for frame in frames(path):
             now = time.perf_counter()

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    memory.keep()
+    memory.keep_freed_memory()
     valid = torch.ones(8, 300, dtype=torch.bool)
     ours, transformer = MambaLayer(dim=256, state=8, kernel=5), TransformerLayer(dim=256, heads=8, feedforward=1024)
     theirs = MambaBlock(

@@ -60,9 +60,9 @@ def pool() -> np.ndarray:
 
 
 def write_mien(folder: Path, scale: float) -> None:
-    from mien.store import Store
+    from mien.store import FeatureStore
 
-    store = Store(folder)
+    store = FeatureStore(folder)
     for clip, rows in lengths(scale):
         for name, count in rows.items():
             rate = MODALITIES[name][1]
@@ -100,9 +100,9 @@ def write_npy(folder: Path, scale: float) -> None:
 
 
 def reader_mien(folder: Path) -> Callable[[str, int, int, int], np.ndarray]:
-    from mien.store import Store
+    from mien.store import FeatureStore
 
-    shelves = {name: Store(folder).open(name, {"network": "simulated"}) for name in MODALITIES}
+    shelves = {name: FeatureStore(folder).open(name, {"network": "simulated"}) for name in MODALITIES}
     return lambda name, clip, start, stop: shelves[name][f"clip{clip}"].read(start, stop).values
 
 
@@ -168,10 +168,10 @@ def phase_read(backend: str, folder: Path, scale: float, windows: int, cold: boo
 
 
 def phase_verify(backend: str, folder: Path) -> dict[str, float]:
-    from mien.store import Store
+    from mien.store import FeatureStore
 
     began = time.perf_counter()
-    faults = len(list(Store(folder).verify()))
+    faults = len(list(FeatureStore(folder).verify()))
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     return {"faults": faults, "mb_s": size / (time.perf_counter() - began) / 1e6}
 

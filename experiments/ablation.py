@@ -22,7 +22,7 @@ from experiments.scoring import Condition, bursts, score, with_vote, without
 from experiments.train_starter import held_out
 from mien import checkpoint, config, models
 from mien.datasets.synthetic_recordings import Material, gather
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.records import FACE, VOICE, Recording, Stream
 from mien.training.fit import fit
 
@@ -88,7 +88,7 @@ def _with_voice(recording: Recording) -> Recording:
     if VOICE in recording.streams:
         return recording
     times = recording.streams[FACE].times
-    silence = Stream(np.zeros((len(times), VoiceEncoder.DIM), np.float32), times, np.zeros(len(times), bool))
+    silence = Stream(np.zeros((len(times), ProsodyExtractor.DIM), np.float32), times, np.zeros(len(times), bool))
     return replace(recording, streams={**recording.streams, VOICE: silence})
 
 

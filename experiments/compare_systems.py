@@ -37,7 +37,7 @@ from mien.evaluation import robustness
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.robustness import Condition, missing, noisy, streams_model, unchanged
 from mien.labels import EXPRESSIONS
-from mien.records import FACE, VOICE, Pictures, Recording
+from mien.records import FACE, VOICE, ImageSet, Recording
 from mien.synthetic.face_images import crops, joined
 from mien.synthetic.recordings import spread_out, troupe
 from mien.synthetic.scenario import draw
@@ -113,8 +113,8 @@ class Stage:
     val: list[Recording]
     test: list[Recording]
     noisy: dict[float, list[Recording]] = field(default_factory=dict)
-    faces: Pictures | None = None
-    shown: dict[str, tuple[Pictures, np.ndarray]] = field(default_factory=dict)
+    faces: ImageSet | None = None
+    shown: dict[str, tuple[ImageSet, np.ndarray]] = field(default_factory=dict)
 
 
 def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: int = 1) -> Stage:
@@ -135,7 +135,7 @@ def stage(*, train: int = 160, val: int = 40, pictures: bool = True, workers: in
     return found
 
 
-def _seen(split: str, number: int, seconds: float, faults: bool, hz: float) -> tuple[str, Pictures, np.ndarray]:
+def _seen(split: str, number: int, seconds: float, faults: bool, hz: float) -> tuple[str, ImageSet, np.ndarray]:
     plan = draw(split, number, seconds=seconds, seed=TEST_SEED, balance=0.5, faults=faults)
     return plan.id, *crops(plan, hz, few_labels.SIZE)
 
@@ -211,7 +211,7 @@ def _pictures(seed: int, made: Stage) -> pl.DataFrame:
 
 
 def moments(
-    network: Callable[[torch.Tensor], torch.Tensor], shown: Mapping[str, tuple[Pictures, np.ndarray]]
+    network: Callable[[torch.Tensor], torch.Tensor], shown: Mapping[str, tuple[ImageSet, np.ndarray]]
 ) -> Callable[[Recording], ClipPrediction]:
     """A model for `curve` from one of single pictures: at every labelled moment the mean of what it says of the faces
     within `REACH_S` of it, nothing where there is none. A face counts where the recording's own face stream is valid,

@@ -24,7 +24,7 @@ from experiments.scoring import interval
 from mien import checkpoint, config, models, results
 from mien.datasets.image_datasets import drawn
 from mien.labels import EXPRESSIONS
-from mien.records import Pictures
+from mien.records import ImageSet
 from mien.synthetic.face_images import stills
 from mien.training.semi_supervised import fit_pictures
 from mien.views.charts import Panel, Series, figure
@@ -56,8 +56,8 @@ class Task:
     training, enough for all labels to have settled."""
 
     name: str
-    train: Pictures
-    test: Pictures
+    train: ImageSet
+    test: ImageSet
     classes: tuple[str, ...]
     flip: bool
     steps: int
@@ -69,7 +69,7 @@ def digits(*, steps: int = 500) -> Task:
 
     data = load_digits()
     grey = np.stack([cv2.resize((row * 15.9).astype(np.uint8), (32, 32)) for row in data.images])
-    whole = Pictures(np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64))
+    whole = ImageSet(np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64))
     test = np.arange(len(whole)) % 4 == 0
     return Task("digits", whole.take(~test), whole.take(test), tuple(map(str, range(10))), flip=False, steps=steps)
 
@@ -99,7 +99,7 @@ def recipe_of(classes: Sequence[str], size: int, seed: int, steps: int, changes:
 
 
 def trained(
-    recipe: config.Recipe, labelled: Pictures, others: Pictures, test: Pictures | None, *, steps: int, flip: bool
+    recipe: config.Recipe, labelled: ImageSet, others: ImageSet, test: ImageSet | None, *, steps: int, flip: bool
 ) -> checkpoint.Checkpoint:
     """What `recipe` learns from `labelled` and, with no label, from `others`; one of these a labelled picture."""
     with tempfile.TemporaryDirectory() as folder:

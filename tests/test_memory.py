@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien import memory
-from mien.memory import Growing
+from mien.memory import GrowingArray
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 40), max_size=12), st.sampled_from([16, 100, 1 << 20]))
@@ -16,7 +16,7 @@ def test_what_was_appended_is_there_in_order(width: int, lengths: list[int], blo
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "BLOCK", block)
-        rows = Growing(width)
+        rows = GrowingArray(width)
         pieces = [rng.normal(size=(n, width) if width else n).astype(np.float32) for n in lengths]
         for number, piece in enumerate(pieces):
             rows.extend(piece)
@@ -27,7 +27,7 @@ def test_what_was_appended_is_there_in_order(width: int, lengths: list[int], blo
 
 
 def test_rows_of_another_width_are_refused() -> None:
-    rows = Growing(3)
+    rows = GrowingArray(3)
     with pytest.raises(ValueError, match=r"\(4,\) do not fit among rows of shape \(3,\)"):
         rows.extend(np.zeros((2, 4)))
     assert len(rows) == 0

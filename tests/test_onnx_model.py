@@ -12,7 +12,7 @@ import pytest
 
 from mien import checkpoint, onnx_model
 from mien.encoders import face_geometry
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
 from tests.tiny_checkpoint import save_tiny
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def loaded(folder: Path) -> onnx_model.Portable:
+def loaded(folder: Path) -> onnx_model.OnnxModel:
     found = onnx_model.load(folder, json.loads((folder / checkpoint.ABOUT).read_text())["sha256"])
     assert found is not None
     return found
@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_torch(
     if face_share is not None:
         streams["face"] = stream(face_geometry.DIM, seconds, 30, face_share, 1)
     if voice_share is not None:
-        streams["voice"] = stream(VoiceEncoder.DIM, seconds, 25, voice_share, 2)
+        streams["voice"] = stream(ProsodyExtractor.DIM, seconds, 25, voice_share, 2)
     ours = loaded(folder).predict_streams(streams, 0.0, seconds, batch=5)
     theirs = checkpoint.load(folder).predict_streams(streams, 0.0, seconds)
     for a, b in zip(ours, theirs, strict=True):
@@ -75,7 +75,7 @@ def test_predicting_imports_no_torch(folder: Path) -> None:
     code = (
         "import sys, mien.predict, mien.predict.predictor as p\n"
         f"model = p.load({str(folder)!r}).checkpoint\n"
-        "assert type(model).__name__ == 'Portable', model\n"
+        "assert type(model).__name__ == 'OnnxModel', model\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

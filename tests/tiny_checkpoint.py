@@ -8,7 +8,7 @@ import torch
 
 from mien import checkpoint, config, models
 from mien.encoders import face_geometry
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
@@ -17,7 +17,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         "corpus": {"name": "none"},
         "features": {
             "face": {"encoder": face_geometry.NAME, "dim": face_geometry.DIM},
-            "voice": {"encoder": VoiceEncoder.NAME, "dim": VoiceEncoder.DIM},
+            "voice": {"encoder": ProsodyExtractor.NAME, "dim": ProsodyExtractor.DIM},
         },
         "windows": {"seconds": 2.0, "hop_seconds": 1.0},
         "model": {"name": "safe_cross_attention", "dim": 16, "heads": 2, "layers": 1},

@@ -1,4 +1,7 @@
-"""Nothing half-written: results grow beside their final name and take it only when they are whole."""
+"""Atomic writes: temporary file in the same folder, then rename.
+
+A file of mien is either whole or as it was before, also when the process is killed or the disk fills up.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,54 @@ from mien.errors import OutputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def temporary_path(path: Path) -> Path:
+    """The temporary name for `path`: hidden, in the same folder, with the same suffix, one for each process."""
+    return path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+
+
+def commit(temporary: Path, path: Path, *, sync: bool = False) -> None:
+    """Rename a finished temporary file to `path`, replacing what was there.
+
+    Args:
+        sync: also flush the folder to the disk, so that the name survives a power cut.
+
+    Raises OSError.
+    """
+    os.replace(temporary, path)
+    if sync and hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file at once. Raises OSError; what stood at `path` is then unchanged."""
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(data)
+        commit(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A scratch name in the folder of `path` (made if need be), renamed to `path` when the block ends well
-    and removed when it does not, so that `path` is either whole, or as it was before.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it becomes `path` when the block ends, and is removed if the block raises.
+
+    The folder is made if need be.
 
     Raises:
-        OutputError: no permission, no room, or a name that cannot be written; names the path and the remedy.
+        OutputError: no permission, no space, or a name that cannot be written; it names the path and the fix.
     """
-    scratch = path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+    scratch = temporary_path(path)
     make_folder(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
         yield scratch
-        os.replace(scratch, path)
+        commit(scratch, path)
     except OSError as fault:
         # An error that names another file is about what was read, and is not ours to explain.
         if fault.filename is not None and not _within(fault, path):
@@ -41,7 +77,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder that `path` is to lie in. Raises OutputError, as `beside`."""
+    """Makes the folder that `path` is to lie in. Raises OutputError, as `atomic_path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

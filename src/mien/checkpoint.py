@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
 from mien import config, inference, models, onnx_model
+from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
 
@@ -64,18 +64,18 @@ class Checkpoint:
         return self
 
     @property
-    def features(self) -> dict[str, inference.Reads]:
+    def features(self) -> dict[str, inference.InputFeature]:
         """modality -> the encoder and the width of what the model reads."""
         return self.settings.features
 
     @property
-    def settings(self) -> inference.Settings:
+    def settings(self) -> inference.InferenceSettings:
         """What prediction needs to know of the recipe."""
         recipe = models.complete(self.recipe)
         windows, vote = recipe.windows, recipe.vote
-        return inference.Settings(
+        return inference.InferenceSettings(
             labels=self.labels,
-            features={name: inference.Reads(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
+            features={name: inference.InputFeature(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
             window_s=windows.seconds,
             rate_hz=windows.rate_hz,
             hop_s=vote.hop_seconds,
@@ -91,7 +91,7 @@ class Checkpoint:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What one subject shows from `start_s` to `stop_s` seconds; see `mien.inference.answer`."""
         self.model.eval()
-        return inference.answer(self._network, self.settings, streams, start_s, stop_s, batch)
+        return inference.predict_streams(self._network, self.settings, streams, start_s, stop_s, batch)
 
     @torch.inference_mode()
     def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -135,10 +135,10 @@ def save(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / WEIGHTS, weights)
-        _write(folder / RECIPE, config.dump(models.complete(recipe)).encode())
+        write_bytes(folder / WEIGHTS, weights)
+        write_bytes(folder / RECIPE, config.dump(models.complete(recipe)).encode())
         write_metrics(folder, metrics or {})
-        _write(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+        write_bytes(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: cannot be written: {error.strerror or error}",
@@ -158,8 +158,9 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         data = _onnx(checkpoint)
-        _write(folder / onnx_model.NETWORK, data)
-        _write(folder / onnx_model.ABOUT, onnx_model.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data))
+        write_bytes(folder / onnx_model.NETWORK, data)
+        about = onnx_model.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data)
+        write_bytes(folder / onnx_model.ABOUT, about)
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
@@ -231,7 +232,7 @@ def _bare(network: Any) -> bytes:
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Replace the metrics of a checkpoint folder."""
-    _write(folder / METRICS, (json.dumps(dict(metrics), indent=2) + "\n").encode())
+    write_bytes(folder / METRICS, (json.dumps(dict(metrics), indent=2) + "\n").encode())
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -326,12 +327,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", remedy="Copy the whole folder again.") from error
     return read if isinstance(read, dict) else {}
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def _versions() -> dict[str, str]:

@@ -79,8 +79,8 @@ def resample(
     empty = np.flatnonzero(~seen)
     if len(empty):
         if tolerance_s is None:
-            tolerance_s = max(1 / rate_hz, float(np.median(np.diff(every))) if len(every) > 1 else 0.0)
-        pick = _nearest(when, times[empty])
+            tolerance_s = max(1 / rate_hz, median_step(every))
+        pick = nearest(when, times[empty])
         near = np.abs(when[pick] - times[empty]) <= tolerance_s + 10.0**-_DECIMALS
         out[empty[near]] = values[pick[near]]
         valid[empty[near]] = True
@@ -99,11 +99,20 @@ def _means(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarra
     return sums / (last - first)[:, None]
 
 
-def _nearest(sorted_times: np.ndarray, query: np.ndarray) -> np.ndarray:
+def nearest(sorted_times: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """`(query,)` int: the index of the nearest of `(time,)` increasing times, the earlier one of two at the same
+    distance. Raises ValueError if there are no times."""
+    if not len(sorted_times):
+        raise ValueError("nearest: no times to choose from")
     right = np.clip(np.searchsorted(sorted_times, query), 1, max(1, len(sorted_times) - 1))
     left = right - 1
     right = np.minimum(right, len(sorted_times) - 1)
     return np.where(query - sorted_times[left] <= sorted_times[right] - query, left, right)
+
+
+def median_step(times: np.ndarray, default: float = 0.0) -> float:
+    """Median distance of neighbouring times in seconds; `default` for fewer than two times."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else default
 
 
 def windows(tokens: int, length: int, hop: int) -> list[Window]:
@@ -218,5 +227,4 @@ def row_durations(times: np.ndarray) -> np.ndarray:
     single row stands for 0 s, and then counts as weight 1 wherever shares are taken."""
     if len(times) < 2:
         return np.zeros(len(times))
-    gaps = np.diff(times)
-    return np.append(gaps, np.median(gaps))
+    return np.append(np.diff(times), median_step(times))

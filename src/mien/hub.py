@@ -23,6 +23,7 @@ from pathlib import Path
 
 import platformdirs
 
+from mien.atomic import commit
 from mien.errors import ArtefactError
 
 log = logging.getLogger("mien")
@@ -342,4 +343,4 @@ def _keep(artefact: Artefact, path: Path) -> None:
     if wrong := _wrong_digest(artefact, path):
         raise _missing(artefact, f"what was downloaded is something else ({wrong})")
     path.chmod(0o644)
-    os.replace(path, cache_dir() / artefact.file)
+    commit(path, cache_dir() / artefact.file)

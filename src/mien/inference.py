@@ -20,7 +20,7 @@ Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndar
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
+class InputFeature:
     """One modality's input: the encoder's name and the width of its values."""
 
     encoder: str
@@ -28,13 +28,13 @@ class Reads:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class InferenceSettings:
     """How a network is asked. labels: class names in the order of the logits. features: modality -> what it reads.
     window_s, rate_hz: the window and the token clock the network was trained on. hop_s, triangular, trailing,
     smooth_s, hamming, temperature: of the soft vote, see `mien.config.Vote`."""
 
     labels: list[str]
-    features: dict[str, Reads]
+    features: dict[str, InputFeature]
     window_s: float
     rate_hz: float
     hop_s: float
@@ -50,8 +50,13 @@ class Settings:
         return clock.tokens_in(self.window_s, self.rate_hz)
 
 
-def answer(
-    network: Network, settings: Settings, streams: Mapping[str, Stream], start_s: float, stop_s: float, batch: int = 16
+def predict_streams(
+    network: Network,
+    settings: InferenceSettings,
+    streams: Mapping[str, Stream],
+    start_s: float,
+    stop_s: float,
+    batch: int = 16,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What one subject shows from `start_s` to `stop_s` seconds: windows, soft vote, smoothing.
 
@@ -97,7 +102,7 @@ def _windows(
         yield from zip(part, rows, strict=True)
 
 
-def _check(settings: Settings, streams: Mapping[str, Stream]) -> None:
+def _check(settings: InferenceSettings, streams: Mapping[str, Stream]) -> None:
     for name, stream in streams.items():
         feature = settings.features.get(name)
         if feature is None:

@@ -13,13 +13,13 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _MOST = 2**31 - 1
 
 
-def let_go() -> None:
+def release_freed_memory() -> None:
     """Give freed memory back; glibc otherwise keeps what each thread freed for itself."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep() -> None:
+def keep_freed_memory() -> None:
     """Keep freed memory for the next tensor. A tensor of some MB otherwise comes from the system, a page fault every
     4 KB, and goes back when it is freed, layer after layer: 11 to 15 % of an encoder's time on a CPU
     (`bench/encoders.py`)."""
@@ -33,7 +33,7 @@ def keep() -> None:
 BLOCK = 8 << 20
 
 
-class Growing:
+class GrowingArray:
     """Rows of `width` numbers (0: plain numbers) of one kind, appended and read."""
 
     def __init__(self, width: int, dtype: DTypeLike = np.float32) -> None:

@@ -6,7 +6,8 @@ Importing torch takes longer than reading a minute of video, so a checkpoint may
     network.json     what prediction needs to know of the recipe, and which weights the network was made of
 
 `mien.checkpoint.export` writes the two, `load` reads them and runs them through ONNX Runtime on the CPU. The numbers
-are those of the torch network to 1e-5 (tested). The way from streams to a soft vote (`answer`) is the same for both.
+are those of the torch network to 1e-5 (tested). The way from streams to a soft vote (`predict_streams`) is the same
+for both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import ConfigError
-from mien.inference import Network, Reads, Settings, answer
+from mien.inference import InferenceSettings, InputFeature, Network, predict_streams
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
@@ -29,10 +30,10 @@ FORMAT = 1
 
 
 @dataclass(slots=True)
-class Portable:
+class OnnxModel:
     """A network on ONNX Runtime, asked as `mien.checkpoint.Checkpoint` is."""
 
-    settings: Settings
+    settings: InferenceSettings
     network: Network
 
     @property
@@ -40,21 +41,21 @@ class Portable:
         return self.settings.labels
 
     @property
-    def features(self) -> dict[str, Reads]:
+    def features(self) -> dict[str, InputFeature]:
         return self.settings.features
 
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `answer`."""
-        return answer(self.network, self.settings, streams, start_s, stop_s, batch)
+        """See `predict_streams`."""
+        return predict_streams(self.network, self.settings, streams, start_s, stop_s, batch)
 
 
-class Session:
+class OnnxSession:
     """The ONNX file as a `Network`. Modalities left out are given as missing; windows shorter than those it was
     exported with are padded with missing tokens, which changes nothing (safe attention, invariant 4)."""
 
-    def __init__(self, data: bytes, settings: Settings, *, threads: int = 2) -> None:
+    def __init__(self, data: bytes, settings: InferenceSettings, *, threads: int = 2) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -77,13 +78,13 @@ class Session:
         return logits[:, :tokens], affect[:, :tokens]
 
 
-def about(settings: Settings, weights_sha256: str, network: bytes) -> bytes:
+def about(settings: InferenceSettings, weights_sha256: str, network: bytes) -> bytes:
     """The content of network.json."""
     facts = {"format": FORMAT, "weights": weights_sha256, "network": hashlib.sha256(network).hexdigest()}
     return (json.dumps(facts | asdict(settings), indent=2) + "\n").encode()
 
 
-def load(folder: Path, weights_sha256: str) -> Portable | None:
+def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     """The portable network in a checkpoint folder; None if there is none, or it was made of other weights than
     those of `weights_sha256` (as after training again into the same folder).
 
@@ -102,6 +103,6 @@ def load(folder: Path, weights_sha256: str) -> Portable | None:
             follows="It is damaged or half-copied.",
             remedy=f"Copy the whole folder again, or delete {NETWORK}: prediction then uses the weights themselves.",
         )
-    facts["features"] = {name: Reads(**feature) for name, feature in facts["features"].items()}
-    settings = Settings(**facts)
-    return Portable(settings, Session(data, settings))
+    facts["features"] = {name: InputFeature(**feature) for name, feature in facts["features"].items()}
+    settings = InferenceSettings(**facts)
+    return OnnxModel(settings, OnnxSession(data, settings))

@@ -154,7 +154,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ImageSet:
     """Faces (or anything else) one by one. images `(n, size, size, 3)` uint8 RGB; labels `(n,)` int, -1 unlabelled;
     subjects: who each is of, or "" where nobody says; valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None."""
 
@@ -175,12 +175,12 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, places: np.ndarray) -> Pictures:
+    def take(self, places: np.ndarray) -> ImageSet:
         """Those at `places` (indices or a mask)."""
         kept = np.arange(len(self))[places]
         names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
         affect = None if self.valence_arousal is None else self.valence_arousal[kept]
-        return Pictures(self.images[kept], self.labels[kept], names, affect)
+        return ImageSet(self.images[kept], self.labels[kept], names, affect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from mien import checkpoint, config
+from mien.atomic import write_bytes
 from mien.config import Recipe
 from mien.datasets.index import Index, index
 from mien.datasets.stored_recordings import recordings
 from mien.encoders.registry import spec_of
 from mien.errors import ConfigError
 from mien.evaluation.evaluate import PAGE, RECORD, Bars, evaluate, no_bar
-from mien.extract import Progress, extract
+from mien.extract import ExtractionProgress, extract
 from mien.training.fit import fit
 
 STEPS = "steps.json"
@@ -59,7 +59,7 @@ def reproduce(
     robustness: bool = False,
     tell: Callable[[str], None] = print,
     bars: Bars = no_bar,
-    extracting: Callable[[], AbstractContextManager[Callable[[Progress], None] | None]] = nullcontext,
+    extracting: Callable[[], AbstractContextManager[Callable[[ExtractionProgress], None] | None]] = nullcontext,
 ) -> Reproduced:
     """Index, extract, train, evaluate, report.
 
@@ -130,9 +130,7 @@ def _same(out: Path, settings: Mapping[str, str]) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(dict(settings), indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_bytes(path, json.dumps(dict(settings), indent=1).encode())
 
 
 def _scored(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from mien.cli import extract_commands
 from mien.cli.main import Group
-from mien.extract import Progress
+from mien.extract import ExtractionProgress
 
 Run = Callable[[str], Result]
 
@@ -129,7 +129,7 @@ def test_splits_are_made_by_subject_on_request(run: Run) -> None:
 
 
 def test_progress_is_one_line_with_rate_and_time_left() -> None:
-    now = Progress(clips=12, total=548, failed=1, media_s=600, media_total_s=36_000, elapsed_s=120)
+    now = ExtractionProgress(clips=12, total=548, failed=1, media_s=600, media_total_s=36_000, elapsed_s=120)
     assert extract_commands.told(now) == "12 of 548 clips, 6.0 clips/min, 5.0× real time, 1 h 58 min left, 1 failed"
-    start = Progress(clips=0, total=5, failed=0, media_s=0, media_total_s=10, elapsed_s=0)
+    start = ExtractionProgress(clips=0, total=5, failed=0, media_s=0, media_total_s=10, elapsed_s=0)
     assert extract_commands.told(start) == "0 of 5 clips, 0.0 clips/min, 0.0× real time"

@@ -18,9 +18,9 @@ import transformers
 from mien.encoders import pretrained, registry
 from mien.encoders.images import ImageEncoder
 from mien.encoders.onnx_face import OnnxFace
-from mien.encoders.pretrained import About
-from mien.encoders.speech import WaveformEncoder
-from mien.encoders.vision_language import BehaviourEncoder
+from mien.encoders.pretrained import WeightSource
+from mien.encoders.speech import SpeechEncoder
+from mien.encoders.vision_language import VisionLanguageEncoder
 from mien.errors import ArtefactError, ConfigError
 
 TINY = {
@@ -95,7 +95,7 @@ def test_an_unknown_option_names_the_nearest(vit: Path) -> None:
 
 
 def test_a_record_among_the_options_of_a_recipe() -> None:
-    made = registry._checked("qwen3-vl-4b", BehaviourEncoder, {"segments": {"length_s": 3, "hop_s": 1.5}})
+    made = registry._checked("qwen3-vl-4b", VisionLanguageEncoder, {"segments": {"length_s": 3, "hop_s": 1.5}})
     assert (made["segments"].length_s, made["segments"].hop_s, made["segments"].pictures) == (3.0, 1.5, 16)
 
 
@@ -181,7 +181,7 @@ def test_a_pickle_is_refused_unless_allowed(vit: Path, tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     safe = registry.create(f"vit-b16={vit}")
     np.testing.assert_array_equal(allowed.encode_crops(crops), safe.encode_crops(crops))
-    assert pretrained.tensors(pretrained.fetch(About(str(folder)), allow_pickle=True), "layernorm.").keys() == {
+    assert pretrained.tensors(pretrained.fetch(WeightSource(str(folder)), allow_pickle=True), "layernorm.").keys() == {
         "weight",
         "bias",
     }
@@ -276,4 +276,4 @@ def test_waveform_takes_only_its_own_types(tmp_path: Path) -> None:
     transformers.Wav2Vec2Config().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ArtefactError, match="model_type is 'wav2vec2', wanted 'wavlm'"):
-        WaveformEncoder("wavlm-large", About(str(tmp_path)), types=("wavlm",))
+        SpeechEncoder("wavlm-large", WeightSource(str(tmp_path)), types=("wavlm",))

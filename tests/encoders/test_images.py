@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from mien.encoders.images import FAMILIES, ImageEncoder
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import WeightSource
 from mien.encoders.protocol import CropEncoder
 from mien.errors import ArtefactError, ConfigError
 
@@ -119,7 +119,7 @@ def crops_of(size: int, count: int = 5) -> np.ndarray:
 @pytest.mark.parametrize("size", [None, 50], ids=["its own size", "resized"])
 @pytest.mark.parametrize("family", KINDS)
 def test_equals_the_library(family: str, size: int | None, folders: dict[str, Path]) -> None:
-    encoder = ImageEncoder(family, About(str(folders[family])), batch_size=3)
+    encoder = ImageEncoder(family, WeightSource(str(folders[family])), batch_size=3)
     assert isinstance(encoder, CropEncoder)
     crops = crops_of(size or encoder.crop.size)
     values = encoder.encode_crops(crops)
@@ -131,7 +131,7 @@ def test_equals_the_library(family: str, size: int | None, folders: dict[str, Pa
 
 
 def test_a_picture_already_of_the_right_size_is_cut_as_the_processor_cuts(folders: dict[str, Path]) -> None:
-    encoder = ImageEncoder("resnet", About(str(folders["resnet"])))
+    encoder = ImageEncoder("resnet", WeightSource(str(folders["resnet"])))
     assert encoder.crop.size == 32  # 28 / 0.875: resized to 32, then the middle 28
 
 
@@ -146,7 +146,7 @@ def test_hidden_layers_and_the_mean_of_the_last(family: str, folders: dict[str, 
     assert len(hidden) == 3
 
     def encoded(**options: int) -> np.ndarray:
-        return ImageEncoder(family, About(str(folder)), **options).encode_crops(crops)
+        return ImageEncoder(family, WeightSource(str(folder)), **options).encode_crops(crops)
 
     def mean(*chosen: int) -> np.ndarray:
         return torch.stack([hidden[i][:, 1:].mean(1) for i in chosen]).mean(0).numpy()
@@ -157,7 +157,7 @@ def test_hidden_layers_and_the_mean_of_the_last(family: str, folders: dict[str, 
 
 
 def test_a_row_does_not_depend_on_its_neighbours(folders: dict[str, Path]) -> None:
-    encoder = ImageEncoder("beit", About(str(folders["beit"])))
+    encoder = ImageEncoder("beit", WeightSource(str(folders["beit"])))
     crops = crops_of(32, 4)
     together = encoder.encode_crops(crops)
     alone = np.concatenate([encoder.encode_crops(crops[i : i + 1]) for i in (3, 2, 1, 0)])[::-1]
@@ -165,13 +165,13 @@ def test_a_row_does_not_depend_on_its_neighbours(folders: dict[str, Path]) -> No
 
 
 def test_no_crops_make_no_rows(folders: dict[str, Path]) -> None:
-    encoder = ImageEncoder("vit", About(str(folders["vit"])))
+    encoder = ImageEncoder("vit", WeightSource(str(folders["vit"])))
     assert encoder.encode_crops(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 32)
 
 
 def test_half_precision_is_close_and_says_so(folders: dict[str, Path]) -> None:
-    single = ImageEncoder("beit", About(str(folders["beit"])), precision="float32")
-    half = ImageEncoder("beit", About(str(folders["beit"])), precision="bfloat16")
+    single = ImageEncoder("beit", WeightSource(str(folders["beit"])), precision="float32")
+    half = ImageEncoder("beit", WeightSource(str(folders["beit"])), precision="bfloat16")
     crops = crops_of(32)
     a, b = single.encode_crops(crops), half.encode_crops(crops)
     assert 0 < np.linalg.norm(a - b) < 0.03 * np.linalg.norm(a)
@@ -180,7 +180,7 @@ def test_half_precision_is_close_and_says_so(folders: dict[str, Path]) -> None:
 
 
 def test_provenance_tells_apart_what_differs(folders: dict[str, Path], tmp_path: Path) -> None:
-    about = About(str(folders["beit"]), licence="Apache-2.0")
+    about = WeightSource(str(folders["beit"]), licence="Apache-2.0")
     encoder = ImageEncoder("beit-large", about)
     assert (encoder.name, encoder.modality, encoder.rate_hz, encoder.licence) == (
         "beit-large",
@@ -201,32 +201,32 @@ def test_provenance_tells_apart_what_differs(folders: dict[str, Path], tmp_path:
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1  # one bit of one weight
     weights.write_bytes(data)
-    assert keys(ImageEncoder("beit-large", About(str(other)))) == {"network", "revision"}
+    assert keys(ImageEncoder("beit-large", WeightSource(str(other)))) == {"network", "revision"}
     settings = folders["beit"].parent / "processor"
     for path in folders["beit"].iterdir():
         settings.mkdir(exist_ok=True)
         (settings / path.name).write_bytes(path.read_bytes())
     changed = json.loads((settings / "preprocessor_config.json").read_text()) | {"image_mean": [0.0, 0.0, 0.0]}
     (settings / "preprocessor_config.json").write_text(json.dumps(changed))
-    assert keys(ImageEncoder("beit-large", About(str(settings)))) == {"network", "preprocessing"}
+    assert keys(ImageEncoder("beit-large", WeightSource(str(settings)))) == {"network", "preprocessing"}
 
 
 def test_layers_that_are_not_there(folders: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="it has hidden layers 0 to 2"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), layer=7)
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), layer=7)
     with pytest.raises(ConfigError, match="layer=1 with last=3 does not exist"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), layer=1, last=3)
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), layer=1, last=3)
     with pytest.raises(ConfigError, match="no hidden layers of tokens"):
-        ImageEncoder("resnet50", About(str(folders["resnet"])), layer=1)
+        ImageEncoder("resnet50", WeightSource(str(folders["resnet"])), layer=1)
     with pytest.raises(ConfigError, match="last=4 needs `layer`"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), last=4)
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), last=4)
     with pytest.raises(ConfigError, match="precision is 'half'; it must be one of auto, float32"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), precision="half")
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), precision="half")
 
 
 @pytest.mark.parametrize("kind", ["beit", "clip"])
 def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str, Path]) -> None:
-    about, crops = About(str(folders[kind])), crops_of(32, 5)
+    about, crops = WeightSource(str(folders[kind])), crops_of(32, 5)
     exact, rounded = (ImageEncoder("net", about, precision=p) for p in ("float32", "int8"))
     expected, found = exact.encode_crops(crops), rounded.encode_crops(crops)
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
@@ -237,20 +237,20 @@ def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str
 
 def test_eight_bits_refuse_what_they_cannot_do(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="resnet50 cannot run in 8 bits here: it has no linear layers over tokens"):
-        ImageEncoder("resnet50", About(str(folders["resnet"])), precision="int8").encode_crops(crops_of(32, 2))
+        ImageEncoder("resnet50", WeightSource(str(folders["resnet"])), precision="int8").encode_crops(crops_of(32, 2))
     monkeypatch.setattr("mien.encoders.int8.TOLERANCE", 1e-9)
     with pytest.raises(ConfigError, match=r"beit-large in 8 bits differs from float32 by 0\.\d%"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     with pytest.raises(ConfigError, match="this processor has no products for it"):
-        ImageEncoder("beit-large", About(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
+        ImageEncoder("beit-large", WeightSource(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
 
 
 def test_a_checkpoint_without_its_processor(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folders["vit"] / name).read_bytes())
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):
-        ImageEncoder("vit-b16", About(str(tmp_path)))
+        ImageEncoder("vit-b16", WeightSource(str(tmp_path)))
 
 
 def test_the_vision_part_of_clip_alone(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -259,5 +259,5 @@ def test_the_vision_part_of_clip_alone(folders: dict[str, Path], tmp_path: Path)
     transformers.CLIPVisionModelWithProjection.from_pretrained(folders["clip"], config=config).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_bytes((folders["clip"] / "preprocessor_config.json").read_bytes())
     crops = crops_of(32)
-    whole, part = (ImageEncoder("clip", About(str(f))).encode_crops(crops) for f in (folders["clip"], tmp_path))
+    whole, part = (ImageEncoder("clip", WeightSource(str(f))).encode_crops(crops) for f in (folders["clip"], tmp_path))
     np.testing.assert_array_equal(whole, part)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.encoders.audio_chunks import Grid, cut
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import WeightSource
 from mien.encoders.protocol import AudioEncoder
-from mien.encoders.speech import WaveformEncoder
+from mien.encoders.speech import SpeechEncoder
 from mien.encoders.wavlm_forward import SpeechNetwork, receptive_field
 from mien.errors import ArtefactError, ConfigError
 
@@ -83,14 +83,14 @@ def reference(folder: Path, samples: np.ndarray) -> Any:
         return network(**extractor(samples, sampling_rate=16_000, return_tensors="pt"), output_hidden_states=True)
 
 
-def encoded(encoder: WaveformEncoder, samples: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+def encoded(encoder: SpeechEncoder, samples: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     pieces = list(encoder.encode_audio(blocks(samples, **options)))
     return np.concatenate([p.values for p in pieces]), np.concatenate([p.times for p in pieces])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_library(kind: str, folders: dict[str, Path]) -> None:
-    encoder = WaveformEncoder(kind, About(str(folders[kind])))
+    encoder = SpeechEncoder(kind, WeightSource(str(folders[kind])))
     assert isinstance(encoder, AudioEncoder)
     samples = sound(2.3)
     values, _ = encoded(encoder, samples)
@@ -112,7 +112,7 @@ def test_hidden_layers_and_the_mean_of_the_last(kind: str, folders: dict[str, Pa
         ({"layer": -1, "last": 2}, (hidden[1] + hidden[2]) / 2),
         ({"layer": -2, "last": 2}, (hidden[0] + hidden[1]) / 2),
     ):
-        values, _ = encoded(WaveformEncoder(kind, About(str(folders[kind])), **options), samples)
+        values, _ = encoded(SpeechEncoder(kind, WeightSource(str(folders[kind])), **options), samples)
         np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max(), err_msg=str(options))
 
 
@@ -126,7 +126,7 @@ def test_layers_above_the_one_asked_for_are_not_run(folders: dict[str, Path]) ->
 def test_sdpa_equals_eager_at_the_length_of_a_chunk(folders: dict[str, Path]) -> None:
     """20 s: relative positions beyond the last bucket occur."""
     samples = sound(20.0)
-    values, _ = encoded(WaveformEncoder("w", About(str(folders["wavlm-large"]))), samples)
+    values, _ = encoded(SpeechEncoder("w", WeightSource(str(folders["wavlm-large"]))), samples)
     wanted = reference(folders["wavlm-large"], samples).last_hidden_state[0].numpy()
     np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -150,8 +150,8 @@ def test_old_names_of_weights_are_read(folders: dict[str, Path], tmp_path: Path)
     save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
     samples = sound(0.5)
     np.testing.assert_array_equal(
-        encoded(WaveformEncoder("w", About(str(tmp_path))), samples)[0],
-        encoded(WaveformEncoder("w", About(str(source))), samples)[0],
+        encoded(SpeechEncoder("w", WeightSource(str(tmp_path))), samples)[0],
+        encoded(SpeechEncoder("w", WeightSource(str(source))), samples)[0],
     )
 
 
@@ -168,7 +168,7 @@ def test_receptive_field_by_experiment(folders: dict[str, Path]) -> None:
 
 
 def test_times_are_the_centres_of_the_frames(folders: dict[str, Path]) -> None:
-    encoder = WaveformEncoder("w", About(str(folders["wavlm-large"])), chunk_s=2.0, context_s=0.5)
+    encoder = SpeechEncoder("w", WeightSource(str(folders["wavlm-large"])), chunk_s=2.0, context_s=0.5)
     _, times = encoded(encoder, sound(5.0), start_s=0.75)
     np.testing.assert_allclose(times, 0.75 + (320 * np.arange(249) + 199.5) / 16_000, atol=1e-9)
     assert encoder.rate_hz == 50
@@ -209,9 +209,9 @@ def test_chunks_cover_every_frame_once(samples: int, length: int, context: int, 
 
 def differences(folder: Path, layer: int | None) -> np.ndarray:
     """Relative error of each frame, in chunks of 8 s against in one piece."""
-    samples, about = sound(24.0), About(str(folder))
-    whole, times = encoded(WaveformEncoder("w", about, layer=layer, chunk_s=60.0), samples)
-    chunked, same = encoded(WaveformEncoder("w", about, layer=layer, chunk_s=8.0), samples)
+    samples, about = sound(24.0), WeightSource(str(folder))
+    whole, times = encoded(SpeechEncoder("w", about, layer=layer, chunk_s=60.0), samples)
+    chunked, same = encoded(SpeechEncoder("w", about, layer=layer, chunk_s=8.0), samples)
     np.testing.assert_allclose(times, same, atol=1e-9)
     return np.linalg.norm(whole - chunked, axis=1) / np.linalg.norm(whole, axis=1)
 
@@ -237,14 +237,17 @@ def test_chunks_with_their_loudness_levelled(kind: str, typical: float, worst: f
 
 
 def test_chunks_in_batches_equal_chunks_alone(folders: dict[str, Path]) -> None:
-    about, samples = About(str(folders["wavlm-large"])), sound(9.0)
-    alone, _ = encoded(WaveformEncoder("w", about, chunk_s=2.0, context_s=0.5), samples)
-    batched, _ = encoded(WaveformEncoder("w", about, chunk_s=2.0, context_s=0.5, batch_size=3), samples)
+    about, samples = WeightSource(str(folders["wavlm-large"])), sound(9.0)
+    alone, _ = encoded(SpeechEncoder("w", about, chunk_s=2.0, context_s=0.5), samples)
+    batched, _ = encoded(SpeechEncoder("w", about, chunk_s=2.0, context_s=0.5, batch_size=3), samples)
     np.testing.assert_allclose(alone, batched, atol=1e-5)
 
 
 def test_how_the_sound_arrives_makes_no_difference(folders: dict[str, Path]) -> None:
-    encoder, samples = WaveformEncoder("w", About(str(folders["wavlm-large"])), chunk_s=2.0, context_s=0.5), sound(6.0)
+    encoder, samples = (
+        SpeechEncoder("w", WeightSource(str(folders["wavlm-large"])), chunk_s=2.0, context_s=0.5),
+        sound(6.0),
+    )
     a, _ = encoded(encoder, samples, size=100_000)
     b, _ = encoded(encoder, samples, size=777)
     np.testing.assert_array_equal(a, b)
@@ -267,7 +270,7 @@ def test_no_more_than_two_chunks_are_held() -> None:
 
 
 def test_silence_is_not_valid_and_short_sound_is_nothing(folders: dict[str, Path]) -> None:
-    encoder = WaveformEncoder("w", About(str(folders["wavlm-large"])))
+    encoder = SpeechEncoder("w", WeightSource(str(folders["wavlm-large"])))
     samples = sound(2.0)
     samples[8_000:16_000] = 0
     (stream,) = encoder.encode_audio(blocks(samples))
@@ -284,7 +287,7 @@ def test_silence_is_not_valid_and_short_sound_is_nothing(folders: dict[str, Path
 def test_real_speech(folders: dict[str, Path], shared: Path) -> None:
     samples, rate = soundfile.read(shared / "emodb" / "03a01Fa.wav", dtype="float32")
     samples = soxr.resample(samples, rate, 16_000)
-    values, times = encoded(WaveformEncoder("w", About(str(folders["wavlm-base"]))), samples)
+    values, times = encoded(SpeechEncoder("w", WeightSource(str(folders["wavlm-base"]))), samples)
     wanted = reference(folders["wavlm-base"], samples).last_hidden_state[0].numpy()
     np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
     assert times[-1] < len(samples) / 16_000
@@ -329,16 +332,16 @@ def test_pdem_equals_its_authors(pdem: Path) -> None:
     extractor = transformers.AutoFeatureExtractor.from_pretrained(pdem)
     with torch.no_grad():
         wanted = network(extractor(samples, sampling_rate=16_000, return_tensors="pt").input_values)[0].numpy()
-    encoder = WaveformEncoder("pdem", About(str(pdem)), types=("wav2vec2",), head=True)
+    encoder = SpeechEncoder("pdem", WeightSource(str(pdem)), types=("wav2vec2",), head=True)
     np.testing.assert_allclose(encoder.dimensions(samples), wanted, atol=1e-4)
     assert np.ptp(wanted) > 1e-2
 
 
 def test_pdem_over_time_is_the_head_over_a_centred_window(pdem: Path) -> None:
-    samples, about = sound(6.0), About(str(pdem))
-    encoder = WaveformEncoder("pdem", about, head=True, head_s=2.0)
+    samples, about = sound(6.0), WeightSource(str(pdem))
+    encoder = SpeechEncoder("pdem", about, head=True, head_s=2.0)
     values, times = encoded(encoder, samples)
-    hidden, _ = encoded(WaveformEncoder("pdem", about), samples)
+    hidden, _ = encoded(SpeechEncoder("pdem", about), samples)
     assert values.shape == (len(times), 3) == (299, encoder.dim)
     head = EmotionNetwork.from_pretrained(pdem).eval().classifier
     for frame in (0, 20, 150, 298):
@@ -350,36 +353,36 @@ def test_pdem_over_time_is_the_head_over_a_centred_window(pdem: Path) -> None:
 
 def test_a_checkpoint_without_the_head(pdem: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(ArtefactError, match="has no head of 3 dimensions \\(arousal, dominance, valence\\)"):
-        WaveformEncoder("pdem", About(str(folders["wav2vec2-base"])), head=True)
+        SpeechEncoder("pdem", WeightSource(str(folders["wav2vec2-base"])), head=True)
     with pytest.raises(ConfigError, match="was made without its head"):
-        WaveformEncoder("pdem", About(str(pdem))).dimensions(sound(1.0))
+        SpeechEncoder("pdem", WeightSource(str(pdem))).dimensions(sound(1.0))
     with pytest.raises(ConfigError, match="layer=1 has no head"):
-        WaveformEncoder("pdem", About(str(pdem)), head=True, layer=1)
+        SpeechEncoder("pdem", WeightSource(str(pdem)), head=True, layer=1)
 
 
 def test_options_that_do_not_fit(folders: dict[str, Path]) -> None:
-    about = About(str(folders["wavlm-large"]))
+    about = WeightSource(str(folders["wavlm-large"]))
     with pytest.raises(ConfigError, match="layer=9 with last=1 does not exist; it has hidden layers 0 to 2"):
-        WaveformEncoder("w", about, layer=9)
+        SpeechEncoder("w", about, layer=9)
     with pytest.raises(ConfigError, match="last=4 needs `layer`"):
-        WaveformEncoder("w", about, last=4)
+        SpeechEncoder("w", about, last=4)
     with pytest.raises(ConfigError, match=r"a chunk of 3 s is nothing but context, 1\.5 s at each end"):
-        WaveformEncoder("w", about, chunk_s=3.0)
+        SpeechEncoder("w", about, chunk_s=3.0)
 
 
 def test_provenance_and_half_precision(folders: dict[str, Path]) -> None:
-    about = About(str(folders["wavlm-large"]), licence="CC-BY-SA-3.0")
-    single = WaveformEncoder("w", about, precision="float32")
-    half = WaveformEncoder("w", about, precision="bfloat16")
+    about = WeightSource(str(folders["wavlm-large"]), licence="CC-BY-SA-3.0")
+    single = SpeechEncoder("w", about, precision="float32")
+    half = SpeechEncoder("w", about, precision="bfloat16")
     assert single.licence == "CC-BY-SA-3.0"
     assert set(single.provenance) >= {"network", "revision", "layer", "preprocessing", "crop", "version"}
 
-    def keys(other: WaveformEncoder) -> set[str]:
+    def keys(other: SpeechEncoder) -> set[str]:
         return {k for k in single.provenance if single.provenance[k] != other.provenance[k]}
 
     assert keys(half) == {"precision"}
-    assert keys(WaveformEncoder("w", about, layer=1)) == {"layer"}
-    assert keys(WaveformEncoder("w", about, chunk_s=10.0)) == {"crop"}
+    assert keys(SpeechEncoder("w", about, layer=1)) == {"layer"}
+    assert keys(SpeechEncoder("w", about, chunk_s=10.0)) == {"crop"}
     samples = sound(1.0)
     a, b = encoded(single, samples)[0], encoded(half, samples)[0]
     assert 0 < np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
@@ -387,7 +390,7 @@ def test_provenance_and_half_precision(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["wavlm-large", "wav2vec2-large"])
 def test_eight_bits_are_close_to_float32(kind: str, folders: dict[str, Path]) -> None:
-    exact, rounded = (WaveformEncoder(kind, About(str(folders[kind])), precision=p) for p in ("float32", "int8"))
+    exact, rounded = (SpeechEncoder(kind, WeightSource(str(folders[kind])), precision=p) for p in ("float32", "int8"))
     given = [(0.0, sound(3.0))]
     (expected,), (found,) = list(exact.encode_audio(given)), list(rounded.encode_audio(given))
     error = np.linalg.norm(found.values - expected.values) / np.linalg.norm(expected.values)
@@ -401,7 +404,7 @@ def test_another_sampling_rate_is_refused(folders: dict[str, Path], tmp_path: Pa
         (tmp_path / path.name).write_bytes(path.read_bytes())
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(tmp_path)
     with pytest.raises(ArtefactError, match="wants sound at 8000 Hz; mien reads 16000 Hz"):
-        WaveformEncoder("w", About(str(tmp_path)))
+        SpeechEncoder("w", WeightSource(str(tmp_path)))
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):
-        WaveformEncoder("w", About(str(tmp_path)))
+        SpeechEncoder("w", WeightSource(str(tmp_path)))

@@ -12,7 +12,7 @@ import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from mien.encoders.images import ImageEncoder
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import WeightSource
 from mien.encoders.text import PromptEncoder
 from mien.errors import ArtefactError, ConfigError
 
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equals_the_library(folder: Path) -> None:
-    encoder = PromptEncoder("clip-text", About(str(folder), licence="MIT"))
+    encoder = PromptEncoder("clip-text", WeightSource(str(folder), licence="MIT"))
     network = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():  # one by one: padding must not matter
@@ -66,20 +66,20 @@ def test_equals_the_library(folder: Path) -> None:
 
 
 def test_words_and_pictures_share_a_space(folder: Path) -> None:
-    assert PromptEncoder("t", About(str(folder))).dim == ImageEncoder("i", About(str(folder))).dim
+    assert PromptEncoder("t", WeightSource(str(folder))).dim == ImageEncoder("i", WeightSource(str(folder))).dim
 
 
 def test_a_prompt_that_would_be_cut_off(folder: Path) -> None:
     long = "x" * 40
     with pytest.raises(ConfigError, match=rf"The prompt '{long}' has 42 tokens; clip-text reads 30"):
-        PromptEncoder("clip-text", About(str(folder))).encode_prompts(["joy", long])
+        PromptEncoder("clip-text", WeightSource(str(folder))).encode_prompts(["joy", long])
 
 
 def test_a_folder_without_a_tokenizer_or_of_another_network(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ArtefactError, match="has no readable tokenizer"):
-        PromptEncoder("clip-text", About(str(tmp_path)))
+        PromptEncoder("clip-text", WeightSource(str(tmp_path)))
     (tmp_path / "config.json").write_text('{"model_type": "beit"}')
     with pytest.raises(ArtefactError, match="another architecture: model_type is 'beit', wanted 'clip'"):
-        PromptEncoder("clip-text", About(str(tmp_path)))
+        PromptEncoder("clip-text", WeightSource(str(tmp_path)))

@@ -10,9 +10,9 @@ import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import WeightSource
 from mien.encoders.protocol import SegmentEncoder, Segments
-from mien.encoders.vision_language import BehaviourEncoder
+from mien.encoders.vision_language import VisionLanguageEncoder
 from mien.errors import ArtefactError, ConfigError
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -101,7 +101,7 @@ def reference(folder: Path, segment: list[np.ndarray], prompt: str = PROMPT) -> 
 
 
 def test_equals_the_library(folder: Path) -> None:
-    encoder = BehaviourEncoder("qwen", About(str(folder)), prompt=PROMPT)
+    encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt=PROMPT)
     assert isinstance(encoder, SegmentEncoder)
     segments = [pictures(3), pictures(1, 33, 47, seed=1), pictures(16, 64, 64, seed=2)]
     values = encoder.encode_segments(segments)
@@ -120,41 +120,41 @@ def test_mean_and_deviation_over_the_tokens(folder: Path) -> None:
         ("mean", hidden.mean(axis=0)),
         ("mean_std", np.concatenate([hidden.mean(axis=0), hidden.std(axis=0)])),
     ):
-        encoder = BehaviourEncoder("qwen", About(str(folder)), prompt=PROMPT, pool=pool)
+        encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt=PROMPT, pool=pool)
         assert encoder.dim == len(wanted)
         np.testing.assert_allclose(encoder.encode_segments([pictures(2)])[0], wanted, atol=1e-4)
 
 
 def test_order_and_prompt_matter(folder: Path) -> None:
-    encoder = BehaviourEncoder("qwen", About(str(folder)), prompt=PROMPT)
+    encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt=PROMPT)
     segment = pictures(3)
     forward, backward = encoder.encode_segments([segment, segment[::-1]])
     assert np.abs(forward - backward).max() > 1e-3
-    other = BehaviourEncoder("qwen", About(str(folder)), prompt="Something else?")
+    other = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt="Something else?")
     assert np.abs(other.encode_segments([segment])[0] - forward).max() > 1e-3
     assert {k for k in other.provenance if other.provenance[k] != encoder.provenance[k]} == {"preprocessing"}
 
 
 def test_what_it_declares(folder: Path) -> None:
     cut = Segments(length_s=3.0, hop_s=1.0, rate_hz=2.0, pictures=6)
-    encoder = BehaviourEncoder("qwen", About(str(folder), licence="Apache-2.0"), segments=cut)
+    encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder), licence="Apache-2.0"), segments=cut)
     assert (encoder.rate_hz, encoder.receptive_field_s, encoder.licence) == (1.0, 3.0, "Apache-2.0")
     assert "3 s every 1 s, 2 Hz, at most 6 pictures" in encoder.provenance["crop"]
-    published = BehaviourEncoder("qwen", About(str(folder))).segments
+    published = VisionLanguageEncoder("qwen", WeightSource(str(folder))).segments
     assert (published.length_s, published.hop_s, published.rate_hz, published.pictures) == (4.0, 2.0, 4.0, 16)
 
 
 def test_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pool is 'max'; it must be one of last, mean, mean_std"):
-        BehaviourEncoder("qwen", About(str(folder)), pool="max")
+        VisionLanguageEncoder("qwen", WeightSource(str(folder)), pool="max")
     for path in folder.iterdir():
         if path.name != "chat_template.jinja":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ArtefactError, match="has no chat template"):
-        BehaviourEncoder("qwen", About(str(tmp_path)))
+        VisionLanguageEncoder("qwen", WeightSource(str(tmp_path)))
     (tmp_path / "chat_template.jinja").write_text("no place for pictures")
     with pytest.raises(ArtefactError, match="holds 0 places for 2 pictures"):
-        BehaviourEncoder("qwen", About(str(tmp_path))).encode_segments([pictures(2)])
+        VisionLanguageEncoder("qwen", WeightSource(str(tmp_path))).encode_segments([pictures(2)])
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):
-        BehaviourEncoder("qwen", About(str(tmp_path)))
+        VisionLanguageEncoder("qwen", WeightSource(str(tmp_path)))

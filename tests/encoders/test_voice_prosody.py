@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from mien.encoders import pitch, prosody_features, spectrum, voice_prosody
-from mien.encoders.voice_prosody import COLUMN, DIM, FEATURES, RATE_HZ, VoiceEncoder
+from mien.encoders.voice_prosody import COLUMN, DIM, FEATURES, RATE_HZ, ProsodyExtractor
 from mien.media.audio import load
 from mien.media.voice_activity import STEP
 from mien.records import Stream
@@ -41,7 +41,7 @@ def cut(sound: np.ndarray, length: int, start_s: float = 0.0) -> Iterator[tuple[
 
 
 def encode(sound: np.ndarray, length: int = 160_000) -> Stream:
-    return VoiceEncoder()(cut(sound, length))
+    return ProsodyExtractor()(cut(sound, length))
 
 
 class AllSpeech:
@@ -143,7 +143,7 @@ def test_block_borders_leave_no_trace(lengths: list[int], seed: int) -> None:
         step = lengths[number % len(lengths)] + 200
         line.append((place / RATE, sound[place : place + step]))
         place, number = place + step, number + 1
-    pieces = VoiceEncoder()(line)
+    pieces = ProsodyExtractor()(line)
     np.testing.assert_array_equal(pieces.valid, whole.valid)
     np.testing.assert_allclose(pieces.values, whole.values, atol=1e-4)
     np.testing.assert_array_equal(pieces.times, whole.times)
@@ -167,7 +167,7 @@ def test_stretches_of_a_long_recording_leave_no_trace() -> None:
 def test_times_are_the_centres_of_what_was_heard() -> None:
     sound = 1e-4 * tone(150.0, 3.0)
     sound[round(1.30 * RATE) : round(1.42 * RATE)] = tone(150.0, 0.12)
-    stream = VoiceEncoder()(cut(sound, 10_000, start_s=7.5))
+    stream = ProsodyExtractor()(cut(sound, 10_000, start_s=7.5))
     assert stream.times[0] == pytest.approx(7.52)
     assert np.allclose(np.diff(stream.times), 0.04)
     assert len(stream.times) == 75
@@ -182,7 +182,7 @@ def test_memory_grows_with_the_features_only() -> None:
 
     def beyond(seconds: int) -> float:
         tracemalloc.start()
-        stream = VoiceEncoder()((float(i), second) for i in range(seconds))
+        stream = ProsodyExtractor()((float(i), second) for i in range(seconds))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return float(peak - 2 * stream.values.nbytes)  # twice while its pieces are joined
@@ -192,9 +192,9 @@ def test_memory_grows_with_the_features_only() -> None:
 
 
 def test_no_sound_and_hardly_any() -> None:
-    none = VoiceEncoder()([])
+    none = ProsodyExtractor()([])
     assert none.values.shape == (0, DIM)
-    short = VoiceEncoder()([(2.0, np.zeros(100, np.float32))])
+    short = ProsodyExtractor()([(2.0, np.zeros(100, np.float32))])
     assert short.values.shape == (1, DIM)
     assert short.times[0] == pytest.approx(2.02)
     assert not short.valid.any()
@@ -209,7 +209,7 @@ def test_silence_and_noise_are_invalid_and_zero() -> None:
 
 
 def test_every_column_has_a_name_of_its_own() -> None:
-    assert len(FEATURES) == DIM == len(COLUMN) == len(VoiceEncoder.FEATURES)
+    assert len(FEATURES) == DIM == len(COLUMN) == len(ProsodyExtractor.FEATURES)
     assert all(f.what for f in FEATURES)
 
 

@@ -139,8 +139,8 @@ def test_temperature_undoes_sharpening(sharpened: float) -> None:
     halves = [clip("a", truth[:10_000], p[:10_000]), clip("b", truth[10_000:], p[10_000:])]
     found = fit(halves, classes=3, radii_s=(0.0,), strengths=(0.0,)).calibration
     assert found.temperature == pytest.approx(sharpened, rel=0.05)
-    after = calibration.sureness([found(c) for c in halves])
-    before = calibration.sureness(halves)
+    after = calibration.calibration_error([found(c) for c in halves])
+    before = calibration.calibration_error(halves)
     assert after["ece"] < 0.02 < before["ece"]
     assert after["nll"] < before["nll"]
 
@@ -205,7 +205,7 @@ def test_reliability_closed_form() -> None:
     table = calibration.reliability([one])
     assert table["confidence"].to_list() == pytest.approx([0.6, 0.9])
     assert table["accuracy"].to_list() == pytest.approx([0.6, 0.8])
-    found = calibration.sureness([one])
+    found = calibration.calibration_error([one])
     assert found["ece"] == pytest.approx(0.05)
     assert found["nll"] == pytest.approx(-(8 * np.log(0.9) + 2 * np.log(0.1) + 6 * np.log(0.6) + 4 * np.log(0.4)) / 20)
-    assert np.isnan(calibration.sureness([replace(one, expression=np.full(20, -1))])["nll"])
+    assert np.isnan(calibration.calibration_error([replace(one, expression=np.full(20, -1))])["nll"])

@@ -12,7 +12,7 @@ import torch
 from experiments import compare_systems as bench
 from mien.errors import ConfigError
 from mien.evaluation.robustness import missing
-from mien.records import FACE, Clip, Labels, Pictures, Recording, Stream
+from mien.records import FACE, Clip, ImageSet, Labels, Recording, Stream
 from mien.synthetic.face_images import crops
 from mien.synthetic.scenario import draw
 
@@ -23,11 +23,11 @@ def recording(valid: np.ndarray) -> Recording:
     return Recording(Clip("a", None, "who", labels=labels), {FACE: Stream(np.zeros((40, 3)), times, valid)})
 
 
-def shown(at: np.ndarray) -> dict[str, tuple[Pictures, np.ndarray]]:
+def shown(at: np.ndarray) -> dict[str, tuple[ImageSet, np.ndarray]]:
     """Faces whose every pixel is the number of their class."""
     classes = np.arange(len(at)) % 8
     images = np.broadcast_to(classes[:, None, None, None], (len(at), 4, 4, 3)).astype(np.uint8)
-    return {"a": (Pictures(images, classes), at)}
+    return {"a": (ImageSet(images, classes), at)}
 
 
 def sees(pictures: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_faces_that_are_taken_away_are_away() -> None:
     assert np.isnan(said[23:]).all()
     gone = missing(FACE, 1.0)(recording(np.ones(40, bool)), rng)
     assert np.isnan(says(gone).probabilities).all()
-    nobody = {"a": (Pictures(np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, np.int64)), np.zeros(0))}
+    nobody = {"a": (ImageSet(np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, np.int64)), np.zeros(0))}
     assert np.isnan(bench.moments(sees, nobody)(recording(np.ones(40, bool))).probabilities).all()
 
 

@@ -25,18 +25,18 @@ from mien.datasets.index import Index, index
 from mien.datasets.stored_recordings import recordings
 from mien.encode.audio_pass import Spool
 from mien.encode.segments import Segmenter
-from mien.encode.subject_selection import Picker
+from mien.encode.subject_selection import SubjectSelector
 from mien.encoders import face_geometry
 from mien.encoders.protocol import Crop, Segments
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, MediaError, OutputError
-from mien.extract import Progress, extract, failures
-from mien.faces.tracker import FaceReader
+from mien.extract import ExtractionProgress, extract, failures
+from mien.faces.tracker import FaceTracker
 from mien.labels import EMODB_LETTERS
 from mien.media.audio import blocks
 from mien.media.video import frames, write_video
 from mien.records import Face, Frame
-from mien.store import ProvenanceError, Store
+from mien.store import FeatureStore, ProvenanceError
 
 TOYS = '''
 """Encoders whose answers can be worked out by hand. Their source says how they misbehave."""
@@ -44,7 +44,7 @@ import os, resource, signal, time
 import numpy as np
 from mien.encoders import face_geometry as face
 from mien.encoders.protocol import Crop, Segments
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.records import Stream
 
 LOG = []
@@ -179,7 +179,7 @@ def tones(folder: Path, levels: dict[str, float], seconds: float = 1.0) -> Path:
 
 
 def rows(store: Path, encoder: str, clip: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    stream = Store(store).open(encoder)[clip].stream()
+    stream = FeatureStore(store).open(encoder)[clip].stream()
     return stream.values, stream.times, stream.valid
 
 
@@ -220,7 +220,7 @@ def test_one_pass_feeds_every_encoder(tmp_path: Path, toys: ModuleType, squares:
 def test_batches_are_filled_across_clips(tmp_path: Path, toys: ModuleType, squares: type[SquareReader]) -> None:
     for clip in "abc":
         film(tmp_path / f"m/{clip}.mp4", [paint((40, (100, 10 * ord(clip) % 97, 0)))] * 5)
-    progress: list[Progress] = []
+    progress: list[ExtractionProgress] = []
     found = index("folder", tmp_path / "m")
     report = extract(found, [COLOUR], tmp_path / "s", workers=0, progress=progress.append)
     assert report.made == 3
@@ -287,7 +287,7 @@ def test_ready_crops_instead_of_video(tmp_path: Path, toys: ModuleType) -> None:
     assert valid.tolist() == [True, True, False, False, False, True]  # no crop, an unreadable one, no crop
     np.testing.assert_allclose(values[valid, 0], [30, 60, 180], atol=2)
     np.testing.assert_allclose(times, np.arange(6) / 10, atol=1e-6)  # the sixth lies beyond the five frames
-    reader = Store(tmp_path / "s").open("colour")["a"]
+    reader = FeatureStore(tmp_path / "s").open("colour")["a"]
     assert reader.provenance["faces"] == "crops"
     assert reader.notes == ["1 crops cannot be read, such as 00004.jpg"]
     with pytest.raises(ProvenanceError, match="faces: the file has 'crops', asked for is 'video'"):
@@ -312,7 +312,10 @@ def test_without_sound_or_pictures_a_stream_is_empty_and_not_tried_again(tmp_pat
     tones(tmp_path / "m", {"blind": 0.5})
     found = index("folder", tmp_path / "m")
     assert extract(found, [LOUD, SCENE], tmp_path / "s", workers=0).made == 4
-    silent, blind = Store(tmp_path / "s").open("loud")["silent"], Store(tmp_path / "s").open("scene")["blind"]
+    silent, blind = (
+        FeatureStore(tmp_path / "s").open("loud")["silent"],
+        FeatureStore(tmp_path / "s").open("scene")["blind"],
+    )
     assert (silent.rows, silent.dim, silent.notes) == (0, 1, ["no sound"])
     assert (blind.rows, blind.notes) == (0, ["no pictures"])
     assert extract(found, [LOUD, SCENE], tmp_path / "s", workers=0).made == 0
@@ -336,7 +339,7 @@ def test_the_starter_on_a_talking_face(tmp_path: Path, shared: Path) -> None:
     found = index("folder", tmp_path / "m")
     report = extract(found, ["face-geometry", "voice-prosody"], tmp_path / "s", workers=0, dtype="float32")
     assert report.failures == []
-    reader, meshes, times = FaceReader(), [], []
+    reader, meshes, times = FaceTracker(), [], []
     for frame in frames(clip):
         faces = reader(frame)
         meshes.append(faces[0].mesh if faces else np.full((468, 3), np.nan))
@@ -348,11 +351,11 @@ def test_the_starter_on_a_talking_face(tmp_path: Path, shared: Path) -> None:
     np.testing.assert_array_equal(valid, by_hand.valid)
     np.testing.assert_allclose(at, by_hand.times)
     np.testing.assert_allclose(values, by_hand.values, atol=1e-5)
-    heard = VoiceEncoder()(blocks(clip))
+    heard = ProsodyExtractor()(blocks(clip))
     values, at, valid = rows(tmp_path / "s", "voice-prosody", "bbaf2n")
     np.testing.assert_array_equal(valid, heard.valid)
     np.testing.assert_array_equal(values, heard.values)
-    stored = Store(tmp_path / "s").open("voice-prosody")["bbaf2n"]
+    stored = FeatureStore(tmp_path / "s").open("voice-prosody")["bbaf2n"]
     assert stored.provenance == dict(heard.provenance)
 
 
@@ -370,8 +373,8 @@ def test_emodb_is_indexed_and_heard(tmp_path: Path, shared: Path) -> None:
         assert clip.labels.times[-1] == pytest.approx(seconds, abs=0.06)
     report = extract(found, ["voice-prosody", "face-geometry"], tmp_path / "s", workers=0)
     assert (report.made, report.failures) == (2 * len(names), [])
-    assert Store(tmp_path / "s").open("face-geometry")[names[0].stem].rows == 0
-    assert Store(tmp_path / "s").open("voice-prosody")[names[0].stem].valid_rows > 10
+    assert FeatureStore(tmp_path / "s").open("face-geometry")[names[0].stem].rows == 0
+    assert FeatureStore(tmp_path / "s").open("voice-prosody")[names[0].stem].valid_rows > 10
 
 
 # -- again -----------------------------------------------------------------------------------------
@@ -384,10 +387,10 @@ def test_again_makes_only_what_is_missing(tmp_path: Path, toys: ModuleType) -> N
     again = extract(found, [LOUD], store, workers=0)
     assert (again.made, again.there) == (0, 3)
     tones(media, {"d": 0.4})
-    os.truncate(Store(store).path("loud", "b"), 30)
+    os.truncate(FeatureStore(store).path("loud", "b"), 30)
     third = extract(index("folder", media), [LOUD, "toys:Louder"], store, workers=0)
     assert (third.made, third.there) == (2 + 4, 2)
-    assert not list(Store(store).verify())
+    assert not list(FeatureStore(store).verify())
 
 
 def test_features_of_another_kind_stop_the_run_and_name_the_key(tmp_path: Path, toys: ModuleType) -> None:
@@ -396,7 +399,11 @@ def test_features_of_another_kind_stop_the_run_and_name_the_key(tmp_path: Path, 
     with pytest.raises(ProvenanceError, match=r"version: the file has '1', asked for is '2'"):
         extract(found, [LOUD + "=2"], store, workers=0)
     assert extract(found, [LOUD + "=2"], store, workers=0, replace=True).made == 1
-    assert Store(store).open("loud").clips if False else Store(store).open("loud")["a"].provenance["version"] == "2"
+    assert (
+        FeatureStore(store).open("loud").clips
+        if False
+        else FeatureStore(store).open("loud")["a"].provenance["version"] == "2"
+    )
 
 
 def test_a_clip_that_changed_is_a_failure_until_it_is_indexed_again(tmp_path: Path, toys: ModuleType) -> None:
@@ -435,7 +442,7 @@ def test_one_clips_fault_does_not_take_its_batch_along(
         film(tmp_path / f"m/{clip}.mp4", [paint((40, (red, 0, 0)))] * 5)
     report = extract(index("folder", tmp_path / "m"), [COLOUR + "=picky"], tmp_path / "s", workers=0)
     assert [(f.clip, f.error, f.what) for f in report.failures] == [("b", "ValueError", "ValueError: too red")]
-    assert sorted(Store(tmp_path / "s").open("colour")) == ["a", "c"]
+    assert sorted(FeatureStore(tmp_path / "s").open("colour")) == ["a", "c"]
     assert len(rows(tmp_path / "s", "colour", "c")[0]) == 5
     assert not list((tmp_path / "s").rglob("*.part"))
 
@@ -445,7 +452,7 @@ def test_a_value_that_is_no_number_is_a_failure_not_a_feature(tmp_path: Path, to
     report = extract(found, [LOUD + "=nan"], tmp_path / "s", workers=0)
     assert [f.clip for f in report.failures] == ["b"]
     assert "row 0, column 0 is nan" in report.failures[0].what
-    assert list(Store(tmp_path / "s").open("loud")) == ["a"]
+    assert list(FeatureStore(tmp_path / "s").open("loud")) == ["a"]
 
 
 def test_stored_features_come_back_as_recordings(tmp_path: Path, toys: ModuleType) -> None:
@@ -467,7 +474,7 @@ def test_stored_features_come_back_as_recordings(tmp_path: Path, toys: ModuleTyp
     loaded = recordings(found, store, encoders, split="val", mapped=False)[0].streams["voice"]
     assert loaded.values.dtype == np.float32
     np.testing.assert_allclose(loaded.values, 0.3, atol=1e-3)
-    Store(store).path("loud", "b").unlink()
+    FeatureStore(store).path("loud", "b").unlink()
     with pytest.raises(ConfigError, match=r"1 of 4 clips have no loud features, such as 'b'\n.*\nmien extract INDEX"):
         recordings(found, store, encoders)
     assert [r.clip.id for r in recordings(found, store, {"voice": "loud"}, partial=True)] == ["a", "c", "silent"]
@@ -528,7 +535,7 @@ def test_a_clip_that_kills_its_process_is_put_aside_and_the_rest_goes_on(tmp_pat
     report = extract(found, [LOUD + "=deadly"], tmp_path / "s", workers=1)
     assert [(f.clip, f.error) for f in report.failures] == [("bad", "WorkerError")]
     assert "a worker process ended (signal 9)" in report.failures[0].what
-    assert list(Store(tmp_path / "s").open("loud")) == ["a", "c", "d"]
+    assert list(FeatureStore(tmp_path / "s").open("loud")) == ["a", "c", "d"]
     assert not list((tmp_path / "s").rglob("*.part"))
 
 
@@ -583,11 +590,11 @@ def test_kill_minus_nine_loses_only_what_was_in_hand(tmp_path: Path, toys: Modul
         time.sleep(0.05)
     kept = snapshot(store)
     assert 3 <= len(kept) < 24
-    assert not list(Store(store).verify())
+    assert not list(FeatureStore(store).verify())
     report = extract(found, [LOUD], store, workers=0)
     assert (report.there, report.made) == (len(kept), 24 - len(kept))
     assert {k: v for k, v in snapshot(store).items() if k in kept} == kept
-    assert not list(Store(store).verify())
+    assert not list(FeatureStore(store).verify())
     assert not list(store.rglob("*.part"))
 
 
@@ -675,7 +682,7 @@ def test_a_passer_by_does_not_take_the_clip_over() -> None:
     def face(subject: int, x: float, size: float) -> Face:
         return Face(subject, np.array([x, 0, x + size, size]), np.zeros((468, 3)), 1.0)
 
-    picker = Picker()
+    picker = SubjectSelector()
     for _ in range(10):
         assert picker([face(0, 10, 20)], 100)[""].subject == 0
     assert picker([face(0, 10, 20), face(1, 50, 40)], 100)[""].subject == 0  # nearer, but only just come

@@ -18,7 +18,7 @@ from skimage import data, transform
 from mien import hub
 from mien.faces import align, detector, small_face_detectors
 from mien.faces.crops import Square, around_box, cut
-from mien.faces.detector import NO_EYES, BlazeFace, Found, anchors, merge, overlaps, tiles
+from mien.faces.detector import NO_EYES, BlazeFace, Detection, anchors, merge, overlaps, tiles
 from mien.faces.mesh import ENLARGE, FaceMesh, Reading
 from mien.faces.tflite import _without_banner, backend
 
@@ -141,9 +141,9 @@ def test_overlap_in_closed_form() -> None:
 def test_merging_blends_by_score_and_keeps_the_best_score() -> None:
     eyes = np.array([[2.0, 3], [8, 3]])
     found = [
-        Found(np.array([0, 0, 10, 10.0]), 0.6, eyes),
-        Found(np.array([1, 0, 11, 10.0]), 0.9, eyes + np.array([1, 0])),
-        Found(np.array([50, 50, 60, 60.0]), 0.7, NO_EYES),
+        Detection(np.array([0, 0, 10, 10.0]), 0.6, eyes),
+        Detection(np.array([1, 0, 11, 10.0]), 0.9, eyes + np.array([1, 0])),
+        Detection(np.array([50, 50, 60, 60.0]), 0.7, NO_EYES),
     ]
     first, second = merge(found)
     assert first.box == pytest.approx([0.6, 0, 10.6, 10])  # .9 / (.9 + .6) of the way
@@ -152,8 +152,8 @@ def test_merging_blends_by_score_and_keeps_the_best_score() -> None:
     assert np.isnan(second.eyes).all()
 
 
-@given(found=st.lists(st.builds(Found, boxes, st.floats(0.01, 1), st.just(NO_EYES)), max_size=12))
-def test_merging_loses_no_place(found: list[Found]) -> None:
+@given(found=st.lists(st.builds(Detection, boxes, st.floats(0.01, 1), st.just(NO_EYES)), max_size=12))
+def test_merging_loses_no_place(found: list[Detection]) -> None:
     merged = merge(found)
     assert len(merged) <= len(found)
     assert [m.score for m in merged] == sorted((m.score for m in merged), reverse=True)
@@ -378,13 +378,13 @@ def test_large_frames_are_looked_at_in_parts_too(monkeypatch) -> None:
     seen: list[tuple[int, int]] = []
 
     class Standin:
-        def __call__(self, image: np.ndarray) -> list[Found]:
+        def __call__(self, image: np.ndarray) -> list[Detection]:
             seen.append(image.shape[:2])
             spot = np.argwhere(image[..., 0])
             if len(spot) == 0:
                 return []
             y, x = spot[0]
-            return [Found(np.array([x, y, x + 30.0, y + 40.0]), 0.8, NO_EYES)]
+            return [Detection(np.array([x, y, x + 30.0, y + 40.0]), 0.8, NO_EYES)]
 
     asker = small_face_detectors.SmallFaces()
     monkeypatch.setattr(asker, "_detector", Standin)
@@ -404,8 +404,8 @@ def test_large_frames_are_looked_at_in_parts_too(monkeypatch) -> None:
 
 def test_litert_is_quiet_and_other_voices_are_not() -> None:
     code = (
-        "import os, sys\nfrom mien import hub\nfrom mien.faces.tflite import Network, _without_banner\n"
-        "Network(hub.fetch('facemesh'))\n"
+        "import os, sys\nfrom mien import hub\nfrom mien.faces.tflite import TfliteNetwork, _without_banner\n"
+        "TfliteNetwork(hub.fetch('facemesh'))\n"
         "with _without_banner():\n    os.write(2, b'heard\\n')\n"
         "sys.stderr.write('later\\n')"
     )
@@ -430,7 +430,7 @@ def test_around_box() -> None:
 
 
 def test_found_without_eyes_is_upright() -> None:
-    assert Found(np.array([0, 0, 10, 10.0]), 1, NO_EYES).square(2).angle == 0
-    tilted = Found(np.array([0, 0, 10, 10.0]), 1, np.array([[2, 2.0], [8, 8]]))
+    assert Detection(np.array([0, 0, 10, 10.0]), 1, NO_EYES).square(2).angle == 0
+    tilted = Detection(np.array([0, 0, 10, 10.0]), 1, np.array([[2, 2.0], [8, 8]]))
     assert tilted.square(2).angle == pytest.approx(math.pi / 4)
     assert detector.whole(np.zeros((36, 64, 3))) == Square(31.5, 17.5, 64)

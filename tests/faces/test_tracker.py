@@ -20,10 +20,10 @@ from mien.errors import ArtefactError
 from mien.faces import small_face_detectors
 from mien.faces import tracker as module
 from mien.faces.crops import Square, around_box
-from mien.faces.detector import NO_EYES, Found
+from mien.faces.detector import NO_EYES, Detection
 from mien.faces.mesh import Reading
-from mien.faces.reidentification import PLACE_MEMORY_S, SAME_LOOK, People, look
-from mien.faces.tracker import BELIEVED_AFTER, FaceReader
+from mien.faces.reidentification import PLACE_MEMORY_S, SAME_LOOK, Reidentifier, look
+from mien.faces.tracker import BELIEVED_AFTER, FaceTracker
 from mien.records import Face, Frame
 
 TALKERS = ("bbaf2n", "lbax4n", "lwbsza", "pwij3p", "swiz3n")
@@ -53,7 +53,7 @@ def no_second_detector(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(images: Iterable[np.ndarray], rate: float = 25, **options) -> list[list[Face]]:
-    reader = FaceReader(**options)
+    reader = FaceTracker(**options)
     return [reader(Frame(i, i / rate, np.ascontiguousarray(image))) for i, image in enumerate(images)]
 
 
@@ -303,7 +303,7 @@ def test_without_the_networks_the_error_teaches(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     with pytest.raises(ArtefactError, match=r"blazeface.*Apache-2\.0"):
-        FaceReader()
+        FaceTracker()
 
 
 # The order of work, with stand-ins for the networks
@@ -313,20 +313,20 @@ class Stage:
     """A scene of faces without pictures: `found` is what the detector says, `logits` what the mesh network
     says of its successive squares; and a count of what was asked."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, logits: Iterable[float] = (), found: Sequence[Found] = ()):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, logits: Iterable[float] = (), found: Sequence[Detection] = ()):
         self.found, self.logits = list(found), iter(logits)
         self.detections: list[Square | None] = []
         self.small: list[bool] = []
         monkeypatch.setattr(module, "BlazeFace", lambda *_, **__: self.detect)
         monkeypatch.setattr(module, "FaceMesh", lambda *_, **__: self.mesh)
         monkeypatch.setattr(module, "SmallFaces", lambda **_: self.ask_small)
-        self.reader = FaceReader()
+        self.reader = FaceTracker()
 
-    def detect(self, image: np.ndarray, square: Square | None = None) -> list[Found]:
+    def detect(self, image: np.ndarray, square: Square | None = None) -> list[Detection]:
         self.detections.append(square)
         return self.found
 
-    def ask_small(self, image: np.ndarray, *, everything: bool) -> list[Found]:
+    def ask_small(self, image: np.ndarray, *, everything: bool) -> list[Detection]:
         self.small.append(everything)
         return []
 
@@ -344,7 +344,7 @@ class Stage:
         return [self.reader(Frame(i, i / rate, image)) for i in range(round(seconds * rate))]
 
 
-HERE = Found(np.array([300, 150, 360, 210.0]), 0.9, NO_EYES)
+HERE = Detection(np.array([300, 150, 360, 210.0]), 0.9, NO_EYES)
 
 
 def test_empty_video_asks_little(monkeypatch) -> None:
@@ -453,21 +453,21 @@ A_LOOK = np.eye(192)
 BOX = np.array([100, 100, 200, 200.0])
 
 
-def know(people: People, which: int, box: np.ndarray, now: float, scene_s: float = 0, present=()) -> int:
+def know(people: Reidentifier, which: int, box: np.ndarray, now: float, scene_s: float = 0, present=()) -> int:
     (subject,) = people.recognise([A_LOOK[which]], [box], now, present, scene_s, [True])
     subject.box, subject.seen_s = box, now
     return subject.id
 
 
 def test_known_by_look_wherever_they_are() -> None:
-    people = People()
+    people = Reidentifier()
     assert [know(people, w, BOX, 10 * t) for t, w in enumerate((0, 1, 0))] == [0, 1, 0]
     assert know(people, 0, BOX + 900, 60) == 0
     assert know(people, 0, BOX, 60 + 121) == 2  # forgotten; the number is not used again
 
 
 def test_half_a_face_at_the_edge_is_nobody_yet() -> None:
-    people = People()
+    people = Reidentifier()
     know(people, 0, BOX, 10)
     assert people.recognise([A_LOOK[1]], [BOX + 900], 11, (), 0, [False]) == [None]
     assert know(people, 0, BOX + 900, 11.1) == 0
@@ -475,7 +475,7 @@ def test_half_a_face_at_the_edge_is_nobody_yet() -> None:
 
 
 def test_known_by_place_for_a_moment_and_in_the_same_scene() -> None:
-    people = People()
+    people = Reidentifier()
     assert know(people, 0, BOX, 10) == 0
     assert know(people, 1, BOX + 30, 10 + PLACE_MEMORY_S) == 0
     assert know(people, 2, BOX + 300, 10 + PLACE_MEMORY_S) == 1
@@ -486,7 +486,7 @@ def test_known_by_place_for_a_moment_and_in_the_same_scene() -> None:
 @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4, unique_by=lambda p: p[0])))
 def test_nobody_is_two_people_at_once(frames: list[list[tuple[int, int]]]) -> None:
     """Whatever is seen where: one number each in a frame, counted up from 0."""
-    people, known = People(), set()
+    people, known = Reidentifier(), set()
     for now, frame in enumerate(frames):
         boxes = [BOX + 60 * x for _, x in frame]
         named = people.recognise([A_LOOK[w] for w, _ in frame], boxes, float(now), (), 0.0, [True] * len(frame))

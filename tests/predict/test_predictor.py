@@ -57,7 +57,7 @@ class Actors:
 
 
 def acting(monkeypatch: pytest.MonkeyPatch, script: dict[int, Sequence[int]]) -> None:
-    monkeypatch.setattr(video_pass, "FaceReader", lambda **_: Actors(script))
+    monkeypatch.setattr(video_pass, "FaceTracker", lambda **_: Actors(script))
 
 
 def clip(path: Path, times: np.ndarray, *, sound_s: float = 0.0, size: tuple[int, int] = (180, 320)) -> Path:
@@ -316,7 +316,7 @@ def test_ahead_keeps_the_order_and_stays_within_its_room() -> None:
             made.append(i)
             yield i
 
-    ahead = video_pass.Ahead(items(), lambda _: 3)
+    ahead = video_pass.Prefetch(items(), lambda _: 3)
     got = []
     for item in ahead:
         time.sleep(0.002)
@@ -331,7 +331,7 @@ def test_ahead_hands_on_errors_in_their_place() -> None:
         yield 2
         raise MediaError("the third is broken")
 
-    ahead = iter(video_pass.Ahead(items(), lambda _: 8))
+    ahead = iter(video_pass.Prefetch(items(), lambda _: 8))
     assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(MediaError, match="third is broken"):
         next(ahead)
@@ -342,7 +342,7 @@ def test_ahead_ends_its_thread_when_closed_early() -> None:
         while True:
             yield 0
 
-    ahead = video_pass.Ahead(forever(), lambda _: 2)
+    ahead = video_pass.Prefetch(forever(), lambda _: 2)
     next(iter(ahead))
     ahead.close()
     assert not any(t.name == "mien-ahead" and t.is_alive() for t in threading.enumerate())

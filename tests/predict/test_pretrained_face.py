@@ -12,17 +12,17 @@ import mien
 from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.media.mp4_writer import write_video
 from mien.predict import pretrained_face
-from mien.predict.pretrained_face import ZeroTraining
+from mien.predict.pretrained_face import PretrainedFacePredictor
 
 
 @pytest.fixture(scope="module")
-def fer(shared: Path) -> ZeroTraining:
+def fer(shared: Path) -> PretrainedFacePredictor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_HUB", str(shared / "hub"))
         return pretrained_face.load("fer")
 
 
-def test_a_smile_is_happiness(fer: ZeroTraining, shared: Path) -> None:
+def test_a_smile_is_happiness(fer: PretrainedFacePredictor, shared: Path) -> None:
     timeline = fer.predict(shared / "clips" / "single_face.mp4")
     table = timeline.table
     assert len(table) == 72
@@ -33,7 +33,7 @@ def test_a_smile_is_happiness(fer: ZeroTraining, shared: Path) -> None:
     assert timeline.info["model"] == "fer"
 
 
-def test_talking_faces_have_a_row_a_frame(fer: ZeroTraining, shared: Path) -> None:
+def test_talking_faces_have_a_row_a_frame(fer: PretrainedFacePredictor, shared: Path) -> None:
     table = fer.predict(shared / "clips" / "bbaf2n.mpg", voice=False).table
     assert len(table) == 75
     seen = table.filter(pl.col("evidence") == "face")
@@ -43,13 +43,13 @@ def test_talking_faces_have_a_row_a_frame(fer: ZeroTraining, shared: Path) -> No
     assert (seen["p_other"] == 0).all(), "a class that the network does not know"
 
 
-def test_what_one_frame_says_is_averaged_over_a_third_of_a_second(fer: ZeroTraining, shared: Path) -> None:
+def test_what_one_frame_says_is_averaged_over_a_third_of_a_second(fer: PretrainedFacePredictor, shared: Path) -> None:
     """Against the network asked frame by frame, by hand."""
     from mien.faces.align import align
-    from mien.faces.tracker import FaceReader
+    from mien.faces.tracker import FaceTracker
     from mien.media.video import frames
 
-    reader, network = FaceReader(max_faces=4), fer.network
+    reader, network = FaceTracker(max_faces=4), fer.network
     crops, times = [], []
     for frame in frames(shared / "clips" / "single_face.mp4"):
         face = reader(frame)[0]
@@ -62,7 +62,7 @@ def test_what_one_frame_says_is_averaged_over_a_third_of_a_second(fer: ZeroTrain
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_nobody_seen_says_nothing(fer: ZeroTraining, tmp_path: Path) -> None:
+def test_nobody_seen_says_nothing(fer: PretrainedFacePredictor, tmp_path: Path) -> None:
     path = tmp_path / "grey.mp4"
     write_video(path, (np.full((120, 160, 3), 90, np.uint8) for _ in range(10)), rate=25)
     timeline = fer.predict(path)
@@ -70,7 +70,7 @@ def test_nobody_seen_says_nothing(fer: ZeroTraining, tmp_path: Path) -> None:
     assert "no face was seen: nothing can be said" in timeline.notes
 
 
-def test_what_it_cannot_do_is_said(fer: ZeroTraining, shared: Path) -> None:
+def test_what_it_cannot_do_is_said(fer: PretrainedFacePredictor, shared: Path) -> None:
     with pytest.raises(ConfigError, match=r"'fer' reads faces only, and --no-face"):
         fer.predict(shared / "clips" / "single_face.mp4", face=False)
     with pytest.raises(MediaError, match=r"has sound only, and the model 'fer' reads faces"):

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from mien.errors import MienError, OutputError
 from mien.records import Stream
-from mien.store import FeatureError, ProvenanceError, Reader, Store, StoreError
+from mien.store import FeatureError, FeatureStore, ProvenanceError, Reader, StoreError
 from mien.store.filenames import escape, unescape
 from mien.store.writer import part_path
 
@@ -32,7 +32,9 @@ def stream(rows: int = 40, dim: int = 6, seed: int = 0, provenance: dict[str, st
     return Stream(rng.normal(size=(rows, dim)).astype(np.float32), times, rng.random(rows) > 0.3, provenance)
 
 
-def write(store: Store, clip: str = "a", encoder: str = "tiny", s: Stream | None = None, **options: object) -> Path:
+def write(
+    store: FeatureStore, clip: str = "a", encoder: str = "tiny", s: Stream | None = None, **options: object
+) -> Path:
     return store.write(encoder, clip, s or stream(), **options)
 
 
@@ -63,7 +65,7 @@ def test_ordinary_ids_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("clip", ["../up", "a/b", "x" * 500, "日本語" * 60, "~", os.fsdecode(b"caf\xe9")])
 def test_odd_ids_are_stored_inside_the_store_and_found_again(tmp_path: Path, clip: str) -> None:
-    store = Store(tmp_path / "s")
+    store = FeatureStore(tmp_path / "s")
     path = write(store, clip)
     assert path.parent == tmp_path / "s" / "tiny"
     shelf = store.open("tiny")
@@ -80,7 +82,7 @@ def test_odd_ids_are_stored_inside_the_store_and_found_again(tmp_path: Path, cli
 def test_what_is_written_comes_back(
     tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, seed: int, pieces: int
 ) -> None:
-    store, s = Store(tmp_path_factory.mktemp("store")), stream(rows, dim, seed)
+    store, s = FeatureStore(tmp_path_factory.mktemp("store")), stream(rows, dim, seed)
     for dtype in ("float16", "float32"):
         with store.writer(dtype, "c", dim=dim, provenance=KEY, dtype=dtype) as writer:
             for part in np.array_split(np.arange(rows), pieces):
@@ -98,7 +100,7 @@ def test_what_is_written_comes_back(
 
 def test_others_can_read_it_as_plain_safetensors(tmp_path: Path) -> None:
     s = stream(rows=7, dim=3)  # 42 bytes of values: the times after them would not be aligned without padding
-    tensors = load_file(write(Store(tmp_path), s=s))
+    tensors = load_file(write(FeatureStore(tmp_path), s=s))
     assert tensors["values"].dtype == np.float16
     assert tensors["values"].shape == (7, 3)
     np.testing.assert_array_equal(tensors["times"], s.times)
@@ -110,7 +112,7 @@ def test_a_window_is_a_slice_of_the_whole(tmp_path_factory: pytest.TempPathFacto
     s = stream()
     path = tmp_path_factory.getbasetemp() / "window" / "tiny" / "a.safetensors"
     if not path.exists():
-        write(Store(path.parents[1]), s=s, dtype="float32")
+        write(FeatureStore(path.parents[1]), s=s, dtype="float32")
     window = Reader(path).read(start, stop)
     rows = [i for i in range(40) if start <= i < stop]
     np.testing.assert_array_equal(window.times, s.times[rows])
@@ -119,13 +121,13 @@ def test_a_window_is_a_slice_of_the_whole(tmp_path_factory: pytest.TempPathFacto
 
 def test_a_window_in_seconds(tmp_path: Path) -> None:
     s = stream()
-    window = Reader(write(Store(tmp_path), s=s)).between(s.times[5], s.times[9])
+    window = Reader(write(FeatureStore(tmp_path), s=s)).between(s.times[5], s.times[9])
     np.testing.assert_array_equal(window.times, s.times[5:9])
 
 
 def test_a_window_reads_no_more_than_itself(tmp_path: Path) -> None:
     """300 rows of a 205 MB file, in a fresh process: its memory grows by the window, not by the file."""
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     with store.writer("big", "a", dim=1024, provenance=KEY) as writer:
         for i in range(100):
             writer.append(np.zeros((1000, 1024), np.float16), np.arange(1000) + 1000.0 * i, np.ones(1000, bool))
@@ -140,14 +142,14 @@ def test_a_window_reads_no_more_than_itself(tmp_path: Path) -> None:
 
 
 def test_a_reader_travels_to_another_process(tmp_path: Path) -> None:
-    reader = Reader(write(Store(tmp_path)))
+    reader = Reader(write(FeatureStore(tmp_path)))
     reader.read(0, 5)
     again = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(again.stream().values, reader.stream().values)
 
 
 def test_a_mapped_stream_is_the_stored_one(tmp_path: Path) -> None:
-    reader = Reader(write(Store(tmp_path)))
+    reader = Reader(write(FeatureStore(tmp_path)))
     mapped = reader.stream(mapped=True)
     assert mapped.values.dtype == np.float16
     assert not mapped.values.flags.owndata
@@ -155,11 +157,11 @@ def test_a_mapped_stream_is_the_stored_one(tmp_path: Path) -> None:
 
 
 def test_same_stream_same_bytes(tmp_path: Path) -> None:
-    assert write(Store(tmp_path / "1")).read_bytes() == write(Store(tmp_path / "2")).read_bytes()
+    assert write(FeatureStore(tmp_path / "1")).read_bytes() == write(FeatureStore(tmp_path / "2")).read_bytes()
 
 
 def test_notes_and_origin_are_kept_and_long_notes_do_not_spoil_the_file(tmp_path: Path) -> None:
-    s, store = stream(), Store(tmp_path)
+    s, store = stream(), FeatureStore(tmp_path)
     with store.writer("tiny", "a", dim=6, provenance=KEY, origin={"size": 3}) as writer:
         writer.append(s.values, s.times, s.valid)
         writer.notes += ["audio ends early: é", "x" * 5000]
@@ -173,7 +175,7 @@ def test_notes_and_origin_are_kept_and_long_notes_do_not_spoil_the_file(tmp_path
 
 
 def test_opening_names_the_key_that_differs_with_both_values(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     write(store)
     with pytest.raises(ProvenanceError) as error:
         store.open("tiny", KEY | {"layer": "mean-4", "revision": "f00"})
@@ -186,7 +188,7 @@ def test_opening_names_the_key_that_differs_with_both_values(tmp_path: Path) -> 
 
 
 def test_files_of_two_kinds_are_found_without_being_asked_for_one(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     write(store, "a")
     write(store, "b", s=stream(provenance=KEY | {"crop": "224"}))
     with pytest.raises(ProvenanceError, match=r"b\.safetensors .*crop: the file has '224', asked for is '112'"):
@@ -195,7 +197,7 @@ def test_files_of_two_kinds_are_found_without_being_asked_for_one(tmp_path: Path
 
 
 def test_a_file_that_comes_later_is_checked_when_it_is_read(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     write(store, "a")
     shelf = store.open("tiny", KEY)
     write(store, "b", s=stream(provenance=KEY | {"crop": "224"}))
@@ -204,7 +206,7 @@ def test_a_file_that_comes_later_is_checked_when_it_is_read(tmp_path: Path) -> N
 
 
 def test_a_file_of_another_kind_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
-    store, other = Store(tmp_path), stream(provenance=KEY | {"crop": "224"})
+    store, other = FeatureStore(tmp_path), stream(provenance=KEY | {"crop": "224"})
     before = write(store).read_bytes()
     with pytest.raises(ProvenanceError):
         write(store, s=other)
@@ -214,14 +216,14 @@ def test_a_file_of_another_kind_is_not_overwritten_unless_asked(tmp_path: Path) 
 
 
 def test_a_name_taken_by_another_clip_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     os.rename(write(store, "A"), store.path("tiny", "a"))  # as a file system does that ignores case
     with pytest.raises(StoreError, match="holds clip 'A'; to this file system 'a' is the same name"):
         write(store, "a")
 
 
 def test_missing_encoder_and_clip_say_what_is_there(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     with pytest.raises(StoreError, match=r"holds nothing of encoder 'wavlm'; it holds: none"):
         store.open("wavlm")
     write(store)
@@ -237,7 +239,7 @@ def test_missing_encoder_and_clip_say_what_is_there(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    store = Store(tmp_path_factory.mktemp("flip"))
+    store = FeatureStore(tmp_path_factory.mktemp("flip"))
     path = write(store, s=stream(rows=9, dim=3))
     raw = bytearray(path.read_bytes())
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -248,7 +250,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path_factory: pytest.TempPathFactor
 
 @given(keep=st.floats(0, 0.999))
 def test_a_truncated_file_is_refused_at_the_door(tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
-    store = Store(tmp_path_factory.mktemp("cut"))
+    store = FeatureStore(tmp_path_factory.mktemp("cut"))
     path = write(store)
     size = path.stat().st_size
     os.truncate(path, int(size * keep))
@@ -261,7 +263,7 @@ def test_a_truncated_file_is_refused_at_the_door(tmp_path_factory: pytest.TempPa
 
 
 def test_the_text_of_a_truncation_names_both_sizes(tmp_path: Path) -> None:
-    path = write(Store(tmp_path))
+    path = write(FeatureStore(tmp_path))
     size = path.stat().st_size
     os.truncate(path, size - 10)
     with pytest.raises(StoreError, match=f"is {size - 10:,} bytes where its header promises {size:,}"):
@@ -273,15 +275,15 @@ def test_foreign_files_are_not_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "a.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(StoreError, match="has a header that cannot be read"):
-        Store(tmp_path).open("tiny")
+        FeatureStore(tmp_path).open("tiny")
     header = b'{"__metadata__":{"format":"mien-stream-9"},"valid":{"data_offsets":[0,0]},"values":{"dtype":"F16"}}'
     (folder / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(StoreError, match="is of format 'mien-stream-9'; this version reads 'mien-stream-1'"):
-        Store(tmp_path).open("tiny")
+        FeatureStore(tmp_path).open("tiny")
 
 
 def test_a_header_with_a_lie_about_offsets_is_refused(tmp_path: Path) -> None:
-    path = write(Store(tmp_path))
+    path = write(FeatureStore(tmp_path))
     raw = path.read_bytes()
     path.write_bytes(raw.replace(b'"shape":[40,6]', b'"shape":[60,4]').replace(b'"shape":[40]', b'"shape":[41]'))
     with pytest.raises(StoreError, match="does not fit its place"):
@@ -289,7 +291,7 @@ def test_a_header_with_a_lie_about_offsets_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_written_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     path = write(store)
     whole = path.read_bytes()
     os.truncate(path, 100)
@@ -306,7 +308,7 @@ def test_a_broken_file_is_written_anew(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_would_be_wrong_are_refused(tmp_path: Path, bad: float, dtype: str, text: str) -> None:
-    s, store = stream(), Store(tmp_path)
+    s, store = stream(), FeatureStore(tmp_path)
     s.valid[:] = True
     s.values[1, 2] = bad
     with pytest.raises(FeatureError, match=text):
@@ -318,7 +320,7 @@ def test_values_that_would_be_wrong_are_refused(tmp_path: Path, bad: float, dtyp
 
 def test_times_must_increase_also_between_pieces(tmp_path: Path) -> None:
     s = stream()
-    with Store(tmp_path).writer("tiny", "a", dim=6, provenance=KEY) as writer:
+    with FeatureStore(tmp_path).writer("tiny", "a", dim=6, provenance=KEY) as writer:
         writer.append(s.values, s.times, s.valid)
         with pytest.raises(FeatureError, match="times must increase; row 40 is at"):
             writer.append(s.values, s.times, s.valid)
@@ -330,10 +332,10 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from mien.errors import OutputError
-from mien.store import Store
+from mien.store import FeatureStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
-    with Store(Path(sys.argv[1])).writer("tiny", "b", dim=256, provenance={}) as w:
+    with FeatureStore(Path(sys.argv[1])).writer("tiny", "b", dim=256, provenance={}) as w:
         for i in range(100):
             w.append(np.zeros((100, 256)), np.arange(100) + 100.0 * i, np.ones(100, bool))
 except OutputError as error:
@@ -343,7 +345,7 @@ except OutputError as error:
 
 def test_a_write_that_the_system_stops_leaves_nothing(tmp_path: Path) -> None:
     """A real refusal (the process's file size limit) halfway through a file."""
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     write(store, "a")
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert f"{store.path('tiny', 'b')}: File too large" in done.stdout
@@ -355,7 +357,7 @@ def test_a_write_that_the_system_stops_leaves_nothing(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_output_error_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    store, s = Store(tmp_path), stream(rows=2000, dim=600)
+    store, s = FeatureStore(tmp_path), stream(rows=2000, dim=600)
     before = write(store, "a").read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -376,14 +378,14 @@ def test_a_full_disk_is_an_output_error_at_every_step(
 def test_no_permission_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("a file where a folder should be")
     with pytest.raises(OutputError, match=r"check that .* exists and can be written"):
-        write(Store(tmp_path / "s"))
+        write(FeatureStore(tmp_path / "s"))
 
 
 # -- ls, gc ----------------------------------------------------------------------------------------
 
 
 def test_ls_counts_what_is_there(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     assert store.ls() == []
     s = stream()
     sizes = sum(write(store, clip, s=s).stat().st_size for clip in "abc")
@@ -395,7 +397,7 @@ def test_ls_counts_what_is_there(tmp_path: Path) -> None:
 
 
 def test_gc_removes_what_the_dead_left_and_spares_the_living(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     path = write(store, "a")
     write(store, "b")
     broken = write(store, "c")
@@ -422,7 +424,7 @@ def test_gc_removes_what_the_dead_left_and_spares_the_living(tmp_path: Path) -> 
 
 
 def test_many_files_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     for i in range(300):
         write(store, f"c{i}", s=stream(3, 2))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -440,6 +442,8 @@ def test_errors_are_of_the_house_and_provenance_is_text(tmp_path: Path) -> None:
     assert issubclass(StoreError, MienError)
     assert issubclass(ProvenanceError, MienError)
     with pytest.raises(ValueError, match=r"provenance maps strings to strings; tiny says {'layer': 3}"):
-        write(Store(tmp_path), s=stream(provenance={"layer": 3}))  # type: ignore[dict-item]
-    header = json.loads(write(Store(tmp_path)).read_bytes()[8:].split(b"\0")[0].decode(errors="ignore").split("  ")[0])
+        write(FeatureStore(tmp_path), s=stream(provenance={"layer": 3}))  # type: ignore[dict-item]
+    header = json.loads(
+        write(FeatureStore(tmp_path)).read_bytes()[8:].split(b"\0")[0].decode(errors="ignore").split("  ")[0]
+    )
     assert json.loads(header["__metadata__"]["provenance"]) == KEY

@@ -25,8 +25,8 @@ from mien.evaluation.calibration import Calibration
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS
 from mien.records import Stream
-from mien.store import Store
-from mien.submission import ERROR, WARNING, Fault, read_sample, validate, write_expr, write_va
+from mien.store import FeatureStore
+from mien.submission import ERROR, WARNING, Issue, read_sample, validate, write_expr, write_va
 
 EXPR_HEADER = "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 VA_HEADER = "image_location,valence,arousal"
@@ -62,7 +62,7 @@ def affect_of(clips: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
     return {clip: rng.uniform(-1, 1, (n, 2)) for clip, n in clips.items()}
 
 
-def kinds(faults: list[Fault]) -> set[str]:
+def kinds(faults: list[Issue]) -> set[str]:
     return {fault.kind for fault in faults}
 
 
@@ -352,7 +352,7 @@ def test_va_fault(tmp_path: Path, va: Path, name: str) -> None:
     check(found, kind, line, words)
 
 
-def check(found: list[Fault], kind: str, line: int | None, words: str) -> None:
+def check(found: list[Issue], kind: str, line: int | None, words: str) -> None:
     assert kinds(found) == {kind}, found
     assert found[0].line == line
     assert words in found[0].what
@@ -604,18 +604,21 @@ def stored(tmp_path: Path) -> tuple[Path, Path, Path]:
     from tiny_checkpoint import save_tiny
 
     from mien.encoders import face_geometry
-    from mien.encoders.voice_prosody import VoiceEncoder
+    from mien.encoders.voice_prosody import ProsodyExtractor
 
     run = save_tiny(tmp_path / "run")
-    store = Store(tmp_path / "features")
+    store = FeatureStore(tmp_path / "features")
     entries = []
     for number, (clip, rows) in enumerate(CLIPS.items()):
         frames = rows - (0, 1, 2)[number]  # label rows may exceed frames by two
         times = FrameTimes(np.arange(frames) / 25)
         entries.append(Entry(clip, f"{clip}.mp4", subject=clip, splits={"expr": "test"}, rows=rows, times=times))
         rng = np.random.default_rng(number)
-        for name, dim, rate in ((face_geometry.NAME, face_geometry.DIM, 25), (VoiceEncoder.NAME, VoiceEncoder.DIM, 10)):
-            if name == VoiceEncoder.NAME and number == 1:
+        for name, dim, rate in (
+            (face_geometry.NAME, face_geometry.DIM, 25),
+            (ProsodyExtractor.NAME, ProsodyExtractor.DIM, 10),
+        ):
+            if name == ProsodyExtractor.NAME and number == 1:
                 continue
             n = max(1, round(frames / 25 * rate))
             stream = Stream(rng.normal(size=(n, dim)).astype(np.float32), (np.arange(n) + 0.5) / rate, np.ones(n, bool))

@@ -16,7 +16,7 @@ from mien.synthetic.expression_prototypes import recipes
 from mien.synthetic.identities import average
 from mien.synthetic.mesh_tracks import cast, shape, surrogate_opening, track, wander
 from mien.synthetic.recordings import face_stream, noisy, record, spread_out, troupe
-from mien.synthetic.scenario import Fault, Plan, Segment, draw
+from mien.synthetic.scenario import Impairment, Scenario, Segment, draw
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_a_planted_unit_moves_its_landmarks_and_leaves_the_others(
         assert change[14, 1] - change[13, 1] > 0.1, "the mouth opens"
 
 
-def acting(recipe: str, person: int = 1, faults: tuple[Fault, ...] = ()) -> Plan:
+def acting(recipe: str, person: int = 1, faults: tuple[Impairment, ...] = ()) -> Scenario:
     """Rest for 3 s, the recipe for 3 s, in silence."""
     segments = (
         Segment(0.0, 3.0, NEUTRAL, "rest", 0.0, 0.2, 0.2),
         Segment(3.0, 6.0, recipes()[recipe].expression, recipe, 1.0, 0.3, 0.3),
     )
     sex = "female" if person % 2 else "male"
-    return Plan("p", 10 + person, "test", "s", person, sex, 6.0, plans.RATES[0][0], segments, (), faults)
+    return Scenario("p", 10 + person, "test", "s", person, sex, 6.0, plans.RATES[0][0], segments, (), faults)
 
 
 def changes(expression: str, people: int = 3) -> dict[str, float]:
@@ -101,19 +101,19 @@ def test_a_track_has_the_frames_and_the_size_of_its_picture() -> None:
 
 @pytest.mark.parametrize("kind", ["absent", "dark"])
 def test_a_blinding_fault_takes_the_face_away_and_nothing_else(kind: str) -> None:
-    seen = track(acting("open smile", faults=(Fault(kind, 2.0, 4.0, 0.03),)))
+    seen = track(acting("open smile", faults=(Impairment(kind, 2.0, 4.0, 0.03),)))
     inside = (seen.times >= 2.0) & (seen.times < 4.0)
     assert np.array_equal(seen.valid, ~inside)
     assert np.isnan(seen.meshes[inside]).all()
     assert np.isfinite(seen.meshes[~inside]).all()
-    stream = face_stream(acting("open smile", faults=(Fault(kind, 2.0, 4.0, 0.03),)))
+    stream = face_stream(acting("open smile", faults=(Impairment(kind, 2.0, 4.0, 0.03),)))
     assert np.array_equal(stream.valid, ~inside)
 
 
 def test_a_hand_before_the_face_loses_it_most_of_the_time() -> None:
     lost = []
     for person in range(8):
-        seen = track(acting("open smile", person, (Fault("occluded", 1.0, 5.0, 0.4),)))
+        seen = track(acting("open smile", person, (Impairment("occluded", 1.0, 5.0, 0.4),)))
         inside = (seen.times >= 1.0) & (seen.times < 5.0)
         assert seen.valid[~inside].all()
         lost.append(1 - seen.valid[inside].mean())

@@ -13,13 +13,13 @@ import pytest
 
 from mien.datasets import affwild2
 from mien.errors import OutputError
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
 from mien.media.video import frames, probe
 from mien.synthetic import affwild2_export
 from mien.synthetic.demo_clip import demo_clip, demo_plan
-from mien.synthetic.scenario import BLINDING, Fault, draw
+from mien.synthetic.scenario import BLINDING, Impairment, draw
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_real_detector_finds_the_rendered_face(demo: Path) -> None:
-    plan, reader = demo_plan(5.0), FaceReader(max_faces=1)
+    plan, reader = demo_plan(5.0), FaceTracker(max_faces=1)
     seen = [(frame.time_s, bool(reader(frame))) for frame in frames(demo)]
     times = np.array([t for t, _ in seen])
     found = np.array([f for _, f in seen])
@@ -145,7 +145,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 
 def test_the_dark_hides_both_and_absence_one(tmp_path: Path) -> None:
     plan = draw("train", 5, seconds=3.0, seed=3, second=True)
-    plan = replace(plan, faults=(Fault("dark", 0.5, 1.0), Fault("absent", 1.5, 2.0)), extra_rows=0)
+    plan = replace(plan, faults=(Impairment("dark", 0.5, 1.0), Impairment("absent", 1.5, 2.0)), extra_rows=0)
     assert plan.second is not None
     for clip, person in (("one", plan), ("other", plan.second)):
         affwild2_export._annotate(tmp_path, clip, person, plan, 3)

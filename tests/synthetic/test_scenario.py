@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mien.labels import EXPRESSIONS, NEUTRAL
 from mien.synthetic import scenario as plans
 from mien.synthetic.expression_prototypes import SHARES, recipes
-from mien.synthetic.scenario import VISIBLE, Fault, Plan, Segment, draw
+from mien.synthetic.scenario import VISIBLE, Impairment, Scenario, Segment, draw
 
 
 @settings(deadline=None, max_examples=25)
@@ -67,13 +67,13 @@ def test_faults_are_planted_in_the_shares_that_are_said() -> None:
     assert {r for r, _ in plans.RATES} == rates
 
 
-def scene(intensity: float) -> Plan:
+def scene(intensity: float) -> Scenario:
     name, recipe = next((n, r) for n, r in recipes().items() if EXPRESSIONS[r.expression] == "Happiness")
     still = Segment(0.0, 1.0, NEUTRAL, "rest", 0.0, 0.2, 0.2)
     smile = Segment(1.0, 3.0, recipe.expression, name, intensity, 0.4, 0.4)
     after = Segment(3.0, 5.0, NEUTRAL, "rest", 0.0, 0.2, 0.2)
-    return Plan(
-        "p", 1, "test", "s", 1, "female", 5.0, plans.RATES[0][0], (still, smile, after), (), (Fault("dark", 2, 3),)
+    return Scenario(
+        "p", 1, "test", "s", 1, "female", 5.0, plans.RATES[0][0], (still, smile, after), (), (Impairment("dark", 2, 3),)
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mien.training.optim import Average, groups, rate
+from mien.training.optim import WeightAverage, groups, rate
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -33,7 +33,7 @@ def test_only_matrices_decay() -> None:
 
 def test_the_average_is_the_recursion_and_steps_aside() -> None:
     model = nn.Linear(2, 1)
-    average = Average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     expected = model.weight.detach().clone()
     for n in range(6):
         with torch.no_grad():
@@ -49,7 +49,7 @@ def test_the_average_is_the_recursion_and_steps_aside() -> None:
 
 def test_no_decay_is_no_average() -> None:
     model = nn.Linear(2, 1)
-    average = Average(model, 0.0)
+    average = WeightAverage(model, 0.0)
     average.update()
     before = model.weight.detach().clone()
     with average.applied():

@@ -21,7 +21,7 @@ from mien.datasets.image_datasets import gather_pictures
 from mien.encoders.protocol import Crop, CropEncoder
 from mien.errors import ConfigError, CorpusError
 from mien.models.dynamic_threshold import Views
-from mien.records import Pictures
+from mien.records import ImageSet
 from mien.synthetic.face_images import DOWN, MARGIN
 from mien.training.semi_supervised import fit_pictures
 
@@ -36,7 +36,7 @@ def recipe(**model: Any) -> config.Recipe:
     return config.read(raw, origin="test", check=models.problems)
 
 
-def shapes(count: int, seed: int) -> Pictures:
+def shapes(count: int, seed: int) -> ImageSet:
     """A bar, a square or a disc, anywhere, in any colour."""
     rng, images, labels = np.random.default_rng(seed), [], rng_labels(count, seed)
     for label in labels:
@@ -50,7 +50,7 @@ def shapes(count: int, seed: int) -> Pictures:
         else:
             cv2.circle(image, (x, y), 4, colour, -1)
         images.append(image)
-    return Pictures(np.stack(images), labels)
+    return ImageSet(np.stack(images), labels)
 
 
 def rng_labels(count: int, seed: int) -> np.ndarray:
@@ -348,7 +348,7 @@ def test_every_network_of_the_static_stage_gets_a_gradient_down_to_its_first_lay
 def test_the_static_stage_learns_both_tasks_and_becomes_an_encoder(network: str, tmp_path: Path) -> None:
     made = shapes(90, 0)
     affect = np.stack((made.labels / 2 - 0.5, np.full(90, np.nan)), 1)
-    labelled = Pictures(made.images, made.labels, (), affect)
+    labelled = ImageSet(made.images, made.labels, (), affect)
     settings = static(network, thaw_steps=0)
     run = fit_pictures(settings, labelled, None, shapes(60, 2), tmp_path / "run", steps=80, ratio=0, report_every=20)
     loaded = checkpoint.load(run)

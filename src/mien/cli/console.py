@@ -63,14 +63,14 @@ def hide_log() -> None:
     logger.propagate = False
 
 
-class Progress:
+class ProgressDisplay:
     """One line of work. Call it with what is done and, where known, what there is (seconds of media, or frames)."""
 
     def __call__(self, done_s: float, total_s: float | None = None) -> None:
         raise NotImplementedError
 
 
-class Lines(Progress):
+class Lines(ProgressDisplay):
     """Plain lines, at most one every EVERY_S: for logs, pipes and continuous integration."""
 
     def __init__(self, title: str, unit: str = "s") -> None:
@@ -84,7 +84,7 @@ class Lines(Progress):
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool = False, unit: str = "s") -> Iterator[Progress]:
+def progress(title: str, *, quiet: bool = False, unit: str = "s") -> Iterator[ProgressDisplay]:
     """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
     if quiet:
         yield _Nothing()
@@ -95,13 +95,13 @@ def progress(title: str, *, quiet: bool = False, unit: str = "s") -> Iterator[Pr
             yield bar
 
 
-class _Nothing(Progress):
+class _Nothing(ProgressDisplay):
     def __call__(self, done_s: float, total_s: float | None = None) -> None:
         return
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Progress]:
+def _bar(title: str, unit: str) -> Iterator[ProgressDisplay]:
     from rich import progress as rich
 
     columns = (
@@ -113,7 +113,7 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
     with rich.Progress(*columns, console=err(), transient=True) as bars:
         task = bars.add_task(title, total=None, state="")
 
-        class Bar(Progress):
+        class Bar(ProgressDisplay):
             def __call__(self, done_s: float, total_s: float | None = None) -> None:
                 of = f" of {total_s:.0f}" if total_s else ""
                 bars.update(task, completed=done_s, total=total_s, state=f"{done_s:.0f}{of} {unit}")

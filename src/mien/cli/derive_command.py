@@ -30,7 +30,7 @@ def derive(
     from mien import checkpoint
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import recordings
-    from mien.store import Store
+    from mien.store import FeatureStore
     from mien.training.stage_features import derived
 
     trained = checkpoint.load(run, checkpoint.torch_device(device))
@@ -40,7 +40,7 @@ def derive(
     weights = hashlib.sha256((run / checkpoint.WEIGHTS).read_bytes()).hexdigest()
     provenance = {"network": trained.recipe.model.name, "revision": weights, "layer": "embedding and predictions"}
     called, made = name or run.resolve().name, 0
-    shelf = Store(store)
+    shelf = FeatureStore(store)
     with console.progress(f"deriving {called}", unit="clips") as bar:
         for number, recording in enumerate(found, 1):
             stream = derived(trained, recording, provenance)

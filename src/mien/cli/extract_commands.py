@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from mien.datasets.index import Index
-    from mien.extract import Progress, Report
+    from mien.extract import ExtractionProgress, Report
 
 store_app = typer.Typer(
     no_args_is_help=True,
@@ -158,7 +158,7 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def told(now: Progress) -> str:
+def told(now: ExtractionProgress) -> str:
     """Progress as one line: clips, rate, speed against real time, time left."""
     left = f", {_span(now.left_s)} left" if now.left_s is not None else ""
     failed = f", {now.failed} failed" if now.failed else ""
@@ -167,7 +167,7 @@ def told(now: Progress) -> str:
 
 
 @contextmanager
-def following(*, quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+def following(*, quiet: bool = False) -> Iterator[Callable[[ExtractionProgress], None] | None]:
     """How extraction goes on: a bar on a terminal, plain lines elsewhere, nothing if quiet."""
     from mien.cli import console
 
@@ -176,7 +176,7 @@ def following(*, quiet: bool = False) -> Iterator[Callable[[Progress], None] | N
     elif not sys.stderr.isatty():
         last = time.monotonic()
 
-        def line(now: Progress) -> None:
+        def line(now: ExtractionProgress) -> None:
             nonlocal last
             if time.monotonic() - last >= console.EVERY_S:
                 last = time.monotonic()
@@ -254,8 +254,8 @@ def gc(
 
 def _there(folder: Path) -> Any:
     from mien.errors import ConfigError
-    from mien.store import Store
+    from mien.store import FeatureStore
 
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder of features", remedy="mien store ls STORE")
-    return Store(folder)
+    return FeatureStore(folder)

@@ -52,14 +52,14 @@ SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class MediaJob:
     """One medium and the folder its results go to."""
 
     media: Path
     folder: Path
 
 
-def expand(named: Sequence[Path], out: Path) -> tuple[list[Job], list[MienError]]:
+def expand(named: Sequence[Path], out: Path) -> tuple[list[MediaJob], list[MienError]]:
     """The jobs of files and folders (searched all the way down, by ending), each medium once, in the order
     named; and the errors of folders without any. Files that do not exist stay in: reading them says so.
 
@@ -83,7 +83,7 @@ def expand(named: Sequence[Path], out: Path) -> tuple[list[Job], list[MienError]
         for path in found:
             media.setdefault(_absolute(path), path)
     paths = list(media.values())
-    return [Job(path, out / name) for path, name in zip(paths, _names(paths), strict=True)], errors
+    return [MediaJob(path, out / name) for path, name in zip(paths, _names(paths), strict=True)], errors
 
 
 def _within(folder: Path, out: Path) -> list[Path]:

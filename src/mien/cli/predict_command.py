@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import console
-from mien.cli.inputs import Job, expand
+from mien.cli.inputs import MediaJob, expand
 from mien.errors import MienError
 
 if TYPE_CHECKING:
     from mien.predict import Predictor
-    from mien.predict.pretrained_face import ZeroTraining
+    from mien.predict.pretrained_face import PretrainedFacePredictor
     from mien.timeline.table import Timeline
 
 #: Up to this many inputs each get their whole summary; more get one line each.
@@ -110,7 +110,13 @@ def predict(
 
 
 def _one(
-    predictor: Predictor | ZeroTraining, job: Job, wanted: Wanted, title: str, face: bool, voice: bool, quiet: bool
+    predictor: Predictor | PretrainedFacePredictor,
+    job: MediaJob,
+    wanted: Wanted,
+    title: str,
+    face: bool,
+    voice: bool,
+    quiet: bool,
 ) -> tuple[dict[str, Any], Timeline]:
     began = time.perf_counter()
     with console.progress(title, quiet=quiet) as progress:
@@ -169,7 +175,7 @@ def _told(error: MienError, media: str, quiet: bool) -> dict[str, str]:
     return {"media": media, "what": error.what, "follows": error.follows, "remedy": error.remedy}
 
 
-def _unforeseen(job: Job, error: Exception) -> MienError:
+def _unforeseen(job: MediaJob, error: Exception) -> MienError:
     return MienError(
         f"{job.media}: {type(error).__name__}: {error}",
         follows="this is a fault of mien's, not of yours; the other inputs are not touched by it",
@@ -177,7 +183,7 @@ def _unforeseen(job: Job, error: Exception) -> MienError:
     )
 
 
-def _say_renamed(jobs: list[Job], quiet: bool) -> None:
+def _say_renamed(jobs: list[MediaJob], quiet: bool) -> None:
     renamed = [job for job in jobs if job.folder.name != job.media.stem]
     if renamed and not quiet:
         screen = console.err()

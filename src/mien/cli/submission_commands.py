@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from mien.evaluation.calibration import Calibration
     from mien.evaluation.predictions import ClipPrediction
-    from mien.submission import Fault, Sample, Written
+    from mien.submission import Issue, Template, Written
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -96,7 +96,7 @@ def validate(
 
 def _predictions(
     run: Path,
-    asked: Sample,
+    asked: Template,
     index: Path | None,
     store: Path | None,
     root: Path | None,
@@ -128,7 +128,7 @@ def _predictions(
 
 def _from_store(
     run: Path,
-    asked: Sample,
+    asked: Template,
     index: Path,
     store: Path,
     root: Path | None,
@@ -141,7 +141,7 @@ def _from_store(
     from mien.datasets.index import Index
     from mien.evaluation.predict_clips import predict_clips
     from mien.labels import EXPRESSIONS
-    from mien.store import Store
+    from mien.store import FeatureStore
     from mien.submission.template import fits
 
     found = Index.load(index, root)
@@ -153,7 +153,7 @@ def _from_store(
         yield from predict_clips(
             loaded,
             found,
-            Store(store),
+            FeatureStore(store),
             clips,
             calibration=correct,
             progress=lambda done: bar(done, len(clips)),
@@ -168,7 +168,7 @@ def _tell(written: Written) -> None:
         console.out().print(f"note  {note}", style="yellow", markup=False)
 
 
-def _show(faults: list[Fault], path: Path) -> None:
+def _show(faults: list[Issue], path: Path) -> None:
     from rich.text import Text
 
     from mien.cli import console

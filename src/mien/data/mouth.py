@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mien.clock import median_step
 from mien.records import Stream
 
 #: Openings at most this long are no speech; closings at most this long end none (seconds, published).
@@ -28,7 +29,7 @@ def talking(opening: np.ndarray, times: np.ndarray, threshold: float) -> np.ndar
     """
     opened = np.nan_to_num(opening, nan=-np.inf) > threshold
     seen = np.isfinite(opening)
-    edges = np.append(times, times[-1] + _step(times)) if len(times) else times
+    edges = np.append(times, times[-1] + median_step(times)) if len(times) else times
     for start, stop in _runs(~opened):
         inside = start > 0 and stop < len(times)
         if inside and seen[start:stop].all() and edges[stop] - edges[start] <= GAP_S + 1e-9:
@@ -45,7 +46,7 @@ def window_facts(
     """Seconds open and seconds seen within [start_s, stop_s); each sample stands for the time to the next one."""
     if not len(times):
         return 0.0, 0.0
-    edges = np.append(times, times[-1] + _step(times))
+    edges = np.append(times, times[-1] + median_step(times))
     held = np.clip(np.minimum(edges[1:], stop_s) - np.maximum(edges[:-1], start_s), 0.0, None)
     return float(held[talks].sum()), float(held[seen].sum())
 
@@ -66,10 +67,6 @@ def masked(voice: Stream, opening: np.ndarray, times: np.ndarray, threshold: flo
         if opened_s >= LEAST_OPEN_S - 1e-9 and seen_s >= COVERAGE * window_s - 1e-9:
             kept |= (voice.times >= start) & (voice.times < start + window_s)
     return replace(voice, valid=np.asarray(voice.valid) & kept)
-
-
-def _step(times: np.ndarray) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
 def _runs(on: np.ndarray) -> list[tuple[int, int]]:

@@ -42,10 +42,10 @@ def tokens(
     nearest label within one token or one label period, whichever is longer; its valence and arousal are
     the mean over its cell.
     """
-    sides = [(s.times, _period(s.times)) for s in recording.streams.values() if len(s.times)]
+    sides = [(s.times, clock.median_step(s.times)) for s in recording.streams.values() if len(s.times)]
     labels = recording.clip.labels
     if labels is not None and len(labels.times):
-        sides.append((labels.times, _period(labels.times)))
+        sides.append((labels.times, clock.median_step(labels.times)))
     if start_s is None:
         start_s = min((t[0] - p / 2 for t, p in sides), default=0.0)
         start_s = max(0.0, float(start_s)) if all(t[0] >= 0 for t, _ in sides) else float(start_s)
@@ -60,18 +60,13 @@ def tokens(
     return Tokens(times, values, valid, expression, affect)
 
 
-def _period(times: np.ndarray) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-
-
 def _labels_at(labels: Labels | None, times: np.ndarray, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
     expression = np.full(len(times), UNLABELLED, np.int64)
     affect = np.full((len(times), 2), np.nan, np.float32)
     if labels is None or not len(labels.times):
         return expression, affect
-    middles = (labels.times[1:] + labels.times[:-1]) / 2
-    pick = np.searchsorted(middles, times)
-    near = np.abs(labels.times[pick] - times) <= max(1 / rate_hz, _period(labels.times))
+    pick = clock.nearest(labels.times, times)
+    near = np.abs(labels.times[pick] - times) <= max(1 / rate_hz, clock.median_step(labels.times))
     expression[near] = np.asarray(labels.expression)[pick[near]]
     known = np.isfinite(labels.valence_arousal).all(axis=1)
     values, valid = clock.resample(Stream(labels.valence_arousal, labels.times, known), times, rate_hz)
@@ -130,7 +125,7 @@ class Stored(TokenSource):
         self.streams, self.clocks, self.rate_hz = streams, clocks, rate_hz
         self.dim = next(s.dim for s in streams if s is not None)
         self.bounds = np.concatenate(([0], np.cumsum([len(c) for c in clocks])))
-        self.tolerance = [max(1 / rate_hz, _period(s.times)) if s is not None else 0.0 for s in streams]
+        self.tolerance = [max(1 / rate_hz, clock.median_step(s.times)) if s is not None else 0.0 for s in streams]
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         which = int(np.searchsorted(self.bounds, start, side="right")) - 1

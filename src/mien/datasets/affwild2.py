@@ -21,7 +21,7 @@ import numpy as np
 from mien.datasets.affwild2_labels import LabelFile, read_labels
 from mien.datasets.affwild2_layout import Layout, crops_of, find, recording_of
 from mien.datasets.frame_times import FrameTimes, frame_times
-from mien.datasets.index_entries import ERROR, NOTE, WARNING, Entry, Found, Problem, Stamp
+from mien.datasets.index_entries import ERROR, NOTE, WARNING, CorpusContents, Entry, Problem, Stamp
 from mien.errors import MediaError
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.probe import MediaInfo, probe
@@ -34,7 +34,7 @@ _LENGTHS_DIFFER_S = 0.5
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingFiles:
     """What one video file says of itself."""
 
     info: MediaInfo
@@ -42,7 +42,7 @@ class Recording:
     stamp: Stamp
 
 
-def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> Found:
+def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> CorpusContents:
     """Everything under `root`, with every problem. Raises CorpusError where it is no copy of the corpus."""
     layout = find(root)
     files = _label_files(layout)
@@ -68,7 +68,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> F
     counts["label rows minus frames"] = {f"{k:+d}": n for k, n in sorted(excess.items())}
     rates = Counter(f"{e.times.rate_hz:.2f}" for e in entries if e.times is not None)
     counts["frames a second"] = dict(sorted(rates.items(), key=lambda item: -item[1]))
-    return Found(entries, sorted(problems, key=_order), EXPRESSIONS, counts)
+    return CorpusContents(entries, sorted(problems, key=_order), EXPRESSIONS, counts)
 
 
 def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
@@ -139,16 +139,16 @@ def _splits(
 
 def _recordings(
     layout: Layout, paths: list[Path], progress: Callable[[int, int], None] | None
-) -> tuple[dict[Path, Recording], list[Problem]]:
-    def look(path: Path) -> Recording | Problem:
+) -> tuple[dict[Path, RecordingFiles], list[Problem]]:
+    def look(path: Path) -> RecordingFiles | Problem:
         try:
             full = layout.root / path
             info = probe(full)
-            return Recording(info, frame_times(full, info.origin), Stamp.of(full))
+            return RecordingFiles(info, frame_times(full, info.origin), Stamp.of(full))
         except MediaError as error:
             return Problem(ERROR, "unreadable video", str(path), None, error.what, "its clips are left out")
 
-    found: dict[Path, Recording] = {}
+    found: dict[Path, RecordingFiles] = {}
     problems = []
     with ThreadPoolExecutor(4) as pool:  # reading containers waits for the disk most of the time
         for done, (path, result) in enumerate(zip(paths, pool.map(look, paths), strict=True), 1):
@@ -162,7 +162,7 @@ def _recordings(
     return found, problems
 
 
-def _recording_notes(path: Path, recording: Recording) -> list[Problem]:
+def _recording_notes(path: Path, recording: RecordingFiles) -> list[Problem]:
     info, file = recording.info, str(path)
     if not info.has_audio:
         return [Problem(NOTE, "no sound", file, None, "the recording has no sound track", "voice is absent")]
@@ -180,7 +180,7 @@ def _entry(
     splits: dict[str, str],
     files: dict[tuple[str, str, str], _Labelled],
     path: Path,
-    recording: Recording,
+    recording: RecordingFiles,
 ) -> tuple[Entry, list[Problem]]:
     mine = {task: files[(task, clip, split)] for task, split in splits.items() if (task, clip, split) in files}
     listed = [layout.lists[t][clip][2] for t, s in splits.items() if s == "test" and clip in layout.lists.get(t, {})]
@@ -218,13 +218,13 @@ def _entry(
     return entry, problems + more
 
 
-def _duration(recording: Recording) -> float:
+def _duration(recording: RecordingFiles) -> float:
     seconds = recording.times.seconds
     end = float(seconds[-1]) + recording.times.step_s if len(seconds) else 0.0
     return max(end, recording.info.audio_stop_s or 0.0)
 
 
-def _excess(labelled: _Labelled, recording: Recording) -> Problem | None:
+def _excess(labelled: _Labelled, recording: RecordingFiles) -> Problem | None:
     rows, frames = len(labelled.file.values), len(recording.times)
     if rows == frames:
         return None

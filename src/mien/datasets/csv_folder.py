@@ -33,7 +33,7 @@ import numpy as np
 
 from mien.datasets.affwild2_layout import VIDEO_SUFFIXES
 from mien.datasets.frame_times import frame_times
-from mien.datasets.index_entries import ERROR, NOTE, WARNING, Entry, Found, Problem, Stamp
+from mien.datasets.index_entries import ERROR, NOTE, WARNING, CorpusContents, Entry, Problem, Stamp
 from mien.errors import CorpusError, MediaError
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.probe import probe
@@ -69,7 +69,7 @@ _UNLABELLED_ROW = "the row is left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One line of the table. stop_s: infinite to the recording's end. An instant has start_s == stop_s."""
 
     line: int
@@ -84,7 +84,9 @@ class Row:
     stop_s: float
 
 
-def read(root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Found:
+def read(
+    root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> CorpusContents:
     """root: the folder. table: the CSV; default: the only .csv in ROOT, or none, which gives unlabelled
     clips.
 
@@ -95,7 +97,7 @@ def read(root: Path, *, table: Path | None = None, progress: Callable[[int, int]
         raise CorpusError(f"{root} is not a folder", remedy="mien index folder ROOT [--table FILE.csv]")
     table = table or _only_table(root)
     rows, problems = read_table(table, root) if table else ([], [])
-    by_clip: dict[str, list[Row]] = {}
+    by_clip: dict[str, list[TableRow]] = {}
     for row in rows:
         by_clip.setdefault(row.clip, []).append(row)
     named = {row.media for row in rows}
@@ -104,7 +106,7 @@ def read(root: Path, *, table: Path | None = None, progress: Callable[[int, int]
         raise CorpusError(f"{root} holds no media", remedy=f"known are: {', '.join(sorted(MEDIA_SUFFIXES))}")
     if not table:
         for clip, name in zip(_names(list(media)), media, strict=True):
-            by_clip[clip] = [Row(0, clip, name, "", "", "", np.nan, np.nan, 0.0, np.inf)]
+            by_clip[clip] = [TableRow(0, clip, name, "", "", "", np.nan, np.nan, 0.0, np.inf)]
     elif unused := sorted(set(media) - named):
         what = f"{len(unused)} media files are in no row, such as {unused[0]!r}"
         problems.append(Problem(NOTE, "unused media", str(table), None, what, "they are not indexed"))
@@ -119,7 +121,7 @@ def read(root: Path, *, table: Path | None = None, progress: Callable[[int, int]
     found = Counter(row.expression for row in rows if row.expression)
     classes = EXPRESSIONS if set(found) <= set(EXPRESSIONS) else tuple(sorted(found))
     counts = {"table rows": {name: found[name] for name in classes if found[name]}} if found else {}
-    return Found(entries, problems, classes, counts)
+    return CorpusContents(entries, problems, classes, counts)
 
 
 def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
@@ -141,7 +143,7 @@ def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str
     return Labels(times, expression, affect)
 
 
-def read_table(path: Path, root: Path) -> tuple[list[Row], list[Problem]]:
+def read_table(path: Path, root: Path) -> tuple[list[TableRow], list[Problem]]:
     """The usable rows of a table and what is wrong with the others. Raises CorpusError where it cannot be a
     table."""
     try:
@@ -199,7 +201,7 @@ def _header(path: Path, names: list[str]) -> list[Problem]:
     return problems
 
 
-def _row(line: int, record: dict[str, str], media: str, default: str) -> Row:
+def _row(line: int, record: dict[str, str], media: str, default: str) -> TableRow:
     if "" in record:
         raise ValueError("its number of cells is not that of the header (a comma inside a value needs quotes)")
     if not media:
@@ -223,7 +225,7 @@ def _row(line: int, record: dict[str, str], media: str, default: str) -> Row:
             raise ValueError(f"start_s {start:g} is not before stop_s {stop:g}")
     clip = record.get("clip") or default
     subject, expression = record.get("subject", ""), record.get("expression", "")
-    return Row(line, clip, media, subject, split, expression, valence, arousal, start, stop)
+    return TableRow(line, clip, media, subject, split, expression, valence, arousal, start, stop)
 
 
 def _number(record: dict[str, str], key: str, low: float, high: float) -> float:
@@ -240,9 +242,9 @@ def _number(record: dict[str, str], key: str, low: float, high: float) -> float:
     return value
 
 
-def _consistent(rows: list[Row], problems: list[Problem], path: Path) -> list[Row]:
+def _consistent(rows: list[TableRow], problems: list[Problem], path: Path) -> list[TableRow]:
     """Leaves out rows that contradict an earlier one of the same clip."""
-    kept: dict[str, list[Row]] = {}
+    kept: dict[str, list[TableRow]] = {}
     for row in rows:
         mine = kept.setdefault(row.clip, [])
         fault = ""
@@ -261,7 +263,7 @@ def _consistent(rows: list[Row], problems: list[Problem], path: Path) -> list[Ro
     return [row for mine in kept.values() for row in mine]
 
 
-def _entry(root: Path, table: Path | None, clip: str, rows: list[Row]) -> tuple[Entry | None, list[Problem]]:
+def _entry(root: Path, table: Path | None, clip: str, rows: list[TableRow]) -> tuple[Entry | None, list[Problem]]:
     path = root / rows[0].media
     try:
         info = probe(path)

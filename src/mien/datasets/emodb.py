@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from mien.datasets.csv_folder import LABEL_RATE_HZ
-from mien.datasets.index_entries import ERROR, Entry, Found, Problem, Stamp
+from mien.datasets.index_entries import ERROR, CorpusContents, Entry, Problem, Stamp
 from mien.errors import CorpusError, MediaError
 from mien.labels import EMODB_LETTERS, EXPRESSIONS
 from mien.media.probe import probe
@@ -141,7 +141,7 @@ def _pairs(clips: Sequence[Clip], men: list[str], women: list[str]) -> list[tupl
     return [tuple(sorted(pair)) for pair in zip(men, best, strict=True)]
 
 
-def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> Found:
+def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> CorpusContents:
     """All utterances under `root`. Raises CorpusError where there are none."""
     root = Path(root)
     clips = utterances(root)
@@ -171,7 +171,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> F
         if progress:
             progress(done, len(clips))
     counts = Counter(EXPRESSIONS[entry.labels["expr"]] for entry in entries)
-    return Found(entries, problems, counts={"utterances": {k: counts[k] for k in EXPRESSIONS if counts[k]}})
+    return CorpusContents(entries, problems, counts={"utterances": {k: counts[k] for k in EXPRESSIONS if counts[k]}})
 
 
 def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from mien.errors import CorpusError
 from mien.labels import EXPRESSIONS, UNLABELLED
-from mien.records import Pictures
+from mien.records import ImageSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 #: RAF-DB counts from 1, AffectNet from 0.
@@ -83,7 +83,7 @@ READERS: dict[str, Callable[[Path, str, Sequence[str]], Listing]] = {
 }
 
 
-def load(listing: Listing, size: int) -> Pictures:
+def load(listing: Listing, size: int) -> ImageSet:
     """The pictures of a listing, squared (black beside) and resized. Raises CorpusError naming one that cannot be
     read, or if there is none."""
     if not listing:
@@ -94,7 +94,7 @@ def load(listing: Listing, size: int) -> Pictures:
         if image is None:
             raise CorpusError(f"{path} is no picture that can be read", remedy="remove it from the corpus")
         row[:] = squared(image[..., ::-1], size)
-    return Pictures(images, np.array([label for _, label in listing]))
+    return ImageSet(images, np.array([label for _, label in listing]))
 
 
 def squared(image: np.ndarray, size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mien.clock import median_step
 from mien.media.container import opened, video_of
 from mien.media.video import frames
 
@@ -29,7 +30,7 @@ class FrameTimes:
     @property
     def step_s(self) -> float:
         """The usual time between frames (median)."""
-        return float(np.median(np.diff(self.seconds))) if len(self.seconds) > 1 else 0.0
+        return median_step(self.seconds)
 
     @property
     def rate_hz(self) -> float:

@@ -15,17 +15,17 @@ from mien.datasets import face_images
 from mien.datasets.affwild2_layout import VIDEO_SUFFIXES
 from mien.errors import ConfigError, MediaError
 from mien.faces.align import align
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.video import frames
-from mien.records import Pictures
+from mien.records import ImageSet
 from mien.synthetic.face_images import DOWN, MARGIN, stills
 
 #: Faces a second taken of unlabelled videos.
 VIDEO_HZ = 2.0
 
 
-class PictureOptions(Section):
+class ImageOptions(Section):
     """`corpus.options`: labelled, a class, drawn with the recipe's seed (None: all); unlabelled, a folder of pictures
     or videos, whose faces are found (None: the rest of the corpus); size, of the pictures; people, of the synthetic
     corpus."""
@@ -38,15 +38,15 @@ class PictureOptions(Section):
 
 def gather_pictures(
     recipe: Recipe, root: Path | None, *, workers: int = 1
-) -> tuple[Pictures, Pictures, Pictures | None]:
+) -> tuple[ImageSet, ImageSet, ImageSet | None]:
     """Labelled, unlabelled and validation pictures. Raises ConfigError for an unknown corpus, wrong options, or a root
     that is missing; CorpusError for what cannot be read."""
     try:
-        options = PictureOptions(**recipe.corpus.options)
+        options = ImageOptions(**recipe.corpus.options)
     except ValidationError as error:
-        raise config.refusal("corpus", config.explain(error, PictureOptions, "corpus.options")) from None
+        raise config.refusal("corpus", config.explain(error, ImageOptions, "corpus.options")) from None
     classes, name = recipe.corpus.labels, recipe.corpus.name
-    val: Pictures | None
+    val: ImageSet | None
     if name == "synthetic":
         if tuple(classes) != EXPRESSIONS:
             raise ConfigError(
@@ -71,7 +71,7 @@ def gather_pictures(
     return labelled, unlabelled, val
 
 
-def drawn(whole: Pictures, each: int | None, seed: int) -> Pictures:
+def drawn(whole: ImageSet, each: int | None, seed: int) -> ImageSet:
     """`each` labelled pictures of every class (all it has, where it has fewer); None: all."""
     rng, kept = np.random.default_rng(seed), []
     for c in np.unique(whole.labels[whole.labels >= 0]):
@@ -86,11 +86,11 @@ def framing(recipe: Recipe) -> tuple[float, float]:
     return (MARGIN, DOWN) if recipe.corpus.name == "synthetic" else (0.0, 0.0)
 
 
-def videos(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> Pictures:
+def videos(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> ImageSet:
     """Aligned faces of a folder of videos, two a second, or the pictures that lie in it as they are."""
     found: list[np.ndarray] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
-        reader, due = FaceReader(), 0.0
+        reader, due = FaceTracker(), 0.0
         try:
             for frame in frames(path):
                 if frame.time_s >= due:
@@ -103,4 +103,4 @@ def videos(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> P
         found += list(face_images.load(still, size).images)
     if not found:
         raise ConfigError(f"{folder} holds no face: no video or picture with one", follows="nothing was started")
-    return Pictures(np.stack(found), np.full(len(found), UNLABELLED))
+    return ImageSet(np.stack(found), np.full(len(found), UNLABELLED))

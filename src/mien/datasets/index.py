@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from mien.atomic import atomic_path
 from mien.datasets import affwild2, csv_folder, emodb
 from mien.datasets.index_entries import ERROR, NOTE, WARNING, Entry, Problem, packed, unpacked
-from mien.errors import ConfigError, CorpusError, OutputError
+from mien.errors import ConfigError, CorpusError
 from mien.labels import EXPRESSIONS
 from mien.records import Clip
 
@@ -80,28 +81,17 @@ class Index:
         return tuple(t for t in ("expr", "va") if t in found)
 
     def save(self, path: Path) -> None:
-        """Written beside and renamed. Raises OutputError."""
+        """Write the index to a file. Raises OutputError."""
         head = {"format": FORMAT, "corpus": self.corpus, "root": str(self.root.resolve())}
         head |= {"classes": list(self.classes), "counts": self.counts}  # type: ignore[dict-item]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
-                for record in (
-                    head,
-                    *map(packed, self.entries),
-                    *({"problem": asdict(p)} for p in self.problems),
-                ):
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path}: {error.strerror or error}",
-                follows="the index was not written",
-                remedy="name another file with --out",
-            ) from None
+        with (
+            atomic_path(path) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            for record in (head, *map(packed, self.entries), *({"problem": asdict(p)} for p in self.problems)):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path, root: Path | None = None) -> Index:

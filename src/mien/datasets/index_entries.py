@@ -109,7 +109,7 @@ class Entry:
 
 
 @dataclass
-class Found:
+class CorpusContents:
     """What a corpus reader brings back. counts: name -> label -> number, for the table."""
 
     entries: list[Entry]

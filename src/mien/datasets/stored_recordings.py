@@ -8,7 +8,7 @@ from pathlib import Path
 from mien.datasets.index import Index
 from mien.errors import ConfigError
 from mien.records import Recording, Stream
-from mien.store import Shelf, Store
+from mien.store import EncoderFeatures, FeatureStore
 
 #: File descriptors left for everything else.
 _SPARE = 256
@@ -38,7 +38,7 @@ def recordings(
         ConfigError: the store lacks clips; says how many of which encoder and names one. ProvenanceError,
             StoreError: it holds features of several kinds, or none of an encoder.
     """
-    held = Store(store)
+    held = FeatureStore(store)
     shelves = {modality: held.open(name) for modality, name in encoders.items()}
     clips = [clip.id for clip in index.clips(task, split, labels=False)]
     lacking = {m: [c for c in clips if c not in shelf] for m, shelf in shelves.items()}
@@ -63,7 +63,7 @@ def recordings(
     ]
 
 
-def _streams(clip: str, shelves: Mapping[str, Shelf], mapped: bool) -> dict[str, Stream]:
+def _streams(clip: str, shelves: Mapping[str, EncoderFeatures], mapped: bool) -> dict[str, Stream]:
     found = {m: shelf[clip] for m, shelf in shelves.items() if clip in shelf}
     return {m: reader.stream(mapped=mapped) for m, reader in found.items() if reader.rows}
 

@@ -23,7 +23,7 @@ from mien.config import Count, Recipe, Section, Share
 from mien.data import Augment, LabelPool
 from mien.datasets import emodb
 from mien.encoders import face_geometry
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
@@ -68,7 +68,7 @@ class Material:
 
 def utterances(clips: Sequence[Clip]) -> list[Recording]:
     """Clips with sound alone, their voices encoded."""
-    encoder = VoiceEncoder()
+    encoder = ProsodyExtractor()
     return [Recording(clip, {VOICE: encoder(blocks(clip.media))}) for clip in clips if clip.media is not None]
 
 
@@ -164,7 +164,7 @@ def _utterance(number: int, expression: int, seed: int) -> Recording:
     times = (np.arange(max(1, round(seconds * 25))) + 0.5) / 25
     labels = Labels(times, np.full(len(times), expression), np.full((len(times), 2), np.nan))
     clip = Clip(f"synthetic_{expression}_{number:04d}", None, labels=labels)
-    return Recording(clip, {VOICE: VoiceEncoder()([(0.0, said.samples)])})
+    return Recording(clip, {VOICE: ProsodyExtractor()([(0.0, said.samples)])})
 
 
 def synthetic_utterances(each: int, seed: int, workers: int = 1) -> list[Recording]:

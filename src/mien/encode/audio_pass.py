@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mien.encode.sinks import Sink, WholeSink
+from mien.encode.sinks import StreamSink, WholeSink
 from mien.errors import OutputError
 from mien.media.audio import blocks
 
@@ -18,7 +18,7 @@ _IN_MEMORY = 1 << 26
 
 
 def encode_sound(
-    media: Path, encoders: Mapping[str, Any], sinks: Sequence[Sink], passed: Callable[[float], None]
+    media: Path, encoders: Mapping[str, Any], sinks: Sequence[StreamSink], passed: Callable[[float], None]
 ) -> None:
     """Clips of one recording share one stream, which is encoded once and written for each of them.
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from mien.encode.segments import Segmenter
-from mien.encode.sinks import Batcher, MeshSink, RowSink, Sink
-from mien.encode.subject_selection import Picker
+from mien.encode.sinks import Batcher, MeshSink, RowSink, StreamSink
+from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import Crop, SegmentEncoder
 from mien.errors import OutputError
 from mien.media.video import frames
@@ -45,7 +45,7 @@ class ImagePass:
 
     # -----------------------------------------------------------------------------------------------
 
-    def video(self, media: Path, sides: Mapping[str, str], sinks: Sequence[Sink]) -> None:
+    def video(self, media: Path, sides: Mapping[str, str], sinks: Sequence[StreamSink]) -> None:
         """One pass over the frames for every encoder that looks at them. sides: clip -> "", `left` or `right`."""
         if not sinks:
             return
@@ -58,7 +58,7 @@ class ImagePass:
         notes: list[str] = []
         try:
             reader = _reader(self._max_faces, self._threads) if by_face else None
-            picker, seen = Picker(), False
+            picker, seen = SubjectSelector(), False
             for frame in frames(media, notes=notes):
                 for name, segmenter in segmenters.items():
                     self._segments(name, segmenter.push(frame), sinks)
@@ -81,7 +81,7 @@ class ImagePass:
         for sink in sinks:
             _end(sink, notes)
 
-    def _faces(self, frame: Frame, faces: dict[Sink, Face | None]) -> None:
+    def _faces(self, frame: Frame, faces: dict[StreamSink, Face | None]) -> None:
         cut: dict[tuple[int, Crop], np.ndarray] = {}
         for sink, face in faces.items():
             if isinstance(sink, MeshSink):
@@ -96,13 +96,15 @@ class ImagePass:
                     cut[key] = _aligned(frame.image, face.mesh, crop)
                 self._batchers[sink.encoder].add(cut[key], sink, sink.awaited(frame.time_s))
 
-    def _segments(self, name: str, found: Iterator[tuple[float, list[np.ndarray]]], sinks: Sequence[Sink]) -> None:
+    def _segments(
+        self, name: str, found: Iterator[tuple[float, list[np.ndarray]]], sinks: Sequence[StreamSink]
+    ) -> None:
         for centre_s, pictures in found:
             for sink in sinks:
                 if sink.encoder == name and isinstance(sink, RowSink) and not sink.done:
                     self._batchers[name].add(pictures, sink, sink.awaited(centre_s))
 
-    def crops(self, folders: Mapping[str, CropFolder], sinks: Sequence[Sink]) -> None:
+    def crops(self, folders: Mapping[str, CropFolder], sinks: Sequence[StreamSink]) -> None:
         """The corpus's own crops, frame by frame. folders: clip -> its crops; a clip without has none."""
         for clip in dict.fromkeys(s.clip for s in sinks):
             found, mine = folders.get(clip), [s for s in sinks if s.clip == clip and isinstance(s, RowSink)]
@@ -126,9 +128,9 @@ class ImagePass:
 def _reader(max_faces: int, threads: int) -> Callable[[Frame], list[Face]]:
     # not at the top: the face networks and their hub take longer to import than a process for sound needs at
     # all
-    from mien.faces.tracker import FaceReader
+    from mien.faces.tracker import FaceTracker
 
-    return FaceReader(max_faces=max_faces, threads=threads)
+    return FaceTracker(max_faces=max_faces, threads=threads)
 
 
 def _aligned(image: np.ndarray, mesh: np.ndarray, crop: Crop) -> np.ndarray:
@@ -137,7 +139,7 @@ def _aligned(image: np.ndarray, mesh: np.ndarray, crop: Crop) -> np.ndarray:
     return align(image, mesh, crop.size, crop.margin, crop.down)
 
 
-def _end(sink: Sink, notes: list[str]) -> None:
+def _end(sink: StreamSink, notes: list[str]) -> None:
     if isinstance(sink, RowSink | MeshSink):
         sink.end(notes)
 

@@ -14,11 +14,11 @@ from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncod
 from mien.encoders.registry import spec_of
 from mien.errors import ConfigError
 from mien.faces.align import align
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.records import Frame, Stream
 
 #: Opens a recording's pictures, and its sound as blocks of (start in seconds, `(n,)` float32 at 16 kHz).
-Frames = Callable[[], Iterable[Frame]]
+OpenFrames = Callable[[], Iterable[Frame]]
 Blocks = Callable[[], Iterable[tuple[float, np.ndarray]]]
 #: Crops encoded at once.
 _BATCH = 32
@@ -40,7 +40,7 @@ def encoders_of(features: Mapping[str, Feature], device: str) -> dict[str, Encod
     return found
 
 
-def encode_media(frames: Frames, blocks: Blocks, encoders: Mapping[str, Encoder]) -> dict[str, Stream]:
+def encode_media(frames: OpenFrames, blocks: Blocks, encoders: Mapping[str, Encoder]) -> dict[str, Stream]:
     """modality -> stream, for every encoder that found something to encode. Of several people the one seen in most
     frames is encoded."""
     streams: dict[str, Stream] = {}
@@ -62,8 +62,8 @@ def _heard(blocks: Blocks, encoder: AudioEncoder) -> Stream | None:
     )
 
 
-def _seen(frames: Frames, encoder: Any) -> Stream | None:
-    reader, times = FaceReader(), []
+def _seen(frames: OpenFrames, encoder: Any) -> Stream | None:
+    reader, times = FaceTracker(), []
     rows: list[dict[int, np.ndarray]] = []
     for frame in frames():
         times.append(frame.time_s)

@@ -16,7 +16,7 @@ from mien.store import Writer
 _CHUNK = 256
 
 
-class Sink:
+class StreamSink:
     """One clip's stream of one encoder on its way into the store. `end` may be called before all rows came
     back from the batcher; the file is finished when the last has. `failed` holds the reason where it was
     given up."""
@@ -49,7 +49,7 @@ class Sink:
         self.done = True
 
 
-class RowSink(Sink):
+class RowSink(StreamSink):
     """Rows whose values come later (crops and segments in batches), written in order as they come."""
 
     def __init__(self, clip: str, encoder: str, writer: Writer) -> None:
@@ -95,7 +95,7 @@ class RowSink(Sink):
             self._close(self._ended)
 
 
-class MeshSink(Sink):
+class MeshSink(StreamSink):
     """One subject's meshes, measured in chunks; the stream is made at the end."""
 
     def __init__(self, clip: str, encoder: MeshEncoder, writer: Writer) -> None:
@@ -136,7 +136,7 @@ class MeshSink(Sink):
         self._close(notes)
 
 
-class WholeSink(Sink):
+class WholeSink(StreamSink):
     """Pieces of a stream that come finished (sound)."""
 
     def add(self, values: np.ndarray, times: np.ndarray, valid: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from mien.records import Face
 
 
-class Picker:
+class SubjectSelector:
     """Chooses, frame by frame, the face of each clip that shares a recording. One for each recording.
 
     A clip without a side is about the person who has filled most of the picture so far (sum over frames of

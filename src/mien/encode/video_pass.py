@@ -16,9 +16,9 @@ import numpy as np
 
 from mien.clock import row_durations
 from mien.encoders import face_geometry as face_encoder
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.media.video import MediaInfo, frames
-from mien.memory import Growing
+from mien.memory import GrowingArray
 from mien.records import Face, FaceTrack, Frame, Stream
 
 Item = TypeVar("Item")
@@ -43,18 +43,18 @@ _OPENING = face_encoder.NAMES.index("mouth_opening")
 
 
 @dataclass(slots=True)
-class Seen:
+class SubjectTrack:
     """One subject, only in the frames where it was seen. id: the reader's number of it. rows: their numbers. boxes:
     four pixels each, of the original. geometry: the features of the mesh."""
 
     id: int
-    rows: Growing = field(default_factory=lambda: Growing(0, np.int64))
-    boxes: Growing = field(default_factory=lambda: Growing(4))
-    geometry: Growing = field(default_factory=lambda: Growing(len(face_encoder.NAMES)))
+    rows: GrowingArray = field(default_factory=lambda: GrowingArray(0, np.int64))
+    boxes: GrowingArray = field(default_factory=lambda: GrowingArray(4))
+    geometry: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_encoder.NAMES)))
 
 
 @dataclass(slots=True)
-class Faces:
+class FacesSeen:
     """What the pictures held. times: `(frame,)` seconds. subjects: in the order they appeared. brief: how many
     were left out because they were seen for less than half a second. encode_s: processor seconds of encoding.
 
@@ -63,7 +63,7 @@ class Faces:
     """
 
     times: np.ndarray
-    subjects: list[Seen] = field(default_factory=list)
+    subjects: list[SubjectTrack] = field(default_factory=list)
     brief: int = 0
     encode_s: float = 0.0
 
@@ -94,7 +94,7 @@ class Faces:
         return stream
 
 
-class Ahead(Generic[Item]):
+class Prefetch(Generic[Item]):
     """Runs an iterable in a thread of its own, a few items ahead. Errors come out where they would have;
     close it (or exhaust it) and the thread ends.
 
@@ -158,7 +158,7 @@ class _Keeper:
     """Turns meshes into geometry, many at once, and lets go of them."""
 
     def __init__(self) -> None:
-        self.subjects: dict[int, Seen] = {}
+        self.subjects: dict[int, SubjectTrack] = {}
         self.seconds = 0.0
         self._waiting: list[tuple[int, int, np.ndarray, np.ndarray]] = []
 
@@ -174,7 +174,7 @@ class _Keeper:
         whose, rows, boxes, meshes = map(np.array, zip(*self._waiting, strict=True))
         geometry = face_encoder.geometry(meshes)
         for number in np.unique(whose).tolist():
-            seen, theirs = self.subjects.setdefault(number, Seen(number)), whose == number
+            seen, theirs = self.subjects.setdefault(number, SubjectTrack(number)), whose == number
             seen.rows.extend(rows[theirs])
             seen.boxes.extend(boxes[theirs])
             seen.geometry.extend(geometry[theirs])
@@ -192,7 +192,7 @@ def read_faces(
     tell: Callable[[float], None],
     least_s: float = LEAST_SEEN_S,
     each: Callable[[Frame, list[Face]], None] | None = None,
-) -> Faces:
+) -> FacesSeen:
     """Every frame's time and, if `look`, what is kept of every subject.
 
     Args:
@@ -202,12 +202,14 @@ def read_faces(
         each: called with each frame and the faces in it, while the picture is there.
     """
     if not info.has_video:
-        return Faces(np.zeros(0))
-    reader = FaceReader(max_faces=max_faces, threads=THREADS) if look else None
+        return FacesSeen(np.zeros(0))
+    reader = FaceTracker(max_faces=max_faces, threads=THREADS) if look else None
     keeper = _Keeper()
     times: list[float] = []
     spent = 0.0
-    with closing(Ahead(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)) as ahead:
+    with closing(
+        Prefetch(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)
+    ) as ahead:
         for frame in ahead:
             if reader is not None:
                 began = time.thread_time()
@@ -238,12 +240,12 @@ def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
     }
 
 
-def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> Faces:
+def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> FacesSeen:
     """Those seen for `least_s` at a stretch, numbered anew from 0 in the order they appeared."""
     lasting = row_durations(times)
     everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows.array()[0])
     subjects = [seen for seen in everyone if _longest(times, lasting, seen.rows.array(), least_s) >= least_s]
-    return Faces(times, subjects, len(everyone) - len(subjects), keeper.seconds)
+    return FacesSeen(times, subjects, len(everyone) - len(subjects), keeper.seconds)
 
 
 def _longest(times: np.ndarray, lasting: np.ndarray, rows: np.ndarray, gap_s: float) -> float:

@@ -37,7 +37,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return decibels.reshape(-1, FRAMES * BANDS).astype(np.float32)
 
 
-class SoundRows:
+class AudioFeatures:
     """An `AudioEncoder` of one of the two kinds."""
 
     modality = "voice"
@@ -73,15 +73,15 @@ class SoundRows:
         )
 
 
-def _made(name: str, source: str | None) -> SoundRows:
+def _made(name: str, source: str | None) -> AudioFeatures:
     if source:
         raise ConfigError(f"{name} takes no source, got {source!r}", remedy=f"--encoder {name}")
-    return SoundRows(name)
+    return AudioFeatures(name)
 
 
-def mel(source: str | None = None, *, device: str = "cpu") -> SoundRows:
+def mel(source: str | None = None, *, device: str = "cpu") -> AudioFeatures:
     return _made("log-mel", source)
 
 
-def waveform(source: str | None = None, *, device: str = "cpu") -> SoundRows:
+def waveform(source: str | None = None, *, device: str = "cpu") -> AudioFeatures:
     return _made("waveform", source)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mien.clock import median_step
 from mien.errors import ConfigError
 from mien.records import FACE, Stream
 
@@ -42,7 +43,7 @@ X, Y, Z = 0, 1, 2  # to the picture's right, down, away from the camera
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class GeometryFeature:
     """One measure: mean of `plus` minus mean of `minus` along `axis` (0 right, 1 down, 2 away), times `sign`.
 
     kind `distance` is that; `asymmetry` is the absolute difference of the features named in `of`; `pose` is an
@@ -80,13 +81,13 @@ def mirror() -> np.ndarray:
 
 def _both(
     name: str, what: str, axis: int, plus: tuple[int, ...], minus: tuple[int, ...], sign: float = 1.0
-) -> tuple[Feature, Feature]:
+) -> tuple[GeometryFeature, GeometryFeature]:
     """The right feature as written and its mirror image; x of the mirror image changes sign."""
     other = mirror()
     flip = -sign if axis == X else sign
     return (
-        Feature(f"{name}_right", f"{what}, right side", axis, plus, minus, sign),
-        Feature(
+        GeometryFeature(f"{name}_right", f"{what}, right side", axis, plus, minus, sign),
+        GeometryFeature(
             f"{name}_left",
             f"{what}, left side",
             axis,
@@ -97,11 +98,11 @@ def _both(
     )
 
 
-def _asymmetry(name: str, what: str, of: str) -> Feature:
-    return Feature(name, what, kind="asymmetry", of=(f"{of}_right", f"{of}_left"))
+def _asymmetry(name: str, what: str, of: str) -> GeometryFeature:
+    return GeometryFeature(name, what, kind="asymmetry", of=(f"{of}_right", f"{of}_left"))
 
 
-def _features() -> tuple[Feature, ...]:
+def _features() -> tuple[GeometryFeature, ...]:
     eye, upper_lid, lower_lid = EYE_CENTRE_RIGHT, (160, 159, 158), (144, 145, 153)
     lips_middle = (0, 13, 14, 17)
     inner_upper, inner_lower = (82, 13, 312), (87, 14, 317)
@@ -132,30 +133,30 @@ def _features() -> tuple[Feature, ...]:
             NOSE_BASE,
             (181, 91),
         ),
-        Feature("brow_distance", "between the inner brows (AU 4)", X, (336, 285), (107, 55)),
-        Feature("mouth_opening", "between the inner lips (AU 25, 26, 27)", Y, inner_lower, inner_upper),
-        Feature("upper_lip_length", "nose's base to the upper lip (AU 9, 10, 24)", Y, outer_upper, NOSE_BASE),
-        Feature("lower_lip_drop", "nose's base to the lower lip's edge (AU 16, 26)", Y, outer_lower, NOSE_BASE),
-        Feature("upper_lip_thickness", "red of the upper lip (AU 23, 24, 28)", Y, inner_upper, outer_upper),
-        Feature("lower_lip_thickness", "red of the lower lip (AU 23, 24, 28)", Y, outer_lower, inner_lower),
-        Feature("lip_protrusion", "lips before the nose's base and the chin (AU 18, 22)", Z, (2, 200), (0, 17)),
-        Feature("jaw_drop", "eye line to the chin (AU 26, 27)", Y, (152,), (33, 133, 263, 362)),
-        Feature("chin_raise", "lower lip to the chin's boss, negated (AU 17)", Y, outer_lower, (200, 199)),
-        Feature("chin_length", "lower lip to the chin's tip", Y, (152,), outer_lower),
-        Feature("mouth_sideways", "middle of the lips to the subject's left", X, lips_middle, ()),
-        Feature("jaw_sideways", "chin to the subject's left (AU 30)", X, (152,), ()),
+        GeometryFeature("brow_distance", "between the inner brows (AU 4)", X, (336, 285), (107, 55)),
+        GeometryFeature("mouth_opening", "between the inner lips (AU 25, 26, 27)", Y, inner_lower, inner_upper),
+        GeometryFeature("upper_lip_length", "nose's base to the upper lip (AU 9, 10, 24)", Y, outer_upper, NOSE_BASE),
+        GeometryFeature("lower_lip_drop", "nose's base to the lower lip's edge (AU 16, 26)", Y, outer_lower, NOSE_BASE),
+        GeometryFeature("upper_lip_thickness", "red of the upper lip (AU 23, 24, 28)", Y, inner_upper, outer_upper),
+        GeometryFeature("lower_lip_thickness", "red of the lower lip (AU 23, 24, 28)", Y, outer_lower, inner_lower),
+        GeometryFeature("lip_protrusion", "lips before the nose's base and the chin (AU 18, 22)", Z, (2, 200), (0, 17)),
+        GeometryFeature("jaw_drop", "eye line to the chin (AU 26, 27)", Y, (152,), (33, 133, 263, 362)),
+        GeometryFeature("chin_raise", "lower lip to the chin's boss, negated (AU 17)", Y, outer_lower, (200, 199)),
+        GeometryFeature("chin_length", "lower lip to the chin's tip", Y, (152,), outer_lower),
+        GeometryFeature("mouth_sideways", "middle of the lips to the subject's left", X, lips_middle, ()),
+        GeometryFeature("jaw_sideways", "chin to the subject's left (AU 30)", X, (152,), ()),
         _asymmetry(
             "lip_corner_asymmetry",
             "difference of the lip corners' curves (AU 12 or 14 on one side)",
             "lip_corner_curve",
         ),
-        Feature("head_pitch", "nod: positive when the face looks down", kind="pose"),
-        Feature("head_yaw", "turn: positive when the nose points to the subject's left", kind="pose"),
-        Feature("head_roll", "tilt: positive when the head leans clockwise in the picture", kind="pose"),
+        GeometryFeature("head_pitch", "nod: positive when the face looks down", kind="pose"),
+        GeometryFeature("head_yaw", "turn: positive when the nose points to the subject's left", kind="pose"),
+        GeometryFeature("head_roll", "tilt: positive when the head leans clockwise in the picture", kind="pose"),
     )
 
 
-FEATURES: tuple[Feature, ...] = _features()
+FEATURES: tuple[GeometryFeature, ...] = _features()
 NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
 DIM = 2 * len(FEATURES)
 
@@ -260,7 +261,7 @@ def baseline(values: np.ndarray, times: np.ndarray) -> np.ndarray:
         return mean
     away = (values[:, _MOVED_BY_EXPRESSION] - mean[_MOVED_BY_EXPRESSION]) / spread[_MOVED_BY_EXPRESSION]
     distance = np.sqrt(np.mean(away.astype(float) ** 2, axis=1))
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    step = median_step(times)
     weight = np.exp(-(distance - distance.min()) / CALM_SCALE) * min(max(step, 0.0), PRIOR_SECONDS)
     return (PRIOR_SECONDS * mean + weight @ values) / (PRIOR_SECONDS + weight.sum())
 

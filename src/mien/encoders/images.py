@@ -20,7 +20,7 @@ from mien.encoders import pretrained
 from mien.encoders.int8 import switch
 from mien.encoders.precision import choose, name_of
 from mien.encoders.preprocessing import Preprocessing
-from mien.encoders.pretrained import About, Checkpoint
+from mien.encoders.pretrained import PretrainedWeights, WeightSource
 from mien.encoders.protocol import Crop
 from mien.errors import ConfigError
 
@@ -34,10 +34,10 @@ class Family:
     embedding: Callable[[Any], Tensor]
     dim: Callable[[Any], int]
     tokens: bool = True
-    options: Callable[[Checkpoint], Mapping[str, Any]] = lambda _: {}
+    options: Callable[[PretrainedWeights], Mapping[str, Any]] = lambda _: {}
 
 
-def _clip_options(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def _clip_options(checkpoint: PretrainedWeights) -> Mapping[str, Any]:
     """A whole CLIP says the width of its projection once, for both towers; its vision part alone would not
     find it and take 512."""
     from transformers import CLIPVisionConfig
@@ -98,7 +98,7 @@ class ImageEncoder:
     def __init__(
         self,
         name: str,
-        about: About,
+        about: WeightSource,
         *,
         types: tuple[str, ...] = tuple(FAMILIES),
         device: str | torch.device = "cpu",
@@ -114,7 +114,7 @@ class ImageEncoder:
 
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
         if self.device.type == "cpu":
-            memory.keep()
+            memory.keep_freed_memory()
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
         pretrained.check_type(checkpoint, types)
         self._family, self._layer, self._last = FAMILIES[checkpoint.config["model_type"]], layer, last

@@ -38,7 +38,7 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, Safetenso
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class WeightSource:
     """What is known of a network before it is here: its hub id, size of the weights in bytes, licence."""
 
     source: str
@@ -51,7 +51,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class PretrainedWeights:
     """A folder with config.json and weights. revision: the hub's commit, or `folder`. pickle: its weights are
     a pickle, which the caller has allowed. weights: the weight files, in order."""
 
@@ -76,7 +76,7 @@ class Checkpoint:
         return f"sha256:{made.hexdigest()[:16]}"
 
 
-def fetch(about: About, *, revision: str | None = None, allow_pickle: bool = False) -> Checkpoint:
+def fetch(about: WeightSource, *, revision: str | None = None, allow_pickle: bool = False) -> PretrainedWeights:
     """The checkpoint that `about.source` names.
 
     Raises:
@@ -100,7 +100,7 @@ def fetch(about: About, *, revision: str | None = None, allow_pickle: bool = Fal
 
 
 def load(
-    checkpoint: Checkpoint,
+    checkpoint: PretrainedWeights,
     network: type,
     types: tuple[str, ...],
     *,
@@ -144,7 +144,7 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def check_type(checkpoint: Checkpoint, types: tuple[str, ...]) -> None:
+def check_type(checkpoint: PretrainedWeights, types: tuple[str, ...]) -> None:
     """Raises ArtefactError where config.json names another architecture."""
     found = checkpoint.config.get("model_type")
     if found not in types:
@@ -156,7 +156,7 @@ def check_type(checkpoint: Checkpoint, types: tuple[str, ...]) -> None:
         )
 
 
-def tensors(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
+def tensors(checkpoint: PretrainedWeights, prefix: str) -> dict[str, torch.Tensor]:
     """The weights whose names begin with `prefix`, by the rest of their names: for a part of a checkpoint that
     no class of transformers reads."""
     found: dict[str, torch.Tensor] = {}
@@ -170,7 +170,7 @@ def tensors(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(prefix): value for key, value in found.items()}
 
 
-def tokenizer(checkpoint: Checkpoint) -> Any:
+def tokenizer(checkpoint: PretrainedWeights) -> Any:
     """Its tokenizer. Raises ArtefactError where it has none: transformers would make an empty one."""
     from transformers import AutoTokenizer
 
@@ -186,12 +186,12 @@ def tokenizer(checkpoint: Checkpoint) -> Any:
         ) from error
 
 
-def provenance(about: About, checkpoint: Checkpoint, **keys: str) -> Mapping[str, str]:
+def provenance(about: WeightSource, checkpoint: PretrainedWeights, **keys: str) -> Mapping[str, str]:
     """What every pretrained encoder says: the network, its weights, the version of this reading of it."""
     return {"network": about.source, "revision": checkpoint.digest(), "version": "1", **keys}
 
 
-def _download(about: About, revision: str | None, patterns: list[str]) -> Path:
+def _download(about: WeightSource, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(
             snapshot_download(
@@ -227,7 +227,7 @@ def _download(about: About, revision: str | None, patterns: list[str]) -> Path:
         raise
 
 
-def _unreachable(about: About, error: Exception) -> ArtefactError:
+def _unreachable(about: WeightSource, error: Exception) -> ArtefactError:
     return ArtefactError(
         f"{about} is not on this machine, and the hub cannot be reached: {_first_line(error)}",
         follows="No encoder was made.",
@@ -237,7 +237,7 @@ def _unreachable(about: About, error: Exception) -> ArtefactError:
     )
 
 
-def _checked(folder: Path, source: str, revision: str, allow_pickle: bool) -> Checkpoint:
+def _checked(folder: Path, source: str, revision: str, allow_pickle: bool) -> PretrainedWeights:
     if not (folder / "config.json").is_file():
         raise ArtefactError(
             f"{folder} is no checkpoint: it has no config.json.",
@@ -246,10 +246,10 @@ def _checked(folder: Path, source: str, revision: str, allow_pickle: bool) -> Ch
         )
     safe = _files(folder, "model.safetensors", "model*.safetensors")
     if safe:
-        return Checkpoint(folder, source, revision, False, safe)
+        return PretrainedWeights(folder, source, revision, False, safe)
     pickles = _files(folder, "pytorch_model.bin", "pytorch_model*.bin")
     if pickles and allow_pickle:
-        return Checkpoint(folder, source, revision, True, pickles)
+        return PretrainedWeights(folder, source, revision, True, pickles)
     if pickles:
         raise ArtefactError(
             f"{folder} holds its weights as a pickle ({pickles[0].name}); reading one can run any code.",

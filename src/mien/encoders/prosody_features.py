@@ -30,7 +30,7 @@ REFERENCE_HZ = 150.0
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class ProsodyFeature:
     """One column of the voice stream: its name, what it is with its unit, and which transformation of
     `mien.encoders.voice_prosody.augment` moves it."""
 
@@ -80,14 +80,20 @@ _RELATIVE = (
     ("pitch_against_recording", "octaves, likewise"),
     ("alpha_ratio_against_recording", "bel, likewise"),
 )
-FEATURES: tuple[Feature, ...] = (
-    *(Feature(f"mel_{i:02d}", "bel, power in a mel band against the speech around") for i in range(spectrum.BANDS)),
-    *(Feature(n, w) for n, w in _NOW),
-    *(Feature(n, f"{w}; within a second") for n, w in _AROUND),
-    *(Feature(f"cepstrum_mean_{i:02d}", "of the log-mel bands (DCT-II), within a second") for i in range(CEPSTRA)),
-    *(Feature(f"cepstrum_deviation_{i:02d}", "within a second") for i in range(CEPSTRA)),
-    *(Feature(f"cepstrum_motion_{i:02d}", "deviation of its slope, within a second") for i in range(CEPSTRA)),
-    *(Feature(n, w) for n, w in _RELATIVE),
+FEATURES: tuple[ProsodyFeature, ...] = (
+    *(
+        ProsodyFeature(f"mel_{i:02d}", "bel, power in a mel band against the speech around")
+        for i in range(spectrum.BANDS)
+    ),
+    *(ProsodyFeature(n, w) for n, w in _NOW),
+    *(ProsodyFeature(n, f"{w}; within a second") for n, w in _AROUND),
+    *(
+        ProsodyFeature(f"cepstrum_mean_{i:02d}", "of the log-mel bands (DCT-II), within a second")
+        for i in range(CEPSTRA)
+    ),
+    *(ProsodyFeature(f"cepstrum_deviation_{i:02d}", "within a second") for i in range(CEPSTRA)),
+    *(ProsodyFeature(f"cepstrum_motion_{i:02d}", "deviation of its slope, within a second") for i in range(CEPSTRA)),
+    *(ProsodyFeature(n, w) for n, w in _RELATIVE),
 )
 DIM = len(FEATURES)
 COLUMN: dict[str, int] = {f.name: i for i, f in enumerate(FEATURES)}

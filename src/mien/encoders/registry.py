@@ -128,7 +128,7 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class PretrainedNetwork:
     """kind: which class reads it (`_KINDS`). source: hub id, or the name of a card. size: bytes. options: what
     the class is told beside what the user says."""
 
@@ -140,49 +140,53 @@ class Network:
 
 
 _CLIP = {"types": ("clip", "clip_vision_model")}
-NETWORKS: dict[str, Network] = {
-    "beit-large": Network(
+NETWORKS: dict[str, PretrainedNetwork] = {
+    "beit-large": PretrainedNetwork(
         "image", "microsoft/beit-large-patch16-224-pt22k-ft22k", 1_310_000_000, "Apache-2.0", {"types": ("beit",)}
     ),
-    "clip-vit-b32": Network("image", "openai/clip-vit-base-patch32", 605_000_000, "MIT", _CLIP),
-    "clip-vit-l14": Network("image", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT", _CLIP),
-    "vit-b16": Network("image", "google/vit-base-patch16-224-in21k", 346_000_000, "Apache-2.0", {"types": ("vit",)}),
-    "resnet50": Network("image", "microsoft/resnet-50", 103_000_000, "Apache-2.0", {"types": ("resnet",)}),
-    "efficientnet-b1": Network(
+    "clip-vit-b32": PretrainedNetwork("image", "openai/clip-vit-base-patch32", 605_000_000, "MIT", _CLIP),
+    "clip-vit-l14": PretrainedNetwork("image", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT", _CLIP),
+    "vit-b16": PretrainedNetwork(
+        "image", "google/vit-base-patch16-224-in21k", 346_000_000, "Apache-2.0", {"types": ("vit",)}
+    ),
+    "resnet50": PretrainedNetwork("image", "microsoft/resnet-50", 103_000_000, "Apache-2.0", {"types": ("resnet",)}),
+    "efficientnet-b1": PretrainedNetwork(
         "image", "google/efficientnet-b1", 32_000_000, "Apache-2.0", {"types": ("efficientnet",)}
     ),
-    "efficientnet-b4": Network(
+    "efficientnet-b4": PretrainedNetwork(
         "image", "google/efficientnet-b4", 78_000_000, "Apache-2.0", {"types": ("efficientnet",)}
     ),
-    "hsemotion": Network("onnx", "hsemotion", licence="Apache-2.0"),
-    "fer": Network("onnx", "fer", 259_069, "MIT"),
-    "onnx-face": Network("onnx", ""),
-    "clip-text-b32": Network("text", "openai/clip-vit-base-patch32", 605_000_000, "MIT"),
-    "clip-text-l14": Network("text", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT"),
-    "wavlm-large": Network("waveform", "microsoft/wavlm-large", 1_260_000_000, "CC-BY-SA-3.0", {"types": ("wavlm",)}),
-    "wav2vec2-base": Network(
+    "hsemotion": PretrainedNetwork("onnx", "hsemotion", licence="Apache-2.0"),
+    "fer": PretrainedNetwork("onnx", "fer", 259_069, "MIT"),
+    "onnx-face": PretrainedNetwork("onnx", ""),
+    "clip-text-b32": PretrainedNetwork("text", "openai/clip-vit-base-patch32", 605_000_000, "MIT"),
+    "clip-text-l14": PretrainedNetwork("text", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT"),
+    "wavlm-large": PretrainedNetwork(
+        "waveform", "microsoft/wavlm-large", 1_260_000_000, "CC-BY-SA-3.0", {"types": ("wavlm",)}
+    ),
+    "wav2vec2-base": PretrainedNetwork(
         "waveform", "facebook/wav2vec2-base-960h", 378_000_000, "Apache-2.0", {"types": ("wav2vec2",)}
     ),
-    "wav2vec2-large": Network(
+    "wav2vec2-large": PretrainedNetwork(
         "waveform", "facebook/wav2vec2-large-960h", 1_260_000_000, "Apache-2.0", {"types": ("wav2vec2",)}
     ),
-    "pdem": Network(
+    "pdem": PretrainedNetwork(
         "waveform",
         "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
         661_000_000,
         "CC-BY-NC-SA-4.0",
         {"types": ("wav2vec2",)},
     ),
-    "qwen3-vl-4b": Network("behaviour", "Qwen/Qwen3-VL-4B-Instruct", 8_900_000_000, "Apache-2.0"),
+    "qwen3-vl-4b": PretrainedNetwork("behaviour", "Qwen/Qwen3-VL-4B-Instruct", 8_900_000_000, "Apache-2.0"),
 }
 
 
 #: kind -> module, class.
 _KINDS = {
     "image": ("mien.encoders.images", "ImageEncoder"),
-    "waveform": ("mien.encoders.speech", "WaveformEncoder"),
+    "waveform": ("mien.encoders.speech", "SpeechEncoder"),
     "text": ("mien.encoders.text", "PromptEncoder"),
-    "behaviour": ("mien.encoders.vision_language", "BehaviourEncoder"),
+    "behaviour": ("mien.encoders.vision_language", "VisionLanguageEncoder"),
     "onnx": ("mien.encoders.onnx_face", "OnnxFace"),
 }
 
@@ -205,11 +209,11 @@ def _create_network(name: str, source: str | None, /, *, device: str = "cpu", **
     options = _checked(name, kind, options)
     if network.kind == "onnx":
         return kind(source, name=called, device=device, **options)
-    from mien.encoders.pretrained import About
+    from mien.encoders.pretrained import WeightSource
 
     # What is known of the published weights is not known of another source.
     known = (network.size, network.licence) if source == network.source else ()
-    return kind(called, About(source, *known), device=device, **{**network.options, **options})
+    return kind(called, WeightSource(source, *known), device=device, **{**network.options, **options})
 
 
 def _checked(name: str, kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ HARMONICS = slice(STRENGTH.stop, STRENGTH.stop + pitch.CANDIDATES)
 COLUMNS = HARMONICS.stop
 
 
-class Frames:
+class SpectrumFrames:
     """Streaming measurement. Feed it consecutive `(n,)` float32 samples of one recording, then `finish` it; both
     yield `(frames, COLUMNS)` float32, in all as many frames as asked for."""
 

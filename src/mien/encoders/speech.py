@@ -26,7 +26,7 @@ from mien.encoders import pretrained
 from mien.encoders.audio_chunks import Chunk, Grid, cut
 from mien.encoders.int8 import switch
 from mien.encoders.precision import choose, name_of
-from mien.encoders.pretrained import About, Checkpoint
+from mien.encoders.pretrained import PretrainedWeights, WeightSource
 from mien.encoders.wavlm_forward import SpeechNetwork
 from mien.errors import ArtefactError, ConfigError
 from mien.records import Stream
@@ -43,7 +43,7 @@ _ROUNDED_BADLY = r"output_dense$|\.(\d|1[01])\.feed_forward\.intermediate_dense$
 DIMENSIONS = ("arousal", "dominance", "valence")
 
 
-class WaveformEncoder:
+class SpeechEncoder:
     """A pretrained speech network as an `AudioEncoder`.
 
     Args:
@@ -72,7 +72,7 @@ class WaveformEncoder:
     def __init__(
         self,
         name: str,
-        about: About,
+        about: WeightSource,
         *,
         types: tuple[str, ...] = ("wavlm", "wav2vec2"),
         device: str | torch.device = "cpu",
@@ -89,7 +89,7 @@ class WaveformEncoder:
     ) -> None:
         self.name, self.licence, self.device = name, about.licence, torch.device(device)
         if self.device.type == "cpu":
-            memory.keep()
+            memory.keep_freed_memory()
         checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
         pretrained.check_type(checkpoint, types)
         self._dtype, self._rounds = choose(precision, self.device, int8=True), precision == "int8"
@@ -182,7 +182,7 @@ class WaveformEncoder:
 class _Head(torch.nn.Module):
     """PDEM's regression head: two linear layers with a tanh between them. `(..., dim)` -> `(..., 3)`."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, checkpoint: PretrainedWeights, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         weights = pretrained.tensors(checkpoint, "classifier.")
         wanted = {f"{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")}
@@ -233,14 +233,14 @@ def _layers(name: str, count: int, layer: int | None, last: int) -> range | None
     return range(index - last + 1, index + 1)
 
 
-def _load(checkpoint: Checkpoint, types: tuple[str, ...], dtype: torch.dtype) -> Any:
+def _load(checkpoint: PretrainedWeights, types: tuple[str, ...], dtype: torch.dtype) -> Any:
     import transformers
 
     kind = _CLASSES.get(str(checkpoint.config.get("model_type")), "WavLMModel")
     return pretrained.load(checkpoint, getattr(transformers, kind), types, dtype=dtype, may_miss=_UNUSED)
 
 
-def _normalises(checkpoint: Checkpoint) -> bool:
+def _normalises(checkpoint: PretrainedWeights) -> bool:
     """Whether the checkpoint's feature extractor brings sound to mean 0 and variance 1."""
     from transformers import AutoFeatureExtractor
 

@@ -11,7 +11,7 @@ import torch
 
 from mien.encoders import pretrained
 from mien.encoders.precision import choose, name_of
-from mien.encoders.pretrained import About
+from mien.encoders.pretrained import WeightSource
 from mien.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ class PromptEncoder:
     def __init__(
         self,
         name: str,
-        about: About,
+        about: WeightSource,
         *,
         device: str | torch.device = "cpu",
         revision: str | None = None,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mien.encoders import pretrained
 from mien.encoders.precision import choose, name_of
-from mien.encoders.pretrained import About, Checkpoint
+from mien.encoders.pretrained import PretrainedWeights, WeightSource
 from mien.encoders.protocol import Segments
 from mien.errors import ArtefactError, ConfigError
 
@@ -29,7 +29,7 @@ PROMPT = (
 POOLS = ("last", "mean", "mean_std")
 
 
-class BehaviourEncoder:
+class VisionLanguageEncoder:
     """Qwen3-VL as a `SegmentEncoder`.
 
     Args:
@@ -51,7 +51,7 @@ class BehaviourEncoder:
     def __init__(
         self,
         name: str,
-        about: About,
+        about: WeightSource,
         *,
         device: str | torch.device = "cpu",
         revision: str | None = None,
@@ -138,7 +138,7 @@ class BehaviourEncoder:
         return {key: value.to(self.device) for key, value in inputs.items()}
 
 
-def _readers(checkpoint: Checkpoint) -> tuple[Any, Any]:
+def _readers(checkpoint: PretrainedWeights) -> tuple[Any, Any]:
     """Tokenizer and image processor. Not `AutoProcessor`: it wants a video processor, and that torchvision."""
     from transformers import AutoImageProcessor
 

@@ -12,14 +12,14 @@ from importlib import metadata
 import numpy as np
 
 from mien.encoders import prosody_features, spectrum
-from mien.encoders.prosody_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE, Feature
+from mien.encoders.prosody_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE
 from mien.encoders.spectrum import HOP
 from mien.errors import ConfigError
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
-from mien.memory import Growing
+from mien.memory import GrowingArray
 from mien.records import VOICE, Stream
 
-__all__ = ["COLUMN", "DIM", "FEATURES", "NAME", "RATE_HZ", "VERSION", "Feature", "VoiceEncoder"]
+__all__ = ["COLUMN", "DIM", "FEATURES", "NAME", "RATE_HZ", "VERSION", "ProsodyExtractor"]
 
 NAME = "voice-prosody"
 VERSION = "1"
@@ -28,7 +28,7 @@ VERSION = "1"
 _STRETCH, _RUN_UP = 3200, 400
 
 
-class VoiceEncoder:
+class ProsodyExtractor:
     """Sound to features, 25 a second.
 
     Call it with the blocks of one recording, `(start_s, (n,) float32)` at 16 kHz, consecutive, as from
@@ -58,13 +58,13 @@ class _Run:
 
     def __init__(self) -> None:
         self.start_s = 0.0
-        self._frames, self._activity = spectrum.Frames(), VoiceActivity()
+        self._frames, self._activity = spectrum.SpectrumFrames(), VoiceActivity()
         self._rows = np.zeros((_STRETCH + 2 * _RUN_UP, spectrum.COLUMNS), np.float32)
         self._speech: list[np.ndarray] = []
         self._first = self._held = self._next = self._samples = 0
 
     def all(self, blocks: Iterable[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        values, speaking = Growing(DIM), Growing(0, bool)
+        values, speaking = GrowingArray(DIM), GrowingArray(0, bool)
         for piece, spoken in self._pieces(blocks):
             values.extend(piece)
             speaking.extend(spoken)
@@ -128,8 +128,8 @@ def _against_recording(values: np.ndarray, valid: np.ndarray) -> None:
 
 
 class VoiceProsody:
-    """`VoiceEncoder` as a `mien.encoders.protocol.AudioEncoder`. It gives one stream at the end of a recording, because
-    its last columns are relative to the whole recording. It has no weights to download."""
+    """`ProsodyExtractor` as a `mien.encoders.protocol.AudioEncoder`. It gives one stream at the end of a recording,
+    because its last columns are relative to the whole recording. It has no weights to download."""
 
     name, modality, dim = NAME, VOICE, DIM
     rate_hz: float | None = RATE_HZ
@@ -137,7 +137,7 @@ class VoiceProsody:
     licence = "MIT"
 
     def __init__(self) -> None:
-        self._encoder = VoiceEncoder()
+        self._encoder = ProsodyExtractor()
         self.provenance = self._encoder(()).provenance
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:

@@ -257,15 +257,15 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Comparison:
     """Scored clips: as predicted, corrected by what the training clips say, and by what they say themselves, which
-    is the usual practice and optimistic. Each score name -> Interval, see `bootstrap.expression`. sureness, reliability
-    (see `mien.evaluation.calibration`): of the corrected predictions, sureness also of those as they were."""
+    is the usual practice and optimistic. Each score name -> Interval, see `bootstrap.expression`. calibration_error,
+    reliability: of the corrected predictions, calibration_error also of those as they were."""
 
     fitted: Fitted
     as_predicted: Mapping[str, bootstrap.Interval]
     honest: Mapping[str, bootstrap.Interval]
     optimistic: Mapping[str, bootstrap.Interval]
     tuned_on_scored: Calibration
-    sureness: Mapping[str, Mapping[str, float]]
+    calibration_error: Mapping[str, Mapping[str, float]]
     reliability: pl.DataFrame
 
 
@@ -296,7 +296,7 @@ def compare(
         }
 
     corrected = [fitted.calibration(c) for c in scored]
-    sure = {"as predicted": sureness(scored), "corrected": sureness(corrected)}
+    sure = {"as predicted": calibration_error(scored), "corrected": calibration_error(corrected)}
     return Comparison(
         fitted, scores(None), scores(fitted.calibration), scores(tuned), tuned, sure, reliability(corrected)
     )
@@ -337,7 +337,7 @@ def reliability(clips: Sequence[ClipPrediction], bins: int = BINS) -> pl.DataFra
     return pl.DataFrame({"confidence": mean, "accuracy": accuracy, "share": n[some] / max(1, n.sum())})
 
 
-def sureness(clips: Sequence[ClipPrediction], bins: int = BINS) -> dict[str, float]:
+def calibration_error(clips: Sequence[ClipPrediction], bins: int = BINS) -> dict[str, float]:
     """`nll`, negative log likelihood in nats, and `ece`, expected calibration error (Naeini et al. 2015): the mean
     distance between confidence and accuracy over the bins of `reliability`. NaN where nothing is labelled."""
     probabilities, truth = _labelled(clips)

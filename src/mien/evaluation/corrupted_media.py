@@ -15,7 +15,7 @@ from mien.errors import ConfigError, MediaError
 from mien.evaluation.corruptions import Footage, footage_conditions
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.robustness import curve
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.media.audio import blocks
 from mien.media.video import frames
 from mien.records import Clip, Frame, Recording
@@ -51,7 +51,7 @@ def footage_curves(
 
     def faces_in(media: Path) -> dict[int, list[np.ndarray]]:
         if media not in boxes:
-            reader = FaceReader()
+            reader = FaceTracker()
             boxes[media] = {f.index: [face.box for face in reader(f)] for f in frames(media)}
         return boxes[media]
 

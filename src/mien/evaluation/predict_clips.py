@@ -11,13 +11,13 @@ from mien.datasets.index import Index
 from mien.evaluation.calibration import Calibration
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.records import Clip, Recording
-from mien.store import Store
+from mien.store import FeatureStore
 
 
 def predict_clips(
     checkpoint: Checkpoint,
     index: Index,
-    store: Store,
+    store: FeatureStore,
     clips: Iterable[str],
     *,
     calibration: Calibration | None = None,

@@ -7,9 +7,7 @@ one Parquet file, so that scoring, calibration, submissions and anybody's own an
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from mien import clock
-from mien.errors import ConfigError, OutputError
+from mien.atomic import atomic_path
+from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED, column
 from mien.records import Recording, Stream
 
@@ -78,11 +77,7 @@ def nearest_known(known: np.ndarray) -> np.ndarray:
     places = np.flatnonzero(known)
     if not len(places):
         raise ValueError("no frame is known, so none is the nearest")
-    right = np.searchsorted(places, np.arange(len(known)))
-    after = places[np.minimum(right, len(places) - 1)]
-    before = places[np.maximum(right - 1, 0)]
-    here = np.arange(len(known))
-    return np.where(np.abs(here - before) <= np.abs(after - here), before, after)
+    return places[clock.nearest(places, np.arange(len(known)))]
 
 
 def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | None = None) -> ClipPrediction:
@@ -101,7 +96,7 @@ def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | N
             raise ValueError(f"clip {clip.id!r} has no labels, so times must say where to predict")
         times = labels.times
     n = len(times)
-    step = float(np.median(np.diff(times))) if n > 1 else 0.0
+    step = clock.median_step(times)
     start_s, stop_s = (min(0.0, float(times[0])), float(times[-1]) + step) if n else (0.0, 0.0)
     tokens, probabilities, affect = says(recording.streams, start_s, stop_s)
     truth, true_affect = np.full(n, UNLABELLED, np.int64), np.full((n, 2), np.nan)
@@ -124,7 +119,7 @@ def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | N
 
 def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[str] = EXPRESSIONS) -> Path:
     """Writes Parquet: one row a frame, columns `clip, group, time_s`, a probability a class (`p_neutral`, ...),
-    `valence, arousal, truth, truth_valence, truth_arousal`; what is not there is null. Written beside and renamed.
+    `valence, arousal, truth, truth_valence, truth_arousal`; what is not there is null.
 
     Raises OutputError.
     """
@@ -132,16 +127,11 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     parts = [_table(p, classes) for p in predictions]
     table = pl.concat(parts) if parts else pl.DataFrame()
     about = json.dumps({"format": FORMAT, "classes": list(classes)})
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.write_parquet(scratch, metadata={"mien": about})
-        os.replace(scratch, path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise OutputError(f"{path} could not be written: {error}", follows="no predictions were kept") from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink()
+    with atomic_path(path) as temporary:
+        try:
+            table.write_parquet(temporary, metadata={"mien": about})
+        except pl.exceptions.PolarsError as error:  # a full disk, among others
+            raise OSError(str(error)) from error
     return path
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from mien.evaluation import bootstrap
 from mien.evaluation.bootstrap import Interval
-from mien.evaluation.calibration import Comparison, reliability, sureness
+from mien.evaluation.calibration import Comparison, calibration_error, reliability
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
 
@@ -70,7 +70,7 @@ def summarise(
         "by_class": _by_class(scored, classes, expression) if has_classes else [],
         "confusion": _pooled(scored, len(classes)).tolist() if has_classes else [],
         "by_clip": [_clip(p) for p in scored],
-        "sureness": sureness(scored) if has_classes else None,
+        "calibration_error": calibration_error(scored) if has_classes else None,
         "reliability": reliability(scored).to_dicts() if has_classes else [],
         "calibration": _calibration(comparison) if comparison else None,
         "robustness": curves.to_dicts() if curves is not None else [],
@@ -132,7 +132,7 @@ def _calibration(comparison: Comparison) -> dict[str, Any]:
         "folds": fitted.folds,
         "grid": fitted.table.to_dicts(),
         "affect_grid": fitted.affect_table.to_dicts(),
-        "sureness": {name: dict(values) for name, values in comparison.sureness.items()},
+        "calibration_error": {name: dict(values) for name, values in comparison.calibration_error.items()},
         "reliability": comparison.reliability.to_dicts(),
     }
 

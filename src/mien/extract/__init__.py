@@ -14,15 +14,15 @@ from mien.errors import ConfigError
 from mien.extract import failures
 from mien.extract.failures import Failure
 from mien.extract.local import At, Here, Processes
-from mien.extract.plan import ChangedError, Settings, plan
-from mien.store import Store
+from mien.extract.plan import ChangedError, ExtractionSettings, plan
+from mien.store import FeatureStore
 from mien.store.writer import output_error
 
-__all__ = ["ChangedError", "Failure", "Progress", "Report", "extract"]
+__all__ = ["ChangedError", "ExtractionProgress", "Failure", "Report", "extract"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ExtractionProgress:
     """How far an extraction is. clips: done of total, of which failed. media_s: seconds of recordings, of
     media_total_s. elapsed_s: since the first recording was begun."""
 
@@ -74,7 +74,7 @@ def extract(
     device: str = "auto",
     replace: bool = False,
     threads: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> Report:
     """Makes the features of an index's clips that a store does not hold yet.
 
@@ -103,10 +103,10 @@ def extract(
         raise ConfigError(f"{workers} workers", remedy="--workers 1 or more")
     root = Path(store).absolute()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings = Settings(root, faces, dtype, replace, device, threads or max(1, cores // max(1, workers)))
+    settings = ExtractionSettings(root, faces, dtype, replace, device, threads or max(1, cores // max(1, workers)))
     try:
         root.mkdir(parents=True, exist_ok=True)
-        Store(root).gc()
+        FeatureStore(root).gc()
     except OSError as error:
         raise output_error(root, error) from None
     report = Report()
@@ -121,11 +121,11 @@ def extract(
     except OSError as error:
         raise output_error(root / failures.FILE, error) from None
     finally:
-        Store(root).gc()  # what processes left that were stopped on the way
+        FeatureStore(root).gc()  # what processes left that were stopped on the way
     return report
 
 
-def _runner(encoders: Sequence[str], settings: Settings, workers: int, ray: str | None, gpus: float) -> Any:
+def _runner(encoders: Sequence[str], settings: ExtractionSettings, workers: int, ray: str | None, gpus: float) -> Any:
     if ray:
         from mien.extract.cluster import OnRay
 
@@ -134,7 +134,7 @@ def _runner(encoders: Sequence[str], settings: Settings, workers: int, ray: str 
 
 
 def _follow(
-    events: Any, tasks: Sequence[Any], root: Path, report: Report, progress: Callable[[Progress], None] | None
+    events: Any, tasks: Sequence[Any], root: Path, report: Report, progress: Callable[[ExtractionProgress], None] | None
 ) -> None:
     total = sum(len(task.jobs) for task in tasks)
     total_s = sum(task.duration_s for task in tasks)
@@ -153,7 +153,7 @@ def _follow(
         report.elapsed_s = time.monotonic() - begun
         most = max(most, min(total_s, report.media_s + under_way))
         if progress:
-            progress(Progress(report.clips, total, len(failed), most, total_s, report.elapsed_s))
+            progress(ExtractionProgress(report.clips, total, len(failed), most, total_s, report.elapsed_s))
 
 
 def _put_aside(root: Path, report: Report, failure: Failure) -> None:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from mien.errors import ConfigError
-from mien.extract.job_runner import Made, Stage
+from mien.extract.job_runner import ClipDone, JobRunner
 from mien.extract.local import At
-from mien.extract.plan import Declared, Settings, Task
+from mien.extract.plan import Declared, ExtractionSettings, RecordingJob
 from mien.extract.worker import limit_threads, sendable
 
 #: Recordings handed to an actor at once. Batches are filled across them; so many are lost with an actor.
@@ -34,7 +34,7 @@ class OnRay:
     def __init__(
         self,
         specs: Sequence[str],
-        settings: Settings,
+        settings: ExtractionSettings,
         *,
         address: str = "auto",
         workers: int = 1,
@@ -98,7 +98,7 @@ class OnRay:
             self._ray.shutdown()
             self._ours = False
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Made | At]:
+    def run(self, tasks: Sequence[RecordingJob]) -> Iterator[ClipDone | At]:
         if not tasks:
             return
         import ray.data
@@ -111,7 +111,7 @@ class OnRay:
         # the pool begins with what the cluster can hold now and grows if the cluster does
         pool = ray.data.ActorPoolStrategy(min_size=max(1, min(most, self._room())), max_size=most)
         results = ray.data.from_items(items, override_num_blocks=calls).map_batches(
-            Actor,
+            RayWorker,
             fn_constructor_args=(list(sys.path), self._specs, self._settings),
             batch_size=TASKS_A_CALL,
             batch_format="pyarrow",
@@ -125,12 +125,12 @@ class OnRay:
             yield said
 
 
-class Actor:
+class RayWorker:
     """One process of the pool: makes its encoders once, then takes recordings."""
 
-    def __init__(self, path: list[str], specs: list[str], settings: Settings) -> None:
+    def __init__(self, path: list[str], specs: list[str], settings: ExtractionSettings) -> None:
         sys.path[:] = list(dict.fromkeys([*path, *sys.path]))
-        self._stage = Stage(specs, settings)
+        self._stage = JobRunner(specs, settings)
         limit_threads(settings.threads)
 
     def __call__(self, batch: Any) -> Any:
@@ -145,9 +145,9 @@ class Actor:
         return pyarrow.table({"said": pyarrow.array([pickle.dumps(s) for s in said], pyarrow.binary())})
 
 
-def _describe(path: list[str], specs: list[str], settings: Settings) -> Any:
+def _describe(path: list[str], specs: list[str], settings: ExtractionSettings) -> Any:
     sys.path[:] = list(dict.fromkeys([*path, *sys.path]))
     try:
-        return Stage(specs, settings).declared
+        return JobRunner(specs, settings).declared
     except Exception as error:
         return sendable(error)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mien.atomic import write_bytes
 from mien.errors import MienError
 
 FILE = "failures.jsonl"
@@ -76,6 +76,5 @@ def forget(store: Path, tried: Collection[tuple[str, str]]) -> None:
 
 
 def _rewrite(store: Path, failures: Iterable[Failure]) -> None:
-    part = store / f".{FILE}.{os.getpid()}.part"
-    part.write_text("".join(json.dumps(asdict(f), ensure_ascii=True) + "\n" for f in failures), encoding="utf-8")
-    os.replace(part, store / FILE)
+    text = "".join(json.dumps(asdict(f), ensure_ascii=True) + "\n" for f in failures)
+    write_bytes(store / FILE, text.encode())

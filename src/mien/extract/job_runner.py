@@ -10,19 +10,19 @@ import numpy as np
 from mien.checkpoint_encoder import create_encoder
 from mien.encode.audio_pass import encode_sound
 from mien.encode.corpus_pass import CropFolder, ImagePass
-from mien.encode.sinks import Batcher, MeshSink, RowSink, Sink, WholeSink
+from mien.encode.sinks import Batcher, MeshSink, RowSink, StreamSink, WholeSink
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.errors import ConfigError, OutputError
 from mien.extract.failures import Failure
-from mien.extract.plan import Declared, Job, Settings, Task
-from mien.store import Store
+from mien.extract.plan import ClipJob, Declared, ExtractionSettings, RecordingJob
+from mien.store import FeatureStore
 
 #: Between signs of life, in seconds of the recording.
 _SIGN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Made:
+class ClipDone:
     """One clip is through. encoders: that gave a file. seconds: of media, shared among the recording's
     clips."""
 
@@ -32,7 +32,7 @@ class Made:
     seconds: float
 
 
-class Stage:
+class JobRunner:
     """Encoders on a device, and the loop over recordings.
 
     Args:
@@ -44,10 +44,10 @@ class Stage:
     """
 
     def __init__(
-        self, specs: Sequence[str], settings: Settings, tick: Callable[[float], None] = lambda seconds: None
+        self, specs: Sequence[str], settings: ExtractionSettings, tick: Callable[[float], None] = lambda seconds: None
     ) -> None:
         self.settings, self._tick = settings, tick
-        self._store = Store(settings.store)
+        self._store = FeatureStore(settings.store)
         self.encoders: dict[str, Encoder] = {}
         self.declared: list[Declared] = []
         self._batchers: dict[str, Batcher] = {}
@@ -77,10 +77,10 @@ class Stage:
                 remedy="see mien.encoders.protocol",
             )
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Made]:
+    def run(self, tasks: Iterable[RecordingJob]) -> Iterator[ClipDone]:
         """Yields each clip when the last of its files is finished, which may be after the next recording
         began."""
-        open_tasks: list[tuple[Task, list[Sink], list[Failure]]] = []
+        open_tasks: list[tuple[RecordingJob, list[StreamSink], list[Failure]]] = []
         for task in tasks:
             open_tasks.append(self._one(task))
             yield from _finished(open_tasks)
@@ -92,8 +92,8 @@ class Stage:
                 sink.fail(RuntimeError("the encoder gave fewer rows than it was asked for"))
         yield from _finished(open_tasks)
 
-    def _one(self, task: Task) -> tuple[Task, list[Sink], list[Failure]]:
-        sinks: dict[tuple[str, str], Sink] = {}
+    def _one(self, task: RecordingJob) -> tuple[RecordingJob, list[StreamSink], list[Failure]]:
+        sinks: dict[tuple[str, str], StreamSink] = {}
         try:
             task.check()
             for job in task.jobs:
@@ -121,10 +121,10 @@ class Stage:
             self._at_s = seconds
             self._tick(seconds)
 
-    def _is(self, sink: Sink, *kinds: type) -> bool:
+    def _is(self, sink: StreamSink, *kinds: type) -> bool:
         return isinstance(self.encoders[sink.encoder], kinds)
 
-    def _sink(self, task: Task, job: Job, name: str) -> Sink:
+    def _sink(self, task: RecordingJob, job: ClipJob, name: str) -> StreamSink:
         encoder = self.encoders[name]
         declared = next(d for d in self.declared if d.name == name)
         faces = self.settings.faces if encoder.modality == "face" else "video"
@@ -142,7 +142,7 @@ class Stage:
         return (WholeSink if isinstance(encoder, AudioEncoder) else RowSink)(job.clip, name, writer)
 
 
-def _crop_folders(task: Task) -> dict[str, CropFolder]:
+def _crop_folders(task: RecordingJob) -> dict[str, CropFolder]:
     return {
         job.clip: CropFolder(job.crops, job.crop_times, job.present)
         for job in task.jobs
@@ -150,7 +150,7 @@ def _crop_folders(task: Task) -> dict[str, CropFolder]:
     }
 
 
-def _finished(open_tasks: list[tuple[Task, list[Sink], list[Failure]]]) -> Iterator[Made]:
+def _finished(open_tasks: list[tuple[RecordingJob, list[StreamSink], list[Failure]]]) -> Iterator[ClipDone]:
     for item in list(open_tasks):
         task, sinks, failures = item
         if not all(sink.done for sink in sinks):
@@ -161,4 +161,4 @@ def _finished(open_tasks: list[tuple[Task, list[Sink], list[Failure]]]) -> Itera
             failed = [Failure.of(s.clip, s.encoder, task.media, s.failed) for s in mine if s.failed]
             failed += [f for f in failures if f.clip == job.clip]
             good = tuple(s.encoder for s in mine if not s.failed)
-            yield Made(job.clip, good, tuple(failed), task.duration_s / len(task.jobs))
+            yield ClipDone(job.clip, good, tuple(failed), task.duration_s / len(task.jobs))

@@ -13,8 +13,8 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.extract.failures import Failure
-from mien.extract.job_runner import Made, Stage
-from mien.extract.plan import Declared, Settings, Task
+from mien.extract.job_runner import ClipDone, JobRunner
+from mien.extract.plan import Declared, ExtractionSettings, RecordingJob
 from mien.extract.worker import device_of, limit_threads, thread_environment, work
 
 
@@ -32,9 +32,9 @@ class At:
 class Here:
     """The work in this process, for notebooks, debuggers and very small corpora."""
 
-    def __init__(self, specs: Sequence[str], settings: Settings) -> None:
+    def __init__(self, specs: Sequence[str], settings: ExtractionSettings) -> None:
         settings = replace(settings, device=device_of(settings.device, 0))
-        self._stage = Stage(specs, settings)
+        self._stage = JobRunner(specs, settings)
         self.declared = self._stage.declared
 
     def __enter__(self) -> Here:
@@ -43,7 +43,7 @@ class Here:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Made | At]:
+    def run(self, tasks: Sequence[RecordingJob]) -> Iterator[ClipDone | At]:
         limit_threads(self._stage.settings.threads)
         yield from self._stage.run(tasks)
 
@@ -52,7 +52,7 @@ class Here:
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    given: list[Task] = field(default_factory=list)
+    given: list[RecordingJob] = field(default_factory=list)
     at_s: float = 0.0
 
 
@@ -63,7 +63,7 @@ class Processes:
     fresh process; if that dies too, the clip is a failure. Use as a context manager.
     """
 
-    def __init__(self, specs: Sequence[str], settings: Settings, workers: int) -> None:
+    def __init__(self, specs: Sequence[str], settings: ExtractionSettings, workers: int) -> None:
         self._specs, self._settings, self._most = specs, settings, workers
         self._workers: list[_Worker] = []
         self._count = 0
@@ -122,7 +122,7 @@ class Processes:
                 remedy="too little memory is the usual cause: fewer --workers, or look at that file alone",
             ) from None
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Made | At]:
+    def run(self, tasks: Sequence[RecordingJob]) -> Iterator[ClipDone | At]:
         """Raises whatever ends the run: a full disk, an encoder that cannot be made."""
         queue = deque(tasks)
         while len(self._workers) < min(self._most, len(tasks)):
@@ -139,7 +139,7 @@ class Processes:
             while queue and len(self._workers) < min(self._most, len(queue)):
                 self._start()
 
-    def _heard(self, worker: _Worker, queue: deque[Task], message: Any) -> Iterator[Made | At]:
+    def _heard(self, worker: _Worker, queue: deque[RecordingJob], message: Any) -> Iterator[ClipDone | At]:
         kind, *content = message
         if kind == "fatal":
             raise content[0]
@@ -150,14 +150,14 @@ class Processes:
             worker.at_s = content[0]
             yield At(sum(w.at_s for w in self._workers))
         elif kind == "made":
-            made: Made = content[0]
+            made: ClipDone = content[0]
             worker.given = [rest for t in worker.given if (rest := _without(t, made.clip)).jobs]
             yield made
         elif kind == "over":
             self._remove(worker)
 
     @staticmethod
-    def _next(worker: _Worker, queue: deque[Task]) -> Task | None:
+    def _next(worker: _Worker, queue: deque[RecordingJob]) -> RecordingJob | None:
         """None ends the worker, once it has finished what it has. A recording over which a process died is
         given alone, so that no other is blamed."""
         alone = any(task.attempts for task in worker.given) or (worker.given and queue and queue[0].attempts)
@@ -166,7 +166,7 @@ class Processes:
         worker.given.append(queue.popleft())
         return worker.given[-1]
 
-    def _buried(self, worker: _Worker, queue: deque[Task], error: WorkerError) -> Iterator[Made]:
+    def _buried(self, worker: _Worker, queue: deque[RecordingJob], error: WorkerError) -> Iterator[ClipDone]:
         self._remove(worker)
         for task in worker.given:
             if not task.attempts:
@@ -174,7 +174,7 @@ class Processes:
                 continue
             for job in task.jobs:
                 failures = tuple(Failure.of(job.clip, name, task.media, error) for name in job.encoders)
-                yield Made(job.clip, (), failures, task.duration_s / len(task.jobs))
+                yield ClipDone(job.clip, (), failures, task.duration_s / len(task.jobs))
 
     def _remove(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -182,5 +182,5 @@ class Processes:
         worker.process.join()
 
 
-def _without(task: Task, clip: str) -> Task:
+def _without(task: RecordingJob, clip: str) -> RecordingJob:
     return replace(task, jobs=tuple(job for job in task.jobs if job.clip != clip))

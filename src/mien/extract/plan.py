@@ -14,7 +14,7 @@ from mien.datasets.index_entries import Entry, Stamp
 from mien.encoders.protocol import CropEncoder, Encoder, MeshEncoder
 from mien.errors import ConfigError, MienError
 from mien.extract.failures import Failure
-from mien.store import Reader, Store, StoreError
+from mien.store import FeatureStore, Reader, StoreError
 from mien.store.feature_store import differences
 
 FACES = ("video", "crops")
@@ -25,7 +25,7 @@ class ChangedError(MienError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExtractionSettings:
     """How extraction runs. store: the folder. faces: `video` finds faces in the pictures, `crops` takes the
     corpus's own aligned crops. dtype: of stored values. replace: make features anew that were made in another
     way.
@@ -54,7 +54,7 @@ class Declared:
     kind: str
 
     @classmethod
-    def of(cls, spec: str, encoder: Encoder, settings: Settings) -> Declared:
+    def of(cls, spec: str, encoder: Encoder, settings: ExtractionSettings) -> Declared:
         return cls(
             spec,
             encoder.name,
@@ -66,7 +66,7 @@ class Declared:
         )
 
 
-def provenance(encoder: Encoder, settings: Settings) -> dict[str, str]:
+def provenance(encoder: Encoder, settings: ExtractionSettings) -> dict[str, str]:
     """The encoder's own key, and for faces where they came from and, in video, which networks found them."""
     key = dict(encoder.provenance)
     if encoder.modality != "face":
@@ -80,7 +80,7 @@ def provenance(encoder: Encoder, settings: Settings) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One clip of a task. encoders: names still missing. crops: its folder of ready crops, or None; with it
     crop_times `(frame,)` seconds and present `(frame,)` bool."""
 
@@ -94,16 +94,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Task:
+class RecordingJob:
     """One recording. stamp: what it was when it was indexed. attempts: how often a process died over it."""
 
     media: Path
     stamp: Stamp | None
     duration_s: float
-    jobs: tuple[Job, ...]
+    jobs: tuple[ClipJob, ...]
     attempts: int = 0
 
-    def origin(self, job: Job, encoder: str, faces: str) -> dict[str, Any]:
+    def origin(self, job: ClipJob, encoder: str, faces: str) -> dict[str, Any]:
         """What a stored file remembers of its source, so that a clip that changed is made anew."""
         stamp = job.crops_stamp if faces == "crops" else self.stamp
         return asdict(stamp) if stamp else {}
@@ -134,7 +134,7 @@ class Plan:
     """tasks: longest first, so that no process ends up alone with the longest. made: pairs of clip and
     encoder that are there already. failures: clips that cannot be tried."""
 
-    tasks: list[Task]
+    tasks: list[RecordingJob]
     made: int
     failures: list[Failure]
 
@@ -143,7 +143,7 @@ class Plan:
         return {(job.clip, encoder) for task in self.tasks for job in task.jobs for encoder in job.encoders}
 
 
-def plan(index: Index, declared: Sequence[Declared], settings: Settings) -> Plan:
+def plan(index: Index, declared: Sequence[Declared], settings: ExtractionSettings) -> Plan:
     """Compares the index with the store.
 
     Raises:
@@ -152,7 +152,7 @@ def plan(index: Index, declared: Sequence[Declared], settings: Settings) -> Plan
         replaced).
     """
     _check(index, declared, settings)
-    store, root = Store(settings.store), index.root.absolute()  # a process elsewhere has another working folder
+    store, root = FeatureStore(settings.store), index.root.absolute()  # a process elsewhere has another working folder
     groups: dict[str, list[Entry]] = {}
     failures: list[Failure] = []
     made = 0
@@ -182,12 +182,12 @@ def plan(index: Index, declared: Sequence[Declared], settings: Settings) -> Plan
                 jobs.append(_job(root, entry, tuple(missing), settings))
         if jobs:
             first = entries[0]
-            tasks.append(Task(root / media, first.stamp, first.duration_s or 0.0, tuple(jobs)))
+            tasks.append(RecordingJob(root / media, first.stamp, first.duration_s or 0.0, tuple(jobs)))
     tasks.sort(key=lambda task: -task.duration_s)
     return Plan(tasks, made, failures)
 
 
-def _check(index: Index, declared: Sequence[Declared], settings: Settings) -> None:
+def _check(index: Index, declared: Sequence[Declared], settings: ExtractionSettings) -> None:
     if settings.faces not in FACES:
         raise ConfigError(f"faces {settings.faces!r}", remedy=f"--faces {' or --faces '.join(FACES)}")
     names = [d.name for d in declared]
@@ -203,7 +203,7 @@ def _check(index: Index, declared: Sequence[Declared], settings: Settings) -> No
             raise ConfigError(f"the index of {index.root} names no crops", remedy="use --faces video")
 
 
-def _there(store: Store, entry: Entry, declared: Declared, settings: Settings) -> bool:
+def _there(store: FeatureStore, entry: Entry, declared: Declared, settings: ExtractionSettings) -> bool:
     path = store.path(declared.name, entry.id)
     if not path.exists():
         return False
@@ -219,8 +219,8 @@ def _there(store: Store, entry: Entry, declared: Declared, settings: Settings) -
     return stamp is None or stamp.same(Stamp(**reader.origin) if reader.origin else stamp)
 
 
-def _job(root: Path, entry: Entry, missing: tuple[str, ...], settings: Settings) -> Job:
+def _job(root: Path, entry: Entry, missing: tuple[str, ...], settings: ExtractionSettings) -> ClipJob:
     if settings.faces != "crops" or not entry.crops or entry.present is None or entry.times is None:
-        return Job(entry.id, entry.side, missing)
+        return ClipJob(entry.id, entry.side, missing)
     times = entry.times.first(len(entry.present))
-    return Job(entry.id, entry.side, missing, root / entry.crops, times, entry.present, entry.crops_stamp)
+    return ClipJob(entry.id, entry.side, missing, root / entry.crops, times, entry.present, entry.crops_stamp)

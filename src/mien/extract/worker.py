@@ -12,17 +12,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mien.extract.job_runner import Stage
-from mien.extract.plan import Settings, Task
+from mien.extract.job_runner import JobRunner
+from mien.extract.plan import ExtractionSettings, RecordingJob
 
 
-def work(pipe: Connection, number: int, specs: Sequence[str], settings: Settings) -> None:
+def work(pipe: Connection, number: int, specs: Sequence[str], settings: ExtractionSettings) -> None:
     """Runs until told to stop, or until the parent is gone. Messages: ("ready", declarations), ("next",),
     ("at", s), ("made", Made), ("fatal", error); answers to ("next",) are a Task or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     try:
         settings = replace(settings, device=device_of(settings.device, number))
-        stage = Stage(specs, settings, lambda seconds: pipe.send(("at", seconds)))
+        stage = JobRunner(specs, settings, lambda seconds: pipe.send(("at", seconds)))
         limit_threads(settings.threads)
         pipe.send(("ready", stage.declared))
         for made in stage.run(_tasks(pipe)):
@@ -34,7 +34,7 @@ def work(pipe: Connection, number: int, specs: Sequence[str], settings: Settings
         pipe.send(("fatal", sendable(error)))
 
 
-def _tasks(pipe: Connection) -> Iterator[Task]:
+def _tasks(pipe: Connection) -> Iterator[RecordingJob]:
     while True:
         pipe.send(("next",))
         task = pipe.recv()

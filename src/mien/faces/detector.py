@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.faces.crops import Square, around_box, cut
-from mien.faces.tflite import Backend, Network
+from mien.faces.tflite import Backend, TfliteNetwork
 
 SIZE = 128
 #: (stride, anchors at each cell): 16 × 16 × 2 + 8 × 8 × 6 = 896.
@@ -23,7 +23,7 @@ _GRIDS = ((8, 2), (16, 6))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detection:
     """One face a detector found. box: `(4,)` x1, y1, x2, y2 pixels of the frame. score: in [0, 1].
     eyes: `(2, 2)` the subject's right and left eye, NaN where the detector does not say."""
 
@@ -61,8 +61,8 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def merge(found: Iterable[Found], threshold: float = 0.3) -> list[Found]:
-    """One `Found` for each group that overlaps its best member by more than `threshold`, best first: the mean
+def merge(found: Iterable[Detection], threshold: float = 0.3) -> list[Detection]:
+    """One `Detection` for each group that overlaps its best member by more than `threshold`, best first: the mean
     of the group weighted by score, with the best score. BlazeFace's paper (§ 3.3) blends like this instead of
     taking the best alone: it trembles less."""
     rest = sorted(found, key=lambda f: -f.score)
@@ -75,7 +75,7 @@ def merge(found: Iterable[Found], threshold: float = 0.3) -> list[Found]:
         box = np.average([f.box for f in group], axis=0, weights=weights)
         seeing = [f for f in group if np.isfinite(f.eyes).all()]
         eyes = np.average([f.eyes for f in seeing], axis=0, weights=[f.score for f in seeing]) if seeing else NO_EYES
-        merged.append(Found(box, group[0].score, eyes))
+        merged.append(Detection(box, group[0].score, eyes))
         rest = [f for f, hit in zip(rest, same, strict=True) if not hit]
     return merged
 
@@ -85,12 +85,12 @@ class BlazeFace:
     smaller squares (`tiles`)."""
 
     def __init__(self, path: Path, *, threads: int = 1, threshold: float = 0.5, on: Backend | None = None) -> None:
-        self._net = Network(path, threads=threads, on=on)
+        self._net = TfliteNetwork(path, threads=threads, on=on)
         self._anchors = anchors()
         self._logit = float(np.log(threshold / (1 - threshold)))
         self._input = np.empty((SIZE, SIZE, 3), np.float32)
 
-    def __call__(self, image: np.ndarray, square: Square | None = None) -> list[Found]:
+    def __call__(self, image: np.ndarray, square: Square | None = None) -> list[Detection]:
         """Faces in an upright square of the frame (default: the smallest that holds the whole frame),
         merged."""
         view = square or whole(image)
@@ -107,7 +107,7 @@ class BlazeFace:
         corner = np.array([view.x, view.y]) - view.side / 2
         centre, eyes = points[:, 0] * view.side + corner, points[:, 2:4] * view.side + corner
         boxes = np.concatenate([centre - size * view.side / 2, centre + size * view.side / 2], axis=1)
-        return merge(Found(b, float(s), e) for b, s, e in zip(boxes, scores, eyes, strict=True))
+        return merge(Detection(b, float(s), e) for b, s, e in zip(boxes, scores, eyes, strict=True))
 
 
 def whole(image: np.ndarray) -> Square:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.faces.crops import Square, around_box, cut
-from mien.faces.tflite import Backend, Network
+from mien.faces.tflite import Backend, TfliteNetwork
 
 SIZE = 192
 LANDMARKS = 468
@@ -57,7 +57,7 @@ class FaceMesh:
     """The mesh network. One call reads one square of a frame."""
 
     def __init__(self, path: Path, *, threads: int = 1, on: Backend | None = None) -> None:
-        self._net = Network(path, threads=threads, on=on)
+        self._net = TfliteNetwork(path, threads=threads, on=on)
         self._input = np.empty((SIZE, SIZE, 3), np.float32)
 
     def __call__(self, image: np.ndarray, square: Square) -> Reading:

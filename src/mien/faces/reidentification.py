@@ -61,7 +61,7 @@ class Subject:
             self.looks.append(seen)
 
 
-class People:
+class Reidentifier:
     """Everybody seen in one recording."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from mien import hub
-from mien.faces.detector import NO_EYES, Found, merge
+from mien.faces.detector import NO_EYES, Detection, merge
 
 log = logging.getLogger("mien")
 
@@ -33,7 +33,7 @@ class UltraFace:
         self._net = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._threshold = threshold
 
-    def __call__(self, image: np.ndarray) -> list[Found]:
+    def __call__(self, image: np.ndarray) -> list[Detection]:
         height, width = image.shape[:2]
         if width < height:  # squeezed to 4:3, faces of an upright frame would be twice too wide
             image = cv2.copyMakeBorder(image, 0, 0, 0, height - width, cv2.BORDER_CONSTANT)
@@ -43,7 +43,7 @@ class UltraFace:
         scores, boxes = self._net.run(["scores", "boxes"], {"input": planes})
         chosen = np.flatnonzero(scores[0, :, 1] > self._threshold)
         boxes = boxes[0, chosen] * [width, height, width, height] - 0.5
-        return merge(Found(b, float(s), NO_EYES) for b, s in zip(boxes, scores[0, chosen, 1], strict=True))
+        return merge(Detection(b, float(s), NO_EYES) for b, s in zip(boxes, scores[0, chosen, 1], strict=True))
 
 
 class YuNet:
@@ -55,7 +55,7 @@ class YuNet:
     def __init__(self, path: Path, *, threshold: float = 0.6) -> None:
         self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold)
 
-    def __call__(self, image: np.ndarray) -> list[Found]:
+    def __call__(self, image: np.ndarray) -> list[Detection]:
         scale = min(1.0, self.SIDE / max(image.shape[:2]))
         size = tuple(max(1, round(v * scale)) for v in image.shape[1::-1])
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
@@ -64,7 +64,7 @@ class YuNet:
         found = []
         for row in np.asarray([] if rows is None else rows, np.float64).reshape(-1, 15):
             x, y, width, height, *points, score = row / [*[scale] * 14, 1]
-            found.append(Found(np.array([x, y, x + width, y + height]), score, np.reshape(points[:4], (2, 2))))
+            found.append(Detection(np.array([x, y, x + width, y + height]), score, np.reshape(points[:4], (2, 2))))
         return merge(found)
 
 
@@ -83,7 +83,7 @@ class SmallFaces:
         self._net: UltraFace | YuNet | None = None
         self._turn = 0
 
-    def __call__(self, image: np.ndarray, *, everything: bool) -> list[Found]:
+    def __call__(self, image: np.ndarray, *, everything: bool) -> list[Detection]:
         """everything: all views at once (a first frame, a new scene); else the next view in turn."""
         net = self._detector()
         if net is None:
@@ -94,7 +94,7 @@ class SmallFaces:
         for x, y, width, height in parts if everything else [parts[self._turn % len(parts)]]:
             shift = np.array([x, y])
             for f in net(np.ascontiguousarray(image[y : y + height, x : x + width])):
-                found.append(Found(f.box + np.tile(shift, 2), f.score, f.eyes + shift))
+                found.append(Detection(f.box + np.tile(shift, 2), f.score, f.eyes + shift))
         return merge(found)
 
     def _detector(self) -> UltraFace | YuNet | None:

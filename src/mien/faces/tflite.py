@@ -20,7 +20,7 @@ _banner_lock = threading.Lock()
 
 
 def backend() -> Backend:
-    """What `Network` runs on here. LiteRT is preferred: about twice as fast as OpenCV on these networks."""
+    """What `TfliteNetwork` runs on here. LiteRT is preferred: about twice as fast as OpenCV on these networks."""
     try:
         import ai_edge_litert.interpreter  # noqa: F401
     except ImportError:  # it has wheels for fewer platforms than OpenCV
@@ -28,7 +28,7 @@ def backend() -> Backend:
     return "litert"
 
 
-class Network:
+class TfliteNetwork:
     """One TFLite network with one image input.
 
     Args:

@@ -19,13 +19,13 @@ import numpy as np
 from mien import hub
 from mien.faces.align import align, five_points
 from mien.faces.crops import around_box
-from mien.faces.detector import BlazeFace, Found, overlaps, tiles
+from mien.faces.detector import BlazeFace, Detection, overlaps, tiles
 from mien.faces.mesh import ENLARGE, FaceMesh, Reading
-from mien.faces.reidentification import SAME_LOOK, People, Subject, look
+from mien.faces.reidentification import SAME_LOOK, Reidentifier, Subject, look
 from mien.faces.small_face_detectors import SmallFaces
 from mien.records import Face, Frame
 
-__all__ = ["FaceReader", "align", "five_points"]
+__all__ = ["FaceTracker", "align", "five_points"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class _Track:
     subject: Subject | None = None
 
 
-class FaceReader:
+class FaceTracker:
     """Reads the faces of one recording, frame after frame in order. One reader for each recording and thread.
 
     Args:
@@ -79,7 +79,7 @@ class FaceReader:
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
         self._small = self._timed("detect", SmallFaces(threads=threads)) if small_faces else None
         self._max_faces = max_faces
-        self._people = People()
+        self._people = Reidentifier()
         self._tracks: list[_Track] = []
         self._view: np.ndarray | None = None
         self._searches, self._near = 0, False
@@ -156,7 +156,7 @@ class FaceReader:
             if self._full():
                 return
 
-    def _looking(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Found]]:
+    def _looking(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Detection]]:
         """What the detectors say, view by view. Where somebody just was, and the whole frame while nobody is
         there: one of them in every frame in turn, both when somebody was lost. Tiles (in turn while somebody is
         there) and the second detector only so often, so that empty video stays fast."""
@@ -182,7 +182,7 @@ class FaceReader:
             self._asked_small_s = now
             yield self._small(image, everything=everything)
 
-    def _admit(self, image: np.ndarray, now: float, found: list[Found]) -> None:
+    def _admit(self, image: np.ndarray, now: float, found: list[Detection]) -> None:
         """Begin to follow what the mesh network, too, takes for a face. Larger ones first."""
         for candidate in sorted(found, key=lambda f: -float(np.ptp(f.box[1::2]))):
             if self._full():

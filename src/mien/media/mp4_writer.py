@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
+from mien.atomic import commit
 from mien.errors import OutputError
 from mien.media.container import note, shown
 from mien.media.mp4_streams import TICKS, PictureTrack, SoundTrack
@@ -97,7 +98,7 @@ def write(
             raise
         with _named_errors(path):
             output.close()
-            os.replace(part, path)
+            commit(part, path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -105,7 +105,7 @@ class _Window(nn.Module):
         )
 
 
-class Frames(nn.Module):
+class FrameClassifier(nn.Module):
     """Each frame by itself; a missing one says nothing."""
 
     def __init__(self, width: int, hidden: int, classes: int, dropout: float) -> None:
@@ -226,7 +226,7 @@ class TransferEnsemble(Ensemble):
         self.affect_share, self.draws, self.by = self.loss.valence_arousal, config.draws, config.weights
         face, voice, classes = config.inputs.get(FACE, 1), config.inputs.get(VOICE, 1), config.classes
         made = {
-            "frames": lambda: Frames(face, config.hidden, classes, config.dropout),
+            "frames": lambda: FrameClassifier(face, config.hidden, classes, config.dropout),
             "functionals": lambda: Functionals(face, classes),
             "cnn14": lambda: Cnn14(config.cnn14, classes, config.voice_dropout, config.frames_per_row),
             "cnn_lstm": lambda: CnnLstm(

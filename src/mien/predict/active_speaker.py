@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mien.clock import median_step
+
 #: What speech is to a subject, in the Timeline's column `speech`.
 OWN, SHARED, OTHER = "own", "shared", "other"
 #: Mean change of the mouth's opening, in its unit a second, from which a mouth counts as talking, and how many times
@@ -63,7 +65,7 @@ def _pieces(times: np.ndarray, heard: np.ndarray) -> list[slice]:
     rows = np.flatnonzero(heard)
     if not len(rows):
         return []
-    step = float(np.median(np.diff(times)))
+    step = median_step(times)
     breaks = np.flatnonzero(np.diff(times[rows]) > PAUSE_S + step) + 1
     pieces = []
     for stretch in np.split(rows, breaks):

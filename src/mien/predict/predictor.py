@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien import onnx_model
-from mien.encode.video_pass import LEAST_SEEN_S, Faces, media_facts, read_faces
+from mien.encode.video_pass import LEAST_SEEN_S, FacesSeen, media_facts, read_faces
 from mien.encoders import voice_prosody as voice_encoder
 from mien.errors import ConfigError, MediaError
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, probe
-from mien.memory import let_go
-from mien.onnx_model import Portable
+from mien.memory import release_freed_memory
+from mien.onnx_model import OnnxModel
 from mien.predict import pretrained_face
 from mien.predict.rows import fused
 from mien.records import Stream
@@ -30,19 +30,19 @@ from mien.timeline.table import Timeline
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
 
-    Model = Checkpoint | Portable
+    Model = Checkpoint | OnnxModel
 
 SHIPPED = ("starter",)
 #: Seconds of sound read at once: short, for what the voice holds meanwhile comes on top of the pictures.
 BLOCK_S = 2.0
 
 #: Called with the seconds of media done and, where the header says so, the seconds there are.
-Progress = Callable[[float, float | None], None]
+ProgressCallback = Callable[[float, float | None], None]
 
 
 def load(
     model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4
-) -> Predictor | pretrained_face.ZeroTraining:
+) -> Predictor | pretrained_face.PretrainedFacePredictor:
     """A predictor of a shipped model (`starter`), of the folder of a trained checkpoint, or of a face network that
     needs no training (`hsemotion`, `fer`, an ONNX file with a card beside it).
 
@@ -84,7 +84,7 @@ def _load(model: str | Path, device: str) -> Model:
     return checkpoint.load(model, device)
 
 
-def _portable(model: str | Path) -> Portable | None:
+def _portable(model: str | Path) -> OnnxModel | None:
     folder = Path(str(resources.files("mien") / str(model))) if str(model) in SHIPPED else Path(model)
     try:
         about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ class Predictor:
             pool.shutdown(wait=False)
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: Progress | None = None
+        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
     ) -> Timeline:
         """What each person in a video, sound file or picture shows, at every moment.
 
@@ -160,7 +160,7 @@ class Predictor:
         faces, heard = self._read(info, face, voice, notes, seconds, tell)
         waited = time.perf_counter()
         checkpoint = self.checkpoint
-        let_go()  # the decoders and networks are gone, and fusing takes as much again
+        release_freed_memory()  # the decoders and networks are gone, and fusing takes as much again
         seconds["load"] = time.perf_counter() - waited
         table = fused(checkpoint, faces, heard)
         seconds["encode"] = faces.encode_s
@@ -178,7 +178,7 @@ class Predictor:
         notes: list[str],
         seconds: dict[str, float],
         tell: Callable[[float], None],
-    ) -> tuple[Faces, Stream | None]:
+    ) -> tuple[FacesSeen, Stream | None]:
         """Pictures here, sound in a thread beside. What fails first ends the other."""
         stopped = threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as side:
@@ -216,7 +216,7 @@ class Predictor:
                 remedy=f"leave {left} away",
             )
 
-    def _facts(self, info: MediaInfo, faces: Faces, seconds: dict[str, float]) -> dict[str, Any]:
+    def _facts(self, info: MediaInfo, faces: FacesSeen, seconds: dict[str, float]) -> dict[str, Any]:
         order = ("decode", "detect", "mesh", "track", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
@@ -242,12 +242,12 @@ def _hear(
             yield start_s, samples
 
     began = time.thread_time()
-    stream = voice_encoder.VoiceEncoder()(listened())
+    stream = voice_encoder.ProsodyExtractor()(listened())
     seconds["voice"] = time.thread_time() - began
     return stream
 
 
-def _throttled(progress: Progress | None, total_s: float | None) -> Callable[[float], None]:
+def _throttled(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:
     last = -1.0
 
     def tell(done_s: float) -> None:
@@ -259,7 +259,7 @@ def _throttled(progress: Progress | None, total_s: float | None) -> Callable[[fl
     return tell
 
 
-def _remarks(info: MediaInfo, faces: Faces, heard: Stream | None, face: bool, voice: bool) -> list[str]:
+def _remarks(info: MediaInfo, faces: FacesSeen, heard: Stream | None, face: bool, voice: bool) -> list[str]:
     """What a reader of the table should know and would not see in it."""
     said = []
     speech = heard is not None and bool(heard.valid.any())

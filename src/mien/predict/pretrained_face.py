@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mien import clock
-from mien.encode.video_pass import LEAST_SEEN_S, Faces, Seen, media_facts, read_faces
+from mien.encode.video_pass import LEAST_SEEN_S, FacesSeen, SubjectTrack, media_facts, read_faces
 from mien.errors import ConfigError, MediaError
 from mien.faces.align import align
 from mien.media.video import probe
@@ -24,7 +24,7 @@ from mien.timeline.table import Timeline, subject_rows
 
 if TYPE_CHECKING:
     from mien.encoders.onnx_face import OnnxFace
-    from mien.predict.predictor import Progress
+    from mien.predict.predictor import ProgressCallback
 
 #: Networks with a built-in card, and the files that name another.
 NAMES, SUFFIXES = ("fer", "hsemotion"), (".onnx", ".yaml", ".yml")
@@ -33,7 +33,7 @@ SMOOTH_S = 1 / 3
 BATCH = 32
 
 
-def load(name: str, *, device: str = "auto", max_faces: int = 4) -> ZeroTraining:
+def load(name: str, *, device: str = "auto", max_faces: int = 4) -> PretrainedFacePredictor:
     """The predictor of a face network: a built-in card's name, a card, or an ONNX file with a card beside it.
 
     Raises:
@@ -44,17 +44,17 @@ def load(name: str, *, device: str = "auto", max_faces: int = 4) -> ZeroTraining
 
     network = OnnxFace(name, device="cuda" if device.startswith("cuda") else "cpu")
     network.interpret(np.ones((1, network.dim), np.float32))  # a card without labels predicts nothing
-    return ZeroTraining(network, max_faces=max_faces)
+    return PretrainedFacePredictor(network, max_faces=max_faces)
 
 
-class ZeroTraining:
+class PretrainedFacePredictor:
     """Asked as `mien.predict.Predictor` is, in one thread at a time."""
 
     def __init__(self, network: OnnxFace, *, max_faces: int = 4) -> None:
         self.network, self.max_faces, self.name = network, max_faces, network.card.name
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: Progress | None = None
+        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
     ) -> Timeline:
         """What each person in a video or picture shows. One row per decoded frame and subject; rows without a face
         name nothing. The sound is not used.
@@ -104,12 +104,12 @@ class ZeroTraining:
         }
         return Timeline(table, media=path, notes=notes, info=facts)
 
-    def _rows(self, faces: Faces, number: int, reader: _Crops) -> pl.DataFrame:
+    def _rows(self, faces: FacesSeen, number: int, reader: _Crops) -> pl.DataFrame:
         times = faces.times
         probabilities, affect = np.full((len(times), 8), np.nan), np.full((len(times), 2), np.nan)
         track = faces.track(number) if faces.subjects else None
         if faces.subjects:
-            seen: Seen = faces.subjects[number]
+            seen: SubjectTrack = faces.subjects[number]
             rows = seen.rows.array()
             probabilities[rows], affect[rows] = self.network.interpret(reader.of(seen.id))
         nobody = np.zeros(len(times), bool)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from mien import clock
-from mien.encode.video_pass import Faces
+from mien.encode.video_pass import FacesSeen
 from mien.encoders import face_geometry as face_encoder
 from mien.encoders import voice_prosody as voice_encoder
 from mien.errors import ConfigError
@@ -19,13 +19,13 @@ from mien.timeline.table import subject_rows
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
-    from mien.onnx_model import Portable
+    from mien.onnx_model import OnnxModel
 
 #: Rows a second where there are no pictures to give the rows their times.
 SOUND_ROWS_HZ = 10
 
 
-def fused(checkpoint: Checkpoint | Portable, faces: Faces, heard: Stream | None) -> pl.DataFrame:
+def fused(checkpoint: Checkpoint | OnnxModel, faces: FacesSeen, heard: Stream | None) -> pl.DataFrame:
     """A timeline's table: every subject's streams through the model, read off at the times of the rows.
 
     Raises:
@@ -68,33 +68,25 @@ def fused(checkpoint: Checkpoint | Portable, faces: Faces, heard: Stream | None)
 def _stop(times: np.ndarray, heard: Stream | None) -> float:
     """Where the rows end: the last picture, held as long as the one before it; without pictures, the sound."""
     if len(times):
-        return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.0))
+        return float(times[-1] + clock.median_step(times))
     assert heard is not None
-    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.0
-    return float(heard.times[-1] + step / 2) if len(heard.times) else 0.0
+    return float(heard.times[-1] + clock.median_step(heard.times) / 2) if len(heard.times) else 0.0
 
 
 def heard_at(heard: Stream | None, times: np.ndarray) -> np.ndarray:
     """Whether speech was heard at each time: the nearest voice sample says so, if it is no further than one."""
     if heard is None or not len(heard.times):
         return np.zeros(len(times), bool)
-    right = np.clip(np.searchsorted(heard.times, times), 1, max(1, len(heard.times) - 1))
-    right = np.minimum(right, len(heard.times) - 1)
-    left = np.maximum(right - 1, 0)
-    nearest = np.where(times - heard.times[left] <= heard.times[right] - times, left, right)
-    step = float(np.median(np.diff(heard.times))) if len(heard.times) > 1 else 0.1
-    return heard.valid[nearest] & (np.abs(heard.times[nearest] - times) <= step)
+    nearest = clock.nearest(heard.times, times)
+    return heard.valid[nearest] & (np.abs(heard.times[nearest] - times) <= clock.median_step(heard.times, 0.1))
 
 
 def _theirs(heard: Stream, times: np.ndarray, whose: np.ndarray) -> Stream:
     """The voice as one subject's evidence: missing where it is somebody else's."""
     if not len(heard.times) or not len(times) or not (whose == OTHER).any():
         return heard
-    right = np.clip(np.searchsorted(times, heard.times), 1, max(1, len(times) - 1))
-    right = np.minimum(right, len(times) - 1)
-    left = np.maximum(right - 1, 0)
-    nearest = np.where(heard.times - times[left] <= times[right] - heard.times, left, right)
-    return Stream(heard.values, heard.times, heard.valid & (whose[nearest] != OTHER), heard.provenance)
+    own = whose[clock.nearest(times, heard.times)] != OTHER
+    return Stream(heard.values, heard.times, heard.valid & own, heard.provenance)
 
 
 def ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
@@ -110,7 +102,7 @@ def ordered(probabilities: np.ndarray, labels: list[str]) -> np.ndarray:
     return out
 
 
-def _readable(checkpoint: Checkpoint | Portable) -> None:
+def _readable(checkpoint: Checkpoint | OnnxModel) -> None:
     """The features of the checkpoint must be those that this path makes."""
     ours = {
         FACE: (face_encoder.NAME, face_encoder.DIM),

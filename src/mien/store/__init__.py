@@ -1,8 +1,8 @@
 """The feature store: one safetensors file for each clip and encoder. See `files` for the format, `shelves`
 for folders."""
 
-from mien.store.feature_store import ProvenanceError, Shelf, Store
+from mien.store.feature_store import EncoderFeatures, FeatureStore, ProvenanceError
 from mien.store.reader import Reader
 from mien.store.writer import FeatureError, StoreError, Writer
 
-__all__ = ["FeatureError", "ProvenanceError", "Reader", "Shelf", "Store", "StoreError", "Writer"]
+__all__ = ["EncoderFeatures", "FeatureError", "FeatureStore", "ProvenanceError", "Reader", "StoreError", "Writer"]

@@ -43,7 +43,7 @@ def differences(path: Path, found: Mapping[str, str], wanted: Mapping[str, str])
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredStream:
     """One line of `mien store ls`: an encoder's files. bytes: on the disk; kinds: different provenances
     found;
     broken: files that cannot be opened."""
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Damage:
     """A file that is not what was written."""
 
     path: Path
@@ -76,7 +76,7 @@ class Removal:
     reason: str
 
 
-class Shelf:
+class EncoderFeatures:
     """The streams of one encoder, all of one provenance, by clip id.
 
     `shelf[clip]` is a Reader; `clip in shelf`; `len(shelf)`; iteration gives clip ids in order. Up to 256
@@ -118,7 +118,7 @@ class Shelf:
             self._readers.popitem()[1].close()
 
 
-class Store:
+class FeatureStore:
     """A folder of features. Creating one touches nothing; the folder comes with the first file."""
 
     def __init__(self, root: Path | str) -> None:
@@ -179,7 +179,7 @@ class Store:
             writer.append(stream.values, stream.times, stream.valid)
         return writer.path
 
-    def open(self, encoder: str, provenance: Mapping[str, str] | None = None, *, check: bool = True) -> Shelf:
+    def open(self, encoder: str, provenance: Mapping[str, str] | None = None, *, check: bool = True) -> EncoderFeatures:
         """The streams of an encoder. check: read every file's header now (about 60 µs each) rather than as
         they are asked for.
 
@@ -197,7 +197,7 @@ class Store:
                 f"{self.root} holds nothing of encoder {encoder!r}; it holds: {others}",
                 remedy=f"mien extract INDEX --encoder {encoder} --store {self.root}",
             )
-        shelf = Shelf(folder, encoder, provenance)
+        shelf = EncoderFeatures(folder, encoder, provenance)
         for path in files(folder) if check else ():
             reader = Reader(path)
             shelf.provenance = reader.provenance if shelf.provenance is None else shelf.provenance
@@ -205,11 +205,11 @@ class Store:
                 raise error
         return shelf
 
-    def ls(self) -> list[Row]:
+    def ls(self) -> list[StoredStream]:
         """One row for each encoder."""
         return [self._row(encoder) for encoder in self.encoders()]
 
-    def _row(self, encoder: str) -> Row:
+    def _row(self, encoder: str) -> StoredStream:
         readers, broken, size = [], 0, 0
         for path in files(self.root / escape(encoder)):
             size += path.stat().st_size
@@ -221,17 +221,17 @@ class Store:
         dim, dtype = shapes[0][0] if shapes else (0, "")
         kinds = len({tuple(sorted(r.provenance.items())) for r in readers})
         rows, valid = sum(r.rows for r in readers), sum(r.valid_rows for r in readers)
-        return Row(encoder, len(readers), rows, valid, dim, dtype, size, kinds, broken)
+        return StoredStream(encoder, len(readers), rows, valid, dim, dtype, size, kinds, broken)
 
-    def verify(self, encoders: Collection[str] | None = None, threads: int = 2) -> Iterator[Fault]:
+    def verify(self, encoders: Collection[str] | None = None, threads: int = 2) -> Iterator[Damage]:
         """Reads every byte of every file and yields those that are not what was written, in order of their
         names."""
 
-        def check(path: Path) -> Fault | None:
+        def check(path: Path) -> Damage | None:
             try:
                 verify_file(path)
             except StoreError as error:
-                return Fault(path, error.what)
+                return Damage(path, error.what)
             return None
 
         paths = [p for e in self.encoders() if encoders is None or e in encoders for p in files(self.root / escape(e))]

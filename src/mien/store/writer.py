@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.atomic import commit
 from mien.errors import MienError, OutputError
 from mien.store.filenames import escape, quote
 
@@ -191,8 +192,7 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self.part, self.path)
-        _sync_folder(self.path.parent)
+        commit(self.part, self.path, sync=True)
 
     @property
     def _row_bytes(self) -> int:
@@ -235,11 +235,3 @@ def part_path(path: Path) -> Path:
     """A name beside `path` that no other process, thread or machine uses."""
     host = escape(socket.gethostname())[:32]
     return path.with_name(f".{path.stem[:120]}.{host}.{os.getpid()}.{next(_COUNT)}.part")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,8 +5,8 @@ file has the header `image_location,valence,arousal` and rows of three. Which ro
 what the official sample file says (PAPERS §0). Nothing is quoted and no row is left unanswered.
 """
 
-from mien.submission.issues import ERROR, WARNING, Fault
-from mien.submission.template import EXPR, VA, Sample, read_sample
+from mien.submission.issues import ERROR, WARNING, Issue
+from mien.submission.template import EXPR, VA, Template, read_sample
 from mien.submission.validate import validate
 from mien.submission.write import Written, write_expr, write_va
 
@@ -15,8 +15,8 @@ __all__ = [
     "EXPR",
     "VA",
     "WARNING",
-    "Fault",
-    "Sample",
+    "Issue",
+    "Template",
     "Written",
     "read_sample",
     "validate",

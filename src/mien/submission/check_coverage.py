@@ -7,8 +7,8 @@ import difflib
 import numpy as np
 import polars as pl
 
-from mien.submission.issues import LISTED, Fault, Kind, quoted
-from mien.submission.template import Sample
+from mien.submission.issues import LISTED, Issue, Kind, quoted
+from mien.submission.template import Template
 
 _EXACT = "write the names exactly as they stand in the sample"
 _UNMATCHED = "the row is matched with no frame, and that frame counts as missing"
@@ -40,14 +40,14 @@ _FOREIGN = Kind(
 )
 
 
-def match(names: pl.Series, lines: np.ndarray, sample: Sample) -> tuple[np.ndarray, list[Fault]]:
+def match(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
     """`(row,)` position of each row in the sample, -1 where it is none of its; and faults."""
     if names.equals(sample.names):
         return np.arange(len(sample)), []
     known = pl.DataFrame({"name": sample.names, "place": np.arange(len(sample))})
     place = names.rename("name").to_frame().join(known, on="name", how="left", maintain_order="left")["place"]
     places = place.fill_null(-1).to_numpy().copy()
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     strange = np.flatnonzero(places < 0)
     if len(strange):
         found, more = _respelled(names.gather(strange), lines[strange], sample)
@@ -71,7 +71,7 @@ def _keys(names: pl.Series) -> pl.Series:
     return (parts.to_series(0) + "/" + parts.to_series(1)).alias("key")
 
 
-def _respelled(names: pl.Series, lines: np.ndarray, sample: Sample) -> tuple[np.ndarray, list[Fault]]:
+def _respelled(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
     known = pl.DataFrame({"key": _keys(sample.names), "place": np.arange(len(sample))}).unique("key", keep="first")
     found = _keys(names).to_frame().join(known, on="key", how="left", maintain_order="left")["place"]
     places = found.fill_null(-1).to_numpy().copy()
@@ -79,7 +79,7 @@ def _respelled(names: pl.Series, lines: np.ndarray, sample: Sample) -> tuple[np.
     table = pl.DataFrame(
         {"name": names.gather(known_rows), "line": lines[known_rows], "right": sample.names.gather(places[known_rows])}
     )
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     for kind, pattern, remedy in _SPELLED:
         mine = table["name"].str.contains(pattern)
         if mine.any():
@@ -91,7 +91,7 @@ def _respelled(names: pl.Series, lines: np.ndarray, sample: Sample) -> tuple[np.
     return places, faults
 
 
-def _unknown(names: pl.Series, lines: np.ndarray, sample: Sample) -> list[Fault]:
+def _unknown(names: pl.Series, lines: np.ndarray, sample: Template) -> list[Issue]:
     table = pl.DataFrame({"name": names, "line": lines, "clip": _keys(names).str.replace(r"/\d+$", "")})
     nameless = table.filter(pl.col("clip").is_null())
     shown = [f"{quoted(name)} names no frame (video/00001.jpg)" for name in nameless["name"].head(LISTED)]
@@ -113,7 +113,7 @@ def _unknown(names: pl.Series, lines: np.ndarray, sample: Sample) -> list[Fault]
     return faults
 
 
-def _duplicates(places: np.ndarray, lines: np.ndarray, sample: Sample) -> list[Fault]:
+def _duplicates(places: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
     known = np.flatnonzero(places >= 0)
     _, first, back = np.unique(places[known], return_index=True, return_inverse=True)
     again = np.flatnonzero(first[back] != np.arange(len(known)))
@@ -125,7 +125,7 @@ def _duplicates(places: np.ndarray, lines: np.ndarray, sample: Sample) -> list[F
     return _AGAIN.listed(lines[rows], shown)
 
 
-def _missing(places: np.ndarray, sample: Sample) -> list[Fault]:
+def _missing(places: np.ndarray, sample: Template) -> list[Issue]:
     absent = np.ones(len(sample), bool)
     absent[places[places >= 0]] = False
     if not absent.any():
@@ -142,13 +142,13 @@ def _missing(places: np.ndarray, sample: Sample) -> list[Fault]:
     return _few(_MISSING_CLIP, whole, "clips") + _few(_MISSING, gaps, "gaps")
 
 
-def _gap(sample: Sample, clip: str, rows: np.ndarray, run: np.ndarray) -> str:
+def _gap(sample: Template, clip: str, rows: np.ndarray, run: np.ndarray) -> str:
     first, last = (sample.names[int(rows[i])] for i in (run[0], run[-1]))
     span = f"{len(run):,} rows are missing: {first!r} to {last!r}" if len(run) > 1 else f"{first!r} is missing"
     return span + (f", the end of clip {clip!r}: was it predicted to its end?" if run[-1] == len(rows) - 1 else "")
 
 
-def _few(kind: Kind, found: list[tuple[str, int]], unit: str) -> list[Fault]:
+def _few(kind: Kind, found: list[tuple[str, int]], unit: str) -> list[Issue]:
     faults = [kind.at(None, what, rows) for what, rows in found[:LISTED]]
     if rest := found[LISTED:]:
         rows = sum(count for _, count in rest)
@@ -156,7 +156,7 @@ def _few(kind: Kind, found: list[tuple[str, int]], unit: str) -> list[Fault]:
     return faults
 
 
-def _order(places: np.ndarray, lines: np.ndarray, sample: Sample) -> list[Fault]:
+def _order(places: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
     known = np.flatnonzero(places >= 0)
     _, first = np.unique(places[known], return_index=True)
     rows = known[np.sort(first)]

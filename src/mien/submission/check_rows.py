@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from mien.labels import EXPRESSIONS
-from mien.submission.issues import LISTED, WARNING, Fault, Kind, quoted
-from mien.submission.template import EXPR, FIELDS, HEADERS, VA, Sample
+from mien.submission.issues import LISTED, WARNING, Issue, Kind, quoted
+from mien.submission.template import EXPR, FIELDS, HEADERS, VA, Template
 
 _FIELDS = Kind(
     "wrong field count",
@@ -34,7 +34,7 @@ _INDEX = Kind(
 )
 
 
-def fields(text: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, list[Fault]]:
+def fields(text: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, list[Issue]]:
     """Rows cut into fields.
 
     Args:
@@ -45,7 +45,7 @@ def fields(text: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, list[Fault]]:
         null values where the fields could not be told apart; and faults. What is repaired here is a fault, but
         does not hide the faults behind it.
     """
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     for wrong, pattern, letter in ((_QUOTED, '"', ""), (_SEPARATOR, "^[^,]*[;\t][^,]*$", ",")):
         hit = text["row"].str.contains(pattern)
         if hit.any():
@@ -67,7 +67,7 @@ def _cut(text: pl.DataFrame, kind: str) -> pl.DataFrame:
     return pl.DataFrame([text["line"], *(parts.to_series(i).alias(c) for i, c in enumerate(columns))])
 
 
-def _miscounted(text: pl.DataFrame, bad: pl.Series, kind: str) -> tuple[pl.DataFrame, pl.DataFrame, list[Fault]]:
+def _miscounted(text: pl.DataFrame, bad: pl.Series, kind: str) -> tuple[pl.DataFrame, pl.DataFrame, list[Issue]]:
     """All rows but those that could not be mended; of the latter `line` and `name`; and faults."""
     wanted = FIELDS[kind]
     kinds = [
@@ -77,7 +77,7 @@ def _miscounted(text: pl.DataFrame, bad: pl.Series, kind: str) -> tuple[pl.DataF
         (_ONE_HOT, rf"^[^,]*(,[^,]*){{{len(EXPRESSIONS)}}}$" if kind == EXPR else "$^"),
         (_FIELDS, ""),
     ]
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     for wrong, rows in _by_kind(text.filter(bad), "row", kinds):
         shown = [f"{quoted(row)} has {_fields_of(row)}, not {wanted}" for row in rows["row"].head(LISTED)]
         faults += wrong.listed(rows["line"].to_numpy(), shown)
@@ -103,7 +103,7 @@ def _by_kind(
             table = table.filter(~mine)
 
 
-def _unswapped(table: pl.DataFrame, faults: list[Fault]) -> tuple[pl.DataFrame, list[Fault]]:
+def _unswapped(table: pl.DataFrame, faults: list[Issue]) -> tuple[pl.DataFrame, list[Issue]]:
     last = table.columns[-1]
     swapped = ~table["name"].str.contains("[/\\\\]") & table[last].str.contains("[/\\\\]").fill_null(False)
     if not swapped.any():
@@ -160,7 +160,7 @@ _VA_WRONG = {
 }
 
 
-def values(table: pl.DataFrame, kind: str) -> tuple[np.ndarray, list[Fault]]:
+def values(table: pl.DataFrame, kind: str) -> tuple[np.ndarray, list[Issue]]:
     """Values as numbers, `(row, 1)` classes or `(row, 2)` valence and arousal, NaN where wrong; and faults."""
     numbers, faults = [], []
     labels = ("class",) if kind == EXPR else ("valence", "arousal")
@@ -181,7 +181,7 @@ def _numbers(text: pl.Series, kind: str) -> np.ndarray:
     return np.where(good.fill_null(False).to_numpy(), number.fill_null(np.nan).to_numpy(), np.nan)
 
 
-def _looked_into(text: pl.DataFrame, kind: str, label: str, *, zeros: bool) -> tuple[np.ndarray, list[Fault]]:
+def _looked_into(text: pl.DataFrame, kind: str, label: str, *, zeros: bool) -> tuple[np.ndarray, list[Issue]]:
     """Values that are not as they have to be: the number where only spaces are wrong, and faults. zeros: whether the
     file has any 0, which tells a wrong class from counting from 1."""
     number = _numbers(text["text"].str.strip_chars(), kind)
@@ -226,7 +226,7 @@ _CHANGES, _ONCE_IN = 20, 1e6
 _LONG = 30
 
 
-def suspicions(values: np.ndarray, places: np.ndarray, lines: np.ndarray, sample: Sample) -> list[Fault]:
+def suspicions(values: np.ndarray, places: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
     """Warnings from the values `(row, k)` of rows at `places` of the sample, NaN where wrong."""
     good = np.flatnonzero((places >= 0) & np.isfinite(values).all(axis=1))
     if len(good) > 1 and (values[good] == values[good[0]]).all():
@@ -255,7 +255,7 @@ def suspicions(values: np.ndarray, places: np.ndarray, lines: np.ndarray, sample
 
 def _each(
     kind: Kind, found: list[tuple[str, np.ndarray]], line_of: np.ndarray, what: Callable[[str, int], str]
-) -> list[Fault]:
+) -> list[Issue]:
     faults = [kind.at(int(line_of[rows[0]]), what(clip, len(rows)), len(rows)) for clip, rows in found[:LISTED]]
     if len(found) > LISTED:
         rest = sum(len(rows) for _, rows in found[LISTED:])

@@ -15,7 +15,7 @@ _QUOTED = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Issue:
     """One thing that is wrong, or looks wrong, with a file.
 
     line: of the file, from 1, or None where it has no line. what, follows, remedy: as in MienError. kind: a few
@@ -45,10 +45,10 @@ class Kind:
     remedy: str
     severity: str = ERROR
 
-    def at(self, line: int | None, what: str, rows: int = 1) -> Fault:
-        return Fault(line, what, self.follows, self.remedy, self.name, self.severity, rows)
+    def at(self, line: int | None, what: str, rows: int = 1) -> Issue:
+        return Issue(line, what, self.follows, self.remedy, self.name, self.severity, rows)
 
-    def listed(self, lines: np.ndarray, what: Iterable[str]) -> list[Fault]:
+    def listed(self, lines: np.ndarray, what: Iterable[str]) -> list[Issue]:
         """One fault for each of the first few faulty rows, and one that counts the others.
 
         Args:

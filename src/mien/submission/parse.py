@@ -9,7 +9,7 @@ import polars as pl
 
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
-from mien.submission.issues import LISTED, WARNING, Fault, Kind, quoted
+from mien.submission.issues import LISTED, WARNING, Issue, Kind, quoted
 from mien.submission.template import EXPR, HEADERS, LOCATION, VA
 
 _BOM = Kind(
@@ -32,7 +32,7 @@ _LOOKED_UP = "columns are looked up by these names"
 _ONE_COLUMN = "a reader that honours quotes sees ONE column whose name holds all the names, and each row as one text"
 
 
-def read_lines(path: Path) -> tuple[pl.Series, list[Fault]]:
+def read_lines(path: Path) -> tuple[pl.Series, list[Issue]]:
     """`(line,)` text of every line without its line end, trailing blank lines left out; and faults of the file.
 
     Raises ConfigError where there is no such file.
@@ -62,7 +62,7 @@ def read_lines(path: Path) -> tuple[pl.Series, list[Fault]]:
     return _split(text, faults)
 
 
-def _split(text: str, faults: list[Fault]) -> tuple[pl.Series, list[Fault]]:
+def _split(text: str, faults: list[Issue]) -> tuple[pl.Series, list[Issue]]:
     if "\r" in text and "\n" not in text:
         faults.append(_CRLF.at(1, "line ends are a carriage return alone: to most readers this is one line"))
         text = text.replace("\r", "\n")
@@ -86,7 +86,7 @@ def _split(text: str, faults: list[Fault]) -> tuple[pl.Series, list[Fault]]:
     return series, faults + _BLANK.listed(blank + 1, ["an empty line"] * LISTED)
 
 
-def read_header(line: str, kind: str) -> tuple[bool, list[Fault]]:
+def read_header(line: str, kind: str) -> tuple[bool, list[Issue]]:
     """Whether the first line is a header at all, and what is wrong with it."""
     wanted = HEADERS[kind]
     remedy = f"the first line has to be exactly {wanted}"
@@ -94,41 +94,41 @@ def read_header(line: str, kind: str) -> tuple[bool, list[Fault]]:
         return True, []
     if re.search(r"[/\\]\d+\.(jpg|png)", line, re.IGNORECASE):
         what = f"there is no header: line 1 is the row {quoted(line)}"
-        return False, [Fault(1, what, "the first row is taken for the header and is lost", remedy, "no header")]
+        return False, [Issue(1, what, "the first row is taken for the header and is lost", remedy, "no header")]
     bare = line.replace('"', "").replace("'", "")
     names = [name.strip() for name in re.split("[,;\t]", bare)]
     found = next((k for k, text in HEADERS.items() if [n.lower() for n in names] == text.lower().split(",")), "")
     if found and found != kind:
         article = {EXPR: "an EXPR", VA: "a VA"}[found]
         what = f"this is the header of {article} file, and the sample is {kind.upper()}'s"
-        return True, [Fault(1, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name)]
+        return True, [Issue(1, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name)]
     if found and line != bare:
         whole = line.count('"') == 2
         said = "the whole header is one quoted text" if whole else "the names of the header are quoted"
         return True, [
-            Fault(1, f"{said}: {quoted(line)}", _ONE_COLUMN if whole else _LOOKED_UP, remedy, "quoted header")
+            Issue(1, f"{said}: {quoted(line)}", _ONE_COLUMN if whole else _LOOKED_UP, remedy, "quoted header")
         ]
     return True, [_unlike(line, names, wanted, remedy)]
 
 
-def _unlike(line: str, names: list[str], wanted: str, remedy: str) -> Fault:
+def _unlike(line: str, names: list[str], wanted: str, remedy: str) -> Issue:
     """The fault of a header that is not quoted, and of the right challenge if of any."""
     lower, expected = [name.lower() for name in names], wanted.lower().split(",")
     if lower == expected:
         commas = (
             "names differ in case or have spaces around them" if "," in line else "names are not separated by commas"
         )
-        return Fault(1, f"the header is {quoted(line)}: {commas}", _LOOKED_UP, remedy, "wrong header")
+        return Issue(1, f"the header is {quoted(line)}: {commas}", _LOOKED_UP, remedy, "wrong header")
     if sorted(lower) == sorted(expected):
         name, right = next((n, r) for n, r in zip(names, wanted.split(","), strict=True) if n.lower() != r.lower())
         what = f"the columns are in another order: {name!r} stands where {right!r} belongs"
         follows = "the columns are read in the order of the sample"
-        return Fault(1, what, follows, f"{remedy}, and the values in that order", "swapped columns")
+        return Issue(1, what, follows, f"{remedy}, and the values in that order", "swapped columns")
     if lower[1:] == expected and lower[0] in ("", "unnamed: 0", "index"):
         what = "the first column holds row numbers (a data frame's index)"
         follows = "every field stands one column too far to the right"
-        return Fault(1, what, follows, "leave them out: to_csv(..., index=False)", "index column")
+        return Issue(1, what, follows, "leave them out: to_csv(..., index=False)", "index column")
     if lower in ([n.lower() for n in EXPRESSIONS], ["valence", "arousal"]):
         what = f"this is the header of annotation files, without {LOCATION}"
-        return Fault(1, what, _LOOKED_UP, remedy, "wrong header")
-    return Fault(1, f"the header is {quoted(line)}", _LOOKED_UP, remedy, "wrong header")
+        return Issue(1, what, _LOOKED_UP, remedy, "wrong header")
+    return Issue(1, f"the header is {quoted(line)}", _LOOKED_UP, remedy, "wrong header")

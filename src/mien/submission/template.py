@@ -22,7 +22,7 @@ PLACE = r"^(.+)/(\d+)\.jpg$"
 
 
 @dataclass(frozen=True)
-class Sample:
+class Template:
     """A sample file, row by row. kind: `expr` or `va`. names: `(row,)` as they stand there (`video/00001.jpg`).
     frames: `(row,)` frame numbers, counting from 1. clips: `(row,)` index into `clip_ids`. Row i is line i + 2."""
 
@@ -44,7 +44,7 @@ class Sample:
         return dict(zip(self.clip_ids, np.split(order, cuts), strict=True))
 
 
-def read_sample(path: Path, kind: str | None = None) -> Sample:
+def read_sample(path: Path, kind: str | None = None) -> Template:
     """Reads a sample file.
 
     What does not say which rows are wanted is forgiven: quotes around the header, a byte-order mark, Windows line
@@ -90,7 +90,7 @@ def read_sample(path: Path, kind: str | None = None) -> Sample:
     codes = clip.rle_id()
     if codes[-1] >= len(ids):  # clips that come in several pieces
         codes = clip.cast(pl.Enum(ids)).to_physical()
-    return Sample(path, found, names, frame.to_numpy(), codes.to_numpy().astype(np.int64), ids.to_list())
+    return Template(path, found, names, frame.to_numpy(), codes.to_numpy().astype(np.int64), ids.to_list())
 
 
 def fits(labels: list[str], expected: Iterable[str]) -> None:

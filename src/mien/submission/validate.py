@@ -9,7 +9,7 @@ import polars as pl
 
 from mien.submission.check_coverage import match
 from mien.submission.check_rows import fields, suspicions, values
-from mien.submission.issues import ERROR, Fault, Kind
+from mien.submission.issues import ERROR, Issue, Kind
 from mien.submission.parse import WRONG_CHALLENGE, read_header, read_lines
 from mien.submission.template import EXPR, FIELDS, VA, read_sample
 
@@ -18,7 +18,7 @@ _NEARLY_ALL = 0.9
 _NO_ROWS = Kind("no rows", "there is nothing to score", "write a row for every row of the sample")
 
 
-def validate(path: Path, sample: Path, kind: str | None = None) -> list[Fault]:
+def validate(path: Path, sample: Path, kind: str | None = None) -> list[Issue]:
     """Every fault of a submission file: errors first, each kind's first rows one by one and the others counted.
 
     An empty list means: the exact header, the sample's rows in the sample's order, each with a class from 0 to 7
@@ -57,7 +57,7 @@ def validate(path: Path, sample: Path, kind: str | None = None) -> list[Fault]:
     return _sorted(faults + suspicions(numbers, places, line, asked))
 
 
-def _other_kind(text: pl.DataFrame, kind: str) -> Fault | None:
+def _other_kind(text: pl.DataFrame, kind: str) -> Issue | None:
     """One fault, where nearly all rows are such as the other challenge has: listing each would help nobody."""
     other = VA if kind == EXPR else EXPR
     row = text["row"].str.replace(r"^\d+,", "")  # a column of row numbers would make EXPR rows look like VA's
@@ -67,10 +67,10 @@ def _other_kind(text: pl.DataFrame, kind: str) -> Fault | None:
     what = f"{like:,} of {len(text):,} rows have {FIELDS[other]} fields as {other.upper()} rows do, and the sample is "
     remedy = f"give the sample of {other.upper()}, or send the {kind.upper()} file"
     line = int(text["line"][0])
-    return Fault(line, f"{what}{kind.upper()}'s", WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=int(like))
+    return Issue(line, f"{what}{kind.upper()}'s", WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=int(like))
 
 
-def _sorted(faults: list[Fault]) -> list[Fault]:
+def _sorted(faults: list[Issue]) -> list[Issue]:
     """Errors before warnings; within them kinds by their first line, those of one kind together."""
     first: dict[str, int] = {}
     for fault in faults:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mien.atomic import beside
+from mien.atomic import atomic_path
 from mien.errors import OutputError
 from mien.evaluation.predictions import nearest_known
 from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED
-from mien.submission.template import EXPR, HEADERS, LOCATION, VA, Sample, read_sample
+from mien.submission.template import EXPR, HEADERS, LOCATION, VA, Template, read_sample
 
 #: Rows that a clip's predictions may fall short of the sample by. Aff-Wild2's label rows exceed the frames of their
 #: containers by up to two (PAPERS §0); more means that something was not read to its end.
@@ -116,7 +116,7 @@ def write_va(path: Path, predictions: Mapping[str, np.ndarray], sample: Path, *,
 
 
 def _laid_out(
-    path: Path, sample: Sample, predictions: Mapping[str, np.ndarray], meaning: _Meaning, out: np.ndarray, fill: bool
+    path: Path, sample: Template, predictions: Mapping[str, np.ndarray], meaning: _Meaning, out: np.ndarray, fill: bool
 ) -> Written:
     """Fills `out` `(row, ...)` in place with what the predictions say."""
     silent = beyond = 0
@@ -176,7 +176,7 @@ def _affect(path: Path, clip: str, said: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _write(path: Path, table: pl.DataFrame, kind: str) -> None:
-    with beside(Path(path)) as scratch, scratch.open("wb") as file:
+    with atomic_path(Path(path)) as scratch, scratch.open("wb") as file:
         file.write(f"{HEADERS[kind]}\n".encode())
         try:
             table.write_csv(file, include_header=False, quote_style="never", float_precision=_DECIMALS)
@@ -184,7 +184,7 @@ def _write(path: Path, table: pl.DataFrame, kind: str) -> None:
             raise OSError(str(fault)) from fault
 
 
-def _refused(path: Path, sample: Sample, unpredicted: list[str], short: Mapping[str, int]) -> OutputError:
+def _refused(path: Path, sample: Template, unpredicted: list[str], short: Mapping[str, int]) -> OutputError:
     words = []
     if unpredicted:
         words.append(

@@ -25,23 +25,23 @@ import cv2
 import numpy as np
 
 from mien.errors import OutputError
-from mien.faces.tracker import FaceReader, align
+from mien.faces.tracker import FaceTracker, align
 from mien.labels import EXPRESSIONS, UNLABELLED, VA_UNLABELLED
 from mien.records import Face, Frame, Labels
-from mien.synthetic.render import SIZE, Stage, render
-from mien.synthetic.scenario import BLINDING, Plan, draw, entropy
+from mien.synthetic.render import SIZE, Scene, render
+from mien.synthetic.scenario import BLINDING, Scenario, draw, entropy
 
 CROP = 112
 FOLDERS = ("batch1", "batch2", "new_vids")
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
 #: Of six recordings, one shows a second person.
 SECOND_EVERY = 6
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def write(
-    root: Path, videos: int = 12, seconds: float = 20.0, seed: int = 0, progress: Progress | None = None
-) -> list[Plan]:
+    root: Path, videos: int = 12, seconds: float = 20.0, seed: int = 0, progress: ProgressCallback | None = None
+) -> list[Scenario]:
     """Write `videos` recordings; of five, three are for training, one for validation, one for test.
 
     Same arguments, same plans and labels. progress: called with frames done and frames in all.
@@ -80,27 +80,27 @@ def write(
     return plans
 
 
-def _from(progress: Progress | None, done: int, total: int) -> Progress | None:
+def _from(progress: ProgressCallback | None, done: int, total: int) -> ProgressCallback | None:
     """The same, of the whole corpus instead of one recording."""
     return None if progress is None else lambda frames, _: progress(done + frames, total)
 
 
-def _drawn(number: int, seconds: float, seed: int) -> Plan:
+def _drawn(number: int, seconds: float, seed: int) -> Scenario:
     split = ("train", "train", "val", "train", "test")[number % 5]
     second = number % SECOND_EVERY == SECOND_EVERY - 1
     return draw(split, number, seconds=seconds, seed=seed, balance=0.5, second=second)
 
 
-def _clips(plan: Plan) -> list[tuple[str, Plan]]:
+def _clips(plan: Scenario) -> list[tuple[str, Scenario]]:
     """Clip names of a recording and the person each is about. Two persons: by the side they stand on."""
     if plan.second is None:
         return [(plan.id, plan)]
-    left, right = (plan, plan.second) if Stage(plan).subject_is_left else (plan.second, plan)
+    left, right = (plan, plan.second) if Scene(plan).subject_is_left else (plan.second, plan)
     return [(f"{plan.id}_left", left), (f"{plan.id}_right", right)]
 
 
-def _play(root: Path, plan: Plan, folder: str, crops: str, progress: Progress | None) -> None:
-    reader, names = FaceReader(max_faces=2 if plan.second else 1), [name for name, _ in _clips(plan)]
+def _play(root: Path, plan: Scenario, folder: str, crops: str, progress: ProgressCallback | None) -> None:
+    reader, names = FaceTracker(max_faces=2 if plan.second else 1), [name for name, _ in _clips(plan)]
     times = plan.times()
     for name in names:
         (root / crops / name).mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _centre(face: Face) -> float:
     return float(face.box[0] + face.box[2]) / 2
 
 
-def _annotate(root: Path, clip: str, person: Plan, plan: Plan, seed: int) -> None:
+def _annotate(root: Path, clip: str, person: Scenario, plan: Scenario, seed: int) -> None:
     """Label rows: a frame more or less than there are, unlabelled where the face is away or in the dark."""
     times = plan.times()
     rows = max(1, len(times) + plan.extra_rows)
@@ -145,7 +145,7 @@ def _number(value: float) -> str:
     return "-5" if value == VA_UNLABELLED else f"{value:.3f}"
 
 
-def _told(plan: Plan) -> dict[str, Any]:
+def _told(plan: Scenario) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mien.synthetic.expression_prototypes import recipes
 from mien.synthetic.render import Truth, render
-from mien.synthetic.scenario import Fault, Plan, Segment
+from mien.synthetic.scenario import Impairment, Scenario, Segment
 
 #: Expression's recipe and the share of the clip it takes. Neutral between, so that each is seen to come and to go.
 SCRIPT = (
@@ -27,7 +27,7 @@ SPEECH = ((0.03, 0.25), (0.30, 0.50), (0.55, 0.75), (0.80, 0.97))
 AWAY, MUTED = (0.42, 0.54), (0.62, 0.78)
 
 
-def demo_plan(seconds: float = 20.0, *, faults: bool = True) -> Plan:
+def demo_plan(seconds: float = 20.0, *, faults: bool = True) -> Scenario:
     """The script at any length; the same every time."""
     segments, now = [], 0.0
     for name, share in SCRIPT:
@@ -36,10 +36,10 @@ def demo_plan(seconds: float = 20.0, *, faults: bool = True) -> Plan:
         segments.append(Segment(now, stop, expression, name, 1.0 if expression else 0.0, 0.3, 0.35))
         now = stop
     mishaps = (
-        Fault("absent", AWAY[0] * seconds, AWAY[1] * seconds),
-        Fault("silent", MUTED[0] * seconds, MUTED[1] * seconds),
+        Impairment("absent", AWAY[0] * seconds, AWAY[1] * seconds),
+        Impairment("silent", MUTED[0] * seconds, MUTED[1] * seconds),
     )
-    return Plan(
+    return Scenario(
         id="demo",
         seed=7,
         split="test",

@@ -35,7 +35,7 @@ CIRCUMPLEX = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Prototype:
     """One way to show a class. valence_arousal: at full intensity."""
 
     name: str
@@ -120,24 +120,24 @@ _TERM = re.compile(r"^(?P<unit>\d+)(?P<side>[/\\]?)(?:\?(?P<p>[\d.]+))?:(?P<low>
 
 
 @lru_cache(maxsize=1)
-def recipes() -> dict[str, Recipe]:
+def recipes() -> dict[str, Prototype]:
     """All recipes by name; names are unique over the classes."""
-    out: dict[str, Recipe] = {}
+    out: dict[str, Prototype] = {}
     for expression, rows in _TABLE.items():
         for name, weight, units in rows:
             place = _OTHER_PLACES.get(name, CIRCUMPLEX[expression])
-            out[name] = Recipe(name, expression, weight, units.replace("\\\\", "\\"), place)
+            out[name] = Prototype(name, expression, weight, units.replace("\\\\", "\\"), place)
     return out
 
 
-def choose(rng: np.random.Generator, expression: int) -> Recipe:
+def choose(rng: np.random.Generator, expression: int) -> Prototype:
     """One recipe of a class, by weight."""
     rows = [r for r in recipes().values() if r.expression == expression]
     weight = np.array([r.weight for r in rows])
     return rows[int(rng.choice(len(rows), p=weight / weight.sum()))]
 
 
-def draw(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
+def draw(rng: np.random.Generator, recipe: Prototype) -> np.ndarray:
     """`(units,)` strengths of one showing of a recipe; sides differ by a tenth or so as on real faces."""
     action = np.zeros(len(names()))
     right = int(rng.integers(2))
@@ -159,4 +159,4 @@ def draw(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
     return action
 
 
-__all__ = ["CIRCUMPLEX", "EXPRESSIONS", "SHARES", "TRAIN_FRAMES", "Recipe", "choose", "draw", "recipes"]
+__all__ = ["CIRCUMPLEX", "EXPRESSIONS", "SHARES", "TRAIN_FRAMES", "Prototype", "choose", "draw", "recipes"]

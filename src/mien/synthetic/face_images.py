@@ -12,12 +12,12 @@ from fractions import Fraction
 import numpy as np
 
 from mien.faces.align import align
-from mien.faces.tracker import FaceReader
+from mien.faces.tracker import FaceTracker
 from mien.labels import UNLABELLED
-from mien.records import Frame, Pictures
+from mien.records import Frame, ImageSet
 from mien.synthetic.recordings import spread_out
-from mien.synthetic.render import Stage
-from mien.synthetic.scenario import Plan, draw
+from mien.synthetic.render import Scene
+from mien.synthetic.scenario import Scenario, draw
 from mien.synthetic.speech_synthesis import speak
 
 #: Of the crop: brow to chin, .75 of the five-point template's side and centred .16 lower. The template's own square
@@ -35,7 +35,7 @@ def stills(
     seed: int = 0,
     balance: float = 1.0,
     workers: int = 1,
-) -> Pictures:
+) -> ImageSet:
     """Aligned faces of `people` people, `(n, size, size, 3)`, labelled; people differ between splits. hz: pictures a
     second of each one's `seconds`.
 
@@ -44,9 +44,9 @@ def stills(
     return joined(spread_out(_of, [(split, n, seconds, hz, size, seed, balance) for n in range(people)], workers))
 
 
-def joined(parts: Sequence[Pictures]) -> Pictures:
+def joined(parts: Sequence[ImageSet]) -> ImageSet:
     """The pictures of several performances as one."""
-    return Pictures(
+    return ImageSet(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.labels for p in parts]),
         tuple(name for p in parts for name in p.subjects),
@@ -54,17 +54,17 @@ def joined(parts: Sequence[Pictures]) -> Pictures:
     )
 
 
-def _of(split: str, number: int, seconds: float, hz: float, size: int, seed: int, balance: float) -> Pictures:
+def _of(split: str, number: int, seconds: float, hz: float, size: int, seed: int, balance: float) -> ImageSet:
     plan = draw(split, number, seconds=seconds, seed=seed, balance=balance, faults=False)
     return crops(replace(plan, second=None, speech=()), hz, size)[0]
 
 
-def crops(plan: Plan, hz: float, size: int) -> tuple[Pictures, np.ndarray]:
+def crops(plan: Scenario, hz: float, size: int) -> tuple[ImageSet, np.ndarray]:
     """The labelled faces of one performance, `hz` pictures a second, and their times `(n,)`; moments without a face are
     left out. A plan that speaks moves its mouth with its own sound."""
     plan = replace(plan, rate=Fraction(hz))
     opening = speak(plan).opening(plan.times()) if plan.speech else None
-    stage, reader = Stage(plan, opening), FaceReader()
+    stage, reader = Scene(plan, opening), FaceTracker()
     truth = plan.labels(plan.times())
     images, kept = [], []
     for i, image in enumerate(stage.frames()):
@@ -72,7 +72,7 @@ def crops(plan: Plan, hz: float, size: int) -> tuple[Pictures, np.ndarray]:
         if found and truth.expression[i] != UNLABELLED:
             images.append(align(image, found[0].mesh, size, MARGIN, DOWN))
             kept.append(i)
-    return Pictures(
+    return ImageSet(
         np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8),
         truth.expression[kept].astype(np.int64),
         (plan.subject,) * len(kept),

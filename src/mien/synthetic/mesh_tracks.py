@@ -16,7 +16,7 @@ import numpy as np
 from mien.synthetic import expression_prototypes, mesh_deformation
 from mien.synthetic.action_units import index, names, units
 from mien.synthetic.identities import Identity, person
-from mien.synthetic.scenario import BLINDING, Plan, entropy
+from mien.synthetic.scenario import BLINDING, Scenario, entropy
 
 LEAK_FIELDS, LEAK_PER_RADIAN = 4, 0.07
 DRIFT_FIELDS, DRIFT_SIZE, DRIFT_SECONDS = 4, 0.006, 0.7
@@ -78,7 +78,7 @@ def wander(rng: np.random.Generator, times: np.ndarray, count: int, seconds: flo
     return np.einsum("tk,tkc->tc", weight, values[np.clip(first, 0, len(knots) - 1)])
 
 
-def surrogate_opening(plan: Plan, times: np.ndarray) -> np.ndarray:
+def surrogate_opening(plan: Scenario, times: np.ndarray) -> np.ndarray:
     """`(time,)` mouth opening in [0, 1] for the plan's speech when no voice is at hand: 3 to 6 syllables a second,
     each a raised-cosine bump of its own height."""
     rng = entropy(plan.seed, "syllables")
@@ -127,7 +127,7 @@ def _speak(rng: np.random.Generator, times: np.ndarray, opening: np.ndarray, out
         out[:, index(unit)] += amount[:, None]
 
 
-def perform(plan: Plan, who: Identity, times: np.ndarray, opening: np.ndarray | None = None) -> np.ndarray:
+def perform(plan: Scenario, who: Identity, times: np.ndarray, opening: np.ndarray | None = None) -> np.ndarray:
     """`(time, units)` strengths of all action units.
 
     Args:
@@ -152,7 +152,7 @@ def perform(plan: Plan, who: Identity, times: np.ndarray, opening: np.ndarray | 
     return out * who.gain
 
 
-def reported(plan: Plan, actions: np.ndarray) -> np.ndarray:
+def reported(plan: Scenario, actions: np.ndarray) -> np.ndarray:
     """`(time, units)` what of the planted strengths a face-mesh network will report in this recording."""
     rng = entropy(plan.seed, "reported")
     out = actions.copy()
@@ -187,7 +187,7 @@ def rotation(pose: np.ndarray) -> np.ndarray:
     return np.einsum("ijt,jkt,klt->til", rz, ry, rx)
 
 
-def head_pose(plan: Plan, times: np.ndarray) -> np.ndarray:
+def head_pose(plan: Scenario, times: np.ndarray) -> np.ndarray:
     """`(time, 3)` pitch, yaw, roll in radians: where the camera stands, slow turns, nods; yaw within 35 degrees."""
     rng = entropy(plan.seed, "pose")
     stand = rng.standard_normal(3) * (0.12, 0.16, 0.05)
@@ -198,7 +198,7 @@ def head_pose(plan: Plan, times: np.ndarray) -> np.ndarray:
     return np.asarray(limit * np.tanh((stand + slow + quick) / limit))
 
 
-def _see(plan: Plan, faces: np.ndarray, pose: np.ndarray, times: np.ndarray) -> np.ndarray:
+def _see(plan: Scenario, faces: np.ndarray, pose: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Turn, project and disturb: what the network makes of the head, in interocular units."""
     rng = entropy(plan.seed, "see")
     leak = mesh_deformation.smooth_fields(rng, LEAK_FIELDS) * LEAK_PER_RADIAN / np.sqrt(LEAK_FIELDS / 3)
@@ -225,7 +225,7 @@ def cast(seed: int, sex: str) -> Identity:
     return person(entropy(seed, "person"), sex)
 
 
-def _lost(plan: Plan, times: np.ndarray) -> np.ndarray:
+def _lost(plan: Scenario, times: np.ndarray) -> np.ndarray:
     """`(time,)` bool: no face is read. Behind a hand the network fails for most of the time."""
     rng = entropy(plan.seed, "lost")
     lost = plan.within(BLINDING, times)
@@ -233,7 +233,7 @@ def _lost(plan: Plan, times: np.ndarray) -> np.ndarray:
     return np.asarray(lost | (hidden & (wander(rng, times, 1, 0.6)[:, 0] > -0.3)))
 
 
-def track(plan: Plan, opening: np.ndarray | None = None, size: tuple[int, int] = (640, 360)) -> Track:
+def track(plan: Scenario, opening: np.ndarray | None = None, size: tuple[int, int] = (640, 360)) -> Track:
     """The face track of a plan's subject, at the plan's frame rate.
 
     Args:

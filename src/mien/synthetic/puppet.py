@@ -58,7 +58,7 @@ def played(actions: np.ndarray) -> np.ndarray:
     return out
 
 
-class Actor:
+class RenderedPuppet:
     """One person of a recording, ready to be drawn frame by frame.
 
     Args:

@@ -175,9 +175,9 @@ class Puppet:
 
 
 def _read(image: np.ndarray) -> np.ndarray:
-    from mien.faces.tracker import FaceReader
+    from mien.faces.tracker import FaceTracker
 
-    return FaceReader(small_faces=False)(Frame(0, 0.0, image))[0].mesh.astype(float)
+    return FaceTracker(small_faces=False)(Frame(0, 0.0, image))[0].mesh.astype(float)
 
 
 def _cut_out(photo: np.ndarray, oval: np.ndarray) -> np.ndarray:

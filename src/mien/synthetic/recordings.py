@@ -10,10 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 from mien.encoders import face_geometry
-from mien.encoders.voice_prosody import VoiceEncoder
+from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.records import FACE, VOICE, Clip, Recording, Stream
 from mien.synthetic.mesh_tracks import track
-from mien.synthetic.scenario import Fault, Plan, draw
+from mien.synthetic.scenario import Impairment, Scenario, draw
 from mien.synthetic.speech_synthesis import Sound, speak
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 BLOCK = 160_000
 
 
-def face_stream(plan: Plan, sound: Sound | None = None) -> Stream:
+def face_stream(plan: Scenario, sound: Sound | None = None) -> Stream:
     """The subject's face as the starter's encoder would hand it over."""
     seen = track(plan, None if sound is None else sound.opening(plan.times()))
     return face_geometry.encode(seen.meshes, seen.times, seen.valid, {"synthetic": plan.id})
@@ -30,10 +30,10 @@ def face_stream(plan: Plan, sound: Sound | None = None) -> Stream:
 def voice_stream(sound: Sound) -> Stream:
     """The sound as the starter's encoder hands it over."""
     starts = range(0, max(len(sound.samples), 1), BLOCK)
-    return VoiceEncoder()((i / 16_000, sound.samples[i : i + BLOCK]) for i in starts)
+    return ProsodyExtractor()((i / 16_000, sound.samples[i : i + BLOCK]) for i in starts)
 
 
-def record(plan: Plan, *, voice: bool = True) -> Recording:
+def record(plan: Scenario, *, voice: bool = True) -> Recording:
     """One plan, encoded: a face stream, a voice stream if asked for, labels at every frame."""
     sound = speak(plan) if voice else None
     streams: dict[str, Stream] = {FACE: face_stream(plan, sound)}
@@ -42,10 +42,10 @@ def record(plan: Plan, *, voice: bool = True) -> Recording:
     return Recording(Clip(plan.id, None, plan.subject, plan.split, plan.labels(plan.times())), streams)
 
 
-def noisy(plan: Plan, snr_db: float) -> Plan:
+def noisy(plan: Scenario, snr_db: float) -> Scenario:
     """The same plan with noise throughout, `snr_db` below neutral speech."""
     others = tuple(f for f in plan.faults if f.kind != "noise")
-    return replace(plan, faults=(*others, Fault("noise", 0.0, plan.seconds, snr_db)))
+    return replace(plan, faults=(*others, Impairment("noise", 0.0, plan.seconds, snr_db)))
 
 
 def spread_out(make: Callable[..., T], jobs: Sequence[tuple[object, ...]], workers: int) -> list[T]:

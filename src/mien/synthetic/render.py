@@ -11,9 +11,9 @@ import numpy as np
 
 from mien.media.video import write_video
 from mien.synthetic.mesh_tracks import cast, head_pose, perform, wander
-from mien.synthetic.puppet import Actor, Placing, lay
+from mien.synthetic.puppet import Placing, RenderedPuppet, lay
 from mien.synthetic.puppet_mesh import puppet
-from mien.synthetic.scenario import Plan, entropy
+from mien.synthetic.scenario import Scenario, entropy
 from mien.synthetic.speech_synthesis import Sound, speak
 
 SIZE = (640, 360)
@@ -34,7 +34,7 @@ class Truth:
     pose: np.ndarray
 
 
-def _ease(times: np.ndarray, plan: Plan, kind: str, ramp_s: float) -> np.ndarray:
+def _ease(times: np.ndarray, plan: Scenario, kind: str, ramp_s: float) -> np.ndarray:
     """`(time,)` in [0, 1]: how far a fault of this kind has come on, smoothly."""
     out = np.zeros(len(times))
     for fault in plan.faults:
@@ -46,7 +46,7 @@ def _ease(times: np.ndarray, plan: Plan, kind: str, ramp_s: float) -> np.ndarray
     return out
 
 
-def _placing(plan: Plan, share: float, crowd: bool) -> Placing:
+def _placing(plan: Scenario, share: float, crowd: bool) -> Placing:
     """Where a person stands: `share` of the frame's width from the left. Two people face each other's side."""
     rng = entropy(plan.person, "placing")
     mirrored = share < 0.5 if crowd else bool(rng.random() < 0.5)
@@ -58,7 +58,7 @@ def _placing(plan: Plan, share: float, crowd: bool) -> Placing:
     return Placing(zoom, corner, mirrored)
 
 
-def _backdrop(plan: Plan) -> np.ndarray:
+def _backdrop(plan: Scenario) -> np.ndarray:
     """`(height, width, 3)` uint8: the photograph's background, tinted, softened and mirrored by the plan."""
     rng = entropy(plan.seed, "backdrop")
     plate = puppet().plate
@@ -93,7 +93,7 @@ def _hand(skin: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(out, (0, 0), 1.2)
 
 
-class Stage:
+class Scene:
     """All of one recording's pictures. `frames()` draws them one by one.
 
     Args:
@@ -101,7 +101,7 @@ class Stage:
         opening: `(frame,)` mouth opening of the voice in [0, 1], or None to make one up.
     """
 
-    def __init__(self, plan: Plan, opening: np.ndarray | None = None) -> None:
+    def __init__(self, plan: Scenario, opening: np.ndarray | None = None) -> None:
         self.plan = plan
         self.times = plan.times()
         crowd = plan.second is not None
@@ -122,14 +122,14 @@ class Stage:
         self._skin = puppet().texture[240, 400, :3] * 0.9
 
     def _enter(
-        self, plan: Plan, share: float, crowd: bool, opening: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, Actor, Placing]:
+        self, plan: Scenario, share: float, crowd: bool, opening: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, RenderedPuppet, Placing]:
         who = cast(plan.person, plan.sex)
         actions = perform(plan, who, self.times, opening)
         pose = head_pose(plan, self.times)
         sway = wander(entropy(plan.seed, "sway"), self.times, 2, 1.5) * (0.06, 0.03)
         placing = _placing(plan, share, crowd)
-        return actions, pose, Actor(plan.person, plan.sex, actions, pose, sway, placing, SIZE), placing
+        return actions, pose, RenderedPuppet(plan.person, plan.sex, actions, pose, sway, placing, SIZE), placing
 
     def truth(self) -> Truth:
         """See `Truth`."""
@@ -178,7 +178,7 @@ class Stage:
 
 
 def render(
-    plan: Plan,
+    plan: Scenario,
     path: Path,
     *,
     speech: Sound | None = None,
@@ -197,7 +197,7 @@ def render(
         ArtefactError: the face networks, which read the photograph, are not here.
     """
     speech = speak(plan) if speech is None else speech
-    stage = Stage(plan, speech.opening(plan.times()))
+    stage = Scene(plan, speech.opening(plan.times()))
 
     def drawn() -> Iterator[np.ndarray]:
         for i, image in enumerate(stage.frames()):

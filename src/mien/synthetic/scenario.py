@@ -51,7 +51,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Impairment:
     """One thing that goes wrong in `[start_s, stop_s)`. amount: share of the face covered (occluded), brightness
     left (dark), signal-to-noise ratio in dB (noise), else 1."""
 
@@ -62,7 +62,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Scenario:
     """One subject in one recording. person: the identity's seed; sex: of face and voice; speech: stretches in
     seconds; extra_rows: annotation rows minus frames; second: another person in the same picture, who is silent."""
 
@@ -76,9 +76,9 @@ class Plan:
     rate: Fraction
     segments: tuple[Segment, ...]
     speech: tuple[tuple[float, float], ...]
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Impairment, ...] = ()
     extra_rows: int = 0
-    second: Plan | None = None
+    second: Scenario | None = None
 
     def times(self) -> np.ndarray:
         """`(frame,)` presentation times in seconds, the first at 0."""
@@ -156,7 +156,7 @@ def _speech(rng: np.random.Generator, seconds: float) -> tuple[tuple[float, floa
     return tuple(out)
 
 
-def _faults(rng: np.random.Generator, seconds: float) -> tuple[Fault, ...]:
+def _faults(rng: np.random.Generator, seconds: float) -> tuple[Impairment, ...]:
     """Each kind in some recordings, for 5 to 20 % of their length; noise for the whole of one in five."""
     chance = {"occluded": 0.25, "absent": 0.2, "dark": 0.12, "silent": 0.2}
     out = []
@@ -165,9 +165,9 @@ def _faults(rng: np.random.Generator, seconds: float) -> tuple[Fault, ...]:
             length = seconds * rng.uniform(0.05, 0.2)
             start = rng.uniform(0, seconds - length)
             amount = {"occluded": rng.uniform(0.25, 0.6), "dark": rng.uniform(0.02, 0.06)}.get(kind, 1.0)
-            out.append(Fault(kind, float(start), float(start + length), float(amount)))
+            out.append(Impairment(kind, float(start), float(start + length), float(amount)))
     if rng.random() < 0.2:
-        out.append(Fault("noise", 0.0, seconds, float(rng.uniform(0, 20))))
+        out.append(Impairment("noise", 0.0, seconds, float(rng.uniform(0, 20))))
     return tuple(out)
 
 
@@ -181,7 +181,7 @@ def draw(
     faults: bool = True,
     second: bool = False,
     per_person: int = 1,
-) -> Plan:
+) -> Scenario:
     """Draw one plan.
 
     Args:
@@ -199,7 +199,7 @@ def draw(
     rng = entropy(seed, split, number, "plan")
     cast = entropy(seed, split, number // per_person, "cast")
     shares = SHARES ** (1 - balance)
-    plan = Plan(
+    plan = Scenario(
         id=f"{split}_{number:04d}",
         seed=int(rng.integers(2**31)),
         split=split,

@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.synthetic import prosody
 from mien.synthetic.prosody import Delivery
-from mien.synthetic.scenario import MUTING, Plan, entropy
+from mien.synthetic.scenario import MUTING, Scenario, entropy
 from mien.synthetic.vocal_tract import FRAME, RATE_HZ, Curves, render
 
 CONTROL_HZ = RATE_HZ / FRAME
@@ -310,7 +310,7 @@ def pink(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.asarray(shaped / np.sqrt(np.mean(shaped**2)))
 
 
-def speak(plan: Plan) -> Sound:
+def speak(plan: Scenario) -> Sound:
     """Synthesise a plan's voice; same plan, same bytes."""
     speaker = Speaker.random(entropy(plan.person, "voice"), plan.sex)
     said = synthesise(plan.spoken(), speaker, plan.seed, seconds=plan.seconds)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mien.atomic import beside
+from mien.atomic import atomic_path
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS, column
 from mien.records import SubjectSummary
@@ -156,7 +156,7 @@ class Timeline:
 
         picture = svg(self.table, title=Path(self.media).name)
         if path is not None:
-            with beside(Path(path)) as scratch:
+            with atomic_path(Path(path)) as scratch:
                 scratch.write_text(picture, encoding="utf-8")
         return picture
 
@@ -244,7 +244,7 @@ def subject_rows(
 
 @contextmanager
 def _written(path: Path) -> Iterator[IO[bytes]]:
-    with beside(path) as scratch, scratch.open("wb") as file:
+    with atomic_path(path) as scratch, scratch.open("wb") as file:
         try:
             yield file
         except pl.exceptions.PolarsError as fault:

@@ -15,7 +15,7 @@ from mien import checkpoint
 from mien.config import Recipe
 from mien.training import resume as unfinished
 from mien.training.lightning_module import Task
-from mien.training.resume import Progress
+from mien.training.resume import RunState
 
 log = logging.getLogger("mien")
 #: Called after each epoch with its number from 1 and its report.
@@ -35,7 +35,7 @@ class Keeper(Callback):
         self,
         recipe: Recipe,
         out: Path,
-        progress: Progress,
+        progress: RunState,
         after_epoch: AfterEpoch | None,
         *,
         validated: bool,

@@ -27,7 +27,7 @@ from mien.records import Batch, Recording
 from mien.training import resume as unfinished
 from mien.training.callbacks import AfterEpoch, Bar, Keeper, first_process
 from mien.training.lightning_module import Task
-from mien.training.resume import Progress
+from mien.training.resume import RunState
 
 
 def fit(
@@ -78,7 +78,7 @@ def fit(
         return out
     recipe = _completed(recipe, train)
     settings, classes = recipe.train, len(recipe.corpus.labels)
-    memory.keep()
+    memory.keep_freed_memory()
     with _quiet(settings.threads), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = models.build(recipe)
@@ -86,7 +86,7 @@ def fit(
         told = statistics(data, classes, balance=settings.balance)
         model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
         _read_prompts(model, recipe)
-        state = Progress(recipe=config.dump(recipe), windows=len(data))
+        state = RunState(recipe=config.dump(recipe), windows=len(data))
         earlier = unfinished.earlier(out, state, resume)
         if earlier:
             state = earlier[0]

@@ -15,7 +15,7 @@ from mien.config import Train
 from mien.data import mixed_seed
 from mien.evaluation import metrics
 from mien.records import Batch
-from mien.training.optim import Average, groups, rate
+from mien.training.optim import WeightAverage, groups, rate
 
 
 class Task(lightning.LightningModule):
@@ -34,7 +34,7 @@ class Task(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.classes = model, train, classes
         self.steps, self.done = steps, done
-        self.average: Average | None = None
+        self.average: WeightAverage | None = None
         self.step = done * steps
         self.report: dict[str, float] = {}
         self.logs: dict[str, Tensor] = {}
@@ -52,7 +52,7 @@ class Task(lightning.LightningModule):
         return torch.optim.AdamW(groups(self.model, self.settings.weight_decay), lr=self.settings.lr, fused=fused)
 
     def on_fit_start(self) -> None:
-        self.average = self.average or Average(self.model, self.settings.ema)
+        self.average = self.average or WeightAverage(self.model, self.settings.ema)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":

@@ -35,7 +35,7 @@ def rate(step: int, total: int, warmup: float, schedule: Literal["cosine", "cons
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of a model's parameters: `a = d a + (1 - d) w` after every step.
 
     d is `decay`, and lower at first, `(1 + n) / (10 + n)` in step n, so that the start is soon forgotten.

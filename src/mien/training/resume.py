@@ -9,7 +9,6 @@ metadata, so that the file is written, and renamed, as one.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mien import config
+from mien.atomic import atomic_path
 from mien.errors import ConfigError
-from mien.training.optim import Average
+from mien.training.optim import WeightAverage
 
 FILE = "unfinished.safetensors"
 
 
 @dataclass(slots=True)
-class Progress:
+class RunState:
     """epochs: finished so far. best, best_epoch: highest score and when. waited: epochs since. history: a
     report per epoch. recipe: the resolved YAML. windows: training windows, to notice other data. unit, of: what is
     counted, where it is not epochs of windows."""
@@ -45,11 +45,11 @@ class Progress:
 
 
 #: Progress, tensors by name, and steps the average has seen.
-Earlier = tuple[Progress, dict[str, Tensor], int]
+Earlier = tuple[RunState, dict[str, Tensor], int]
 
 
 def write(
-    folder: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, average: Average | None = None
+    folder: Path, model: nn.Module, optimiser: Optimizer, progress: RunState, average: WeightAverage | None = None
 ) -> None:
     """Write the state as it is now, beside and renamed."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -59,9 +59,8 @@ def write(
     tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
     metadata = {"progress": json.dumps(asdict(progress)), "averaged": str(average.steps if average else 0)}
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / (FILE + ".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata=metadata)
-    os.replace(part, folder / FILE)
+    with atomic_path(folder / FILE) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
 
 
 def read(folder: Path) -> Earlier:
@@ -70,7 +69,7 @@ def read(folder: Path) -> Earlier:
         with safe_open(folder / FILE, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Progress(**json.loads(metadata["progress"])), tensors, int(metadata["averaged"])
+        return RunState(**json.loads(metadata["progress"])), tensors, int(metadata["averaged"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{folder / FILE}: cannot be read as an unfinished run: {error}",
@@ -78,7 +77,7 @@ def read(folder: Path) -> Earlier:
         ) from error
 
 
-def restore(model: nn.Module, optimiser: Optimizer, found: Earlier, average: Average | None = None) -> None:
+def restore(model: nn.Module, optimiser: Optimizer, found: Earlier, average: WeightAverage | None = None) -> None:
     """Put the state back, `found` by `earlier`, into what a run has made anew."""
     _, tensors, averaged = found
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
@@ -98,7 +97,7 @@ def restore(model: nn.Module, optimiser: Optimizer, found: Earlier, average: Ave
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def earlier(out: Path, now: Progress, resume: bool) -> Earlier | None:
+def earlier(out: Path, now: RunState, resume: bool) -> Earlier | None:
     """The unfinished run in `out`, or None. Raises ConfigError if it may not or cannot go on."""
     if not (out / FILE).exists():
         return None

@@ -22,10 +22,10 @@ from mien.data import image_augment, mixed_seed
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.models.dynamic_threshold import Views
-from mien.records import Pictures
+from mien.records import ImageSet
 from mien.training import resume as unfinished
 from mien.training.optim import rate
-from mien.training.resume import Progress
+from mien.training.resume import RunState
 
 #: Told after each round of `report_every` steps: the step and the means of the logs.
 Told = Callable[[int, dict[str, float]], None]
@@ -33,9 +33,9 @@ Told = Callable[[int, dict[str, float]], None]
 
 def fit_pictures(
     recipe: Recipe,
-    labelled: Pictures,
-    unlabelled: Pictures | None,
-    val: Pictures | None,
+    labelled: ImageSet,
+    unlabelled: ImageSet | None,
+    val: ImageSet | None,
     out: Path,
     *,
     steps: int = 2000,
@@ -72,13 +72,13 @@ def fit_pictures(
     recipe = models.complete(config.changed(recipe, features=features))
     settings, others = recipe.train, unlabelled if unlabelled is not None else labelled
     torch.set_num_threads(settings.threads)
-    memory.keep()
+    memory.keep_freed_memory()
     torch.manual_seed(settings.seed)
     model: Any = models.build(recipe).train()
     model = model.to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
     model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
     optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
-    state = Progress(config.dump(recipe), len(labelled) + len(others), unit="steps", of="pictures")
+    state = RunState(config.dump(recipe), len(labelled) + len(others), unit="steps", of="pictures")
     if found := unfinished.earlier(out, state, resume):
         unfinished.restore(model, optimiser, found)
         state = found[0]
@@ -125,7 +125,7 @@ def fit_pictures(
 
 
 @torch.inference_mode()
-def score(model: Any, pictures: Pictures, classes: int) -> dict[str, float]:
+def score(model: Any, pictures: ImageSet, classes: int) -> dict[str, float]:
     """`val_macro_f1` (over the classes that occur) and `val_accuracy` of the teacher."""
     was = model.training
     model.eval()
@@ -144,7 +144,7 @@ def as_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # in memory colours come last
 
 
-def _drawn(labelled: Pictures, others: Pictures, batch: int, ratio: int, flip: bool, rng: np.random.Generator) -> Views:
+def _drawn(labelled: ImageSet, others: ImageSet, batch: int, ratio: int, flip: bool, rng: np.random.Generator) -> Views:
     counts = np.bincount(labelled.labels)
     share = 1 / counts[labelled.labels]
     picked = rng.choice(len(labelled), batch, p=share / share.sum())

@@ -58,10 +58,8 @@ def _near(recording: Recording, names: Collection[str], times: np.ndarray) -> np
         there = stream.times[np.asarray(stream.valid)]
         if not len(there):
             continue
-        reach = max(REACH_S, float(np.median(np.diff(stream.times))) if len(stream.times) > 1 else 0.0)
-        right = np.clip(np.searchsorted(there, times), 0, len(there) - 1)
-        gap = np.minimum(np.abs(there[right] - times), np.abs(there[np.maximum(right - 1, 0)] - times))
-        near |= gap <= reach + 1e-6
+        reach = max(REACH_S, clock.median_step(stream.times))
+        near |= np.abs(there[clock.nearest(there, times)] - times) <= reach + 1e-6
     return near
 
 

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from mien import __version__
-from mien.atomic import beside
+from mien.atomic import atomic_path
 from mien.views.charts import Panel, Series, above, figure
 from mien.views.palette import EXPRESSION
 
@@ -33,9 +33,9 @@ def page(path: Path, summary: Record) -> Path:
     """
     path = Path(path)
     text = _environment().get_template("evaluation.html").render(**_context(summary))
-    with beside(path) as scratch:
+    with atomic_path(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
-    with beside(path.with_suffix(".json")) as scratch:
+    with atomic_path(path.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
 

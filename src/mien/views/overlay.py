@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import polars as pl
 
-from mien.atomic import beside, make_folder
+from mien.atomic import atomic_path, make_folder
 from mien.errors import OutputError
 from mien.media.video import frames, probe, write_video
 from mien.views.palette import EXPRESSION, UNNAMED, rgb
@@ -63,7 +63,7 @@ def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
     if kind == "image":
         path = path.with_suffix(".png")
         picture = draw(next(iter(frames(media))).image, next(marks(table)))
-        with beside(path) as scratch:
+        with atomic_path(path) as scratch:
             scratch.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()

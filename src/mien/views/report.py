@@ -19,7 +19,7 @@ import polars as pl
 from markupsafe import Markup
 
 from mien import __version__
-from mien.atomic import beside
+from mien.atomic import atomic_path
 from mien.clock import row_durations
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, column
@@ -63,7 +63,7 @@ def page(
     if table.is_empty():
         raise OutputError(f"{path}: the timeline has no rows", follows="no report was written")
     info = info or {}
-    with beside(path) as scratch, ExitStack() as stack:
+    with atomic_path(path) as scratch, ExitStack() as stack:
         inside = stack.enter_context(_embedded(media, path)) if media else None
         head, tail = _text(table, summaries, name, notes, info, inside).split(_MARK)
         with scratch.open("w", encoding="utf-8") as file:
