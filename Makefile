@@ -15,9 +15,9 @@ endif
 TEST_WORKERS ?= auto
 EMODB ?= ../shared/emodb
 
-.PHONY: help demo test lint types wheel docs starter bench pins clean artefacts
+.PHONY: help demo test lint types wheel docs docs-serve starter bench pins clean artefacts
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mien needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -46,6 +46,12 @@ wheel: .venv/ready  ## build the wheel
 	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation
 
+docs: .venv/ready  ## build the documentation site into site/; a broken link or anchor is an error
+	$(BIN)/zensical build --clean --strict
+
+docs-serve: .venv/ready  ## serve the documentation on http://127.0.0.1:8000 and rebuild it on change
+	$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
+
 starter: artefacts  ## train the shipped starter checkpoint again (same seed, same weights)
 	$(BIN)/python -m experiments.train_starter --emodb $(EMODB)
 
@@ -57,4 +63,4 @@ pins:  ## write constraints.txt from this environment
 	 $(BIN)/uv pip freeze --python $(BIN)/python | grep -v -E '^(-e|mien|uv==)' | sed -E 's/\+[a-z0-9]+$$//') > constraints.txt
 
 clean:  ## remove what make made, the environment included
-	rm -rf .venv dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache dist build demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,10 @@
-"""Extraction of a rendered synthetic corpus with the starter's encoders: processes, Ray, and what the pipeline costs.
+"""Extraction of a rendered synthetic corpus with the starter's encoders: local processes, Ray, and pipeline overhead.
 
     python bench/extraction.py [--videos 12] [--seconds 20] [--root CORPUS] [--no-ray] [--json FILE]
 
-The plain loop decodes the same recordings, reads their faces and encodes both streams by hand, in one process, and
-stores nothing: what extraction takes beyond it is lost to the pipeline. Start-up (importing, making encoders) is
-counted apart. `--root` takes a folder of media or an Aff-Wild2 layout that is there already. Prints a Markdown
-section for docs/BENCHMARKS.md.
+The plain loop decodes the same recordings, detects faces and encodes both streams in one process, and stores nothing:
+the time beyond it is overhead of the pipeline. Start-up (imports, making encoders) is reported separately. `--root` is
+an existing folder of media or an Aff-Wild2 layout. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from phases import run_phase
+
 ENCODERS = ["face-geometry", "voice-prosody"]
 
 
-def plain(root: Path) -> dict[str, float]:
-    """The same work without mien's extraction. A subprocess, one thread a library, as a worker has."""
+def run_plain_loop(root: Path) -> dict[str, float]:
+    """Do the same work without mien's extraction; seconds of each part."""
     import numpy as np
 
     from mien.datasets.index import Index
@@ -41,16 +40,18 @@ def plain(root: Path) -> dict[str, float]:
     parts = dict.fromkeys(("decode", "faces", "face encoder", "sound and voice encoder"), 0.0)
     began = time.perf_counter()
     for path in media:
-        reader, measures, times = FaceTracker(), [], []
+        tracker, measures, times = FaceTracker(), [], []
         last = time.perf_counter()
         for frame in frames(path):
             now = time.perf_counter()
             parts["decode"] += now - last
-            found = reader(frame)
+            faces = tracker(frame)
             last = time.perf_counter()
             parts["faces"] += last - now
             measures.append(
-                face_geometry.geometry(found[0].mesh[None])[0] if found else np.full(face_geometry.DIM // 2, np.nan)
+                face_geometry.compute_features(faces[0].mesh[None])[0]
+                if faces
+                else np.full(face_geometry.DIM // 2, np.nan)
             )
             times.append(frame.time_s)
             now = last
@@ -66,7 +67,8 @@ def plain(root: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, **parts}
 
 
-def mien(root: Path, workers: int, ray: str | None) -> dict[str, float]:
+def run_extraction(root: Path, workers: int, ray: str | None) -> dict[str, float]:
+    """Extract the corpus with mien; seconds with and without start-up."""
     from mien.datasets.index import Index
     from mien.extract import extract
 
@@ -80,30 +82,23 @@ def mien(root: Path, workers: int, ray: str | None) -> dict[str, float]:
         return {"wall": wall, "seconds": report.elapsed_s, "clips": report.clips, "media": report.media_s}
 
 
-def in_process(root: Path, what: str) -> dict[str, float]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--phase", what, "--root", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{what}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
 def prepare(options: argparse.Namespace, folder: Path) -> None:
-    from mien.datasets.index import index
+    """Write the index of the corpus, which is rendered unless `--root` names one."""
+    from mien.datasets.index import build_index
 
     if options.root:
         root = Path(options.root)
         layout = any(root.rglob("Train_Set"))
-        index("aff-wild2" if layout else "folder", root).save(folder / "index.jsonl")
+        build_index("aff-wild2" if layout else "folder", root).save(folder / "index.jsonl")
         return
     from mien.synthetic import affwild2_export
 
-    affwild2_export.write(folder / "synthetic", options.videos, options.seconds, 0)
-    index("synthetic", folder / "synthetic").save(folder / "index.jsonl")
+    affwild2_export.write_corpus(folder / "synthetic", options.videos, options.seconds, 0)
+    build_index("synthetic", folder / "synthetic").save(folder / "index.jsonl")
 
 
 def main() -> None:
+    """Run all phases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -114,13 +109,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.phase:
         root, (what, _, count) = Path(options.root), options.phase.partition(":")
-        found = plain(root) if what == "plain" else mien(root, int(count), "auto" if what == "ray" else None)
-        return print(json.dumps(found))
+        result = (
+            run_plain_loop(root)
+            if what == "plain"
+            else run_extraction(root, int(count), "auto" if what == "ray" else None)
+        )
+        return print(json.dumps(result))
     folder = Path(tempfile.mkdtemp(prefix="bench-extraction-"))
     try:
         prepare(options, folder)
         phases = ["plain", "processes:1", "processes:2", *([] if options.no_ray else ["ray:2"])]
-        results: dict[str, Any] = {phase: in_process(folder, phase) for phase in phases}
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as a worker has
+        results: dict[str, Any] = {
+            phase: run_phase(__file__, ["--phase", phase, "--root", str(folder)], one_thread) for phase in phases
+        }
     finally:
         shutil.rmtree(folder)
     if options.json:
@@ -129,24 +131,25 @@ def main() -> None:
 
 
 def report(results: dict[str, Any]) -> None:
+    """Print the table."""
     one = results["processes:1"]
     base = results["plain"]
     print(f"### Extraction: {one['clips']:.0f} clips, {one['media']:.0f} s, {' and '.join(ENCODERS)}\n")
     print("| | clips/min | × real time | seconds | start-up s | scaling efficiency |")
     print("|---|---|---|---|---|---|")
-    for name, found in results.items():
+    for name, row in results.items():
         if name == "plain":
-            rate, speed = 60 * one["clips"] / found["seconds"], one["media"] / found["seconds"]
-            print(f"| plain loop, nothing stored | {rate:.1f} | {speed:.1f} | {found['seconds']:.1f} | | |")
+            rate, speed = 60 * one["clips"] / row["seconds"], one["media"] / row["seconds"]
+            print(f"| plain loop, nothing stored | {rate:.1f} | {speed:.1f} | {row['seconds']:.1f} | | |")
             continue
         kind, _, count = name.partition(":")
-        rate, speed = 60 * found["clips"] / found["seconds"], found["media"] / found["seconds"]
-        efficiency = "" if count == "1" else f"{one['seconds'] / found['seconds'] / int(count):.2f}"
-        start = found["wall"] - found["seconds"]
+        rate, speed = 60 * row["clips"] / row["seconds"], row["media"] / row["seconds"]
+        efficiency = "" if count == "1" else f"{one['seconds'] / row['seconds'] / int(count):.2f}"
+        start = row["wall"] - row["seconds"]
         label = f"{count} {'Ray actors' if kind == 'ray' else 'process' + 'es' * (count != '1')}"
-        print(f"| {label} | {rate:.1f} | {speed:.1f} | {found['seconds']:.1f} | {start:.1f} | {efficiency} |")
-    lost = 1 - base["seconds"] / one["seconds"]
-    print(f"\nLost to the pipeline (one process against the plain loop): {100 * lost:.1f} %.")
+        print(f"| {label} | {rate:.1f} | {speed:.1f} | {row['seconds']:.1f} | {start:.1f} | {efficiency} |")
+    overhead = 1 - base["seconds"] / one["seconds"]
+    print(f"\nOverhead of the pipeline (one process against the plain loop): {100 * overhead:.1f} %.")
     shares = ", ".join(f"{k} {100 * v / base['seconds']:.0f} %" for k, v in base.items() if k != "seconds")
     print(f"The plain loop's time: {shares}.")
 

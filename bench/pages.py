@@ -1,4 +1,4 @@
-"""Puts the tables of `src/mien/recipes/measured.json` into README.md and docs/BENCHMARKS.md, between their marks.
+"""Copy the tables of `src/mien/recipes/measured.json` into README.md and the pages of docs/, between their marks.
 
 python bench/pages.py
 """
@@ -7,19 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mien.results import placed, read
+from mien.results import insert_table, load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pages() -> list[Path]:
+    """README.md and every page of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def main() -> None:
-    for name in ("README.md", "docs/BENCHMARKS.md"):
-        path = ROOT / name
+    for path in pages():
         text = path.read_text(encoding="utf-8")
-        for bench, part in read().items():
-            if f"<!-- {bench} -->" in text:
-                text = placed(text, bench, part["table"])
-        path.write_text(text, encoding="utf-8")
+        filled = text
+        for experiment, entry in load().items():
+            if f"<!-- {experiment} -->" in text:
+                filled = insert_table(filled, experiment, entry["table"])
+        if filled != text:
+            path.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

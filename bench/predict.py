@@ -1,10 +1,10 @@
-"""`mien predict` as a whole process: speed against length, peak memory, where the time goes; beside a plain loop.
+"""Time and memory of `mien predict` as a whole process, by length of the video, beside a plain loop.
 
     python bench/predict.py [--seconds 60] [--long 600] [--runs 3] [--clip FILE]
 
-The plain loop is what a user would write today: OpenCV's VideoCapture, a face detector on every frame, an expression
-network on every face; no sound, no tracking, no timestamps. It runs where its two networks are (MIEN_HUB).
-Prints a Markdown section for docs/BENCHMARKS.md.
+The plain loop (`predict_baseline.py`) is what a user would write: OpenCV's VideoCapture, a face detector on every
+frame, an expression network on every face; no sound, no tracking, no timestamps. It runs only if its two networks are
+in a folder of MIEN_HUB. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
+BASELINE = Path(__file__).with_name("predict_baseline.py")
+#: Runs a command and appends its wall seconds, peak memory in kB and CPU seconds to its output.
 CHILD = """
 import resource, subprocess, sys, time
 began = time.perf_counter()
@@ -33,33 +35,9 @@ print(f"\\n@ {time.perf_counter() - began} {usage.ru_maxrss} {usage.ru_utime + u
 sys.exit(done.returncode)
 """
 
-PLAIN = """
-import sys, cv2, numpy as np, onnxruntime
-cv2.setNumThreads(2)
-detector = onnxruntime.InferenceSession(sys.argv[2], providers=["CPUExecutionProvider"])
-face_net = onnxruntime.InferenceSession(sys.argv[3], providers=["CPUExecutionProvider"])
-d, f = detector.get_inputs()[0].name, face_net.get_inputs()[0]
-video, rows = cv2.VideoCapture(sys.argv[1]), 0
-while True:
-    ok, frame = video.read()
-    if not ok:
-        break
-    small = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (320, 240))
-    scores, boxes = detector.run(None, {d: ((small.astype(np.float32) - 127) / 128).transpose(2, 0, 1)[None]})
-    best = scores[0, :, 1].argmax()
-    if scores[0, best, 1] > .7:
-        x1, y1, x2, y2 = (boxes[0, best] * np.tile(frame.shape[1::-1], 2)).clip(0).astype(int)
-        if x2 > x1 + 4 and y2 > y1 + 4:
-            grey = cv2.resize(cv2.cvtColor(frame[y1:y2, x1:x2], cv2.COLOR_BGR2GRAY), (64, 64))
-            shape = [n if isinstance(n, int) else 1 for n in f.shape]
-            face_net.run(None, {f.name: ((grey.astype(np.float32) / 255 - .5) * 2).reshape(shape)})
-    rows += 1
-print(rows)
-"""
 
-
-def measured(*command: str) -> tuple[str, float, float, float]:
-    """Output, wall seconds, peak MB and CPU seconds of one whole process."""
+def measure(*command: str) -> tuple[str, float, float, float]:
+    """Run a command; return its output, wall seconds, peak memory in MB and CPU seconds."""
     done = subprocess.run([sys.executable, "-c", CHILD, *command], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
@@ -68,90 +46,90 @@ def measured(*command: str) -> tuple[str, float, float, float]:
     return output, wall, peak / 1024, cpu
 
 
-def looped(source: Path, path: Path, seconds: float) -> Path:
-    """`source` again and again until `seconds`, packets copied: the pictures cost nothing to make."""
+def repeat_clip(source: Path, path: Path, seconds: float) -> Path:
+    """Write `source` to `path` repeatedly until `seconds`, copying packets without encoding."""
     with av.open(str(source)) as first, av.open(str(path), "w") as out:
         streams = {s.index: out.add_stream_from_template(s) for s in first.streams if s.type in ("video", "audio")}
-        length = max(float(s.duration * s.time_base) for s in first.streams if s.duration)
-        video = first.streams.video[0]
-        length = round(length * video.average_rate) / video.average_rate
+        length = max(float(s.duration * s.time_base) for s in first.streams if s.duration and s.time_base)
+        rate = first.streams.video[0].average_rate
+        assert rate is not None
+        period = round(length * rate) / rate
         last: dict[int, int] = {}
-        for turn in range(max(1, round(seconds / float(length)))):
+        for turn in range(max(1, round(seconds / float(period)))):
             first.seek(0)
             for packet in first.demux():
-                if packet.dts is None:
+                if packet.dts is None or packet.pts is None or packet.time_base is None:
                     continue
                 stream = streams[packet.stream.index]
-                shift = round(turn * length / packet.time_base)
+                shift = round(turn * period / packet.time_base)
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 if packet.dts <= last.get(stream.index, packet.dts - 1):
-                    continue  # the sound is a packet longer than the pictures
+                    continue  # the audio is one packet longer than the video
                 last[stream.index] = packet.dts
                 packet.stream = stream
                 out.mux(packet)
     return path
 
 
-def synthetic_clip(folder: Path) -> Path:
-    from mien.synthetic.demo_clip import demo_clip
+def render_clip(folder: Path) -> Path:
+    """Render 20 s of a synthetic person."""
+    from mien.synthetic.demo_clip import render_demo_clip
 
     path = folder / "source.mp4"
-    demo_clip(path, seconds=20.0)
+    render_demo_clip(path, seconds=20.0)
     return path
 
 
+def measure_clip(clip: Path, seconds: float, runs: int, out: Path) -> dict[str, Any]:
+    """Run `mien predict` on a clip of `seconds`; medians over the runs, and the report of the last one."""
+    with av.open(str(clip)) as container:
+        video = container.streams.video[0]
+        frames, size = video.frames, f"{video.width}x{video.height}"
+    command = [str(Path(sys.executable).with_name("mien")), "predict", str(clip), "--out", str(out), "--json"]
+    outputs, walls, peaks, cpus = zip(*(measure(*command) for _ in range(runs)), strict=True)
+    wall, peak, cpu = statistics.median(walls), max(peaks), statistics.median(cpus)
+    print(f"{seconds:g} s of {size}, {frames} frames: {wall:.2f} s, {seconds / wall:.1f}x, {peak:.0f} MB", flush=True)
+    report = json.loads(outputs[-1])["results"][0]
+    return {"frames": frames, "wall": wall, "peak": peak, "cpu": cpu, "report": report}
+
+
 def main() -> None:
+    """Measure clips of both lengths and the plain loop, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--long", type=float, default=600)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--clip", type=Path, help="loop this file instead of a rendered clip")
+    parser.add_argument("--clip", type=Path, help="repeat this file instead of a rendered clip")
     options = parser.parse_args()
-    mien = str(Path(sys.executable).with_name("mien"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.clip or synthetic_clip(folder)
-        clips = {s: looped(source, folder / f"{s:g}s.mp4", s) for s in (options.seconds, options.long)}
-        rows = []
-        for seconds, clip in clips.items():
-            with av.open(str(clip)) as container:
-                video = container.streams.video[0]
-                frames, size = video.frames, f"{video.width}x{video.height}"
-            runs = []
-            for _ in range(options.runs if seconds == options.seconds else 1):
-                output, wall, peak, cpu = measured(mien, "predict", str(clip), "--out", str(folder / "out"), "--json")
-                runs.append((wall, peak, cpu, json.loads(output)["results"][0]))
-            wall = statistics.median(r[0] for r in runs)
-            peak, cpu = max(r[1] for r in runs), statistics.median(r[2] for r in runs)
-            result = runs[-1][3]
-            rows.append((seconds, frames, wall, peak, cpu, result))
-            print(
-                f"{seconds:g} s of {size}, {frames} frames: {wall:.2f} s, {seconds / wall:.1f}x, {peak:.0f} MB",
-                flush=True,
-            )
+        source = options.clip or render_clip(folder)
+        clips = {s: repeat_clip(source, folder / f"{s:g}s.mp4", s) for s in (options.seconds, options.long)}
+        rows = {
+            s: measure_clip(clip, s, options.runs if s == options.seconds else 1, folder / "out")
+            for s, clip in clips.items()
+        }
         print("\n| clip | frames | rows | wall s | x real time | CPU s | ms a frame | peak MB |\n" + "|---" * 8 + "|")
-        for seconds, frames, wall, peak, cpu, result in rows:
+        for seconds, row in rows.items():
             print(
-                f"| {seconds:g} s | {frames} | {result['rows']} | {wall:.2f} | {seconds / wall:.1f} | {cpu:.2f} "
-                f"| {1000 * wall / frames:.2f} | {peak:.0f} |"
+                f"| {seconds:g} s | {row['frames']} | {row['report']['rows']} | {row['wall']:.2f} "
+                f"| {seconds / row['wall']:.1f} | {row['cpu']:.2f} | {1000 * row['wall'] / row['frames']:.2f} "
+                f"| {row['peak']:.0f} |"
             )
-        stages = rows[0][5]["seconds"]
-        print(
-            f"\nWhere the time goes ({rows[0][0]:g} s clip, seconds of each stage's thread): "
-            + ", ".join(f"{k} {v:.2f}" for k, v in stages.items())
-        )
-        plain(clips[options.seconds], options.seconds)
+        stages = rows[options.seconds]["report"]["seconds"]
+        shares = ", ".join(f"{k} {v:.2f}" for k, v in stages.items())
+        print(f"\nWhere the time goes ({options.seconds:g} s clip, seconds of each stage's thread): {shares}")
+        measure_baseline(clips[options.seconds], options.seconds)
     print(f"\nthis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, numpy {np.__version__}")
 
 
-def plain(clip: Path, seconds: float) -> None:
+def measure_baseline(clip: Path, seconds: float) -> None:
+    """Measure the plain loop if its networks are here."""
     for mirror in os.environ.get("MIEN_HUB", "").split(os.pathsep):
         nets = [Path(mirror) / "ultraface-rfb-320.onnx", Path(mirror) / "fer-mini-xception.onnx"]
         if mirror and all(n.is_file() for n in nets):
-            began = time.perf_counter()
-            _, wall, peak, _ = measured(sys.executable, "-c", PLAIN, str(clip), *map(str, nets))
+            _, wall, peak, _ = measure(sys.executable, str(BASELINE), str(clip), *map(str, nets))
             print(f"\nplain loop (no sound, no tracks): {wall:.2f} s, {seconds / wall:.1f}x real time, {peak:.0f} MB")
-            assert time.perf_counter() >= began
             return
     print("\nplain loop: not run, its networks are not in MIEN_HUB")
 

@@ -1,1 +1,1 @@
-"""Long proofs that are part of the product: the shipped starter's training, the ablation, real speech."""
+"""Long trainings whose results docs/ publishes: the shipped starter, its ablation, system comparisons, EMO-DB."""

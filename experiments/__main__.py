@@ -1,4 +1,4 @@
-"""Command line of the long experiments: `python -m experiments NAME`, from a working copy."""
+"""Command line of the experiments: `python -m experiments NAME`, from a working copy."""
 
 from __future__ import annotations
 
@@ -12,47 +12,77 @@ import typer
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Long trainings and comparisons whose results docs/ publishes. They need a working copy of mien.",
+    help="""Long trainings and comparisons whose results docs/ publishes. They need a working copy of mien.
+
+    Each experiment prints its scores. `python -m experiments NAME --help` describes one. Files go to the current
+    folder unless options say otherwise.
+
+    \b
+    NAME        measures                                 two cores   writes
+    ablation    the starter without each mechanism       1 hour      ablation.json
+    emodb       the starter's voice network on EMO-DB    minutes     nothing
+    systems     all systems on the same recordings       45 minutes  systems.json, .svg
+    few-labels  semi-supervised training, few labels     2 hours     few_labels.json, .svg
+    affect      valence and arousal: streams, fusions    10 minutes  affect.json
+
+    With --keep, systems, few-labels and affect also save their table and the score of each recipe to
+    src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
+
+    Two scripts write files of the package: `python -m experiments.train_starter --help` trains the shipped checkpoint,
+    and `python -m experiments.build_canonical_face` builds the canonical face.
+    """,
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")]
 EmoDB = Annotated[Path, typer.Option(metavar="DIR", help="Folder of EMO-DB's .wav files.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Overrides of the recipe.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Also save the table to src/mien/recipes/measured.json.")]
+Out = Annotated[Path, typer.Option(help="All scores, as JSON.")]
+WORKERS = os.cpu_count() or 1
 
 
 @app.command()
 def ablation(
     emodb: EmoDB,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 5,
-    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("ablation.json"),
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")
-    ] = None,
+    out: Out = Path("ablation.json"),
+    overrides: Overrides = None,
 ) -> None:
-    """What each mechanism buys, on held-out people of the synthetic corpus: macro F1, mean and deviation over seeds.
+    """Measure the starter without each mechanism.
 
-    Variants: the full model, without modality dropout, attention that is not safe, cross-entropy for focal loss, no
-    voting, no smoothing, and each modality alone. Conditions: clean, half the face missing in bursts, no face, no
-    voice, noise at 0 dB. Takes about an hour on two cores.
+    Measures macro F1. Variants: the full model, no modality dropout, attention that is not safe, cross-entropy
+    instead of focal loss, no voting, no smoothing, and each modality alone. Conditions: clean, half of the face
+    missing in bursts, no face, no voice, noise at 0 dB. The test people are synthetic and in no training recording.
+    Takes about an hour on two cores.
+
+    \b
+    Example:
+      python -m experiments ablation --emodb emodb/wav --seeds 1
     """
-    from experiments import ablation as bench
+    from experiments import ablation as experiment
 
-    results = bench.run(emodb=emodb, seeds=seeds, workers=os.cpu_count() or 1, overrides=overrides or ())
+    results = experiment.run(emodb=emodb, seeds=seeds, workers=WORKERS, overrides=overrides or ())
     out.write_text(json.dumps(results, indent=1))
-    print(bench.table(results))
+    print(experiment.table(results))
 
 
 @app.command()
 def emodb(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of EMO-DB's .wav files.")],
-    seeds: Annotated[int, typer.Option(min=1)] = 1,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the recipe.")
-    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each pair of speakers.")] = 1,
+    overrides: Overrides = None,
 ) -> None:
-    """Macro F1 on EMO-DB from the voice alone, two speakers left out at a time, averaged over the four pairs."""
-    from experiments import emodb
+    """Measure macro F1 on EMO-DB from the voice.
 
-    result = emodb.run(root, seeds=seeds, overrides=overrides or ())
+    Two speakers at a time are left out of training and tested; the score is the mean over the four pairs. Prints the
+    score of each pair and of each seed, and writes nothing. Takes two to three minutes for each seed on two cores.
+
+    \b
+    Example:
+      python -m experiments emodb emodb/wav --seeds 3
+    """
+    from experiments import emodb as experiment
+
+    result = experiment.run(root, seeds=seeds, overrides=overrides or ())
     print("pairs " + ", ".join(f"{v:.3f}" for v in result["pairs"]))
     print("macro F1 " + ", ".join(f"{v:.3f}" for v in result["macro_f1"]))
 
@@ -61,81 +91,96 @@ def emodb(
 def systems(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each system.")] = 3,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="SYSTEM", help="Just these; OUT keeps the others' figures.")
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Train only this system; OUT keeps the other scores.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("systems.json"),
+    out: Out = Path("systems.json"),
     plot: Annotated[
-        Path,
-        typer.Option(help="The robustness plot, SVG; that of valence and arousal lies beside it, NAME_affect.svg."),
+        Path, typer.Option(help="Robustness plot, SVG; that of valence and arousal is NAME_affect.svg beside it.")
     ] = Path("systems.svg"),
-    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
+    keep: Keep = False,
 ) -> None:
-    """Every system on the same simulated recordings: tables of macro F1 and CCC, and how they bear damage, drawn.
+    """Compare all systems on the same recordings.
 
-    Equal inputs (the starter's encoders), people no training recording shows, each system also on one modality alone.
-    About three quarters of an hour on two cores.
+    Measures macro F1, and mean CCC for valence and arousal, on clean and corrupted synthetic recordings. All
+    systems have the starter's encoders as inputs, and each is also trained on one modality alone. The test people
+    are in no training recording. Takes about 45 minutes on two cores.
+
+    \b
+    Example:
+      python -m experiments systems --only prompted_tcn --seeds 1
     """
-    from experiments import compare_systems as bench
-    from mien.views.evaluation import robustness
+    from experiments import compare_systems as experiment
+    from mien.views.evaluation import robustness_svg
 
-    found = bench.run(seeds=seeds, workers=os.cpu_count() or 1, names=only or ())
-    rows = bench.save(found, out, keep_others=bool(only))
-    plot.write_text(robustness([r for r in rows if r["model"] in bench.DRAWN]))
-    if said := [r for r in rows if r["model"] in bench.CHAIN]:
-        plot.with_stem(f"{plot.stem}_affect").write_text(robustness(said, affect=True))
-    print(bench.table(rows))
+    scores = experiment.run(seeds=seeds, workers=WORKERS, names=only or ())
+    rows = experiment.save_rows(scores, out, keep_others=bool(only))
+    plot.write_text(robustness_svg([r for r in rows if r["model"] in experiment.PLOTTED]))
+    if va_rows := [r for r in rows if r["model"] in experiment.CHAIN]:
+        plot.with_stem(f"{plot.stem}_affect").write_text(robustness_svg(va_rows, affect=True))
+    print(experiment.table(rows))
     if keep:
-        bench.remember(rows)
-
-
-def _write(path: Path, rows: object) -> None:
-    path.write_text(json.dumps(rows, indent=0))
+        experiment.save_results(rows)
 
 
 @app.command("few-labels")
 def few_labels(
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, each with other labels.")] = 5,
-    out: Annotated[Path, typer.Option(help="All figures, as JSON; what is in it is not measured again.")] = Path(
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, each with different labels.")] = 5,
+    out: Annotated[Path, typer.Option(help="All scores, as JSON; trainings in it are not repeated.")] = Path(
         "few_labels.json"
     ),
-    plot: Annotated[Path, typer.Option(help="Thresholds and pseudo-labels over time, SVG.")] = Path("few_labels.svg"),
-    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
+    plot: Annotated[Path, typer.Option(help="Thresholds and pseudo-labels over the steps, SVG.")] = Path(
+        "few_labels.svg"
+    ),
+    keep: Keep = False,
 ) -> None:
-    """Semi-supervised faces against labels alone, a fixed and an adaptive threshold, without each part, and all labels.
+    """Measure training with 10 and 40 labels a class.
 
-    On the synthetic corpus's rendered faces and on scikit-learn's digits, 10 and 40 labels a class. About two hours on
-    two cores; stopped and called again, it goes on where it was.
+    Compares semi-supervised variants: labels only, a fixed and an adaptive threshold, ours, ours without each of
+    its parts, and all labels. Tasks: rendered faces of the synthetic corpus, and scikit-learn's digits. Takes about
+    two hours on two cores. A stopped run continues when it is started again with the same OUT.
+
+    \b
+    Example:
+      python -m experiments few-labels --seeds 1
     """
-    from experiments import few_labels as bench
+    from experiments import few_labels as experiment
 
-    workers = os.cpu_count() or 1
-    tasks = [bench.faces(workers=workers), bench.digits()]
-    before = json.loads(out.read_text()) if out.exists() else []
-    rows = bench.run(tasks, seeds=seeds, done=before, workers=workers, each=lambda rows: _write(out, rows))
-    plot.write_text(bench.plot(rows))
-    print(bench.table(rows))
+    tasks = [experiment.make_faces_task(workers=WORKERS), experiment.make_digits_task()]
+    finished = json.loads(out.read_text()) if out.exists() else []
+
+    def save(rows: list[dict[str, object]]) -> None:
+        out.write_text(json.dumps(rows, indent=0))
+
+    rows = experiment.run(tasks, seeds=seeds, finished=finished, workers=WORKERS, on_rows=save)
+    plot.write_text(experiment.plot(rows))
+    print(experiment.table(rows))
     if keep:
-        bench.remember(rows)
+        experiment.save_results(rows)
 
 
 @app.command()
 def affect(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of the whole chain.")] = 3,
-    out: Annotated[Path, typer.Option(help="All figures, as JSON.")] = Path("affect.json"),
-    keep: Annotated[bool, typer.Option("--keep", help="Also keep the figures beside the recipes.")] = False,
+    out: Out = Path("affect.json"),
+    keep: Keep = False,
 ) -> None:
-    """Valence and arousal: face, behaviour and voice alone, their mean, directed experts, reliability fusion.
+    """Measure valence and arousal by mean CCC.
 
-    On simulated recordings, clean and with each stream failing, with the weights that the fusion gives. About ten
+    Systems: face, behaviour and voice alone, their mean, directed experts, and reliability fusion. Conditions:
+    clean, and each stream missing or noisy. Also reports the weights of the reliability fusion. Takes about ten
     minutes on two cores.
-    """
-    from experiments import valence_arousal as bench
 
-    rows = bench.run(seeds=seeds, workers=os.cpu_count() or 1)
+    \b
+    Example:
+      python -m experiments affect --seeds 1
+    """
+    from experiments import valence_arousal as experiment
+
+    rows = experiment.run(seeds=seeds, workers=WORKERS)
     out.write_text(json.dumps(rows, indent=1))
-    print(bench.table(rows))
+    print(experiment.table(rows))
     if keep:
-        bench.remember(rows)
+        experiment.save_results(rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Macro F1 of checkpoints on recordings, pooled over frames, and of ways to spoil recordings."""
+"""Scores of checkpoints on recordings, pooled over frames, and corruptions of recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -12,83 +12,83 @@ from mien import clock, config
 from mien.checkpoint import Checkpoint
 from mien.evaluation import metrics, robustness
 from mien.labels import NEUTRAL
-from mien.records import FACE, VOICE, Recording
-from mien.synthetic.scenario import entropy
+from mien.records import VOICE, Recording
+from mien.synthetic.scenario import seeded_rng
 
-#: Spoils one recording; the number seeds what is random about it.
-Condition = Callable[[Recording, int], Recording]
+#: Corrupts one recording; the number is the seed.
+Corruption = Callable[[Recording, int], Recording]
 
 
-def without(modality: str) -> Condition:
-    """The whole stream is gone."""
+def remove_stream(modality: str) -> Corruption:
+    """Corruption that removes a whole stream."""
 
-    def spoil(recording: Recording, number: int) -> Recording:
+    def corrupt(recording: Recording, number: int) -> Recording:
         return replace(recording, streams={n: s for n, s in recording.streams.items() if n != modality})
 
-    return spoil
+    return corrupt
 
 
-def bursts(modality: str, share: float) -> Condition:
-    """A share of the stream's valid values gone, in bursts of 0.2 to 5 s (`evaluation.robustness.missing`)."""
-    spoil = robustness.missing(modality, share)
-    return lambda recording, number: spoil(recording, entropy(number, "bursts", modality))
+def drop_in_bursts(modality: str, share: float) -> Corruption:
+    """Corruption that invalidates a share of the valid samples of a stream, in bursts of 0.2 to 5 s."""
+    corrupt = robustness.drop_samples(modality, share)
+    return lambda recording, number: corrupt(recording, seeded_rng(number, "bursts", modality))
 
 
-def score(
-    checkpoint: Checkpoint, made: Sequence[Recording], condition: Condition | None = None
-) -> Mapping[str, float | np.ndarray]:
-    """Pooled over all labelled frames: `macro_f1`, `f1` per class, `ccc` of valence and arousal, `nan` the share of
-    frames without an answer. Those count as Neutral: the commonest class, and what a user would assume."""
-    said, truth, affect, places = [], [], [], []
-    for number, recording in enumerate(made):
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Expression scores. f1: `(classes,)`. missing: share of frames without a prediction."""
+
+    macro_f1: float
+    f1: np.ndarray
+    missing: float
+
+
+def score_recordings(
+    checkpoint: Checkpoint, recordings: Sequence[Recording], corrupt: Corruption | None = None
+) -> Scores:
+    """Score a checkpoint on all labelled frames of recordings.
+
+    A frame without a prediction counts as Neutral: the most frequent class, and what a user would assume.
+    """
+    predictions, truth = [], []
+    for number, recording in enumerate(recordings):
         labels = recording.clip.labels
         assert labels is not None
-        streams = (condition(recording, number) if condition else recording).streams
+        streams = (corrupt(recording, number) if corrupt else recording).streams
         streams = {n: s for n, s in streams.items() if n in checkpoint.recipe.features}
         stop = float(labels.times[-1]) + (float(np.median(np.diff(labels.times))) if len(labels.times) > 1 else 0.0)
-        times, probabilities, va = checkpoint.predict_streams(streams, 0.0, max(stop, 0.01))
-        said.append(clock.at(probabilities, times, labels.times))
-        affect.append(clock.at(va, times, labels.times))
+        times, probabilities, _ = checkpoint.predict_streams(streams, 0.0, max(stop, 0.01))
+        predictions.append(clock.interpolate(probabilities, times, labels.times))
         truth.append(labels.expression)
-        places.append(labels.valence_arousal)
-    p, y, v, t = (np.concatenate(a) for a in (said, truth, affect, places))
-    none = np.isnan(p).any(axis=1)
-    named = np.where(none, NEUTRAL, np.argmax(np.nan_to_num(p), axis=1))
-    known = np.isfinite(t).all(axis=1)
-    v = np.nan_to_num(v)
+    p, y = np.concatenate(predictions), np.concatenate(truth)
+    missing = np.isnan(p).any(axis=1)
+    predicted = np.where(missing, NEUTRAL, np.argmax(np.nan_to_num(p), axis=1))
     classes = len(checkpoint.labels)
-    return {
-        "macro_f1": float(metrics.macro_f1(y, named, classes=classes)),
-        "f1": metrics.f1_per_class(y, named, classes=classes),
-        "ccc": metrics.va_score(t, v) if known.any() else float("nan"),
-        "nan": float(none.mean()),
-    }
+    f1 = metrics.f1_per_class(y, predicted, classes=classes)
+    return Scores(float(metrics.macro_f1(y, predicted, classes=classes)), f1, float(missing.mean()))
 
 
-def said_of_utterances(checkpoint: Checkpoint, made: Sequence[Recording]) -> np.ndarray:
-    """`(utterance,)` the class of the mean probability over each recording's valid voice; -1 if nothing was heard."""
-    out = np.full(len(made), -1)
-    for i, recording in enumerate(made):
+def classify_utterances(checkpoint: Checkpoint, utterances: Sequence[Recording]) -> np.ndarray:
+    """`(utterance,)` class of the mean probability over the valid voice of each recording; -1 without valid voice."""
+    classes = np.full(len(utterances), -1)
+    for i, recording in enumerate(utterances):
         stream = recording.streams[VOICE]
         if not stream.valid.any():
             continue
         stop = float(stream.times[-1] + (stream.times[-1] - stream.times[0]) / max(1, len(stream.times) - 1) / 2)
-        times, p, _ = checkpoint.predict_streams({VOICE: stream}, 0.0, stop)
-        heard = clock.at(p, times, stream.times[stream.valid])
-        out[i] = int(np.nanmean(heard, axis=0).argmax())
-    return out
+        times, probabilities, _ = checkpoint.predict_streams({VOICE: stream}, 0.0, stop)
+        voiced = clock.interpolate(probabilities, times, stream.times[stream.valid])
+        classes[i] = int(np.nanmean(voiced, axis=0).argmax())
+    return classes
 
 
 def with_vote(checkpoint: Checkpoint, **vote: float | bool) -> Checkpoint:
-    """The same weights, voted and smoothed otherwise."""
+    """Return the checkpoint with changed options of soft vote and smoothing, such as `hop_seconds`."""
     return replace(checkpoint, recipe=config.changed(checkpoint.recipe, vote=vote))
 
 
-def interval(values: Sequence[float], *, signed: bool = False) -> str:
-    """Mean and its 95 % t-interval over seeds, as a table's cell."""
+def format_interval(values: Sequence[float], *, signed: bool = False) -> str:
+    """Format the mean and its 95 % t-interval over seeds as a table cell."""
     mean, n = float(np.mean(values)), len(values)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
     return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"
-
-
-__all__ = ["FACE", "VOICE", "Condition", "bursts", "interval", "said_of_utterances", "score", "with_vote", "without"]

@@ -72,7 +72,7 @@ def test_what_is_saved_predicts_the_same(tmp_path: Path) -> None:
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
     c = made(model={"dim": 32})
-    c.model.branch["face"].norm.mean.fill_(70000.0)  # no float16 could hold it
+    c.model.norm_of("face").mean.fill_(70000.0)  # no float16 could hold it
     full, half = (checkpoint.save(tmp_path / str(h), c.model, c.recipe, half=h) for h in (False, True))
     sizes = [(f / checkpoint.WEIGHTS).stat().st_size for f in (full, half)]
     assert sizes[1] < 0.6 * sizes[0]
@@ -192,8 +192,8 @@ def test_damage_and_mixtures_are_noticed(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights.safetensors is not the file that checkpoint.json describes"):
         checkpoint.load(folder)
     about = json.loads((folder / checkpoint.ABOUT).read_text())
-    (folder / checkpoint.ABOUT).write_text(json.dumps(about | {"format": 2}))
-    with pytest.raises(ConfigError, match=r"format 2, this mien reads format 1"):
+    (folder / checkpoint.ABOUT).write_text(json.dumps(about | {"format": 1}))
+    with pytest.raises(ConfigError, match=r"format 1, this mien reads format 2"):
         checkpoint.load(folder)
     (folder / checkpoint.ABOUT).write_text("{")
     with pytest.raises(ConfigError, match=r"checkpoint.json: cannot be read"):

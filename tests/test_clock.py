@@ -1,4 +1,4 @@
-"""The token clock: against plain loops, closed forms, and times as real containers have them."""
+"""The token clock, compared with plain loops, closed forms, and times as in real containers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_tokens_cover_the_span_with_cells_of_one_rate(start: float, seconds: flo
     assert last_edge < start + seconds + 1 / rate + 1e-5 or len(times) == 1
 
 
-def test_a_whole_number_of_cells_gets_no_extra_token() -> None:
+def test_a_whole_number_of_cells_has_no_extra_token() -> None:
     assert len(clock.token_times(0.3, 3.3, 10.0)) == 30
     assert len(clock.token_times(0.0, 0.0, 10.0)) == 1
 
 
 @pytest.mark.parametrize(("rate", "stop"), [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (10.0, float("inf"))])
-def test_token_times_refuses_what_is_no_clock(rate: float, stop: float) -> None:
+def test_token_times_refuses_invalid_rates_and_times(rate: float, stop: float) -> None:
     with pytest.raises(ValueError, match=r"rate_hz must be positive|must be finite"):
         clock.token_times(0.0, stop, rate)
 
@@ -53,18 +53,20 @@ def streams(draw: st.DrawFn) -> Stream:
 
 @settings(deadline=None)
 @given(stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), tolerance=st.floats(0, 0.6))
-def test_resample_is_the_mean_of_the_cell_or_the_nearest(stream: Stream, rate: float, tolerance: float) -> None:
+def test_resample_gives_the_mean_of_the_cell_or_the_nearest_sample(
+    stream: Stream, rate: float, tolerance: float
+) -> None:
     times = clock.token_times(0.0, 6.0, rate)
     values, valid = clock.resample(stream, times, rate, tolerance)
     assert values.dtype == np.float32
     for i, t in enumerate(times):
         low, high = round(t - 0.5 / rate, 9), round(t + 0.5 / rate, 9)
         inside = [k for k, s in enumerate(stream.times) if low <= round(s, 9) < high]
-        told = [k for k in inside if stream.valid[k]]
+        usable = [k for k in inside if stream.valid[k]]
         if inside:
-            assert valid[i] == bool(told)
-            if told:
-                assert np.allclose(values[i], stream.values[told].mean(0, dtype=float), atol=1e-5)
+            assert valid[i] == bool(usable)
+            if usable:
+                assert np.allclose(values[i], stream.values[usable].mean(0, dtype=float), atol=1e-5)
             continue
         distance = [abs(s - t) if ok else np.inf for s, ok in zip(stream.times, stream.valid, strict=True)]
         nearest = min(distance, default=np.inf)
@@ -76,8 +78,8 @@ def test_resample_is_the_mean_of_the_cell_or_the_nearest(stream: Stream, rate: f
     assert not values[~valid].any()
 
 
-def test_thirty_frames_a_second_fall_three_to_a_tenth() -> None:
-    """Presentation times are fractions; none may slip over a cell's edge by the last bit."""
+def test_30_frames_a_second_give_three_samples_to_each_cell_of_a_tenth() -> None:
+    """Presentation times are fractions; rounding must not move one over a cell's edge."""
     times = np.array([float(Fraction(k, 30)) for k in range(3000)])
     _values, valid = clock.resample(stream(times, np.ones((3000, 1))), clock.token_times(0, 100, 10), 10.0)
     assert valid.all()
@@ -85,7 +87,7 @@ def test_thirty_frames_a_second_fall_three_to_a_tenth() -> None:
     assert np.array_equal(indices[:, 0], np.arange(1000) * 3 + 1)
 
 
-def test_a_slow_stream_holds_its_value_and_a_lost_face_is_not_filled() -> None:
+def test_a_slow_stream_holds_its_value_and_invalid_samples_are_not_filled() -> None:
     slow = stream(np.arange(0.5, 10), np.arange(10.0)[:, None])
     values, valid = clock.resample(slow, clock.token_times(0, 10, 10), 10.0)
     assert valid.all()
@@ -96,11 +98,11 @@ def test_a_slow_stream_holds_its_value_and_a_lost_face_is_not_filled() -> None:
     assert np.array_equal(valid, (np.arange(100) < 34) | (np.arange(100) >= 66))
 
 
-def test_what_stands_at_invalid_samples_is_not_read() -> None:
+def test_values_at_invalid_samples_are_ignored() -> None:
     values = np.ones((30, 2))
     values[5:10], values[20] = np.nan, np.inf
     valid = np.ones(30, bool)
-    valid[5:10] = False  # sample 20 claims to be valid, and is not finite
+    valid[5:10] = False  # sample 20 is marked valid, but is not finite
     out, ok = clock.resample(stream(np.arange(30) / 10, values, valid), clock.token_times(0, 3, 5), 5.0)
     assert np.isfinite(out).all()
     assert np.array_equal(out[ok], np.ones((ok.sum(), 2)))
@@ -124,7 +126,7 @@ def test_windows_cover_every_token(tokens: int, length: int, data: st.DataObject
 
 
 @pytest.mark.parametrize("hop", [0, 11])
-def test_a_hop_that_would_leave_gaps_is_refused(hop: int) -> None:
+def test_a_hop_that_leaves_gaps_is_refused(hop: int) -> None:
     with pytest.raises(ValueError, match=f"hop must lie in 1..length .10..*got {hop}"):
         clock.windows(100, 10, hop)
 
@@ -133,23 +135,23 @@ def test_a_hop_that_would_leave_gaps_is_refused(hop: int) -> None:
 @given(tokens=st.integers(1, 60), length=st.integers(1, 20), triangular=st.booleans(), data=st.data())
 def test_vote_equals_the_double_loop(tokens: int, length: int, triangular: bool, data: st.DataObject) -> None:
     cut = clock.windows(tokens, length, data.draw(st.integers(1, length)))
-    said = [(w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut]
-    silent = data.draw(st.integers(0, len(said) - 1))
-    said[silent][1][0] = np.nan
+    votes = [(w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut]
+    ignored = data.draw(st.integers(0, len(votes) - 1))
+    votes[ignored][1][0] = np.nan
     expected = np.full((tokens, 2), np.nan)
     for t in range(tokens):
         total, weight = np.zeros(2), 0.0
-        for w, p in said:
+        for w, p in votes:
             if w.start <= t < w.stop and not np.isnan(p[t - w.start]).any():
-                share = clock.triangle(len(p))[t - w.start] if triangular else 1.0
+                share = clock.triangle_weights(len(p))[t - w.start] if triangular else 1.0
                 total, weight = total + share * p[t - w.start], weight + share
         if weight:
             expected[t] = total / weight
-    out = clock.vote(iter(said), tokens, triangular=triangular)
+    out = clock.vote(iter(votes), tokens, triangular=triangular)
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_vote_with_no_window_over_a_token_is_nan_and_keeps_distributions() -> None:
+def test_vote_is_nan_without_a_window_and_preserves_distributions() -> None:
     p = np.array([[0.2, 0.8], [0.5, 0.5]])
     out = clock.vote([(Window(1, 3), p), (Window(2, 4), p)], 6)
     assert np.isnan(out[[0, 4, 5]]).all()
@@ -158,10 +160,10 @@ def test_vote_with_no_window_over_a_token_is_nan_and_keeps_distributions() -> No
     assert clock.vote([], 3).shape == (3, 0)
 
 
-def test_triangle_falls_to_both_ends() -> None:
-    assert np.allclose(clock.triangle(5), [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3])
-    assert np.allclose(clock.triangle(4), [0.5, 1, 1, 0.5])
-    assert np.allclose(clock.triangle(1), [1])
+def test_triangle_weights_fall_to_both_ends() -> None:
+    assert np.allclose(clock.triangle_weights(5), [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3])
+    assert np.allclose(clock.triangle_weights(4), [0.5, 1, 1, 0.5])
+    assert np.allclose(clock.triangle_weights(1), [1])
 
 
 @settings(deadline=None)
@@ -170,7 +172,7 @@ def test_triangle_falls_to_both_ends() -> None:
     gaps=hnp.arrays(float, 25, elements=st.floats(0.01, 0.3)),
     seconds=st.floats(0, 2),
 )
-def test_smooth_equals_the_loop_and_invents_nothing(values: np.ndarray, gaps: np.ndarray, seconds: float) -> None:
+def test_smooth_equals_the_loop_and_fills_no_gaps(values: np.ndarray, gaps: np.ndarray, seconds: float) -> None:
     times = np.cumsum(gaps)
     out = clock.smooth(values, times, seconds)
     assert np.array_equal(np.isnan(out), np.isnan(values))
@@ -184,7 +186,7 @@ def test_smooth_equals_the_loop_and_invents_nothing(values: np.ndarray, gaps: np
 
 
 def test_smooth_is_in_time_not_in_samples() -> None:
-    """A box of one second sees ten tokens of a tenth and two of a half."""
+    """A window of one second covers ten tokens of a tenth and two of a half."""
     step = np.r_[np.zeros(50), np.ones(50)][:, None]
     out = clock.smooth(step, np.arange(100) / 10, 1.0)[:, 0]
     assert np.count_nonzero((out > 0) & (out < 1)) == 10
@@ -193,46 +195,48 @@ def test_smooth_is_in_time_not_in_samples() -> None:
     assert np.array_equal(clock.smooth(step, np.arange(100) / 10, 0.0), step)
 
 
-def test_at_interpolates_holds_the_ends_and_keeps_gaps() -> None:
+def test_interpolate_is_linear_constant_beyond_the_ends_and_keeps_gaps() -> None:
     times = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     values = np.array([0.0, 10.0, np.nan, 20.0, 30.0])[:, None]
     query = np.array([0.0, 1.0, 1.25, 2.0, 2.4, 2.6, 3.0, 3.4, 3.6, 4.0, 4.5, 9.0])
     expected = [0, 0, 2.5, 10, 10, np.nan, np.nan, np.nan, 20, 20, 25, 30]
-    np.testing.assert_allclose(clock.at(values, times, query)[:, 0], expected)
+    np.testing.assert_allclose(clock.interpolate(values, times, query)[:, 0], expected)
 
 
 @settings(deadline=None)
 @given(
     values=hnp.arrays(float, (10, 2), elements=st.floats(-5, 5)), query=hnp.arrays(float, 7, elements=st.floats(-1, 11))
 )
-def test_at_agrees_with_numpy_where_nothing_is_missing(values: np.ndarray, query: np.ndarray) -> None:
+def test_interpolate_equals_numpy_without_missing_values(values: np.ndarray, query: np.ndarray) -> None:
     times = np.arange(10.0)
     expected = np.stack([np.interp(query, times, values[:, k]) for k in range(2)], axis=1)
-    np.testing.assert_allclose(clock.at(values, times, query), expected, atol=1e-12)
+    np.testing.assert_allclose(clock.interpolate(values, times, query), expected, atol=1e-12)
 
 
-def test_at_of_one_token_and_of_none() -> None:
-    assert np.array_equal(clock.at(np.array([[3.0]]), np.array([1.0]), np.array([0.0, 1.0, 2.0]))[:, 0], [3, 3, 3])
-    assert np.isnan(clock.at(np.zeros((0, 2)), np.zeros(0), np.array([1.0]))).all()
+def test_interpolate_of_one_token_and_of_none() -> None:
+    assert np.array_equal(
+        clock.interpolate(np.array([[3.0]]), np.array([1.0]), np.array([0.0, 1.0, 2.0]))[:, 0], [3, 3, 3]
+    )
+    assert np.isnan(clock.interpolate(np.zeros((0, 2)), np.zeros(0), np.array([1.0]))).all()
 
 
-def test_a_trailing_vote_answers_only_beyond_what_was_answered() -> None:
+def test_a_trailing_vote_counts_only_beyond_earlier_windows() -> None:
     cut = clock.windows(10, 4, 2)
     rows = [(w, np.full((4, 1), float(i))) for i, w in enumerate(cut)]
-    said = clock.vote(rows, 10, trailing=True)[:, 0]
-    assert said.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+    votes = clock.vote(rows, 10, trailing=True)[:, 0]
+    assert votes.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_a_hamming_window_is_the_weighted_sum_it_says() -> None:
+def test_hamming_smoothing_equals_the_weighted_mean() -> None:
     rng = np.random.default_rng(0)
-    times = np.round(np.sort(rng.uniform(0, 5, 60)), 9)  # as the clock reads them, to the nanosecond
+    times = np.round(np.sort(rng.uniform(0, 5, 60)), 9)  # whole nanoseconds, as in clock
     values = rng.normal(size=(60, 2))
     values[10:15] = np.nan
-    said = clock.smooth(values, times, 1.0, hamming=True)
+    out = clock.smooth(values, times, 1.0, hamming=True)
     for i in range(60):
         near = (np.abs(times - times[i]) <= 0.5) & np.isfinite(values[:, 0])
         weight = (0.54 + 0.46 * np.cos(2 * np.pi * (times - times[i])))[near, None]
         if 10 <= i < 15:
-            assert np.isnan(said[i]).all()
+            assert np.isnan(out[i]).all()
         else:
-            np.testing.assert_allclose(said[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)
+            np.testing.assert_allclose(out[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)

@@ -39,11 +39,12 @@ def test_a_recipe_is_typed_and_defaults_are_filled(recipe: Path) -> None:
 
 def test_overrides_are_yaml_and_reach_any_depth(recipe: Path) -> None:
     r = config.load(
-        recipe, ["train.lr=3e-5", "model.hide.whole={face: 0.2}", "features.voice.encoder=v", "train.clip=2"]
+        recipe,
+        ["train.lr=3e-5", "model.modality_dropout.whole={face: 0.2}", "features.voice.encoder=v", "train.clip=2"],
     )
     assert r.train.lr == 3e-5
     assert r.train.clip == 2
-    assert r.model.options["hide"] == {"whole": {"face": 0.2}}
+    assert r.model.options["modality_dropout"] == {"whole": {"face": 0.2}}
     assert r.features["voice"].encoder == "v"
 
 

@@ -1,5 +1,7 @@
-"""Artefacts from outside: the order of places, the digests, the downloads (from a server on the loopback and
-from a wheel made here), and what is said when nothing helps. No test needs a network."""
+"""Pinned downloads: order of locations, digests, downloads (from a local server and a generated wheel), and errors.
+
+No test needs a network.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,11 @@ SHA = "sha256:" + hashlib.sha256(BYTES).hexdigest()
 
 @dataclass
 class Server:
-    """Answers each path with the next of its replies, and the last one ever after; counts what was asked."""
+    """Answers each path with the next of its replies, then always with the last one; records requests."""
 
     address: str
     replies: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def url(self, path: str, *replies: tuple[int, bytes]) -> str:
         self.replies["/" + path] = list(replies)
@@ -46,7 +48,7 @@ class Server:
 def server() -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.asked.append(self.path)
+            state.requests.append(self.path)
             replies = state.replies[self.path]
             code, body = replies.pop(0) if len(replies) > 1 else replies[0]
             self.send_response(code)
@@ -76,12 +78,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch):
-    """Puts an artefact called `toy` (toy.bin) into the table."""
+    """Adds an artefact named `toy` (toy.bin) to the table."""
 
     def make(*urls: str, digest: str = SHA, **more: object) -> hub.Artefact:
-        made = hub.Artefact("toy", "toy.bin", digest, 21_000, "MIT", "is a toy", urls=urls, **more)
-        monkeypatch.setitem(hub.ARTEFACTS, "toy", made)
-        return made
+        artefact = hub.Artefact("toy", "toy.bin", digest, 21_000, "MIT", "is a toy", urls=urls, **more)
+        monkeypatch.setitem(hub.ARTEFACTS, "toy", artefact)
+        return artefact
 
     return make
 
@@ -95,7 +97,7 @@ def folder(path: Path, content: bytes) -> Path:
 # The table
 
 
-def test_the_pins_are_those_of_the_house_plan() -> None:
+def test_pinned_digests_are_unchanged() -> None:
     pins = {name: a.digest for name, a in hub.ARTEFACTS.items()}
     assert pins == {
         "blazeface": "sha256:bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
@@ -116,7 +118,7 @@ def test_every_artefact_has_one_pinned_source_and_a_licence(artefact: hub.Artefa
 
 
 @pytest.mark.parametrize("name", ["blazeface", "facemesh"])
-def test_pinned_sizes_are_those_of_the_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinned_sizes_match_the_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real mirrors and cache
     assert hub.fetch(name).stat().st_size == hub.ARTEFACTS[name].size
 
@@ -124,7 +126,7 @@ def test_pinned_sizes_are_those_of_the_files(name: str, monkeypatch: pytest.Monk
 # Digests
 
 
-def test_digests_against_other_programs() -> None:
+def test_digests_equal_those_of_other_programs() -> None:
     """`printf 'hello\\n' | git hash-object --stdin` and `| sha256sum`; git's well-known empty blob."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "x"
@@ -143,7 +145,7 @@ def test_digests_against_other_programs() -> None:
     at=st.integers(0),
     bit=st.integers(0, 7),
 )
-def test_any_flipped_bit_is_seen(content: bytes, kind: str, at: int, bit: int) -> None:
+def test_any_flipped_bit_changes_the_digest(content: bytes, kind: str, at: int, bit: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "x"
         path.write_bytes(content)
@@ -156,10 +158,10 @@ def test_any_flipped_bit_is_seen(content: bytes, kind: str, at: int, bit: int) -
             assert hub.digest_of(path, kind) != before
 
 
-# Places
+# Locations
 
 
-def test_mirrors_come_first_in_order_then_the_cache(toy, tmp_path, cache, monkeypatch) -> None:
+def test_mirrors_are_searched_in_order_before_the_cache(toy, tmp_path, cache, monkeypatch) -> None:
     toy()
     folder(cache, BYTES)
     assert hub.fetch("toy") == cache / "toy.bin"
@@ -171,7 +173,7 @@ def test_mirrors_come_first_in_order_then_the_cache(toy, tmp_path, cache, monkey
     assert hub.fetch("toy") == first / "toy.bin"
 
 
-def test_a_mirror_with_another_file_is_refused_with_both_digests(toy, tmp_path, cache, monkeypatch) -> None:
+def test_a_mirrors_file_with_another_digest_is_refused_with_both_digests(toy, tmp_path, cache, monkeypatch) -> None:
     toy()
     folder(cache, BYTES)
     wrong = folder(tmp_path / "mirror", b"something else")
@@ -185,7 +187,7 @@ def test_a_mirror_with_another_file_is_refused_with_both_digests(toy, tmp_path, 
     assert "MIEN_HUB" in caught.value.remedy
 
 
-def test_the_cache_is_mien_cache_or_the_platforms(monkeypatch, cache) -> None:
+def test_the_cache_folder_is_mien_cache_or_the_platforms(monkeypatch, cache) -> None:
     assert hub.cache_dir() == cache
     monkeypatch.delenv("MIEN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -195,11 +197,11 @@ def test_the_cache_is_mien_cache_or_the_platforms(monkeypatch, cache) -> None:
 # Downloads
 
 
-def test_a_download_is_verified_kept_and_not_repeated(toy, server, cache) -> None:
+def test_a_download_is_verified_cached_and_not_repeated(toy, server, cache) -> None:
     toy(server.url("toy.bin", (200, BYTES)))
     assert hub.fetch("toy").read_bytes() == BYTES
     assert hub.fetch("toy") == cache / "toy.bin"
-    assert server.asked == ["/toy.bin"]
+    assert server.requests == ["/toy.bin"]
     assert [p.name for p in cache.iterdir()] == ["toy.bin"]
 
 
@@ -212,19 +214,19 @@ def test_a_git_blob_digest_is_checked_too(toy, server) -> None:
         hub.fetch("toy")
 
 
-def test_a_busy_server_is_asked_again(toy, server) -> None:
+def test_a_busy_server_is_retried(toy, server) -> None:
     toy(server.url("toy.bin", (503, b""), (503, b""), (200, BYTES)))
     assert hub.fetch("toy").read_bytes() == BYTES
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
-def test_the_second_address_serves_when_the_first_is_gone(toy, server) -> None:
+def test_the_second_url_is_used_if_the_first_fails(toy, server) -> None:
     toy(server.url("gone", (404, b"")), server.url("there", (200, BYTES)))
     assert hub.fetch("toy").read_bytes() == BYTES
-    assert server.asked[-1] == "/there"
+    assert server.requests[-1] == "/there"
 
 
-def test_other_bytes_are_refused_and_leave_nothing(toy, server, cache) -> None:
+def test_a_download_with_another_digest_is_refused_and_leaves_no_file(toy, server, cache) -> None:
     toy(server.url("toy.bin", (200, b"<html>please log in</html>")))
     with pytest.raises(ArtefactError) as caught:
         hub.fetch("toy")
@@ -233,7 +235,7 @@ def test_other_bytes_are_refused_and_leave_nothing(toy, server, cache) -> None:
     assert not list(cache.iterdir())
 
 
-def test_a_damaged_cache_is_fetched_again_and_says_so(toy, server, cache, caplog) -> None:
+def test_a_damaged_cached_file_is_downloaded_again_with_a_warning(toy, server, cache, caplog) -> None:
     toy(server.url("toy.bin", (200, BYTES)))
     folder(cache, BYTES[:100])
     with caplog.at_level(logging.WARNING, logger="mien"):
@@ -241,7 +243,7 @@ def test_a_damaged_cache_is_fetched_again_and_says_so(toy, server, cache, caplog
     assert SHA in caplog.text
 
 
-def test_several_processes_at_once(toy, server, cache) -> None:
+def test_several_processes_download_at_once(toy, server, cache) -> None:
     toy()
     url = server.url("toy.bin", (200, BYTES))
     code = (
@@ -255,39 +257,39 @@ def test_several_processes_at_once(toy, server, cache) -> None:
     assert (cache / "toy.bin").read_bytes() == BYTES
 
 
-# Nothing helps
+# Failures
 
 
-def test_offline_asks_nobody_and_the_error_teaches(toy, server, cache, monkeypatch) -> None:
+def test_offline_sends_no_request_and_the_error_has_a_remedy(toy, server, cache, monkeypatch) -> None:
     toy(server.url("toy.bin", (200, BYTES)))
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     with pytest.raises(ArtefactError) as caught:
         hub.fetch("toy")
     assert str(caught.value) == (
         f"toy (toy.bin, 21 kB, MIT) is missing: it is not in the cache {cache}, "
-        "and MIEN_OFFLINE forbids the network.\n"
-        "It is a toy: that is not possible now.\n"
-        "With a network: `mien hub pull toy`. "
-        "Without: put toy.bin into a folder and name it, `MIEN_HUB=FOLDER`."
+        "and MIEN_OFFLINE forbids downloads.\n"
+        "It is a toy, which is not possible without it.\n"
+        "With internet access: run `mien hub pull toy`. "
+        "Without: put toy.bin into a folder and set MIEN_HUB=FOLDER."
     )
-    assert not server.asked
+    assert not server.requests
     folder(cache, BYTES)
     assert hub.fetch("toy")
 
 
-def test_no_server_gives_the_same_error(toy, cache) -> None:
+def test_an_unreachable_server_gives_the_same_error(toy, cache) -> None:
     toy("http://127.0.0.1:1/toy.bin")
     with pytest.raises(ArtefactError, match=r"toy \(toy.bin, 21 kB, MIT\).*127.0.0.1:1/toy.bin: no answer"):
         hub.fetch("toy")
 
 
-def test_without_the_face_networks_the_voice_still_works(monkeypatch) -> None:
+def test_missing_face_networks_suggest_no_face(monkeypatch) -> None:
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     with pytest.raises(ArtefactError, match="--no-face"):
         hub.fetch("facemesh")
 
 
-def test_a_cache_that_cannot_be_written(toy, server, tmp_path, monkeypatch) -> None:
+def test_an_unwritable_cache_is_an_error_that_names_mien_cache(toy, server, tmp_path, monkeypatch) -> None:
     toy(server.url("toy.bin", (200, BYTES)))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "file" / "cache"))
@@ -295,12 +297,12 @@ def test_a_cache_that_cannot_be_written(toy, server, tmp_path, monkeypatch) -> N
         hub.fetch("toy")
 
 
-def test_a_misspelt_name(monkeypatch) -> None:
+def test_a_misspelt_name_gets_a_suggestion(monkeypatch) -> None:
     with pytest.raises(ArtefactError, match="Did you mean 'blazeface'"):
         hub.fetch("blazeace")
 
 
-def test_pull_tries_all_and_tells_every_failure(toy, server, monkeypatch) -> None:
+def test_pull_tries_all_and_reports_every_failure(toy, server, monkeypatch) -> None:
     toy(server.url("toy.bin", (200, BYTES)))
     for name in ("lost", "gone"):
         monkeypatch.setitem(
@@ -316,44 +318,43 @@ def test_pull_tries_all_and_tells_every_failure(toy, server, monkeypatch) -> Non
     assert hub.pull(["toy"]) == [hub.cache_dir() / "toy.bin"]
 
 
-def test_status_and_verify(toy, cache) -> None:
+def test_status_and_verify_report_location_and_problem(toy, cache) -> None:
     toy()
 
-    def row(rows: list[hub.Status]) -> hub.Status:
+    def row(rows: list[hub.ArtefactStatus]) -> hub.ArtefactStatus:
         return next(r for r in rows if r.artefact.name == "toy")
 
     assert (row(hub.status()).path, row(hub.status()).place, hub.available("toy")) == (None, "", False)
     folder(cache, BYTES)
-    assert row(hub.verify()) == hub.Status(hub.ARTEFACTS["toy"], cache / "toy.bin", "cache", "")
+    assert row(hub.verify()) == hub.ArtefactStatus(hub.ARTEFACTS["toy"], cache / "toy.bin", "cache", "")
     assert hub.available("toy")
     folder(cache, b"damaged")
     assert SHA in row(hub.verify()).problem
     assert {r.artefact.name for r in hub.status()} == set(hub.ARTEFACTS)
 
 
-# Out of a wheel
+# Wheels
 
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel toys-1.0 with two members that are wanted and one that is not, where pip finds it without an
-    index."""
+    """A wheel toys-1.0 with two pinned members and another one, in a folder where pip finds it without an index."""
     links = tmp_path / "links"
     links.mkdir()
     about = "toys-1.0.dist-info/"
-    with zipfile.ZipFile(links / "toys-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "w") as made:
-        made.writestr("toys/toy.bin", BYTES)
-        made.writestr("toys/other.bin", b"other")
-        made.writestr("toys/not_wanted.so", b"\0" * 1000)
-        made.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-        made.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
-        made.writestr(about + "RECORD", "")
+    with zipfile.ZipFile(links / "toys-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "w") as archive:
+        archive.writestr("toys/toy.bin", BYTES)
+        archive.writestr("toys/other.bin", b"other")
+        archive.writestr("toys/not_pinned.so", b"\0" * 1000)
+        archive.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+        archive.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n")
+        archive.writestr(about + "RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
     return links
 
 
-def test_two_members_are_taken_out_of_a_wheel_and_nothing_else_is_kept(toy, wheel, cache, monkeypatch) -> None:
+def test_only_pinned_members_of_a_wheel_are_cached(toy, wheel, cache, monkeypatch) -> None:
     toy(wheel="toys==1.0", member="toys/toy.bin")
     digest = "sha256:" + hashlib.sha256(b"other").hexdigest()
     other = hub.Artefact("other", "other.bin", digest, 5, "MIT", "", wheel="toys==1.0", member="toys/other.bin")
@@ -362,7 +363,7 @@ def test_two_members_are_taken_out_of_a_wheel_and_nothing_else_is_kept(toy, whee
     assert sorted(p.name for p in cache.iterdir()) == ["other.bin", "toy.bin"]
 
 
-def test_without_pip_the_one_of_ensurepip_is_used(toy, wheel, monkeypatch) -> None:
+def test_ensurepips_pip_is_used_without_pip(toy, wheel, monkeypatch) -> None:
     toy(wheel="toys==1.0", member="toys/toy.bin")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
@@ -370,7 +371,7 @@ def test_without_pip_the_one_of_ensurepip_is_used(toy, wheel, monkeypatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("requirement", "member", "digest", "said"),
+    ("requirement", "member", "digest", "text"),
     [
         ("toys==2.0", "toys/toy.bin", SHA, "pip download toys==2.0"),
         ("toys==1.0", "toys/gone.bin", SHA, "has no toys/gone.bin"),
@@ -378,10 +379,10 @@ def test_without_pip_the_one_of_ensurepip_is_used(toy, wheel, monkeypatch) -> No
     ],
     ids=["no such version", "no such member", "another file"],
 )
-def test_wheels_that_do_not_serve(toy, wheel, cache, requirement, member, digest, said) -> None:
+def test_unusable_wheels_are_errors(toy, wheel, cache, requirement, member, digest, text) -> None:
     toy(wheel=requirement, member=member, digest=digest)
     with pytest.raises(ArtefactError) as caught:
         hub.fetch("toy")
-    assert said in caught.value.what
+    assert text in caught.value.what
     assert "mien hub pull toy" in caught.value.remedy
     assert not list(cache.iterdir())

@@ -22,7 +22,7 @@ def batch(seed: int, *, dtype: torch.dtype = torch.float64) -> tuple[torch.Tenso
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), smoothing=st.sampled_from([0.0, 0.1, 0.5]), weighted=st.booleans())
-def test_cross_entropy_is_torchs_where_torchs_is_defined(seed: int, smoothing: float, weighted: bool) -> None:
+def test_cross_entropy_equals_torchs(seed: int, smoothing: float, weighted: bool) -> None:
     logits, labels, weights = batch(seed)
     weight = weights if weighted else None
     theirs = F.cross_entropy(
@@ -41,13 +41,13 @@ def test_focal_closed_form(gamma: float) -> None:
         assert float(loss) == pytest.approx((1 - p) ** gamma * -math.log(p), rel=1e-9)
 
 
-def test_focal_golden() -> None:
+def test_focal_computed_by_hand() -> None:
     """Worked by hand: uniform logits over 4 classes, (3/4)^2 ln 4 for each of two labels of three."""
     loss = losses.focal(torch.zeros(3, 4), torch.tensor([2, -1, 0]), gamma=2.0)
     assert float(loss) == pytest.approx(0.5625 * 1.3862943611198906, rel=1e-6)
 
 
-def test_focal_weights_are_a_weighted_mean() -> None:
+def test_focal_with_class_weights_is_a_weighted_mean() -> None:
     logits, labels = torch.tensor([[2.0, 0.0], [0.5, 0.0]]), torch.tensor([0, 1])
     one, two = (losses.focal(logits[i : i + 1], labels[i : i + 1], gamma=2.0) for i in (0, 1))
     both = losses.focal(logits, labels, gamma=2.0, weights=torch.tensor([1.0, 3.0]))
@@ -62,7 +62,7 @@ def test_focal_weights_are_a_weighted_mean() -> None:
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_focal_never_reads_the_unlabelled_and_is_finite(
+def test_focal_does_not_read_unlabelled_positions_and_is_finite(
     seed: int, gamma: float, smoothing: float, dtype: torch.dtype, share: float
 ) -> None:
     logits, labels, _ = batch(seed, dtype=dtype)
@@ -81,7 +81,7 @@ def test_focal_never_reads_the_unlabelled_and_is_finite(
     assert torch.equal(*results)
 
 
-def test_focal_is_finite_at_certainty() -> None:
+def test_focal_is_finite_at_probability_one_and_zero() -> None:
     for gamma in (0.5, 1.0, 2.0):
         for sign in (1.0, -1.0):
             x = torch.tensor([[sign * 200.0, 0.0]], requires_grad=True)
@@ -89,7 +89,7 @@ def test_focal_is_finite_at_certainty() -> None:
             assert torch.isfinite(x.grad).all()
 
 
-def test_nothing_labelled_is_zero_with_a_gradient() -> None:
+def test_without_labels_the_loss_is_zero_with_a_gradient() -> None:
     x = torch.randn(2, 3, 8, requires_grad=True)
     loss = losses.focal(x, torch.full((2, 3), -1))
     loss.backward()
@@ -120,7 +120,7 @@ def numpy_ccc(p: np.ndarray, t: np.ndarray) -> float:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), hidden=st.floats(0, 0.7))
-def test_ccc_is_numpys_over_the_pooled_entries(seed: int, hidden: float) -> None:
+def test_ccc_equals_numpys_over_the_pooled_entries(seed: int, hidden: float) -> None:
     r = np.random.default_rng(seed)
     p, t = r.normal(size=(4, 9, 2)), r.normal(size=(4, 9, 2)) + 0.3
     mask = r.random((4, 9)) >= hidden
@@ -144,7 +144,7 @@ def test_ccc_closed_forms() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
-def test_ccc_of_constants_and_of_nothing_is_finite(rows: int) -> None:
+def test_ccc_of_constants_and_without_entries_is_finite(rows: int) -> None:
     for mask in (None, torch.zeros(rows, dtype=torch.bool)):
         p = torch.full((rows, 2), 0.25, requires_grad=True)
         loss = losses.ccc_loss(p, torch.full((rows, 2), 0.25), mask)
@@ -154,7 +154,7 @@ def test_ccc_of_constants_and_of_nothing_is_finite(rows: int) -> None:
         assert not p.grad.any()
 
 
-def test_ccc_does_not_read_what_the_mask_hides() -> None:
+def test_ccc_does_not_read_masked_entries() -> None:
     p = torch.tensor([[0.1], [0.5], [torch.nan], [0.2]], requires_grad=True)
     t = torch.tensor([[0.2], [0.4], [0.1], [torch.nan]])
     loss = losses.ccc_loss(p, t, torch.tensor([True, True, False, True]))
@@ -191,9 +191,11 @@ def test_prompt_contrastive_closed_forms() -> None:
     assert float(wrong) == pytest.approx(2.0 + log(1 + exp(-2.0)), abs=1e-6)
     same = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
     both = torch.tensor([0, 0])
-    assert float(prompt_contrastive(same, prompts, both, scale=2.0)) == pytest.approx(log(2), abs=1e-6), "the quirk"
-    mended = prompt_contrastive(same, prompts, both, scale=2.0, same_label_negative=False)
-    assert float(mended) == pytest.approx(0.0, abs=1e-6)
+    assert float(prompt_contrastive(same, prompts, both, scale=2.0)) == pytest.approx(log(2), abs=1e-6), (
+        "the other sample is a negative"
+    )
+    without_negative = prompt_contrastive(same, prompts, both, scale=2.0, same_label_negative=False)
+    assert float(without_negative) == pytest.approx(0.0, abs=1e-6)
     values.requires_grad_()
     none = prompt_contrastive(values, prompts, torch.tensor([-1, -1]), scale=2.0)
     none.backward()

@@ -1,4 +1,4 @@
-"""Rows that keep coming: what is read is what was appended."""
+"""GrowingArray returns the appended rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mien.memory import GrowingArray
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, 40), max_size=12), st.sampled_from([16, 100, 1 << 20]))
-def test_what_was_appended_is_there_in_order(width: int, lengths: list[int], block: int) -> None:
+def test_array_is_the_concatenation_of_appended_rows(width: int, lengths: list[int], block: int) -> None:
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "BLOCK", block)
@@ -28,6 +28,6 @@ def test_what_was_appended_is_there_in_order(width: int, lengths: list[int], blo
 
 def test_rows_of_another_width_are_refused() -> None:
     rows = GrowingArray(3)
-    with pytest.raises(ValueError, match=r"\(4,\) do not fit among rows of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(4,\) cannot be appended to rows of shape \(3,\)"):
         rows.extend(np.zeros((2, 4)))
     assert len(rows) == 0

@@ -1,4 +1,4 @@
-"""The README does what it says: every command line and every Python block in it runs, in order, in one folder."""
+"""README.md: every command line and every Python block runs, in order, in one folder; tables are the measured ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.M | re.S)
-MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
 
 
 def shell_lines() -> list[str]:
@@ -28,12 +28,12 @@ def shell_lines() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's examples name, made by the synthetic corpus."""
-    from mien.synthetic.demo_clip import demo_clip
+    from mien.synthetic.demo_clip import render_demo_clip
 
     path = tmp_path_factory.mktemp("readme")
     (path / "holiday").mkdir()
-    demo_clip(path / "clip.mp4", seconds=3.0)
-    demo_clip(path / "holiday" / "one.mp4", seconds=2.0)
+    render_demo_clip(path / "clip.mp4", seconds=3.0)
+    render_demo_clip(path / "holiday" / "one.mp4", seconds=2.0)
     return path
 
 
@@ -68,11 +68,15 @@ def test_commands_and_code_run(folder: Path) -> None:
     assert ran >= 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/BENCHMARKS.md"])
-def test_tables_are_those_that_the_benches_kept(page: str) -> None:
-    from mien.results import placed, read
+def test_tables_are_the_measured_ones() -> None:
+    from bench.pages import pages
+    from mien.results import insert_table, load
 
-    text = (ROOT / page).read_text()
-    for bench, part in read().items():
-        if f"<!-- {bench} -->" in text:
-            assert placed(text, bench, part["table"]) == text, f"run python bench/pages.py: {page} is behind {bench}"
+    texts = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in pages()}
+    for experiment, entry in load().items():
+        marked = {name: text for name, text in texts.items() if f"<!-- {experiment} -->" in text}
+        assert marked, f"no page has marks for the table of {experiment}"
+        for name, text in marked.items():
+            assert insert_table(text, experiment, entry["table"]) == text, (
+                f"run python bench/pages.py: {name} is outdated"
+            )

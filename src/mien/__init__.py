@@ -1,10 +1,10 @@
-"""mien: what each person in a video shows, at every moment, from face and voice together.
+"""mien: emotion recognition over time, from the face and the voice of each person in a video.
 
     import mien
     timeline = mien.load("starter").predict("clip.mp4")
     timeline.to_csv("timeline.csv")
 
-Names are fetched when they are first asked for, so that `import mien` costs nothing.
+Public names are imported when they are first used, so that `import mien` is fast.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
 
-_HOMES = {
-    "load": "mien.predict",
-    "predict": "mien.predict",
-    "Predictor": "mien.predict",
-    "Timeline": "mien.timeline.table",
+#: Public name -> module, and attribute of the module (empty: the module itself).
+_LAZY = {
+    "Predictor": ("mien.predict", "Predictor"),
+    "Timeline": ("mien.timeline.table", "Timeline"),
+    "custom_data": ("mien.custom_data", ""),
+    "load": ("mien.predict", "load"),
+    "predict": ("mien.predict", "predict"),
+    "recipes": ("mien.config", "names"),
 }
 
 
@@ -34,19 +37,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("mien")
-    if name in _HOMES:
-        from importlib import import_module
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mien' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
-    if name == "custom_data":
-        from importlib import import_module
-
-        return import_module("mien.custom_data")
-    if name == "recipes":
-        from mien.config import names
-
-        return names
-    raise AttributeError(f"module 'mien' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    return getattr(import_module(module), attribute) if attribute else import_module(module)
 
 
 def __dir__() -> list[str]:

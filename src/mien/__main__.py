@@ -1,4 +1,4 @@
-"""`python -m mien` is `mien`."""
+"""`python -m mien` runs the command line."""
 
 from mien.cli.main import main
 

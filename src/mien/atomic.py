@@ -1,6 +1,6 @@
 """Atomic writes: temporary file in the same folder, then rename.
 
-A file of mien is either whole or as it was before, also when the process is killed or the disk fills up.
+A file is either complete or unchanged, even if the process is killed or the disk fills up.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ from pathlib import Path
 
 from mien.errors import OutputError
 
-#: The operating system's words for "no room": the disk, the user's quota, or the largest file allowed.
+#: Error numbers for "no space": the disk is full, the user's quota is used up, or the file is too large.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Error numbers for "no permission", a read-only file system included.
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FOLLOWS = "No part of it was left behind; an earlier file of that name is unchanged."
 
 
 def temporary_path(path: Path) -> Path:
-    """The temporary name for `path`: hidden, in the same folder, with the same suffix, one for each process."""
-    return path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+    """The temporary name for `path`: hidden, in the same folder, with the same suffix, one for each process.
+
+    The stem is cut to 80 bytes, because file systems limit names to 255 bytes.
+    """
+    stem = os.fsencode(path.stem)[:80].decode(errors="ignore")
+    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
 
 
 def commit(temporary: Path, path: Path, *, sync: bool = False) -> None:
-    """Rename a finished temporary file to `path`, replacing what was there.
+    """Rename a complete temporary file to `path`, replacing an earlier file.
 
     Args:
         sync: also flush the folder to the disk, so that the name survives a power cut.
@@ -42,7 +49,7 @@ def commit(temporary: Path, path: Path, *, sync: bool = False) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file at once. Raises OSError; what stood at `path` is then unchanged."""
+    """Write a whole file atomically. Raises OSError; an earlier file at `path` is then unchanged."""
     temporary = temporary_path(path)
     try:
         temporary.write_bytes(data)
@@ -53,89 +60,79 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes `path` when the block ends, and is removed if the block raises.
+    """Yield a temporary path to write to; rename it to `path` when the block ends, remove it if the block raises.
 
-    The folder is made if need be.
+    Creates the folder if necessary.
 
     Raises:
-        OutputError: no permission, no space, or a name that cannot be written; it names the path and the fix.
+        OutputError: no permission, no space, or an invalid name.
     """
-    scratch = temporary_path(path)
+    temporary = temporary_path(path)
     make_folder(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
-        yield scratch
-        commit(scratch, path)
-    except OSError as fault:
-        # An error that names another file is about what was read, and is not ours to explain.
-        if fault.filename is not None and not _within(fault, path):
+        yield temporary
+        commit(temporary, path)
+    except OSError as error:
+        # An error that names a file elsewhere comes from reading an input, not from this output.
+        if error.filename is not None and not _concerns(error, path):
             raise
-        raise _explained(path, fault) from fault
+        raise _output_error(path, error) from error
     finally:
-        scratch.unlink(missing_ok=True) if _reachable(scratch) else None
+        if _exists(temporary):
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder that `path` is to lie in. Raises OutputError, as `atomic_path`."""
+    """Create the parent folder of `path`. Raises OutputError, as `atomic_path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise _explained(path, fault) from fault
+    except OSError as error:
+        raise _output_error(path, error) from error
 
 
 def check_folder(folder: Path) -> None:
-    """Makes sure, before any work, that results can be written into a folder; makes it if need be.
+    """Check before any work that files can be written into a folder; create it if necessary.
 
     Raises:
-        OutputError: they cannot.
+        OutputError: the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"mien")
-    except OSError as fault:
-        raise _explained(folder / "*", fault) from fault
+    except OSError as error:
+        raise _output_error(folder / "*", error) from error
 
 
-def _within(fault: OSError, path: Path) -> bool:
-    named = Path(os.fsdecode(fault.filename)) if isinstance(fault.filename, str | bytes) else path
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether the file that the error names is in the folder of `path` or above it."""
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
     return named.parent == path.parent or named in path.parents
 
 
-def _reachable(scratch: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return scratch.exists()
+        return path.exists()
     except OSError:
         return False
 
 
-def _errno(fault: OSError) -> int | None:
-    """The system's number of the error. Polars raises OSErrors that give it in words only."""
-    words = re.search(r"\(os error (\d+)\)", str(fault))
-    return fault.errno or (int(words[1]) if words else None)
-
-
-def _explained(path: Path, fault: OSError) -> OutputError:
-    number = _errno(fault)
+def _output_error(path: Path, error: OSError) -> OutputError:
+    number = error.errno
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(match[1])  # Polars states the error number only in the text.
     if number in FULL:
-        remedy = f"free some space, or choose another folder with --out (this one: {path.parent})"
-        return OutputError(f"{path} could not be written: the disk is full", follows=_FOLLOWS, remedy=remedy)
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(
-            f"{path} could not be written: no permission to write in {path.parent}",
-            follows=_FOLLOWS,
-            remedy="choose a folder of your own with --out, or change the permissions of this one",
-        )
-    if number in (errno.EEXIST, errno.ENOTDIR):
-        reason = f"{path.parent} is a file or lies in one, and a folder is needed there"
+        reason = "the disk is full"
+        remedy = f"Free some space, or choose another folder with --out (this one: {path.parent})."
+    elif number in NO_PERMISSION:
+        reason = f"no permission to write in {path.parent}"
+        remedy = "Choose a folder of your own with --out, or change the permissions of this one."
     else:
-        reason = os.strerror(number).lower() if number else str(fault)
-    return OutputError(
-        f"{path} could not be written: {reason}",
-        follows=_FOLLOWS,
-        remedy="remove what stands in the way, or choose another folder with --out",
-    )
-
-
-_FOLLOWS = "no part of it was left behind; what stood there before is unchanged"
+        remedy = "Remove the obstacle, or choose another folder with --out."
+        if number in (errno.EEXIST, errno.ENOTDIR):
+            reason = f"{path.parent} is a file or lies in one, and a folder is needed there"
+        else:
+            reason = os.strerror(number).lower() if number else str(error)
+    return OutputError(f"{path} could not be written: {reason}.", follows=_FOLLOWS, remedy=remedy)

@@ -1,13 +1,12 @@
-"""A trained system in one folder that explains itself.
+"""Save and load a trained system: one folder with weights, recipe, labels, versions and metrics.
 
-    weights.safetensors   tensors by name, the input statistics among them
+    weights.safetensors   tensors by name, with the input normalisation
     recipe.yaml           the resolved recipe, every key written out
     checkpoint.json       format, class labels, versions, sha256 of the weights
-    metrics.json          what was measured, as the training run left it
-    network.onnx, .json   if exported: the network without torch (`mien.onnx_model`)
+    metrics.json          what the training run measured
+    network.onnx, .json   if exported: the network for prediction without torch (`mien.onnx_model`)
 
-Never a pickle: nothing in the folder is code, and loading runs none. `load("starter")` is the one shipped
-with mien.
+There are no pickles: nothing in the folder is code. `load("starter")` loads the checkpoint shipped with mien.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ from torch import Tensor, nn
 from mien import config, inference, models, onnx_model
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
+from mien.layers.system import System
 from mien.records import Stream
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, RECIPE, ABOUT, METRICS = "weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json"
 #: Checkpoints inside the package, each a folder of that name.
 SHIPPED = ("starter",)
@@ -43,10 +43,12 @@ _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib"}
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A system ready to predict. labels: class names in the order of the probabilities. metrics,
-    versions: as saved."""
+    """A trained system in torch, ready to predict; a `mien.inference.StreamModel`.
 
-    model: nn.Module
+    labels: class names in the order of the probabilities. metrics, versions: as saved.
+    """
+
+    model: System[Any]
     recipe: config.Recipe
     labels: list[str]
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -54,23 +56,22 @@ class Checkpoint:
 
     @property
     def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """modality -> mean and deviation `(dim,)` of its training values."""
-        statistics: dict[str, tuple[Tensor, Tensor]] = self.model.normalisation()  # type: ignore[operator]
-        return statistics
+        """Modality -> mean and deviation of its training values, each `(dim,)`."""
+        return self.model.normalisation()
 
     def to(self, device: str | torch.device) -> Checkpoint:
-        """The same on another device."""
+        """Move the network to another device; returns self."""
         self.model.to(device)
         return self
 
     @property
     def features(self) -> dict[str, inference.InputFeature]:
-        """modality -> the encoder and the width of what the model reads."""
+        """Modality -> input: its encoder and width."""
         return self.settings.features
 
     @property
     def settings(self) -> inference.InferenceSettings:
-        """What prediction needs to know of the recipe."""
+        """The inference settings of the recipe."""
         recipe = models.complete(self.recipe)
         windows, vote = recipe.windows, recipe.vote
         return inference.InferenceSettings(
@@ -88,8 +89,8 @@ class Checkpoint:
 
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 64
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What one subject shows from `start_s` to `stop_s` seconds; see `mien.inference.answer`."""
+    ) -> inference.StreamPrediction:
+        """Predict one subject from `start_s` to `stop_s` seconds, see `mien.inference.predict_streams`."""
         self.model.eval()
         return inference.predict_streams(self._network, self.settings, streams, start_s, stop_s, batch)
 
@@ -104,23 +105,27 @@ class Checkpoint:
 
 
 def torch_device(name: str) -> str:
-    """`auto` as the device it means here."""
+    """Torch device of a name: `auto` is CUDA where there is one, otherwise the CPU."""
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def save(
     folder: Path,
-    model: nn.Module,
+    model: System[Any],
     recipe: config.Recipe,
     labels: list[str] | None = None,
     metrics: Mapping[str, Any] | None = None,
     *,
     half: bool = False,
 ) -> Path:
-    """Write a checkpoint folder; each file is written beside and renamed.
+    """Write a checkpoint folder, each file atomically; returns the folder.
 
-    half: store weights in float16 (loading gives float32); input statistics stay float32. Labels are the
-    recipe's unless given. Raises OutputError if the folder cannot be written.
+    Args:
+        labels: class names; by default the recipe's.
+        metrics: for metrics.json.
+        half: store weights in float16 (loading gives float32); buffers stay as they are.
+
+    Raises OutputError if the folder cannot be written.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
@@ -142,35 +147,41 @@ def save(
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: cannot be written: {error.strerror or error}",
-            remedy="Give another folder, or make room and try again.",
+            follows="The checkpoint is incomplete.",
+            remedy="Give another folder, or free some space and try again.",
         ) from error
     return folder
 
 
 def export(source: str | Path, *, out: Path | None = None) -> Path:
-    """Write a checkpoint's network as ONNX beside its weights, so that predicting needs no torch; see
-    `mien.onnx_model`. Returns the file's path. Needs the `export` extra.
+    """Export a checkpoint's network to ONNX, so that prediction needs no torch (`mien.onnx_model`); returns the file.
 
-    Raises ConfigError if the checkpoint is none or the extra is missing; OutputError if the folder cannot be written.
+    Args:
+        source: checkpoint folder, or a shipped name. out: folder to write to; by default the checkpoint's.
+
+    Raises:
+        ConfigError: `source` is no checkpoint, or the extra `mien[export]` is not installed.
+        OutputError: the folder cannot be written.
     """
-    checkpoint, own = load(source), _folder(source)
+    checkpoint, own = load(source), _locate(source)
     folder = out or own
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        data = _onnx(checkpoint)
+        data = _to_onnx(checkpoint)
         write_bytes(folder / onnx_model.NETWORK, data)
-        about = onnx_model.about(checkpoint.settings, _json(own / ABOUT)["sha256"], data)
+        about = onnx_model.describe(checkpoint.settings, _json(own / ABOUT)["sha256"], data)
         write_bytes(folder / onnx_model.ABOUT, about)
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
-            remedy="Make room, or name another folder, and try again.",
+            follows="The network was not exported.",
+            remedy="Free some space, or give another folder, and try again.",
         ) from error
     return folder / onnx_model.NETWORK
 
 
-class _Flat(nn.Module):
-    """The model with tensors by position, as ONNX wants them: values and validity of each modality in turn."""
+class _PositionalNetwork(nn.Module):
+    """The network with positional tensors, as ONNX needs them: values and validity of each modality in turn."""
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -182,14 +193,15 @@ class _Flat(nn.Module):
         return out.logits, out.valence_arousal
 
 
-def _onnx(checkpoint: Checkpoint) -> bytes:
-    """The network as an ONNX file whose first axis, windows, is free."""
+def _to_onnx(checkpoint: Checkpoint) -> bytes:
+    """The network as an ONNX file; the number of windows is dynamic."""
     try:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "writing ONNX needs the packages onnx and onnxscript, which are not installed",
-            remedy="pip install 'mien[export]'",
+            "exporting to ONNX needs the packages onnx and onnxscript, which are not installed",
+            follows="Nothing was written.",
+            remedy="Run `pip install 'mien[export]'`.",
         ) from None
     settings = checkpoint.settings
     shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.features.items()}
@@ -197,7 +209,7 @@ def _onnx(checkpoint: Checkpoint) -> bytes:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Flat(checkpoint.model.cpu(), list(shapes)).eval(),
+            _PositionalNetwork(checkpoint.model.cpu(), list(shapes)).eval(),
             tuple(inputs),
             dynamo=True,
             verbose=False,
@@ -206,12 +218,12 @@ def _onnx(checkpoint: Checkpoint) -> bytes:
             dynamic_shapes=(tuple({0: torch.export.Dim("window")} for _ in inputs),),
         )
     assert program is not None
-    return _bare(program.model_proto)
+    return _without_metadata(program.model_proto)
 
 
-def _bare(network: Any) -> bytes:
-    """An onnx.ModelProto without what the exporter notes beside it (stack traces with the paths of this machine):
-    the same weights give the same bytes everywhere."""
+def _without_metadata(network: Any) -> bytes:
+    """An onnx.ModelProto as bytes, without the exporter's metadata (stack traces with local paths), so that the same
+    weights give the same bytes everywhere."""
     graph = network.graph
     for part in (
         network,
@@ -230,24 +242,33 @@ def _bare(network: Any) -> bytes:
     return data
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as hexadecimal. Raises OSError."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Replace the metrics of a checkpoint folder."""
+    """Replace metrics.json of a checkpoint folder. Raises OSError."""
     write_bytes(folder / METRICS, (json.dumps(dict(metrics), indent=2) + "\n").encode())
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """The checkpoint in a folder, or the shipped one of that name, ready to predict.
+    """Load a checkpoint from a folder, or a shipped one by name, ready to predict.
 
-    Raises ConfigError: no such folder, a pickle, a file missing or damaged, a newer format, weights of
-    another architecture than the recipe describes.
+    Args:
+        device: `cpu`, `cuda`, `cuda:N` or a torch device.
+
+    Raises ConfigError for a folder that does not exist, a pickle, a missing or damaged file, another format, or
+    weights of another architecture than the recipe describes.
     """
-    folder = _folder(source)
+    folder = _locate(source)
     about = _json(folder / ABOUT)
     writer = about.get("versions", {}).get("mien", "?")
     if about.get("format") != FORMAT:
         raise ConfigError(
             f"checkpoint {folder}: format {about.get('format')!r}, this mien reads format {FORMAT}",
-            remedy=f"It was written with mien {writer}: install that version.",
+            follows="It was not loaded.",
+            remedy=f"It was written with mien {writer}: install that version, or train again.",
         )
     recipe = config.load(folder / RECIPE, check=models.problems)
     data = (folder / WEIGHTS).read_bytes()
@@ -260,29 +281,33 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(data).items()}
     except SafetensorError as error:
-        raise ConfigError(f"checkpoint {folder}: {WEIGHTS} is not a safetensors file: {error}") from error
+        raise ConfigError(
+            f"checkpoint {folder}: {WEIGHTS} is not a safetensors file: {error}",
+            follows="It was not loaded.",
+            remedy="Copy the whole folder again.",
+        ) from error
     model = models.build(recipe)
-    _fits(folder, model, state)
+    _check_shapes(folder, model, state)
     model.load_state_dict(state)
     model.eval().to(device)
     return Checkpoint(model, recipe, list(about["labels"]), _json(folder / METRICS), dict(about["versions"]))
 
 
-def _folder(source: str | Path) -> Path:
+def _locate(source: str | Path) -> Path:
     shipped = str(source) in SHIPPED
     folder = Path(str(resources.files("mien") / str(source))) if shipped else Path(source)
     if shipped and not (folder / WEIGHTS).exists():
         raise ConfigError(
             f"the checkpoint {str(source)!r} is not in this installation of mien ({folder})",
-            follows="Packages from the index have it; a working copy has it once it was trained.",
+            follows="An installed package has it; a working copy has it after training.",
             remedy=f"Install mien again, or run `make {source}` in the working copy.",
         )
-    stray = [folder] if folder.is_file() else []
+    pickles = [folder] if folder.is_file() else []
     if folder.is_dir() and not (folder / WEIGHTS).exists():
-        stray = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
-    if stray and stray[0].suffix.lower() in _PICKLES:
+        pickles = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICKLES)
+    if pickles and pickles[0].suffix.lower() in _PICKLES:
         raise ConfigError(
-            f"{stray[0]}: a pickle, which may run any code when it is loaded",
+            f"{pickles[0]}: a pickle, which may run any code when it is loaded",
             follows="mien reads safetensors only; the file was not opened.",
             remedy="In the environment that wrote it, save its state_dict with safetensors.torch.save_file; "
             "or train again with `mien train`.",
@@ -291,25 +316,30 @@ def _folder(source: str | Path) -> Path:
         what = "a file, not a checkpoint folder" if folder.is_file() else "no such checkpoint"
         raise ConfigError(
             f"model {str(source)!r}: {what}{config.nearest(str(source), SHIPPED)}",
+            follows="Nothing was loaded.",
             remedy=f"Give a folder that `mien train` wrote, or a shipped name: {', '.join(SHIPPED)}.",
         )
     missing = [name for name in (WEIGHTS, RECIPE, ABOUT, METRICS) if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
             f"checkpoint {folder}: {', '.join(missing)} missing",
-            follows="The folder is incomplete, or no checkpoint.",
+            follows="The folder is incomplete, or not a checkpoint.",
             remedy="Copy the whole folder again, or train with `mien train`.",
         )
     return folder
 
 
-def _fits(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    theirs = {k: tuple(v.shape) for k, v in state.items()}
+def _check_shapes(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
     lines = [
-        *(f"missing {k} {own[k]}" for k in own if k not in theirs),
-        *(f"unknown {k} {theirs[k]}" for k in theirs if k not in own),
-        *(f"{k} is {theirs[k]}, the recipe needs {own[k]}" for k in own if k in theirs and own[k] != theirs[k]),
+        *(f"missing {k} {expected[k]}" for k in expected if k not in found),
+        *(f"unknown {k} {found[k]}" for k in found if k not in expected),
+        *(
+            f"{k} is {found[k]}, the recipe needs {expected[k]}"
+            for k in expected
+            if k in found and expected[k] != found[k]
+        ),
     ]
     if lines:
         more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
@@ -317,6 +347,7 @@ def _fits(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"checkpoint {folder}: the weights are of another architecture than {RECIPE} describes:\n"
             + "\n".join(f"  {line}" for line in lines[:5])
             + more,
+            follows="They were not loaded.",
             remedy=f"Put back the {RECIPE} that was saved with these weights.",
         )
 
@@ -325,7 +356,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}", remedy="Copy the whole folder again.") from error
+        raise ConfigError(
+            f"{path}: cannot be read: {error}",
+            follows="The checkpoint was not loaded.",
+            remedy="Copy the whole folder again.",
+        ) from error
     return read if isinstance(read, dict) else {}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mien.datasets.image_datasets import framing
+from mien.datasets.image_datasets import crop_framing
 from mien.encoders import registry
 from mien.encoders.protocol import Crop, Encoder
 from mien.errors import ConfigError
@@ -20,7 +19,7 @@ def create_encoder(spec: str, *, device: str = "cpu") -> Encoder:
 
     Raises ConfigError and ArtefactError as `registry.create` does.
     """
-    name, source, _ = registry.split_spec(spec)
+    name, source, _ = registry.parse_spec(spec)
     if source is None and (Path(name) / "checkpoint.json").is_file():
         return CheckpointEncoder(name, device=device)
     return registry.create(spec, device=device)
@@ -46,19 +45,18 @@ class CheckpointEncoder:
         from mien import checkpoint  # imports torch, which an extraction process for sound alone does not need
 
         loaded = checkpoint.load(folder, device)
-        if not hasattr(loaded.model, "dim") or not hasattr(loaded.model, "embed"):
+        if loaded.model.input_kind != "images" or loaded.model.embedding_dim is None:
             raise ConfigError(
                 f"{folder} holds a checkpoint of {loaded.recipe.model.name}, which does not embed face images",
-                follows="no encoder was made",
-                remedy="give a checkpoint of dynamic_threshold or cnn_static",
+                follows="No encoder was made.",
+                remedy="Use a checkpoint of dynamic_threshold or cnn_static.",
             )
-        model: Any = loaded.model.eval()
-        self._model = model
+        self._model: Any = loaded.model.eval()
         self._device = device
-        self.name, self.dim = Path(folder).resolve().name, int(model.dim)
+        self.name, self.dim = Path(folder).resolve().name, loaded.model.embedding_dim
         size = next(iter(loaded.recipe.features.values())).dim or 112
-        self.crop = Crop(size, *framing(loaded.recipe))
-        weights = hashlib.sha256((Path(folder) / checkpoint.WEIGHTS).read_bytes()).hexdigest()
+        self.crop = Crop(size, *crop_framing(loaded.recipe))
+        weights = checkpoint.weights_digest(Path(folder))
         self.provenance = {
             "network": loaded.recipe.model.name, "revision": weights, "layer": "embedding",
             "crop": f"aligned by five points, {size} px, margin {self.crop.margin:g}, down {self.crop.down:g}",

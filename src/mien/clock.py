@@ -1,9 +1,8 @@
-"""Seconds to tokens and back: the one room that counts.
+"""The token clock: resampling to tokens, windows, soft vote, smoothing, interpolation, and times of samples.
 
-A token clock divides a stretch of time into equal cells, one token each. Streams of any rate are brought
-onto it (`resample`), cut into windows (`windows`), and what a network said about the windows is laid back
-onto the clock (`vote`), smoothed in seconds (`smooth`) and read off at any time (`at`). Numpy throughout;
-values are `(time, k)`.
+A token clock divides an interval of time into equal cells, one token each. Streams of any rate are resampled to it
+(`resample`) and cut into windows (`windows`). A network's outputs on windows are averaged per token (`vote`), smoothed
+(`smooth`) and interpolated at any time (`interpolate`). Arrays are numpy, values `(time, k)`.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ import numpy as np
 
 from mien.records import Stream, Window
 
-# Presentation times are exact fractions of a second written as floats; a sample that lies on a cell's
-# edge must not change cells by the last bit. Nanoseconds are far below any sample period and far above
-# that bit.
+# Presentation times are fractions of a second rounded to floats. Times are compared in whole nanoseconds, so that the
+# last bit does not move a sample on a cell's edge to the next cell; a nanosecond is far below any sample period.
 _DECIMALS = 9
+#: Cells averaged at once, because their sums are float64: for an hour they would be as large as the stream.
+_CELLS = 1024
 
 
 def token_times(start_s: float, stop_s: float, rate_hz: float) -> np.ndarray:
-    """Centres of the cells that cover `[start_s, stop_s)`: `start_s + (i + .5) / rate_hz`, at least one.
+    """Centres of the token cells that cover `[start_s, stop_s)`: `start_s + (i + .5) / rate_hz`, at least one.
 
     Returns `(time,)` float64 seconds. Raises ValueError for a rate that is not positive or times that are
     not finite.
@@ -34,92 +34,94 @@ def token_times(start_s: float, stop_s: float, rate_hz: float) -> np.ndarray:
     return start_s + (np.arange(count) + 0.5) / rate_hz
 
 
-def tokens_in(seconds: float, rate_hz: float) -> int:
-    """How many tokens a span takes, to the nearest one and at least one."""
+def token_count(seconds: float, rate_hz: float) -> int:
+    """Number of tokens in a span of time, rounded, at least one."""
     return max(1, round(seconds * rate_hz))
-
-
-#: Cells averaged at once: their sums are doubles, and an hour of them would be as large as the stream.
-_CELLS = 1024
 
 
 def resample(
     stream: Stream, times: np.ndarray, rate_hz: float, tolerance_s: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A stream on a token clock.
+    """Resample a stream to a token clock.
 
-    A token is the mean of the valid samples in its cell `[t - 1/(2 rate), t + 1/(2 rate))`. A cell with
-    samples of which none is valid stays invalid: a face that was looked for and not found is not filled
-    in. A cell without any sample (a stream slower than the tokens) takes the nearest valid sample within
-    `tolerance_s` seconds; the default is one token or one sample period of the stream, whichever is
-    longer, so that a slow stream holds its value. Values that are not finite count as invalid wherever
-    they stand.
+    A token is the mean of the valid samples in its cell `[t - 1/(2 rate), t + 1/(2 rate))`. A cell whose samples are
+    all invalid is invalid, so that a missing face is not filled in. A cell without samples (a stream slower than the
+    tokens) takes the nearest valid sample within `tolerance_s`, so that a slow stream holds its value. Values that are
+    not finite count as invalid. One pass, O(samples + tokens).
 
     Args:
         stream: values `(sample, dim)`, times increasing.
         times: `(time,)` cell centres in seconds, increasing.
+        tolerance_s: seconds; the default is one token or one sample period of the stream, whichever is longer.
 
     Returns:
-        values `(time, dim)` float32, zero where invalid; valid `(time,)` bool. One pass, O(samples + tokens).
+        values `(time, dim)` float32, zero where invalid; valid `(time,)` bool.
     """
     out = np.zeros((len(times), stream.dim), np.float32)
     usable = np.asarray(stream.valid, bool) & np.isfinite(stream.values).all(axis=1)
     if not usable.any() or not len(times):
         return out, np.zeros(len(times), bool)
     low, high = (np.round(times + sign * 0.5 / rate_hz, _DECIMALS) for sign in (-1, 1))
-    every = np.round(np.asarray(stream.times, float), _DECIMALS)
-    seen = np.searchsorted(every, high) > np.searchsorted(every, low)
-    when, values = every[usable], np.asarray(stream.values)[usable]
-    first, last = np.searchsorted(when, low), np.searchsorted(when, high)
+    all_times = np.round(np.asarray(stream.times, float), _DECIMALS)
+    has_samples = np.searchsorted(all_times, high) > np.searchsorted(all_times, low)
+    usable_times, values = all_times[usable], np.asarray(stream.values)[usable]
+    first, last = np.searchsorted(usable_times, low), np.searchsorted(usable_times, high)
     valid = last > first
     cells = np.flatnonzero(valid)
     for part in (cells[i : i + _CELLS] for i in range(0, len(cells), _CELLS)):
         begin, end = first[part[0]], last[part[-1]]
-        out[part] = _means(values[begin:end], first[part] - begin, last[part] - begin)
-    empty = np.flatnonzero(~seen)
+        out[part] = _cell_means(values[begin:end], first[part] - begin, last[part] - begin)
+    empty = np.flatnonzero(~has_samples)
     if len(empty):
         if tolerance_s is None:
-            tolerance_s = max(1 / rate_hz, median_step(every))
-        pick = nearest(when, times[empty])
-        near = np.abs(when[pick] - times[empty]) <= tolerance_s + 10.0**-_DECIMALS
-        out[empty[near]] = values[pick[near]]
+            tolerance_s = max(1 / rate_hz, median_step(all_times))
+        index = nearest(usable_times, times[empty])
+        near = np.abs(usable_times[index] - times[empty]) <= tolerance_s + 10.0**-_DECIMALS
+        out[empty[near]] = values[index[near]]
         valid[empty[near]] = True
     return out, valid
 
 
-def _means(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    # reduceat over [first, last, first, last, ...]: the even segments are the cells, the odd ones the
-    # gaps between. An index may not equal the length, so the last cell's end is left to mean "to the
-    # end".
+def _cell_means(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Means of `values[first[i]:last[i]]`, `(cell, dim)` float64."""
+    # reduceat over [first, last, first, last, ...]: even segments are the cells, odd ones the gaps between them. An
+    # index must be below the length, so the last cell's end is omitted, which means "to the end".
     edges = np.stack((first, last), axis=1).ravel()
     inside = edges[:-1] if edges[-1] >= len(values) else edges
-    if inside.max() >= len(values):  # overlapping cells at the end: give them a row to point at
+    if inside.max() >= len(values):  # overlapping cells at the end need one more row to refer to
         values = np.concatenate((values, np.zeros_like(values[:1])))
     sums = np.add.reduceat(values, inside, axis=0, dtype=np.float64)[::2]
-    return sums / (last - first)[:, None]
+    means: np.ndarray = sums / (last - first)[:, None]
+    return means
 
 
 def nearest(sorted_times: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """`(query,)` int: the index of the nearest of `(time,)` increasing times, the earlier one of two at the same
-    distance. Raises ValueError if there are no times."""
+    """Index `(query,)` of the nearest of `(time,)` increasing times; of two equally near ones, the earlier.
+
+    Raises ValueError if there are no times.
+    """
     if not len(sorted_times):
-        raise ValueError("nearest: no times to choose from")
-    right = np.clip(np.searchsorted(sorted_times, query), 1, max(1, len(sorted_times) - 1))
-    left = right - 1
-    right = np.minimum(right, len(sorted_times) - 1)
+        raise ValueError("nearest: there are no times to choose from")
+    left, right = _neighbours(sorted_times, query)
     return np.where(query - sorted_times[left] <= sorted_times[right] - query, left, right)
 
 
+def _neighbours(sorted_times: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices `(query,)` of the times before and after each query; at the ends, those of the first or last two."""
+    right = np.clip(np.searchsorted(sorted_times, query), 1, max(1, len(sorted_times) - 1))
+    return right - 1, np.minimum(right, len(sorted_times) - 1)
+
+
 def median_step(times: np.ndarray, default: float = 0.0) -> float:
-    """Median distance of neighbouring times in seconds; `default` for fewer than two times."""
+    """Median distance of consecutive times in seconds; `default` for fewer than two times."""
     return float(np.median(np.diff(times))) if len(times) > 1 else default
 
 
 def windows(tokens: int, length: int, hop: int) -> list[Window]:
-    """Windows of `length` tokens every `hop` that together cover every token of a clock of `tokens`.
+    """Windows of `length` tokens every `hop` tokens that together cover all of `tokens`.
 
-    The last one is aligned to the end. Fewer tokens than `length`: one short window. No tokens: none.
-    Raises ValueError if `hop` is not in 1..length, since tokens would fall between windows.
+    The last one is aligned to the end. Fewer tokens than `length` give one short window, no tokens none. Raises
+    ValueError if `hop` is not in 1..length, because windows would then miss tokens.
     """
     if not 1 <= hop <= length:
         raise ValueError(f"hop must lie in 1..length ({length}) so that windows cover every token, got {hop}")
@@ -131,8 +133,8 @@ def windows(tokens: int, length: int, hop: int) -> list[Window]:
     return [Window(start, start + length) for start in starts]
 
 
-def triangle(length: int) -> np.ndarray:
-    """Vote weights `(length,)` that fall linearly from the middle of a window to its ends, all positive."""
+def triangle_weights(length: int) -> np.ndarray:
+    """Vote weights `(length,)` in (0, 1] that fall linearly from the middle of a window to its ends."""
     return np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ((length + 1) // 2)
 
 
@@ -142,26 +144,24 @@ def vote(
     """Soft vote: each token's mean over the windows that cover it; NaN where none does.
 
     Args:
-        probabilities: window and its `(length, k)` values, in any order; read once. A row with a NaN
-            abstains.
-        triangular: weigh a window's rows by `triangle`, so that tokens near its ends, which saw context
-            on one side only, count less.
-        trailing: a window answers only for tokens beyond all earlier windows' ends; windows come in order.
+        probabilities: windows and their `(length, k)` values, in any order; read once. Rows with a NaN are ignored.
+        triangular: weight a window's rows by `triangle_weights`, because tokens near its ends have context on one side
+            only.
+        trailing: a window counts only for tokens beyond the ends of all earlier windows; windows must be in order.
 
-    Returns `(tokens, k)` float64; `(tokens, 0)` if there was no window. Time is that of reading the
-    input; memory is that of the result.
+    Returns `(tokens, k)` float64; `(tokens, 0)` if there is no window. Memory is that of the result.
     """
     total: np.ndarray | None = None
     weight, reached = np.zeros((tokens, 1)), 0
     for window, values in probabilities:
         if total is None:
             total = np.zeros((tokens, values.shape[1]))
-        speaks = ~np.isnan(values).any(axis=1, keepdims=True)
+        counts = ~np.isnan(values).any(axis=1, keepdims=True)
         if trailing:
-            speaks = speaks & (np.arange(window.start, window.stop) >= reached)[:, None]
+            counts = counts & (np.arange(window.start, window.stop) >= reached)[:, None]
             reached = max(reached, window.stop)
-        share = speaks * (triangle(len(values))[:, None] if triangular else 1.0)
-        total[window.start : window.stop] += np.where(speaks, values, 0) * share
+        share = counts * (triangle_weights(len(values))[:, None] if triangular else 1.0)
+        total[window.start : window.stop] += np.where(counts, values, 0) * share
         weight[window.start : window.stop] += share
     if total is None:
         return np.zeros((tokens, 0))
@@ -170,61 +170,67 @@ def vote(
 
 
 def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bool = False) -> np.ndarray:
-    """Moving mean over a centred window of total width `seconds`, in time and not in samples.
+    """Moving average over a centred window of `seconds` in total, in time and not in samples.
 
-    `(time, k)` at increasing `times`. NaN entries give nothing to their neighbours and stay NaN:
-    smoothing invents no evidence. `seconds <= 0` returns a copy. O(time) by cumulative sums.
+    NaN entries are ignored and stay NaN, so that smoothing fills no gaps. `seconds <= 0` returns a copy. O(time) by
+    cumulative sums.
 
-    hamming: weigh a neighbour `d` seconds away by `.54 + .46 cos(2 pi d / seconds)` (a Hamming window) instead of
-    evenly. The cosine of a difference is a sum of products, so cumulative sums do that too.
+    Args:
+        values: `(time, k)`. times: `(time,)` seconds, increasing.
+        hamming: weight a neighbour `d` seconds away by a Hamming window, `.54 + .46 cos(2 pi d / seconds)`.
+            The cosine of a difference is a sum of products, so cumulative sums still suffice.
+
+    Returns `(time, k)` float64.
     """
     values = np.asarray(values, np.float64)
     if seconds <= 0 or not len(values):
         return values.copy()
-    when = np.round(np.asarray(times, float), _DECIMALS)
-    low = np.searchsorted(when, np.round(when - seconds / 2, _DECIMALS), side="left")
-    high = np.searchsorted(when, np.round(when + seconds / 2, _DECIMALS), side="right")
+    times = np.round(np.asarray(times, float), _DECIMALS)
+    low = np.searchsorted(times, np.round(times - seconds / 2, _DECIMALS), side="left")
+    high = np.searchsorted(times, np.round(times + seconds / 2, _DECIMALS), side="right")
     present = ~np.isnan(values)
 
-    def over(part: np.ndarray) -> np.ndarray:
+    def window_sum(part: np.ndarray) -> np.ndarray:
         sums = np.concatenate((np.zeros_like(part[:1], float), np.cumsum(part, axis=0, dtype=np.float64)))
-        return sums[high] - sums[low]
+        result: np.ndarray = sums[high] - sums[low]
+        return result
 
-    def weighed(part: np.ndarray) -> np.ndarray:
+    def weighted_sum(part: np.ndarray) -> np.ndarray:
         if not hamming:
-            return over(part)
-        angle = 2 * np.pi * (when - when[0])[:, None] / seconds
-        turned = np.cos(angle) * over(part * np.cos(angle)) + np.sin(angle) * over(part * np.sin(angle))
-        return 0.54 * over(part) + 0.46 * turned
+            return window_sum(part)
+        angle = 2 * np.pi * (times - times[0])[:, None] / seconds
+        cosine = np.cos(angle) * window_sum(part * np.cos(angle)) + np.sin(angle) * window_sum(part * np.sin(angle))
+        result: np.ndarray = 0.54 * window_sum(part) + 0.46 * cosine
+        return result
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(present, weighed(np.where(present, values, 0.0)) / weighed(present.astype(float)), np.nan)
+        mean = weighted_sum(np.where(present, values, 0.0)) / weighted_sum(present.astype(float))
+        return np.where(present, mean, np.nan)
 
 
-def at(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) -> np.ndarray:
-    """`(time, k)` values read off at `query_times` `(query,)`: linear between neighbours, the ends held.
+def interpolate(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) -> np.ndarray:
+    """Interpolate `(time, k)` values linearly at `query_times` `(query,)`; constant beyond the ends.
 
-    Between a value and a NaN the nearer one counts, so a NaN span stays NaN and ends half-way to its
-    neighbours.
+    Between a value and a NaN the nearer one is taken, so a NaN span ends half-way to its neighbours. Returns
+    `(query, k)` float64, NaN if there are no times.
     """
     values, times = np.asarray(values, np.float64), np.asarray(times, float)
     query = np.asarray(query_times, float)
     if not len(times):
         return np.full((len(query), values.shape[1]), np.nan)
-    right = np.clip(np.searchsorted(times, query), 1, max(1, len(times) - 1))
-    left = right - 1
-    right = np.minimum(right, len(times) - 1)
+    left, right = _neighbours(times, query)
     span = times[right] - times[left]
-    share = np.clip(np.divide(query - times[left], span, out=np.zeros_like(query), where=span > 0), 0, 1)
-    a, b, share = values[left], values[right], share[:, None]
-    nearer = np.where(share <= 0.5, a, b)
-    blend = a + share * (b - a)
-    return np.where(np.isnan(a) | np.isnan(b), nearer, blend)
+    share = np.clip(np.divide(query - times[left], span, out=np.zeros_like(query), where=span > 0), 0, 1)[:, None]
+    a, b = values[left], values[right]
+    blend: np.ndarray = a + share * (b - a)
+    return np.where(np.isnan(a) | np.isnan(b), np.where(share <= 0.5, a, b), blend)
 
 
 def row_durations(times: np.ndarray) -> np.ndarray:
-    """How long each row stands, `(time,)` seconds: until the next row; the last as long as the median row. A
-    single row stands for 0 s, and then counts as weight 1 wherever shares are taken."""
+    """Duration of each row, `(time,)` seconds: until the next row, for the last row the median step.
+
+    A single row has 0 s; callers that compute shares give it weight 1.
+    """
     if len(times) < 2:
         return np.zeros(len(times))
     return np.append(np.diff(times), median_step(times))

@@ -1,9 +1,8 @@
-"""One complete YAML per training run, read into strict typed records; every error at once, each with its
-remedy.
+"""Recipes: one complete YAML file for each training run, read into strict typed records.
 
-The top-level keys are those of `Recipe`. `model` and `objective` are read by the file in `mien.models` that
-`model.name` names: here they are a name and options, there they are typed (`mien.models.build`). Defaults
-below are what a missing key means; the recipes that mien ships write every key out.
+The top-level keys are the fields of `Recipe`. The sections `model` and `objective` are typed by the file in
+`mien.models` that `model.name` names (`mien.models.build`); here they are a name and options. All problems of a file
+are reported at once. A missing key has the default below; shipped recipes write every key out.
 """
 
 from __future__ import annotations
@@ -25,17 +24,21 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A record of a recipe: unknown keys and wrong types are errors, values are frozen."""
+    """Base of the records of a recipe: unknown keys and wrong types are errors, values are frozen."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Paper(Section):
-    """What a recipe follows. `reported`: the published numbers, and nothing else. `differs`: what it does otherwise,
-    or had to choose where the paper is silent, each in a line."""
+    """The publication that a recipe follows.
+
+    reported: published numbers, nothing else. differs: differences from the publication, and choices where it is
+    silent, one line each.
+    """
 
     title: str
     arxiv: str
@@ -44,8 +47,7 @@ class Paper(Section):
 
 
 class Corpus(Section):
-    """Where recordings come from. `labels`: class names in the order of the logits. `options`: for the
-    corpus."""
+    """The corpus. labels: class names in the order of the logits. options: read by the corpus's own file."""
 
     name: str
     labels: Annotated[list[str], Field(min_length=2)] = list(EXPRESSIONS)
@@ -53,10 +55,8 @@ class Corpus(Section):
 
 
 class Feature(Section):
-    """One modality's encoder and what it is told (`options`).
-
-    `dim`: width of its values; null takes it from the training recordings.
-    """
+    """One modality's encoder and its options. dim: width of its features; null takes it from the training
+    recordings."""
 
     encoder: str
     dim: Count | None = None
@@ -64,10 +64,9 @@ class Feature(Section):
 
 
 class Windows(Section):
-    """The token clock and what a network sees of it at once.
+    """Windows of tokens.
 
-    rate_hz: tokens a second. seconds: window length. hop_seconds: step between training windows; at most
-    `seconds`.
+    seconds: window length. hop_seconds: step between training windows, at most `seconds`. rate_hz: tokens a second.
     jitter: shift training windows by a random part of the hop, anew in each epoch.
     """
 
@@ -84,7 +83,7 @@ class Windows(Section):
 
 
 class Model(BaseModel):
-    """`name`: a file stem in mien/models. All other keys belong to that file's `Config`."""
+    """The system. name: a file in mien/models, without `.py`. All other keys are fields of that file's `Config`."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -92,15 +91,16 @@ class Model(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
+        """The keys beside `name`."""
         return dict(self.model_extra or {})
 
 
 class Train(Section):
-    """How weights are found.
+    """Optimisation.
 
     batch: windows a step. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
     schedule: `cosine` falls to 0 at the last step; `constant` stays. clip: largest gradient norm, 0 for none.
-    ema: decay of the averaged weights that are validated and kept, 0 for none. patience: epochs without a
+    ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
     needed for the same weights. workers: loader processes, 0 for none (best for features in memory).
@@ -125,12 +125,13 @@ class Train(Section):
 
 
 class Vote(Section):
-    """From windows to a timeline.
+    """Soft vote over overlapping windows, and smoothing.
 
-    hop_seconds: step between windows when predicting; at most the window's length. triangular: weigh a
-    window's middle more than its ends. trailing: a window only answers for tokens that no earlier one
-    reached, so that nothing later than a token counts (but in the first window). smooth_seconds: width of the moving
-    mean, 0 for none; hamming: its shape. temperature: divides the logits before the softmax; 1 changes nothing.
+    hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
+    window more than its ends. trailing: each window predicts only the tokens that no earlier window covers, so that
+    no prediction depends on later tokens (except in the first window). smooth_seconds: width of the moving mean, 0
+    for none; hamming: weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes
+    nothing.
     """
 
     hop_seconds: Positive = 1.0
@@ -162,22 +163,25 @@ class Recipe(Section):
         return self
 
 
-#: Looks at the raw sections and returns further problems: `mien.models.problems` reads model and objective.
+#: Raw sections -> further problems, a line each. `mien.models.problems` checks `model` and `objective`.
 Check = Callable[[Mapping[str, Any]], list[str]]
 
 
 def names() -> list[str]:
-    """The recipes that ship with mien."""
+    """Names of the recipes shipped with mien."""
     folder = resources.files("mien") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None = None) -> Recipe:
-    """The recipe in a YAML file, or the shipped one of that name, with `key.path=value` overrides applied.
+    """Load a recipe from a YAML file, or a shipped one by name.
 
-    Raises ConfigError naming the file and listing every problem: unreadable YAML, a key given twice,
-    unknown keys (with the nearest known one), missing keys, wrong types and ranges, and what `check`
-    finds.
+    Args:
+        overrides: changes of the form `key.path=value`, such as `train.lr=1e-4`.
+        check: finds further problems in the raw sections.
+
+    Raises ConfigError with the file and every problem: invalid YAML, a key given twice, unknown keys (with the
+    nearest known one), missing keys, wrong types and ranges, and what `check` finds.
     """
     path, text = _read(source)
     raw = _parse(text, str(path))
@@ -188,8 +192,7 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
 def read(
     raw: Mapping[str, Any], *, origin: str, check: Check | None = None, problems: list[str] | None = None
 ) -> Recipe:
-    """The recipe of an already parsed mapping. Raises ConfigError listing every problem, those given
-    included."""
+    """The recipe of a parsed mapping. Raises ConfigError with every problem, `problems` included."""
     found = list(problems or [])
     recipe = None
     try:
@@ -204,7 +207,7 @@ def read(
 
 
 def refusal(origin: str, problems: list[str]) -> ConfigError:
-    """The one error for a recipe, its problems one to a line."""
+    """The error for a recipe with problems, one a line."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return ConfigError(
         f"{origin}: {count}\n" + "\n".join(f"  {p}" for p in problems),
@@ -214,12 +217,12 @@ def refusal(origin: str, problems: list[str]) -> ConfigError:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every key written out; `load` reads it back equal."""
+    """The recipe as YAML with every key written out; `load` reads it back equal."""
     return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
-    """A copy with keys of sections replaced: `changed(recipe, train={"seed": 1})`. Validated like a file."""
+    """A validated copy with keys of sections replaced: `changed(recipe, train={"seed": 1})`. Raises ConfigError."""
     raw = recipe.model_dump()
     for name, values in sections.items():
         raw[name] = {**raw[name], **values}
@@ -227,7 +230,7 @@ def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
 
 
 def flat(recipe: Recipe | Mapping[str, Any]) -> dict[str, Any]:
-    """Every value of the sections by its dotted key, but for `paper`. recipe: or what its YAML says."""
+    """Every value by its dotted key, without the section `paper`. recipe: a recipe, or the mapping of its YAML."""
 
     def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(node, dict) and node:
@@ -241,13 +244,13 @@ def flat(recipe: Recipe | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(was: str, now: str) -> list[str]:
-    """A line for every key in which two resolved recipes, YAML, differ."""
+    """The keys in which two recipes differ, a line each. was, now: resolved recipes as YAML."""
     a, b = (flat(yaml.safe_load(text)) for text in (was, now))
-    return [f"{k}: it began with {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    return [f"{k}: was {a.get(k)!r}, now {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, or the known names if none is near, or nothing if there are none."""
+    """`; did you mean "x"?`, or the known names if none is similar, or nothing if there are none."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
@@ -256,7 +259,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, record: type[BaseModel], prefix: str = "") -> list[str]:
-    """Each problem of a validation error on one line: the key's path, what is wrong, and the value seen."""
+    """Each problem of a validation error on one line: the path of the key, the problem, and the value."""
     lines = []
     for item in error.errors(include_url=False):
         path = [*([prefix] if prefix else []), *(str(part) for part in item["loc"])]
@@ -284,7 +287,7 @@ def _fields_at(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 
 
 def locate(source: str | Path) -> Path:
-    """The file that a path or a shipped recipe's name means; it need not exist."""
+    """The file of a path or of a shipped recipe's name; it need not exist."""
     if str(source) in names():
         return Path(str(resources.files("mien") / "recipes" / f"{source}.yaml"))
     return Path(source)
@@ -298,10 +301,15 @@ def _read(source: str | Path) -> tuple[Path, str]:
         hint = nearest(str(source), names())
         raise ConfigError(
             f"recipe {str(source)!r}: no such file, and no recipe of that name{hint}",
+            follows="Nothing was started.",
             remedy="Give the path of a YAML file, or one of the names that `mien recipes` lists.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a recipe: {error}") from error
+        raise ConfigError(
+            f"{path}: cannot be read as a recipe: {error}",
+            follows="Nothing was started.",
+            remedy="Check the permissions of the file, and save it as UTF-8 text.",
+        ) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -319,7 +327,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1 asks for a dot and a signed exponent in a float; every person writes 1e-4.
+# YAML 1.1 requires a dot and a signed exponent in a float, so it reads 1e-4 as text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -328,7 +336,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Short lists of scalars in one line, so that a resolved recipe reads like a written one."""
+    """YAML dumper that writes lists of scalars in one line, as recipes written by hand do."""
 
 
 def _sequence(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.SequenceNode:
@@ -345,10 +353,15 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{origin}: not valid YAML: {place}{error.problem}", remedy="Correct that line.") from error
+        raise ConfigError(
+            f"{origin}: not valid YAML: {place}{error.problem}",
+            follows="Nothing was started.",
+            remedy="Correct that line.",
+        ) from error
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{origin}: a recipe is a mapping of sections, got {type(raw).__name__}",
+            follows="Nothing was started.",
             remedy=f"Write the sections {', '.join(Recipe.model_fields)}.",
         )
     return raw

@@ -1,19 +1,37 @@
-"""The one error shape of the house: what happened, the value, what follows, what to do.
+"""Error types: each error states what failed, the consequence, and the fix.
 
-Every error a user can cause is a `MienError`; the command line prints it without a traceback and turns it
-into an exit code (1 for an input that failed, 2 for usage and configuration).
+Every error that a user can cause is a `MienError` with three parts:
+
+* `what`: the file, key or option that failed, and the value that was found. It starts with the name.
+* `follows`: the consequence for the run, as a full sentence.
+* `remedy`: the fix, as a full sentence with the command or the edit.
+
+    raise ConfigError(
+        f"{path}:{line}: {label!r} is not a class of the corpus",
+        follows="Nothing was written.",
+        remedy=f"Use one of {', '.join(classes)}.",
+    )
+
+The command line prints it without a traceback and ends with the error's exit code:
+
+    error  labels.csv:4: 'angry' is not a class of the corpus
+           Nothing was written.
+           try  Use one of Neutral, Anger.
 """
 
 from __future__ import annotations
 
 
 class MienError(Exception):
-    """An error that teaches.
+    """Base class of all errors that a user can cause.
 
     Args:
-        what: what is wrong, naming the file or key and the value seen.
-        follows: what that means for the run ("nothing was written", "the other 3 inputs were finished").
-        remedy: what to do, as a command or an edit where there is one.
+        what: what failed: the file, key or option, and the value found.
+        follows: the consequence: "Nothing was written.", "The other 3 inputs were finished."
+        remedy: the fix: "Use --out FOLDER.", "Run `mien hub pull facemesh`."
+
+    Attributes:
+        exit_code: of the command line: 1 for an input that failed, 2 for usage and configuration.
     """
 
     exit_code = 1
@@ -24,22 +42,22 @@ class MienError(Exception):
 
 
 class MediaError(MienError):
-    """A media file that cannot be read: missing, empty, not media, unreadable codec, too large."""
+    """A media file cannot be read: it is missing, empty, not media, too large, or its codec is unknown."""
 
 
 class ArtefactError(MienError):
-    """A network or file from outside that is missing, damaged, or not what was pinned."""
+    """A downloaded network or file is missing, damaged, or differs from its pinned hash."""
 
 
 class OutputError(MienError):
-    """A result that cannot be written: no permission, full disk, a name that is taken."""
+    """A result cannot be written: no permission, a full disk, or a path that is already taken."""
 
 
 class CorpusError(MienError):
-    """A corpus that is not what its layout promises."""
+    """A corpus does not follow its documented layout."""
 
 
 class ConfigError(MienError):
-    """A recipe, option or checkpoint that cannot be used as given."""
+    """A recipe, option or checkpoint cannot be used as given."""
 
     exit_code = 2

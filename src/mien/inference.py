@@ -1,27 +1,27 @@
-"""From streams to a prediction over time: token clock, windows, network, soft vote, smoothing.
+"""From streams to predictions over time: token clock, windows, network, soft vote, smoothing.
 
-The same function serves a network in torch (`mien.checkpoint`) and one in ONNX Runtime (`mien.onnx_model`). It imports
-neither.
+The same code runs a network in torch (`mien.checkpoint`) and in ONNX Runtime (`mien.onnx_model`). It imports neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from mien import clock
 from mien.records import Stream, Window
 
-#: Windows in, answers out: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)`
-#: bool; returns logits `(window, token, classes)` and valence-arousal `(window, token, 2)`, both float32.
+#: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
+#: returns logits `(window, token, classes)` and valence-arousal `(window, token, 2)`, both float32.
 Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
 class InputFeature:
-    """One modality's input: the encoder's name and the width of its values."""
+    """One input of a network: the name of its encoder and the width of its features."""
 
     encoder: str
     dim: int
@@ -29,9 +29,13 @@ class InputFeature:
 
 @dataclass(frozen=True, slots=True)
 class InferenceSettings:
-    """How a network is asked. labels: class names in the order of the logits. features: modality -> what it reads.
-    window_s, rate_hz: the window and the token clock the network was trained on. hop_s, triangular, trailing,
-    smooth_s, hamming, temperature: of the soft vote, see `mien.config.Vote`."""
+    """Inference settings of a trained system.
+
+    labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a
+    window in
+    seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote and
+    smoothing, see `mien.config.Vote`.
+    """
 
     labels: list[str]
     features: dict[str, InputFeature]
@@ -47,7 +51,33 @@ class InferenceSettings:
     @property
     def tokens(self) -> int:
         """Tokens in a window."""
-        return clock.tokens_in(self.window_s, self.rate_hz)
+        return clock.token_count(self.window_s, self.rate_hz)
+
+
+class StreamPrediction(NamedTuple):
+    """A prediction over time. times: `(time,)` seconds, at the token rate. probabilities: `(time, classes)`.
+    valence_arousal: `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time had a valid value."""
+
+    times: np.ndarray
+    probabilities: np.ndarray
+    valence_arousal: np.ndarray
+
+
+class StreamModel(Protocol):
+    """A trained system ready to predict streams: a `Checkpoint` in torch, or an `OnnxModel`."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of the probabilities."""
+
+    @property
+    def features(self) -> dict[str, InputFeature]:
+        """Modality -> input."""
+
+    def predict_streams(
+        self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16
+    ) -> StreamPrediction:
+        """Predict one subject from its streams, see `predict_streams`."""
 
 
 def predict_streams(
@@ -57,48 +87,50 @@ def predict_streams(
     start_s: float,
     stop_s: float,
     batch: int = 16,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What one subject shows from `start_s` to `stop_s` seconds: windows, soft vote, smoothing.
+) -> StreamPrediction:
+    """Predict one subject from `start_s` to `stop_s` seconds.
 
     Args:
-        streams: modality -> stream; any may be left out. Raises ValueError for a modality the network does not
-            have, or one of another width.
-        batch: windows computed at once; bounds memory, not the result.
+        streams: modality -> stream; any may be left out.
+        batch: windows computed at once; it bounds memory and does not change the result.
 
-    Returns times `(time,)` seconds at the token rate; probabilities `(time, classes)`; valence and arousal
-    `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time held a valid value.
+    Raises ValueError for a modality that the network does not have, or a stream of another width.
     """
     _check(settings, streams)
     times = clock.token_times(start_s, stop_s, settings.rate_hz)
-    tokens = {name: clock.resample(s, times, settings.rate_hz) for name, s in streams.items()}
-    hop = min(settings.tokens, clock.tokens_in(settings.hop_s, settings.rate_hz))
-    cut = clock.windows(len(times), settings.tokens, hop)
-    heard = [w for w in cut if any(valid[w.start : w.stop].any() for _, valid in tokens.values())]
+    tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
+    hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
+    windows = [
+        window
+        for window in clock.windows(len(times), settings.tokens, hop)
+        if any(valid[window.start : window.stop].any() for _, valid in tokens.values())
+    ]
     classes = len(settings.labels)
-    said = np.full((len(times), classes + 2), np.nan)
-    if heard:
-        rows = _windows(network, heard, tokens, batch, settings.temperature)
-        said = clock.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
-    said = clock.smooth(said, times, settings.smooth_s, hamming=settings.hamming)
-    return times, said[:, :classes], said[:, classes:]
+    voted = np.full((len(times), classes + 2), np.nan)
+    if windows:
+        rows = _predict_windows(network, windows, tokens, batch, settings.temperature)
+        voted = clock.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
+    smoothed = clock.smooth(voted, times, settings.smooth_s, hamming=settings.hamming)
+    return StreamPrediction(times, smoothed[:, :classes], smoothed[:, classes:])
 
 
-def _windows(
+def _predict_windows(
     network: Network,
-    cut: list[Window],
+    windows: list[Window],
     tokens: Mapping[str, tuple[np.ndarray, np.ndarray]],
     batch: int,
     temperature: float,
 ) -> Iterator[tuple[Window, np.ndarray]]:
-    for first in range(0, len(cut), batch):
-        part = cut[first : first + batch]
+    """Each window with its probabilities and valence-arousal, `(token, classes + 2)`."""
+    for first in range(0, len(windows), batch):
+        part = windows[first : first + batch]
         index = np.array([range(w.start, w.stop) for w in part])
-        logits, affect = network(
+        logits, valence_arousal = network(
             {name: values[index] for name, (values, _) in tokens.items()},
             {name: valid[index] for name, (_, valid) in tokens.items()},
         )
         soft = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
-        rows = np.concatenate((soft / soft.sum(axis=-1, keepdims=True), affect), axis=-1)
+        rows = np.concatenate((soft / soft.sum(axis=-1, keepdims=True), valence_arousal), axis=-1)
         yield from zip(part, rows, strict=True)
 
 

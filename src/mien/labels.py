@@ -1,11 +1,12 @@
-"""Class orders, the "unlabelled" marks, and maps between corpora.
+"""Class names and their order, marks of unlabelled frames, and the classes of each corpus.
 
-The order of `EXPRESSIONS` is that of Aff-Wild2 and the ABAW challenge files (0 Neutral ... 7 Other); every
-label array, logit and probability column in mien follows it unless its recipe names other classes.
+`EXPRESSIONS` has the order of Aff-Wild2 and of the ABAW challenge files. Label arrays, logits and probability columns
+follow it unless a recipe names other classes.
 """
 
 from __future__ import annotations
 
+#: The eight classes; the index is the class number (0 Neutral ... 7 Other).
 EXPRESSIONS: tuple[str, ...] = (
     "Neutral",
     "Anger",
@@ -18,13 +19,13 @@ EXPRESSIONS: tuple[str, ...] = (
 )
 NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER = range(8)
 
-#: Class index of a frame nobody labelled (Aff-Wild2 EXPR). Such frames never enter a loss or a metric.
+#: Class index of an unlabelled frame (as in Aff-Wild2 EXPR). Losses and metrics ignore such frames.
 UNLABELLED = -1
-#: The mark of an unlabelled valence or arousal in Aff-Wild2 VA files. In memory it is NaN, never -5.
+#: Valence or arousal of an unlabelled frame in Aff-Wild2 VA files. In memory it is NaN, never -5.
 VA_UNLABELLED = -5.0
 
-#: EMO-DB, sixth letter of the file name (German emotion words). Boredom counts as Other: our choice, because
-#: it is none of the seven and leaving it out would throw away a tenth of the corpus.
+#: EMO-DB: sixth letter of the file name (German emotion words) -> class. Boredom becomes Other: our choice, because
+#: none of the other seven fits, and dropping it would lose a tenth of the corpus.
 EMODB_LETTERS: dict[str, int] = {
     "N": NEUTRAL,
     "W": ANGER,
@@ -36,6 +37,6 @@ EMODB_LETTERS: dict[str, int] = {
 }
 
 
-def column(expression: str) -> str:
-    """The Timeline's probability column of a class: `Neutral` -> `p_neutral`."""
+def probability_column(expression: str) -> str:
+    """Name of a class's probability column in a Timeline: `Neutral` -> `p_neutral`."""
     return "p_" + expression.lower().replace(" ", "_")

@@ -1,7 +1,6 @@
 """Losses: pure functions of tensors and masks.
 
-Each is finite with finite gradients for every mask, the empty one included, and never reads what a mask
-hides.
+Every loss is finite with finite gradients for every mask, the empty one included, and never reads masked-out values.
 """
 
 from __future__ import annotations
@@ -22,35 +21,34 @@ def focal(
     smoothing: float = 0.0,
     ignore: int = UNLABELLED,
 ) -> Tensor:
-    """Focal loss, mean over labelled positions: `(1 - p_y)^gamma * CE(q, p)` (Lin et al. 2017, arXiv
-    1708.02002, eq. 4-5).
+    """Focal loss, mean over labelled positions: `(1 - p_y)^gamma * CE(q, p)`.
+
+    Source: Lin et al. 2017, arXiv 1708.02002, eq. 4-5.
 
     Args:
-        logits: `(..., classes)`; computed in float32 at least.
-        labels: `(...)` int, class index or `ignore`. What stands in `logits` at ignored positions is not
-            read.
-        gamma: focusing, >= 0. Zero gives weighted, smoothed cross-entropy, equal to
+        logits: `(..., classes)`; computed in float32 at least. Logits at ignored positions are not read.
+        labels: `(...)` int, class index or `ignore`.
+        gamma: focusing exponent, >= 0. Zero gives weighted cross-entropy with label smoothing, equal to
             `torch.nn.functional.cross_entropy`.
-        weights: `(classes,)` the paper's alpha, or None for ones. The mean is over the labels' weights.
-        smoothing: share of the target spread evenly over all classes, in [0, 1). The focusing factor
-            follows the labelled class only (our choice: the paper has hard labels).
+        weights: `(classes,)`, the paper's alpha; None for ones. The sum is divided by the sum of the labels' weights.
+        smoothing: share of the target spread evenly over all classes, in [0, 1). The focusing factor uses the
+            probability of the labelled class only (our choice, because the paper has hard labels).
 
     Returns a scalar; zero, with a zero gradient, if nothing is labelled.
     """
     labelled = labels != ignore
-    kept = torch.where(labelled, labels, 0)
-    wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-    log_p = F.log_softmax(wide.masked_fill(~labelled[..., None], 0.0), dim=-1)
+    target = torch.where(labelled, labels, 0)
+    log_p = F.log_softmax(_at_least_float32(logits).masked_fill(~labelled[..., None], 0.0), dim=-1)
     weights = log_p.new_ones(log_p.shape[-1]) if weights is None else weights.to(log_p)
-    true_log_p = log_p.gather(-1, kept[..., None]).squeeze(-1)
-    true_weight = weights[kept] * labelled
-    loss = -(1 - smoothing) * true_weight * true_log_p
+    target_log_p = log_p.gather(-1, target[..., None]).squeeze(-1)
+    target_weight = weights[target] * labelled
+    loss = -(1 - smoothing) * target_weight * target_log_p
     if smoothing:
         loss = loss - smoothing / log_p.shape[-1] * (log_p @ weights) * labelled
     if gamma:
         # clamp: at p = 1 the derivative of (1-p)^gamma is infinite for gamma < 1
-        loss = loss * (-torch.expm1(true_log_p)).clamp_min(1e-12) ** gamma
-    return loss.sum() / true_weight.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
+        loss = loss * (-torch.expm1(target_log_p)).clamp_min(1e-12) ** gamma
+    return loss.sum() / target_weight.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
 def cross_entropy(
@@ -61,90 +59,96 @@ def cross_entropy(
     smoothing: float = 0.0,
     ignore: int = UNLABELLED,
 ) -> Tensor:
-    """Weighted, smoothed cross-entropy: `focal` with gamma 0. Zero, not NaN, if nothing is labelled."""
+    """Weighted cross-entropy with label smoothing: `focal` with gamma 0. Zero, not NaN, if nothing is labelled."""
     return focal(logits, labels, gamma=0.0, weights=weights, smoothing=smoothing, ignore=ignore)
 
 
 def class_weights(counts: Tensor, scheme: str = "balanced", beta: float = 0.9999) -> Tensor:
-    """Weights `(classes,)` from label counts `(classes,)`, scaled to mean 1 over the classes that occur.
+    """Class weights `(classes,)` from label counts `(classes,)`, scaled to mean 1 over the classes that occur.
 
-    `none`: ones. `balanced`: 1 / n. `sqrt`: 1 / sqrt(n), half-way between (our choice for long tails).
-    `effective`: (1 - beta) / (1 - beta^n), the class-balanced loss of Cui et al. 2019 (arXiv 1901.05555,
-    eq. 2). A class that never occurs weighs 0. Raises ValueError for another scheme.
+    A class that never occurs has weight 0.
+
+    Args:
+        scheme: `none`: ones. `balanced`: 1 / n. `sqrt`: 1 / sqrt(n), a compromise for long tails (our choice).
+            `effective`: (1 - beta) / (1 - beta^n), class-balanced loss (Cui et al. 2019, arXiv 1901.05555, eq. 2).
+
+    Raises ValueError for another scheme.
     """
     n = counts.double()
-    present = n > 0
-    safe = n.clamp_min(1)
+    occurs = n > 0
+    safe_n = n.clamp_min(1)
     if scheme == "none":
         raw = torch.ones_like(n)
     elif scheme == "balanced":
-        raw = 1 / safe
+        raw = 1 / safe_n
     elif scheme == "sqrt":
-        raw = safe.rsqrt()
+        raw = safe_n.rsqrt()
     elif scheme == "effective":
-        raw = (1 - beta) / (1 - beta**safe)
+        raw = (1 - beta) / (1 - beta**safe_n)
     else:
         raise ValueError(f"class weights {scheme!r}: choose none, balanced, sqrt or effective")
-    raw = raw * present
-    return (raw * present.sum().clamp_min(1) / raw.sum().clamp_min(1e-300)).float()
+    raw = raw * occurs
+    return (raw * occurs.sum().clamp_min(1) / raw.sum().clamp_min(1e-300)).float()
 
 
 def ccc_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """1 - concordance correlation, mean over the columns that have anything (Lin 1989).
+    """1 - concordance correlation coefficient (CCC), mean over the columns that have an entry (Lin 1989).
 
-    `ccc = 2 cov / (var_p + var_t + (mean_p - mean_t)^2)` with population moments over all masked-in rows
-    pooled.
+    `ccc = 2 cov / (var_p + var_t + (mean_p - mean_t)^2)` with population moments over all unmasked rows pooled.
 
     Args:
         prediction, target: `(..., k)`.
-        mask: `(..., k)` or `(...)` bool, entries that count; entries whose target is not finite never do.
+        mask: `(..., k)` or `(...)` bool, true for entries to use. Entries whose target is not finite are never used.
 
-    Returns a scalar in [0, 2]. Where both sides are constant the correlation counts as 0 (loss 1, zero
-    gradient); with no entry at all the loss is zero with a zero gradient.
+    Returns a scalar in [0, 2]. Where both sides are constant the CCC is taken as 0 (loss 1, zero gradient); without any
+    entry the loss is zero with a zero gradient.
     """
     columns = prediction.shape[-1]
-    counts = torch.isfinite(target)
+    is_used = torch.isfinite(target)
     if mask is not None:
-        counts = counts & (mask if mask.ndim == target.ndim else mask[..., None])
-    counts = counts.reshape(-1, columns)
-    wide = prediction if prediction.dtype in (torch.float32, torch.float64) else prediction.float()
-    p = wide.reshape(-1, columns).masked_fill(~counts, 0.0)
-    t = target.to(wide.dtype).reshape(-1, columns).masked_fill(~counts, 0.0)
-    n = counts.sum(0).clamp_min(1)
+        is_used = is_used & (mask if mask.ndim == target.ndim else mask[..., None])
+    is_used = is_used.reshape(-1, columns)
+    prediction = _at_least_float32(prediction)
+    p = prediction.reshape(-1, columns).masked_fill(~is_used, 0.0)
+    t = target.to(prediction.dtype).reshape(-1, columns).masked_fill(~is_used, 0.0)
+    n = is_used.sum(0).clamp_min(1)
     mean_p, mean_t = p.sum(0) / n, t.sum(0) / n
-    dp, dt = (p - mean_p).masked_fill(~counts, 0.0), (t - mean_t).masked_fill(~counts, 0.0)
+    dp, dt = (p - mean_p).masked_fill(~is_used, 0.0), (t - mean_t).masked_fill(~is_used, 0.0)
     covariance, var_p, var_t = (dp * dt).sum(0) / n, dp.square().sum(0) / n, dt.square().sum(0) / n
-    below = var_p + var_t + (mean_p - mean_t).square()
-    ccc = 2 * covariance / below.clamp_min(1e-8)
-    used = counts.any(0)
-    return ((1 - ccc) * used).sum() / used.sum().clamp_min(1)
+    denominator = var_p + var_t + (mean_p - mean_t).square()
+    ccc = 2 * covariance / denominator.clamp_min(1e-8)
+    has_entries = is_used.any(0)
+    return ((1 - ccc) * has_entries).sum() / has_entries.sum().clamp_min(1)
 
 
 def prompt_contrastive(
     values: Tensor, prompts: Tensor, labels: Tensor, *, scale: float, same_label_negative: bool = True
 ) -> Tensor:
-    """Symmetric InfoNCE between samples and the prompts of their labels (Radford et al. 2021, arXiv 2103.00020, fig.
-    3).
+    """Symmetric InfoNCE loss between samples and the prompts of their labels.
 
-    Sample i and the prompt of its label are a pair; in the batch every other sample's prompt is a negative, and every
-    other sample is one for the prompt. Where two samples share a label their prompts are equal, and each counts as the
-    other's negative: so in the code of arXiv 2603.11971. `same_label_negative=False` mends it: such entries are left
-    out of the denominators.
+    Source: Radford et al. 2021, arXiv 2103.00020, fig. 3. A sample and the prompt of its label are a positive pair; the
+    prompts of the other samples in the batch are its negatives, and the other samples are negatives of the prompt.
 
     Args:
         values: `(batch, dim)`; prompts: `(classes, dim)`; both are normalised here. labels: `(batch,)` int, -1 ignored.
         scale: multiplies the cosines (CLIP's logit scale, about 100).
+        same_label_negative: whether two samples of one label, whose prompts are equal, are negatives of each other, as
+            in the authors' code of arXiv 2603.11971. False leaves such entries out of the denominators.
 
     Returns a scalar; zero, with a zero gradient, if nothing is labelled.
     """
-    known = labels != UNLABELLED
-    if not known.any():
+    labelled = labels != UNLABELLED
+    if not labelled.any():
         return values.sum() * 0.0
-    picked = labels[known]
-    a, b = F.normalize(values[known].float(), dim=1), F.normalize(prompts.float(), dim=1)[picked]
-    scores = scale * a @ b.T
+    classes = labels[labelled]
+    samples, positives = F.normalize(values[labelled].float(), dim=1), F.normalize(prompts.float(), dim=1)[classes]
+    logits = scale * samples @ positives.T
     if not same_label_negative:
-        twin = (picked[:, None] == picked) & ~torch.eye(len(picked), dtype=torch.bool, device=picked.device)
-        scores = scores.masked_fill(twin, -torch.inf)
-    target = torch.arange(len(picked), device=picked.device)
-    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+        same_label = (classes[:, None] == classes) & ~torch.eye(len(classes), dtype=torch.bool, device=classes.device)
+        logits = logits.masked_fill(same_label, -torch.inf)
+    target = torch.arange(len(classes), device=classes.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

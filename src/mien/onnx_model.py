@@ -1,13 +1,11 @@
-"""A trained network that predicts without torch.
+"""A checkpoint's network in ONNX Runtime: prediction without torch.
 
 Importing torch takes longer than reading a minute of video, so a checkpoint may hold its network a second time:
 
-    network.onnx     streams' windows -> logits, valence and arousal; ONNX, any number of windows at once
-    network.json     what prediction needs to know of the recipe, and which weights the network was made of
+    network.onnx     windows of streams -> logits and valence-arousal; any number of windows at once
+    network.json     the inference settings, and the hash of the weights that the network was exported from
 
-`mien.checkpoint.export` writes the two, `load` reads them and runs them through ONNX Runtime on the CPU. The numbers
-are those of the torch network to 1e-5 (tested). The way from streams to a soft vote (`predict_streams`) is the same
-for both.
+`mien.checkpoint.export` writes both files. Predictions equal those of the torch network to 1e-5 (tested).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import ConfigError
-from mien.inference import InferenceSettings, InputFeature, Network, predict_streams
+from mien.inference import InferenceSettings, InputFeature, Network, StreamPrediction, predict_streams
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
@@ -31,29 +29,37 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class OnnxModel:
-    """A network on ONNX Runtime, asked as `mien.checkpoint.Checkpoint` is."""
+    """A trained system in ONNX Runtime on the CPU; a `mien.inference.StreamModel`."""
 
     settings: InferenceSettings
     network: Network
 
     @property
     def labels(self) -> list[str]:
+        """Class names in the order of the probabilities."""
         return self.settings.labels
 
     @property
     def features(self) -> dict[str, InputFeature]:
+        """Modality -> input."""
         return self.settings.features
 
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `predict_streams`."""
+    ) -> StreamPrediction:
+        """See `mien.inference.predict_streams`."""
         return predict_streams(self.network, self.settings, streams, start_s, stop_s, batch)
 
 
 class OnnxSession:
-    """The ONNX file as a `Network`. Modalities left out are given as missing; windows shorter than those it was
-    exported with are padded with missing tokens, which changes nothing (safe attention, invariant 4)."""
+    """An ONNX file as a `mien.inference.Network`.
+
+    A modality that is left out is passed as missing. Windows shorter than those of the export are padded with missing
+    tokens, which does not change their prediction (invariant 4 of safe attention).
+
+    Args:
+        data: the file. threads: of ONNX Runtime.
+    """
 
     def __init__(self, data: bytes, settings: InferenceSettings, *, threads: int = 2) -> None:
         import onnxruntime
@@ -66,6 +72,7 @@ class OnnxSession:
         self._settings = settings
 
     def __call__(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """See `mien.inference.Network`."""
         windows, tokens = next(iter(valid.values())).shape
         inputs: dict[str, np.ndarray] = {}
         for name, feature in self._settings.features.items():
@@ -74,19 +81,21 @@ class OnnxSession:
             if name in valid:
                 full[:, :tokens], known[:, :tokens] = values[name], valid[name]
             inputs |= {name: full, f"{name}_valid": known}
-        logits, affect = self._session.run(["logits", "valence_arousal"], inputs)
-        return logits[:, :tokens], affect[:, :tokens]
+        logits, valence_arousal = self._session.run(["logits", "valence_arousal"], inputs)
+        return logits[:, :tokens], valence_arousal[:, :tokens]
 
 
-def about(settings: InferenceSettings, weights_sha256: str, network: bytes) -> bytes:
-    """The content of network.json."""
+def describe(settings: InferenceSettings, weights_sha256: str, network: bytes) -> bytes:
+    """The content of network.json. weights_sha256: of the weights that the network was exported from."""
     facts = {"format": FORMAT, "weights": weights_sha256, "network": hashlib.sha256(network).hexdigest()}
     return (json.dumps(facts | asdict(settings), indent=2) + "\n").encode()
 
 
 def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
-    """The portable network in a checkpoint folder; None if there is none, or it was made of other weights than
-    those of `weights_sha256` (as after training again into the same folder).
+    """The ONNX network in a checkpoint folder.
+
+    Returns None if there is none, or if it was exported from other weights than those of `weights_sha256`, as after
+    training again into the same folder.
 
     Raises ConfigError if the network is not the file that network.json describes.
     """

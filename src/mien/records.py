@@ -1,8 +1,7 @@
-"""The records that travel between rooms: frozen, with shapes and units.
+"""The types that modules pass to each other: frozen records with shapes and units.
 
-Times are seconds from the earliest presentation timestamp of the recording, everywhere and always. A missing
-face or a silent voice is a `valid` mask, never a magic value: what stands at an invalid position is unspecified
-and must not be read.
+Times are seconds from the earliest presentation timestamp of the recording, everywhere. A missing face or a silent
+voice is `False` in a `valid` mask; the value at an invalid position is unspecified and must not be read.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FACE, VOICE = "face", "voice"
@@ -22,7 +22,7 @@ FACE, VOICE = "face", "voice"
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What people (or the synthetic corpus's plan) said is shown, at given times.
+    """Annotations over time.
 
     times: `(time,)` seconds, increasing. expression: `(time,)` int, class index or -1 (unlabelled).
     valence_arousal: `(time, 2)` float in [-1, 1], NaN where unlabelled.
@@ -57,8 +57,11 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What an encoder says over time. values: `(time, dim)` float; times: `(time,)` seconds, increasing (each
-    the centre of what the value saw); valid: `(time,)` bool. provenance: what made it, as strings."""
+    """Features of one modality over time.
+
+    values: `(time, dim)` float. times: `(time,)` seconds, increasing, each the centre of the interval that its value
+    describes. valid: `(time,)` bool. provenance: how the features were made, as strings.
+    """
 
     values: np.ndarray
     times: np.ndarray
@@ -75,6 +78,7 @@ class Stream:
 
     @property
     def dim(self) -> int:
+        """Width of the values."""
         return int(self.values.shape[1])
 
 
@@ -88,7 +92,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture. index counts decoded frames from 0; time_s is its presentation time in seconds;
+    """One decoded video frame. index counts decoded frames from 0; time_s is its presentation time in seconds;
     image is `(height, width, 3)` uint8 RGB, upright (container rotation applied)."""
 
     index: int
@@ -111,7 +115,7 @@ class Face:
 @dataclass(frozen=True, slots=True)
 class FaceTrack:
     """One subject over a whole recording, one row per decoded frame. times: `(frame,)` seconds;
-    boxes: `(frame, 4)` pixels, NaN where not seen; valid: `(frame,)` bool, a face was read in that frame."""
+    boxes: `(frame, 4)` pixels, NaN without a face; valid: `(frame,)` bool, whether the frame has a face."""
 
     subject: int
     times: np.ndarray
@@ -121,7 +125,7 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a token clock: tokens [start, stop)."""
+    """A range of tokens, [start, stop)."""
 
     start: int
     stop: int
@@ -129,22 +133,70 @@ class Window:
 
 @dataclass(slots=True)
 class Batch:
-    """Windows stacked for a network. values: modality -> `(batch, time, dim)` float; valid: modality ->
-    `(batch, time)` bool. expression: `(batch, time)` int64, -1 ignored; valence_arousal: `(batch, time, 2)`
-    float, NaN ignored. Padding is invalid in every modality and unlabelled."""
+    """Windows of feature streams, stacked for a network.
+
+    values: modality -> `(batch, time, dim)` float. valid: modality -> `(batch, time)` bool. expression: `(batch,
+    time)` int64, -1 ignored. valence_arousal: `(batch, time, 2)` float, NaN ignored. Padding is invalid in every
+    modality and unlabelled.
+    """
 
     values: dict[str, Tensor]
     valid: dict[str, Tensor]
     expression: Tensor | None = None
     valence_arousal: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        if device.type == "cpu":
+            return self
+        labels = (self.expression, self.valence_arousal)
+        expression, affect = (None if t is None else t.to(device, non_blocking=True) for t in labels)
+        return Batch(
+            {name: value.to(device, non_blocking=True) for name, value in self.values.items()},
+            {name: mask.to(device, non_blocking=True) for name, mask in self.valid.items()},
+            expression,
+            affect,
+        )
+
+
+@dataclass(slots=True)
+class ImageBatch:
+    """Images of one training step, `(n, 3, size, size)` uint8.
+
+    labelled: weak views of the labelled images. labels: `(n,)`. valence_arousal: `(n, 2)`, NaN where unknown. weak: two
+    weak views of the unlabelled images. strong: a strong view of the same images, in the same order. unlabelled_labels:
+    `(m,)` their true labels, -1 where unknown; for measuring only, no loss reads them.
+    """
+
+    labelled: Tensor
+    labels: Tensor
+    weak: tuple[Tensor, Tensor]
+    strong: Tensor
+    unlabelled_labels: Tensor
+    valence_arousal: Tensor
+
+    def to(self, device: torch.device) -> ImageBatch:
+        """The batch on another device."""
+        if device.type == "cpu":
+            return self
+        return ImageBatch(
+            self.labelled.to(device),
+            self.labels.to(device),
+            (self.weak[0].to(device), self.weak[1].to(device)),
+            self.strong.to(device),
+            self.unlabelled_labels.to(device),
+            self.valence_arousal.to(device),
+        )
+
 
 @dataclass(slots=True)
 class Output:
-    """What a system answers. logits `(batch, time, classes)`; valence_arousal `(batch, time, 2)` in (-1, 1); weights
-    `(batch, time, modality)`, each modality's share in the order of `modalities`; evidence `(batch,)`
-    bool, false where a window had no valid token at all: its numbers are then the network's bias and mean
-    nothing."""
+    """The prediction of a system for windows.
+
+    logits `(batch, time, classes)`. valence_arousal `(batch, time, 2)` in (-1, 1). weights `(batch, time, modality)`,
+    each modality's share, in the order of `modalities`. evidence `(batch,)` bool, false where a window had no valid
+    token at all: its prediction is then the network's bias and means nothing.
+    """
 
     logits: Tensor
     valence_arousal: Tensor
@@ -155,8 +207,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """Faces (or anything else) one by one. images `(n, size, size, 3)` uint8 RGB; labels `(n,)` int, -1 unlabelled;
-    subjects: who each is of, or "" where nobody says; valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None."""
+    """Single images, aligned faces as a rule. images `(n, size, size, 3)` uint8 RGB. labels `(n,)` int, -1 unlabelled.
+    subjects: the person in each, "" where unknown. valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -167,16 +219,17 @@ class ImageSet:
         n = len(self.images)
         if self.images.ndim != 4 or self.images.shape[3] != 3 or self.labels.shape != (n,):
             raise ValueError(
-                f"pictures need images (n, size, size, 3) and labels (n,); got {self.images.shape}, {self.labels.shape}"
+                f"an image set needs images (n, size, size, 3) and labels (n,); "
+                f"got {self.images.shape}, {self.labels.shape}"
             )
         if self.subjects and len(self.subjects) != n:
-            raise ValueError(f"{n} pictures need {n} subjects or none; got {len(self.subjects)}")
+            raise ValueError(f"{n} images need {n} subjects or none; got {len(self.subjects)}")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, places: np.ndarray) -> ImageSet:
-        """Those at `places` (indices or a mask)."""
+        """The images at `places` (indices or a mask)."""
         kept = np.arange(len(self))[places]
         names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
         affect = None if self.valence_arousal is None else self.valence_arousal[kept]
@@ -185,8 +238,8 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One expression named without interruption from start_s to stop_s (seconds; stop_s: the end of the last
-    row's span). confidence: the mean over the stretch, in [0, 1]."""
+    """One expression predicted without interruption from start_s to stop_s, in seconds (stop_s is the end of the last
+    row's duration). confidence: mean over the stretch, in [0, 1]."""
 
     expression: str
     start_s: float
@@ -195,14 +248,18 @@ class Stretch:
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.stop_s - self.start_s
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectSummary:
-    """One subject's timeline in numbers. shares: expression -> share of the time that has a named expression,
-    largest first, in [0, 1]; unnamed: share of all time without one. evidence: kind -> share of all time.
-    valence, arousal: means over the time that has them, in [-1, 1], or None. stretches: in order of time."""
+    """One subject's timeline in numbers, weighted by time.
+
+    shares: expression -> share of the time that has an expression, largest first, in [0, 1]. unnamed: share of all
+    time without an expression. evidence: kind -> share of all time. valence, arousal: means over the time that has
+    them, in [-1, 1], or None. stretches: in order of time.
+    """
 
     subject: int
     rows: int

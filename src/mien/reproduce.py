@@ -1,18 +1,17 @@
-"""A published system from a corpus on disk to a report, by its recipe: `mien reproduce`.
+"""Reproduce a published system by its recipe: index, extract, train, evaluate (`mien reproduce`).
 
-    OUT/index.jsonl   the clips, and every problem found with them
-    OUT/features/     what the recipe's encoders say of them
+    OUT/index.jsonl   the clips of the corpus, and the problems found in it
+    OUT/features/     the features of the recipe's encoders
     OUT/run/          the checkpoint
-    OUT/report/       the evaluation, with the published numbers beside the obtained
-    OUT/steps.json    what is done, and with which settings
+    OUT/report/       the evaluation, with the published results beside the measured ones
+    OUT/steps.json    the settings of the folder
 
-Every step goes on where it stopped: the index is kept, extraction does what is missing, training resumes after the last
-finished epoch, the report is made once. A folder of another recipe or corpus is refused, never mixed.
+An interrupted run resumes: the index is kept, extraction computes what is missing, training continues after the last
+finished epoch, and the report is written once. A folder of another recipe or corpus is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,21 +22,31 @@ from typing import Any
 from mien import checkpoint, config
 from mien.atomic import write_bytes
 from mien.config import Recipe
-from mien.datasets.index import Index, index
-from mien.datasets.stored_recordings import recordings
-from mien.encoders.registry import spec_of
+from mien.datasets.index import Index, build_index
+from mien.datasets.stored_recordings import load_recordings
+from mien.encoders.registry import format_spec
 from mien.errors import ConfigError
-from mien.evaluation.evaluate import PAGE, RECORD, Bars, evaluate, no_bar
-from mien.extract import ExtractionProgress, extract
+from mien.evaluation.evaluate import PAGE, RECORD, ProgressBars, evaluate, no_progress_bar
+from mien.extract import ExtractionProgress, Failure, extract
+from mien.records import Recording
 from mien.training.fit import fit
 
-STEPS = "steps.json"
+INDEX, STEPS = "index.jsonl", "steps.json"
+
+#: Opens a progress bar; the context's value is called with the state of the extraction, unless it is None.
+ExtractionProgressBar = Callable[[], AbstractContextManager[Callable[[ExtractionProgress], None] | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reproduced:
-    """record: of the evaluation (`mien.evaluation.record`). page: the report. run: the checkpoint's folder. failed:
-    clips that could not be read, put aside with their reasons in features/failures.jsonl."""
+class Reproduction:
+    """The result of `reproduce`.
+
+    Attributes:
+        record: the evaluation's scores and figures (`mien.evaluation.record`).
+        page: path of the HTML report.
+        run: folder of the checkpoint.
+        failed: number of clips that could not be read; features/failures.jsonl gives the reasons.
+    """
 
     record: Mapping[str, Any]
     page: Path
@@ -57,118 +66,161 @@ def reproduce(
     workers: int = 1,
     device: str = "auto",
     robustness: bool = False,
-    tell: Callable[[str], None] = print,
-    bars: Bars = no_bar,
-    extracting: Callable[[], AbstractContextManager[Callable[[ExtractionProgress], None] | None]] = nullcontext,
-) -> Reproduced:
-    """Index, extract, train, evaluate, report.
+    on_step: Callable[[str], None] = print,
+    bars: ProgressBars = no_progress_bar,
+    extraction_progress: ExtractionProgressBar = nullcontext,
+) -> Reproduction:
+    """Index a corpus, extract features, train and evaluate by a recipe.
 
     Args:
-        root: the corpus. out: everything that is made.
-        corpus, faces: as `mien index` and `mien extract` take them; by default what the recipe's corpus section says.
-        task: `expr` or `va`: whose labels and splits; the corpus's first by default.
-        tell: is told what begins. bars: of the other steps. extracting: shows how extraction goes on.
+        root: folder of the corpus.
+        out: folder of all results.
+        corpus: name of the corpus (`mien index`); by default the recipe's.
+        table: CSV of labels, for the corpus `folder`.
+        task: `expr` or `va`, which selects labels and splits; by default the corpus's first.
+        faces: `video` or `crops` (`mien extract`); by default the recipe's.
+        workers: processes that extract features.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        robustness: also score with missing, noisy and delayed streams.
+        on_step: called with one line when a step starts.
+        bars, extraction_progress: open progress bars; by default there are none.
 
-    Raises ConfigError where `out` holds another recipe or corpus, no clip of the split "train" has labels, or no clip
-    could be read.
+    Raises:
+        ConfigError: `out` holds another recipe or corpus, the classes differ from the recipe's, or no labelled clip of
+            the split "train" could be read.
     """
     corpus = corpus or recipe.corpus.name
-    faces = faces or str(recipe.corpus.options.get("pictures", "video"))
-    _same(out, {"recipe": config.dump(recipe), "corpus": f"{corpus} in {Path(root).resolve()}", "faces": faces})
-    tell(f"1/4 index: {corpus} in {root}")
-    path = out / "index.jsonl"
-    if not path.exists():
-        with bars("looking at recordings", unit="recordings") as bar:
-            index(corpus, root, table=table, progress=bar).save(path)
-    found = Index.load(path)
-    if recipe.corpus.name == "folder":
-        recipe = config.changed(recipe, corpus={"labels": list(found.classes)})  # the table says what there is
-    if found.classes != tuple(recipe.corpus.labels):
-        raise ConfigError(
-            f"the corpus has the classes {', '.join(found.classes)}; "
-            f"the recipe's are {', '.join(recipe.corpus.labels)}",
-            follows="nothing was trained",
-            remedy="set corpus.labels to the corpus's, in its order",
-        )
+    faces = faces or str(recipe.corpus.options.get("face_source", "video"))
+    settings = {"recipe": config.dump(recipe), "corpus": f"{corpus} in {Path(root).resolve()}", "faces": faces}
+    _check_settings(out, settings)
+    on_step(f"1/4 index: {corpus} in {root}")
+    index = _load_or_build_index(corpus, root, out, table, bars)
+    recipe = _with_classes(recipe, index)
     encoders = {modality: feature.encoder for modality, feature in recipe.features.items()}
-    tell(f"2/4 extract: {', '.join(encoders.values())} of {len(found.entries)} clips")
-    specs = [spec_of(feature.encoder, feature.options) for feature in recipe.features.values()]
-    with extracting() as follow:
-        report = extract(found, specs, out / "features", workers=workers, faces=faces, device=device, progress=follow)
-    if report.failures:
-        tell(f"    {len(report.failures)} failed and are left out, such as {report.failures[0]}")
-    train, val = (
-        [r for r in recordings(found, out / "features", encoders, task=task, split=s, partial=True) if r.clip.labels]
-        for s in ("train", "val")
-    )
+    store = out / "features"
+    on_step(f"2/4 extract: {', '.join(encoders.values())} of {len(index.entries)} clips")
+    failures = _extract(recipe, index, store, workers, faces, device, extraction_progress)
+    if failures:
+        on_step(f"    {len(failures)} failed and are left out, such as {failures[0]}")
+    train, val = (_labelled(index, store, encoders, task, split) for split in ("train", "val"))
     if not train:
         raise ConfigError(
-            f"no clip of {corpus} in {root} with labels in the split 'train' could be read",
-            follows="nothing was trained",
-            remedy=f"{path} lists the problems found, {out}/features/failures.jsonl what could not be read",
+            f"no labelled clip of the split 'train' of {corpus} in {root} could be read",
+            follows="Nothing was trained.",
+            remedy=f"See {out / INDEX} for the problems of the corpus and {store}/failures.jsonl for unreadable clips.",
         )
-    tell(f"3/4 train: {recipe.model.name} on {len(train)} clips, {len(val)} to choose the epoch by")
+    on_step(f"3/4 train: {recipe.model.name} on {len(train)} clips; {len(val)} clips select the epoch")
     run = fit(recipe, train, val, out / "run", resume=(out / "run").exists(), device=device)
-    tell("4/4 evaluate")
-    record = _scored(run, found, out, recipe, task, device, robustness, bars)
-    return Reproduced(record, out / "report" / PAGE, run, len(report.failures))
+    on_step("4/4 evaluate")
+    record = _evaluate(run, index, out, recipe, task, device, robustness, bars)
+    return Reproduction(record, out / "report" / PAGE, run, len(failures))
 
 
-def _same(out: Path, settings: Mapping[str, str]) -> None:
-    """Keeps the settings of a new folder; refuses one that was begun with others."""
+def _check_settings(out: Path, settings: Mapping[str, str]) -> None:
+    """Store the settings in a new folder; raise ConfigError if the folder has other settings."""
     path = out / STEPS
-    if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        other = [name for name, value in settings.items() if begun.get(name) != value]
-        if other:
-            lines = config.differences(begun["recipe"], settings["recipe"]) if "recipe" in other else []
-            raise ConfigError(
-                f"{out} was begun with another {' and another '.join(other)}"
-                + "".join(f"; {line}" for line in lines[:3]),
-                follows="nothing was changed in it",
-                remedy="choose another --out, or give the settings it was begun with",
-            )
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps(dict(settings), indent=1).encode())
         return
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, json.dumps(dict(settings), indent=1).encode())
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    changed = [name for name, value in settings.items() if stored.get(name) != value]
+    if changed:
+        lines = config.differences(stored["recipe"], settings["recipe"]) if "recipe" in changed else []
+        raise ConfigError(
+            f"{out} was started with another {' and another '.join(changed)}" + "".join(f"; {ln}" for ln in lines[:3]),
+            follows="Nothing in it was changed.",
+            remedy="Use another --out, or the settings it was started with.",
+        )
 
 
-def _scored(
-    run: Path, found: Index, out: Path, recipe: Recipe, task: str | None, device: str, robustness: bool, bars: Bars
+def _load_or_build_index(corpus: str, root: Path, out: Path, table: Path | None, bars: ProgressBars) -> Index:
+    path = out / INDEX
+    if not path.exists():
+        with bars("indexing recordings", unit="recordings") as bar:
+            build_index(corpus, root, table=table, progress=bar).save(path)
+    return Index.load(path)
+
+
+def _with_classes(recipe: Recipe, index: Index) -> Recipe:
+    """The recipe with the classes of a label table; raise ConfigError if another corpus has other classes."""
+    if recipe.corpus.name == "folder":
+        return config.changed(recipe, corpus={"labels": list(index.classes)})
+    if index.classes != tuple(recipe.corpus.labels):
+        raise ConfigError(
+            f"the corpus has the classes {', '.join(index.classes)}; the recipe has {', '.join(recipe.corpus.labels)}",
+            follows="Nothing was trained.",
+            remedy="Set corpus.labels to the corpus's classes, in its order.",
+        )
+    return recipe
+
+
+def _extract(
+    recipe: Recipe,
+    index: Index,
+    store: Path,
+    workers: int,
+    faces: str,
+    device: str,
+    extraction_progress: ExtractionProgressBar,
+) -> list[Failure]:
+    specs = [format_spec(feature.encoder, feature.options) for feature in recipe.features.values()]
+    with extraction_progress() as progress:
+        return extract(index, specs, store, workers=workers, faces=faces, device=device, progress=progress).failures
+
+
+def _labelled(index: Index, store: Path, encoders: Mapping[str, str], task: str | None, split: str) -> list[Recording]:
+    recordings = load_recordings(index, store, encoders, task=task, split=split, partial=True)
+    return [recording for recording in recordings if recording.clip.labels]
+
+
+def _evaluate(
+    run: Path,
+    index: Index,
+    out: Path,
+    recipe: Recipe,
+    task: str | None,
+    device: str,
+    robustness: bool,
+    bars: ProgressBars,
 ) -> dict[str, Any]:
-    weights = hashlib.sha256((run / checkpoint.WEIGHTS).read_bytes()).hexdigest()
-    stamp, kept = out / "report" / "stamp.json", out / "report" / RECORD
-    wanted = json.dumps({"weights": weights, "robustness": robustness, "task": task})
-    if stamp.exists() and kept.exists() and stamp.read_text() == wanted:
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
-    here = checkpoint.torch_device(device)
+    """The evaluation's record; the stored one if neither weights nor options changed."""
+    weights = checkpoint.weights_digest(run)
+    stamp_path, record_path = out / "report" / "stamp.json", out / "report" / RECORD
+    stamp = json.dumps({"weights": weights, "robustness": robustness, "task": task})
+    if stamp_path.exists() and record_path.exists() and stamp_path.read_text() == stamp:
+        return dict(json.loads(record_path.read_text(encoding="utf-8")))
     record = evaluate(
-        checkpoint.load(run, here),
-        found,
+        checkpoint.load(run, checkpoint.torch_device(device)),
+        index,
         out / "features",
         out / "report",
         name=recipe.model.name,
         folder=run,
         task=task,
         robustness=robustness,
-        differs=differs(recipe, found),
+        differs=differences_from_paper(recipe, index),
         bars=bars,
     )
-    stamp.write_text(wanted)
+    stamp_path.write_text(stamp)
     return record
 
 
-def differs(recipe: Recipe, found: Index) -> list[str]:
-    """What is not as in the publication: what the recipe says of itself, the corpus, and keys that were changed."""
-    said = list(recipe.paper.differs)
-    if found.corpus != recipe.corpus.name:
-        said.insert(
-            0, f"trained and scored on {found.corpus} ({len(found.entries)} clips), not on {recipe.corpus.name}"
+def differences_from_paper(recipe: Recipe, index: Index) -> list[str]:
+    """Differences from the publication, one per line: those the recipe states, the corpus, and overridden keys."""
+    differences = list(recipe.paper.differs)
+    if index.corpus != recipe.corpus.name:
+        differences.insert(
+            0, f"trained and scored on {index.corpus} ({len(index.entries)} clips), not on {recipe.corpus.name}"
         )
     for name in config.names():
         shipped = config.load(name)
         if shipped.paper == recipe.paper and shipped.model.name == recipe.model.name:
-            ours, theirs = config.flat(recipe), config.flat(shipped)
-            said += [f"{k}: {ours.get(k)} in place of {theirs[k]}" for k in theirs if ours.get(k) != theirs[k]]
+            used = config.flat(recipe)
+            differences += [
+                f"{key}: {used.get(key)} in place of {value}"
+                for key, value in config.flat(shipped).items()
+                if used.get(key) != value
+            ]
             break
-    return said
+    return differences

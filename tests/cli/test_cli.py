@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it says, and what it returns, in one process and as users run it."""
+"""The command line: files, output and exit codes, in one process and as a subprocess."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_checkpoint import save_tiny
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from mien import config
 from mien.cli import console, doctor
-from mien.cli.inputs import expand
-from mien.cli.main import app
+from mien.cli.inputs import plan_jobs
+from mien.cli.main import SECTIONS, app
+from mien.config import Recipe
 from mien.errors import MienError
 from mien.media.video import frames, write_video
 from mien.timeline.table import Timeline
@@ -47,10 +50,10 @@ def predict(model: str, out: Path, *words: object) -> Result:
     return mien("predict", *words, "--model", model, "--out", out, "--no-face", "--device", "cpu")
 
 
-# --- predict: what it writes ---
+# --- predict: output files ---
 
 
-def test_it_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> None:
+def test_predict_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> None:
     done = predict(model, tmp_path / "out", clip(tmp_path / "grüße.mp4"), clip(tmp_path / "b c.mp4"), "--report")
     assert done.exit_code == 0, done.output
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*")) == [
@@ -66,27 +69,27 @@ def test_it_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_it_writes_the_format_asked_for(model: str, tmp_path: Path, ending: str) -> None:
+def test_predict_writes_the_requested_format(model: str, tmp_path: Path, ending: str) -> None:
     assert predict(model, tmp_path, clip(tmp_path / "a.mp4"), "--format", ending).exit_code == 0
     assert len(Timeline.read(tmp_path / "a" / f"timeline.{ending}")) == 15
 
 
-def test_overlay_and_a_page_without_the_recording(model: str, tmp_path: Path) -> None:
+def test_predict_writes_an_overlay_and_a_report_without_the_recording(model: str, tmp_path: Path) -> None:
     done = predict(model, tmp_path / "out", clip(tmp_path / "a.mp4"), "--overlay", "--report", "--no-embed")
     assert done.exit_code == 0, done.output
     assert len(list(frames(tmp_path / "out" / "a" / "overlay.mp4"))) == 15
     assert 'class="media">' not in (tmp_path / "out" / "a" / "report.html").read_text()
 
 
-def test_an_overlay_of_sound_is_said_to_be_impossible(model: str, tmp_path: Path) -> None:
+def test_overlay_of_a_sound_file_is_skipped_with_a_note(model: str, tmp_path: Path) -> None:
     write_video(tmp_path / "s.mp4", [], times=[], audio=np.zeros(16_000, np.float32))
     done = predict(model, tmp_path / "out", tmp_path / "s.mp4", "--overlay")
     assert done.exit_code == 0
-    assert "no pictures to draw on" in done.stdout
+    assert "no overlay was written, because there are no pictures to draw on" in done.stdout
     assert not (tmp_path / "out" / "s" / "overlay.mp4").exists()
 
 
-def test_folders_are_searched_all_the_way_down(model: str, tmp_path: Path) -> None:
+def test_folders_are_searched_recursively(model: str, tmp_path: Path) -> None:
     for name in ("f/one.mp4", "f/deep/er/two.MP4", "f/.hidden/three.mp4"):
         clip(tmp_path / name.replace(".MP4", ".mp4")).rename(tmp_path / name)
     (tmp_path / "f" / "notes.txt").write_text("no media")
@@ -94,26 +97,26 @@ def test_folders_are_searched_all_the_way_down(model: str, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in (tmp_path / "f" / "out").iterdir()) == ["one", "two"]
     again = predict(model, tmp_path / "f" / "out", tmp_path / "f", "--overlay", "--json")
-    assert len(json.loads(again.stdout)["results"]) == 2, "what it wrote itself is not media to predict"
+    assert len(json.loads(again.stdout)["results"]) == 2, "its own results are not media to predict"
 
 
-def test_json_is_one_object_and_nothing_else(model: str, tmp_path: Path) -> None:
+def test_json_output_is_one_object(model: str, tmp_path: Path) -> None:
     done = predict(model, tmp_path / "o", clip(tmp_path / "a.mp4"), tmp_path / "gone.mp4", "--json")
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     assert done.exit_code == 1
-    (result,) = told["results"]
+    (result,) = output["results"]
     assert result["rows"] == 15
     assert result["timeline"] == str(tmp_path / "o" / "a" / "timeline.csv")
     assert result["subjects"][0]["evidence"]["none"] == 1
     assert result["seconds"]["total"] > 0
-    assert "no speech was heard" in result["notes"]
-    (failed,) = told["failed"]
+    assert "no speech was detected" in result["notes"]
+    (failed,) = output["failed"]
     assert failed["media"] == str(tmp_path / "gone.mp4")
     assert "gone.mp4" in failed["what"]
     assert failed["remedy"]
 
 
-def test_many_inputs_get_a_line_each(model: str, tmp_path: Path) -> None:
+def test_many_inputs_get_one_line_each(model: str, tmp_path: Path) -> None:
     for i in range(5):
         clip(tmp_path / "f" / f"c{i}.mp4", 0.2)
     done = predict(model, tmp_path / "o", tmp_path / "f")
@@ -122,10 +125,10 @@ def test_many_inputs_get_a_line_each(model: str, tmp_path: Path) -> None:
     assert "Subject 0" not in done.stdout
 
 
-# --- predict: what goes wrong ---
+# --- predict: errors ---
 
 
-def test_the_others_are_finished_and_the_failures_listed(model: str, tmp_path: Path) -> None:
+def test_failed_inputs_are_listed_and_the_others_finished(model: str, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no film " * 40)
     good = clip(tmp_path / "good.mp4")
@@ -146,7 +149,7 @@ def test_a_folder_without_media_is_an_error(model: str, tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
-def test_an_unknown_model_ends_it_with_2(tmp_path: Path) -> None:
+def test_unknown_model_exits_with_2(tmp_path: Path) -> None:
     done = predict("startr", tmp_path / "o", clip(tmp_path / "a.mp4"), clip(tmp_path / "b.mp4"))
     assert done.exit_code == 2
     assert done.stderr.count("startr") >= 1
@@ -155,7 +158,7 @@ def test_an_unknown_model_ends_it_with_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         ([], "Usage"),
         (["a.mp4", "--format", "xlsx"], "xlsx"),
@@ -163,13 +166,13 @@ def test_an_unknown_model_ends_it_with_2(tmp_path: Path) -> None:
         (["a.mp4", "--reprot"], "--report"),
     ],
 )
-def test_usage_errors_are_2(words: list[str], says: str) -> None:
+def test_usage_errors_exit_with_2(words: list[str], expected: str) -> None:
     done = mien("predict", *words)
     assert done.exit_code == 2
-    assert says in done.output
+    assert expected in done.output
 
 
-def test_a_place_that_cannot_be_written_is_known_before_the_work(model: str, tmp_path: Path) -> None:
+def test_unwritable_output_folder_fails_before_prediction(model: str, tmp_path: Path) -> None:
     (tmp_path / "o").write_text("a file where the folder should be")
     done = predict(model, tmp_path / "o", clip(tmp_path / "a.mp4"))
     assert done.exit_code == 1
@@ -177,17 +180,17 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(model: str, tmp
     assert "rows" not in done.stdout
 
 
-def test_an_unforeseen_fault_stops_only_its_input(model: str, tmp_path: Path, monkeypatch) -> None:
-    from mien.predict import Predictor
+def test_unexpected_exception_fails_only_its_input(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mien.predict.predictor import CheckpointPredictor
 
-    real = Predictor.predict
+    original = CheckpointPredictor.predict
 
-    def sometimes(self: Predictor, path: Path, **options: object) -> Timeline:
+    def fail_on_bad(self: CheckpointPredictor, path: Path, **options: Any) -> Timeline:
         if path.stem == "bad":
             raise ZeroDivisionError("a bug of ours")
-        return real(self, path, **options)
+        return original(self, path, **options)
 
-    monkeypatch.setattr(Predictor, "predict", sometimes)
+    monkeypatch.setattr(CheckpointPredictor, "predict", fail_on_bad)
     done = predict(model, tmp_path / "o", clip(tmp_path / "bad.mp4"), clip(tmp_path / "good.mp4"))
     assert done.exit_code == 1
     assert "ZeroDivisionError: a bug of ours" in done.stderr
@@ -195,7 +198,9 @@ def test_an_unforeseen_fault_stops_only_its_input(model: str, tmp_path: Path, mo
     assert (tmp_path / "o" / "good" / "timeline.csv").exists()
 
 
-def test_missing_networks_name_the_command(model: str, tmp_path: Path, monkeypatch) -> None:
+def test_missing_networks_name_the_download_command(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("MIEN_HUB", ""), ("MIEN_CACHE", str(tmp_path / "none")), ("MIEN_OFFLINE", "1")):
         monkeypatch.setenv(name, value)
     done = mien("predict", clip(tmp_path / "a.mp4"), "--model", model, "--out", tmp_path / "o")
@@ -204,33 +209,33 @@ def test_missing_networks_name_the_command(model: str, tmp_path: Path, monkeypat
         assert part in done.stderr, part
 
 
-# --- names ---
+# --- result folders ---
 
 
-def test_namesakes_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_inputs_with_the_same_stem_get_distinct_folders(tmp_path: Path) -> None:
     media = [tmp_path / name for name in ("mon/clip.mp4", "tue/clip.mp4", "tue/clip.wav", "tue/other.mp4")]
-    jobs, errors = expand(media, Path("out"))
+    jobs, errors = plan_jobs(media, Path("out"))
     assert not errors
     assert [j.folder.name for j in jobs] == ["mon-clip-mp4", "tue-clip-mp4", "tue-clip-wav", "other"]
-    jobs, _ = expand(media[:2], Path("out"))
+    jobs, _ = plan_jobs(media[:2], Path("out"))
     assert [j.folder.name for j in jobs] == ["mon-clip", "tue-clip"]
-    jobs, _ = expand(media[1:3], Path("out"))
+    jobs, _ = plan_jobs(media[1:3], Path("out"))
     assert [j.folder.name for j in jobs] == ["clip-mp4", "clip-wav"]
 
 
-def test_names_that_differ_in_case_alone_are_namesakes(tmp_path: Path) -> None:
-    jobs, _ = expand([tmp_path / "a/Clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "a-Clip.mp4"], Path("out"))
+def test_stems_that_differ_only_in_case_get_distinct_folders(tmp_path: Path) -> None:
+    jobs, _ = plan_jobs([tmp_path / "a/Clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "a-Clip.mp4"], Path("out"))
     names = [j.folder.name.casefold() for j in jobs]
     assert len(set(names)) == 3
 
 
-def test_the_same_file_twice_is_one_job(tmp_path: Path) -> None:
+def test_a_file_named_twice_is_one_job(tmp_path: Path) -> None:
     clip(tmp_path / "f" / "a.mp4", 0.2)
-    jobs, _ = expand([tmp_path / "f" / "a.mp4", tmp_path / "f"], Path("out"))
+    jobs, _ = plan_jobs([tmp_path / "f" / "a.mp4", tmp_path / "f"], Path("out"))
     assert len(jobs) == 1
 
 
-def test_namesakes_are_said(model: str, tmp_path: Path) -> None:
+def test_renamed_result_folders_are_reported(model: str, tmp_path: Path) -> None:
     done = predict(model, tmp_path / "o", clip(tmp_path / "x" / "a.mp4", 0.2), clip(tmp_path / "y" / "a.mp4", 0.2))
     assert done.exit_code == 0
     assert "share a name" in done.stderr
@@ -240,30 +245,40 @@ def test_namesakes_are_said(model: str, tmp_path: Path) -> None:
 # --- the other commands ---
 
 
-def test_help_teaches() -> None:
+def test_help_has_examples_outputs_and_exit_codes() -> None:
     text = mien("predict", "--help").stdout
     for part in ("mien predict clip.mp4 --report", "OUT/<stem>/timeline.csv", "Exit code", "--no-embed"):
         assert part in text
-    for command in ("predict", "demo", "synthetic", "train", "recipes", "hub", "doctor"):
-        assert command in mien("--help").stdout
-        assert mien(command, "--help").exit_code == 0
 
 
-def test_a_mistyped_command_is_met_with_the_right_one() -> None:
+def test_help_lists_every_command_on_one_line_and_each_help_has_an_example() -> None:
+    overview = mien("--help").stdout
+    commands = [name for names in SECTIONS.values() for name in names]
+    assert sorted(commands) == sorted(get_command(app).commands), "SECTIONS lists every command once"  # type: ignore[attr-defined]
+    positions = [overview.index(f"\n  {name} ") for name in commands]
+    assert positions == sorted(positions)
+    assert "..." not in "".join(line for line in overview.splitlines() if line.startswith("  ")), "no line is cut"
+    for command in commands:
+        done = mien(command, "--help")
+        assert done.exit_code == 0
+        assert command in ("store", "hub") or f"    mien {command}" in done.stdout
+
+
+def test_mistyped_command_suggests_the_right_one() -> None:
     done = mien("perdict")
     assert done.exit_code == 2
     assert "predict" in done.output
 
 
 def test_hub_lists_artefacts_with_size_and_licence() -> None:
-    told = json.loads(mien("hub", "list", "--json").stdout)
-    by_name = {row["name"]: row for row in told}
+    rows = json.loads(mien("hub", "list", "--json").stdout)
+    by_name = {row["name"]: row for row in rows}
     assert by_name["blazeface"]["licence"] == "Apache-2.0"
     assert by_name["facemesh"]["size"] == 1_242_398
     assert "blazeface" in mien("hub", "list").stdout
 
 
-def test_hub_verify_finds_a_damaged_file(tmp_path: Path, monkeypatch) -> None:
+def test_hub_verify_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "face_landmark.tflite").write_bytes(b"not the network")
     monkeypatch.setenv("MIEN_HUB", str(tmp_path))
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
@@ -273,7 +288,7 @@ def test_hub_verify_finds_a_damaged_file(tmp_path: Path, monkeypatch) -> None:
     assert "digest" in row["problem"]
 
 
-def test_hub_pull_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch) -> None:
+def test_hub_pull_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("MIEN_HUB", ""), ("MIEN_CACHE", str(tmp_path)), ("MIEN_OFFLINE", "1")):
         monkeypatch.setenv(name, value)
     done = mien("hub", "pull", "yunet")
@@ -283,102 +298,105 @@ def test_hub_pull_without_a_network_is_an_error_with_a_remedy(tmp_path: Path, mo
     assert mien("hub", "pull", "yunett").exit_code == 1
 
 
-def test_doctor_reports_and_survives_a_broken_part(monkeypatch) -> None:
-    def ill() -> list[doctor.Check]:
+def test_doctor_reports_an_exception_as_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[doctor.Check]:
         raise RuntimeError("no decoder here")
 
-    ill.__name__ = "_decoder"
-    monkeypatch.setattr(doctor, "_decoder", ill)
+    broken.__name__ = "_check_decoder"
+    monkeypatch.setattr(doctor, "_check_decoder", broken)
     done = mien("doctor", "--json")
     checks = {c["name"]: c for c in json.loads(done.stdout)}
     assert done.exit_code == 1
-    assert checks["decoder"] == {"name": "decoder", "state": "bad", "says": "RuntimeError: no decoder here"}
-    assert "torch" in checks["versions"]["says"]
+    assert checks["decoder"] == {"name": "decoder", "state": "bad", "detail": "RuntimeError: no decoder here"}
+    assert "torch" in checks["versions"]["detail"]
 
 
-def test_doctor_checks_the_decoder() -> None:
-    (check,) = doctor._decoder()
+def test_doctor_decodes_what_it_encodes() -> None:
+    (check,) = doctor._check_decoder()
     assert check.state == "ok"
-    assert "3 of 3 frames" in check.says
+    assert "3 of 3 frames" in check.detail
 
 
-def test_recipes_are_listed() -> None:
+def test_recipes_lists_published_results_and_differences() -> None:
     records = json.loads(mien("recipes", "--json").stdout)
     assert [r["name"] for r in records] == config.names()
-    said = mien("recipes").stdout
-    assert all(r["name"] in said for r in records)
-    one = mien("recipes", "prompted_tcn").stdout
-    assert "published  val macro f1 0.36, test macro f1 0.32" in one
-    assert "differs    cross-attentions are safe ones" in one
-    wrong = mien("recipes", "prompted-tcn")
-    assert wrong.exit_code == 2
-    assert 'did you mean "prompted_tcn"?' in wrong.output
+    overview = mien("recipes").stdout
+    assert all(r["name"] in overview for r in records)
+    details = mien("recipes", "prompted_tcn").stdout
+    assert "published  val macro f1 0.36, test macro f1 0.32" in details
+    assert "differs    cross-attention is safe, so that windows without sound or without faces are predicted" in details
+    unknown = mien("recipes", "prompted-tcn")
+    assert unknown.exit_code == 2
+    assert 'did you mean "prompted_tcn"?' in unknown.output
 
 
-def test_train_names_what_is_wrong_with_a_recipe(tmp_path: Path) -> None:
+def test_train_with_an_unknown_recipe_names_it(tmp_path: Path) -> None:
     done = mien("train", "no-such-recipe")
     assert done.exit_code == 2
     assert "no-such-recipe" in done.stderr
 
 
-def test_train_hands_recipe_and_recordings_on(tmp_path: Path, monkeypatch) -> None:
-    """Training itself is tested in tests/training; what is tested here is that everything reaches it."""
-    asked: dict[str, object] = {}
+def test_train_passes_recipe_and_recordings_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the arguments of `fit` are tested here; tests/training tests the training."""
+    received: dict[str, object] = {}
 
-    def gather(recipe, **_: object) -> SimpleNamespace:
+    def prepare_training_data(recipe: Recipe, **_: object) -> SimpleNamespace:
         return SimpleNamespace(train=["a", "b"], val=["c"], augment={})
 
-    def fit(recipe, train, val, out: Path, resume: bool = False, **options: object) -> Path:
-        asked.update(epochs=recipe.train.epochs, train=train, val=val, out=out, resume=resume, **options)
+    def fit(recipe: Recipe, train: object, val: object, out: Path, resume: bool = False, **options: object) -> Path:
+        received.update(epochs=recipe.train.epochs, train=train, val=val, out=out, resume=resume, **options)
         save_tiny(out)
         (out / "metrics.json").write_text('{"val_macro_f1": 0.5}')
         return out
 
-    monkeypatch.setitem(sys.modules, "mien.datasets.synthetic_recordings", SimpleNamespace(gather=gather))
+    recordings = SimpleNamespace(prepare_training_data=prepare_training_data)
+    monkeypatch.setitem(sys.modules, "mien.datasets.synthetic_recordings", recordings)
     monkeypatch.setitem(sys.modules, "mien.training.fit", SimpleNamespace(fit=fit))
     run = tmp_path / "run"
     done = mien("train", "starter", "train.epochs=3", "--out", run, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"run": str(run), "metrics": {"val_macro_f1": 0.5}}
-    assert (asked["epochs"], asked["train"], asked["val"]) == (3, ["a", "b"], ["c"])
-    assert (asked["out"], asked["resume"], asked["device"]) == (run, False, "cpu")
+    assert (received["epochs"], received["train"], received["val"]) == (3, ["a", "b"], ["c"])
+    assert (received["out"], received["resume"], received["device"]) == (run, False, "cpu")
     again = mien("train", "starter", "--resume", run)
-    assert asked["resume"] is True
+    assert received["resume"] is True
     assert f"--model {run}" in again.stdout.replace("\n", "")
 
 
-def test_train_reads_no_other_corpus_yet(tmp_path: Path) -> None:
+def test_train_with_an_unknown_corpus_names_it(tmp_path: Path) -> None:
     done = mien("train", "safe_cross_attention", "corpus.name=unheard-of", "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "unheard-of" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-# --- how it speaks ---
+# --- errors and progress ---
 
 
-def test_errors_say_what_follows_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show(MienError("the clip is [bold]broken[/bold]", follows="nothing was written", remedy="mend it"))
-    said = capsys.readouterr().err
-    assert [line.strip() for line in said.splitlines()] == [
+def test_errors_print_what_follows_and_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_error(MienError("the clip is [bold]broken[/bold]", follows="Nothing was written.", remedy="Fix it."))
+    printed = capsys.readouterr().err
+    assert [line.strip() for line in printed.splitlines()] == [
         "error  the clip is [bold]broken[/bold]",
-        "nothing was written",
-        "try  mend it",
+        "Nothing was written.",
+        "try  Fix it.",
     ]
 
 
-def test_plain_progress_is_lines_and_not_too_many(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_progress_without_a_terminal_prints_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.progress("a.mp4") as tell:
+    monkeypatch.setattr("mien.cli.console.time.monotonic", lambda: now[0])
+    with console.progress("a.mp4") as update:
         for second in range(100):
             now[0] = second / 2
-            tell(second, 100.0)
+            update(second, 100.0)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"a.mp4: {s} of 100 s" for s in (20, 40, 60, 80)]
 
 
-# --- as users run it ---
+# --- as a subprocess ---
 
 
 def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -391,7 +409,7 @@ def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_real_run_from_start_to_end(model: str, tmp_path: Path) -> None:
+def test_predict_as_a_subprocess(model: str, tmp_path: Path) -> None:
     clip(tmp_path / "übung.mp4")
     done = run("predict", "übung.mp4", "missing.mp4", "--model", model, "--no-face", "--report", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
@@ -402,9 +420,9 @@ def test_a_real_run_from_start_to_end(model: str, tmp_path: Path) -> None:
     assert "\x1b[" not in done.stdout + done.stderr
 
 
-def test_version_and_help_import_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_no_heavy_library(tmp_path: Path) -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from mien.cli.main import app\n"
+        "import sys; from typer.testing import CliRunner; from mien.cli.main import SECTIONS, app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "heavy = {'torch', 'numpy', 'polars', 'av', 'cv2', 'onnxruntime', 'pydantic', 'jinja2', 'lightning'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""The whole way of a corpus through the command line: index, extract, train, evaluate, submit, validate."""
+"""A corpus through the command line: index, extract, train, evaluate, submit, validate, reproduce."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mien(*words: object) -> Result:
     return CliRunner().invoke(app, [str(w) for w in words])
 
 
-def done(*words: object) -> str:
+def mien_ok(*words: object) -> str:
     result = mien(*words)
     assert result.exit_code == 0, f"mien {' '.join(map(str, words))}:\n{result.output}\n{result.exception!r}"
     return result.output
@@ -34,49 +34,49 @@ def done(*words: object) -> str:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of five short recordings in the layout of Aff-Wild2, its index and its features."""
     work = tmp_path_factory.mktemp("corpus")
-    affwild2_export.write(work / "root", videos=5, seconds=0.6, seed=3)
-    done("index", "aff-wild2", work / "root", "--out", work / "index.jsonl")
+    affwild2_export.write_corpus(work / "root", videos=5, seconds=0.6, seed=3)
+    mien_ok("index", "aff-wild2", work / "root", "--out", work / "index.jsonl")
     encoders = ("--encoder", "face-geometry", "--encoder", "voice-prosody")
-    done("extract", work / "index.jsonl", *encoders, "--store", work / "features", "--workers", 1)
+    mien_ok("extract", work / "index.jsonl", *encoders, "--store", work / "features", "--workers", 1)
     return work
 
 
 @pytest.fixture(scope="module")
 def run(work: Path) -> Path:
     stored = ("--index", work / "index.jsonl", "--store", work / "features")
-    done("train", "starter", *SMALL, *stored, "--out", work / "run", "--device", "cpu")
+    mien_ok("train", "starter", *SMALL, *stored, "--out", work / "run", "--device", "cpu")
     return work / "run"
 
 
-def test_a_checkpoint_trained_on_stored_features_is_scored(work: Path, run: Path) -> None:
-    said = done("evaluate", run, work / "index.jsonl", "--store", work / "features", "--out", work / "report")
-    assert "macro F1" in said
+def test_evaluate_scores_a_checkpoint_trained_on_stored_features(work: Path, run: Path) -> None:
+    output = mien_ok("evaluate", run, work / "index.jsonl", "--store", work / "features", "--out", work / "report")
+    assert "macro F1" in output
     record = json.loads((work / "report" / "evaluation.json").read_text())
     scores = {s["key"]: s["value"] for s in record["scores"]}
     assert 0 <= scores["macro_f1"] <= 1
     assert -1 <= scores["va_score"] <= 1
     rows = [r["mark"] for r in record["calibration"]["rows"]]
-    assert rows == ["", "chosen", "optimistic"], "what is tuned on the scored clips is marked so"
+    assert rows == ["", "chosen", "optimistic"], "the row tuned on the scored clips is marked optimistic"
     frames = pl.read_parquet(work / "report" / "predictions.parquet")
     assert record["clips"] == 1
     assert len(frames) >= record["frames"]
-    assert (run / "calibration.json").is_file(), "what a submission applies"
+    assert (run / "calibration.json").is_file(), "mien submit applies it"
     page = (work / "report" / "evaluation.html").read_text()
     assert "optimistic" in page
     assert "<script src" not in page, "self-contained"
 
 
-def test_robustness_is_a_curve_for_the_fused_system_and_each_modality(work: Path, run: Path) -> None:
+def test_robustness_scores_the_fused_system_and_each_modality(work: Path, run: Path) -> None:
     options = ("--store", work / "features", "--robustness", "--no-calibrate", "--out", work / "robust")
-    done("evaluate", run, work / "index.jsonl", *options)
+    mien_ok("evaluate", run, work / "index.jsonl", *options)
     rows = pl.DataFrame(json.loads((work / "robust" / "evaluation.json").read_text())["robustness"])
     assert set(rows["model"]) == {"fused", "face alone", "voice alone"}
     assert {"face frames missing", "voice silent", "voice late"} <= set(rows["corruption"])
 
 
-def test_damage_to_the_recordings_themselves_is_a_curve_too(work: Path, run: Path) -> None:
+def test_footage_scores_corrupted_recordings(work: Path, run: Path) -> None:
     options = ("--store", work / "features", "--footage", "--no-calibrate", "--out", work / "footage")
-    done("evaluate", run, work / "index.jsonl", *options)
+    mien_ok("evaluate", run, work / "index.jsonl", *options)
     rows = pl.DataFrame(json.loads((work / "footage" / "evaluation.json").read_text())["robustness"])
     kinds = {"dark", "blurred", "covered from below", "sound in noise", "sound silent", "sound late"}
     assert set(rows["corruption"]) == kinds
@@ -85,25 +85,31 @@ def test_damage_to_the_recordings_themselves_is_a_curve_too(work: Path, run: Pat
     stored = json.loads((work / "report" / "evaluation.json").read_text()) if (work / "report").exists() else None
     if stored:
         score = {s["key"]: s["value"] for s in stored["scores"]}["accuracy"]
-        assert clean["accuracy"][0] == pytest.approx(score, abs=0.1), "undamaged, it is what the store gave"
+        assert clean["accuracy"][0] == pytest.approx(score, abs=0.1), (
+            "without corruption, it equals the score from the store"
+        )
 
 
-def test_a_submission_of_that_checkpoint_is_valid(work: Path, run: Path) -> None:
+def test_submission_of_the_checkpoint_is_valid(work: Path, run: Path) -> None:
     sample = work / "root" / "EXPR_sample.txt"
     out = work / "submission.txt"
-    done("submit", run, "--index", work / "index.jsonl", "--store", work / "features", "--sample", sample, "--out", out)
-    done("validate", out, "--sample", sample)
+    mien_ok(
+        "submit", run, "--index", work / "index.jsonl", "--store", work / "features", "--sample", sample, "--out", out
+    )
+    mien_ok("validate", out, "--sample", sample)
     assert len(out.read_text().splitlines()) == len(sample.read_text().splitlines())
 
 
-def test_half_of_a_pair_of_options_is_refused_before_anything_starts(work: Path, tmp_path: Path) -> None:
+def test_train_with_index_but_without_store_starts_nothing(work: Path, tmp_path: Path) -> None:
     result = mien("train", "starter", "--index", work / "index.jsonl", "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert "--index and --store go together" in result.output
+    assert "--store is missing" in result.output
+    assert "Nothing was trained." in result.output
+    assert "Give both --index and --store" in " ".join(result.output.split())
     assert not (tmp_path / "run").exists()
 
 
-def test_a_split_without_labels_and_a_store_without_clips_are_named(work: Path, run: Path, tmp_path: Path) -> None:
+def test_evaluate_names_an_unlabelled_split_and_an_empty_store(work: Path, run: Path, tmp_path: Path) -> None:
     result = mien("evaluate", run, work / "index.jsonl", "--store", work / "features", "--split", "dev")
     assert result.exit_code != 0
     assert "no labelled clip in the split 'dev'" in result.output
@@ -113,78 +119,76 @@ def test_a_split_without_labels_and_a_store_without_clips_are_named(work: Path, 
     assert "face-geometry" in result.output
 
 
-def test_reproduce_goes_the_whole_way_and_on_from_where_it_stopped(work: Path, tmp_path: Path) -> None:
+def test_reproduce_runs_every_step_and_resumes(work: Path, tmp_path: Path) -> None:
     corpus = ("--root", work / "root", "--corpus", "aff-wild2")
     words = ("reproduce", "starter", *SMALL, *corpus, "--out", tmp_path / "all")
-    said = done(*words, "--device", "cpu", "--robustness")
-    assert "macro F1" in said
-    assert "differs  trained and scored on aff-wild2" in said
+    output = mien_ok(*words, "--device", "cpu", "--robustness")
+    assert "macro F1" in output
+    assert "differs  trained and scored on aff-wild2" in output
     record = json.loads((tmp_path / "all" / "report" / "evaluation.json").read_text())
     assert "model.dim: 8 in place of 80" in record["differs"]
     assert record["robustness"]
     assert (tmp_path / "all" / "run" / "calibration.json").is_file()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "all").rglob("*") if p.is_file()}
-    assert done(*words, "--device", "cpu", "--robustness") == said
-    changed = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
+    assert mien_ok(*words, "--device", "cpu", "--robustness") == output
+    changed = [p.name for p, mtime in before.items() if p.stat().st_mtime_ns != mtime]
     assert set(changed) <= {"metrics.json"}, "a second run has nothing to do"
     for part in (tmp_path / "all" / "run").rglob("*"):
         part.unlink()
-    done(*words, "--device", "cpu", "--robustness")
+    mien_ok(*words, "--device", "cpu", "--robustness")
     again = json.loads((tmp_path / "all" / "report" / "evaluation.json").read_text())
-    assert again["scores"] == record["scores"], "trained again, it is the same"
+    assert again["scores"] == record["scores"], "a second training gives the same scores"
 
 
-def test_reproduce_with_networks_of_the_flagships_classes(work: Path, tmp_path: Path) -> None:
-    """BEiT and WavLM, two layers each, over the corpus's own crops and the sound: nothing but the sizes is smaller."""
+def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
+    """The flagship with BEiT and WavLM of two layers each, over the corpus's crops and the sound."""
     beit, wavlm = tiny_images("beit", tmp_path / "beit"), tiny_speech("wavlm-large", tmp_path / "wavlm")
     sources = [
         f"features.face={{encoder: beit-large, dim: 32, options: {{source: {beit}}}}}",
         f"features.voice={{encoder: wavlm-large, dim: 32, options: {{source: {wavlm}, precision: float32}}}}",
     ]
-    said = done(
+    output = mien_ok(
         *("reproduce", "safe_cross_attention", *SMALL, *sources, "--device", "cpu"),
         *("--root", work / "root", "--out", tmp_path / "out"),
     )
-    macro = next(line for line in said.splitlines() if line.startswith("macro F1"))
-    assert macro.split()[-1] == ".503", "the published number stands beside the obtained"
+    macro = next(line for line in output.splitlines() if line.startswith("macro F1"))
+    assert macro.split()[-1] == ".503", "the published score is beside the measured one"
     report = (tmp_path / "out" / "report" / "evaluation.html").read_text()
-    assert "both encoders stay as published" in report
+    assert "both encoders are frozen; the paper does not state whether they are fine-tuned" in report
 
 
 def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_text(json.dumps({"recipe": "a: 1", "corpus": "c", "faces": "video"}))
     result = mien("reproduce", "starter", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "was begun with another recipe and another corpus; a: it began with 1, now None; " in " ".join(
-        result.output.split()
-    )
+    assert "was started with another recipe and another corpus; a: was 1, now None; " in " ".join(result.output.split())
 
 
-def test_stages_of_valence_and_arousal_read_one_another(work: Path, tmp_path: Path) -> None:
+def test_fusion_trains_on_derived_features_of_va_stages(work: Path, tmp_path: Path) -> None:
     stored = ("--index", work / "index.jsonl", "--store", work / "features", "--task", "va", "--device", "cpu")
     short = "windows={seconds: 2.0, hop_seconds: 1.0, rate_hz: 10.0}"
     small = ("model.dim=8", "model.heads=2", "train.epochs=1", "train.batch=4", "vote.hop_seconds=1.0")
     for name, encoder in (("face", "face-geometry"), ("voice", "voice-prosody")):
         feature = f"features.{name}={{encoder: {encoder}}}"
-        done("train", f"va_{name}", feature, short, *small, *stored, "--out", tmp_path / f"va_{name}")
-        said = done("derive", tmp_path / f"va_{name}", work / "index.jsonl", "--store", work / "features")
-        assert f"called va_{name}" in said
-    listed = done("store", "ls", work / "features")
+        mien_ok("train", f"va_{name}", feature, short, *small, *stored, "--out", tmp_path / f"va_{name}")
+        output = mien_ok("derive", tmp_path / f"va_{name}", work / "index.jsonl", "--store", work / "features")
+        assert f"called va_{name}" in output
+    listed = mien_ok("store", "ls", work / "features")
     assert "va_face" in listed
     assert "va_voice" in listed
     recipe = tmp_path / "two.yaml"
     text = config.dump(config.load("va_reliability"))
     recipe.write_text(text.replace("  behaviour:\n    encoder: va_behaviour\n    dim: 258\n    options: {}\n", ""))
     widths = ("features.face.dim=10", "features.voice.dim=10", "model.prior={face: 0.8}")
-    done("train", recipe, *widths, short, *small, *stored, "--out", tmp_path / "fused")
+    mien_ok("train", recipe, *widths, short, *small, *stored, "--out", tmp_path / "fused")
     options = ("--store", work / "features", "--task", "va", "--no-calibrate", "--out", tmp_path / "report")
-    done("evaluate", tmp_path / "fused", work / "index.jsonl", *options)
+    mien_ok("evaluate", tmp_path / "fused", work / "index.jsonl", *options)
     record = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert "va_score" in {s["key"] for s in record["scores"]}
     assert mien("derive", tmp_path / "fused", work / "index.jsonl", "--store", work / "features").exit_code == 2
 
 
-def test_faces_with_few_labels_become_an_encoder(tmp_path: Path) -> None:
+def test_train_on_images_writes_an_encoder(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("neutral", "anger"):
@@ -203,7 +207,7 @@ def test_faces_with_few_labels_become_an_encoder(tmp_path: Path) -> None:
     )
     corpus = ("corpus.name=class-folders", "corpus.labels=[Neutral, Anger]", "corpus.options={labelled: 2, size: 24}")
     run = tmp_path / "run"
-    said = done("train", "dynamic_threshold", *small, *corpus, "--root", tmp_path / "faces", "--out", run)
-    assert "4 labelled pictures, 12 unlabelled, 12 to score" in said
-    assert "val_accuracy" in said
-    assert f"--encoder {run}" in said.replace("\n", "")
+    output = mien_ok("train", "dynamic_threshold", *small, *corpus, "--root", tmp_path / "faces", "--out", run)
+    assert "4 labelled images, 12 unlabelled, 12 to score" in output
+    assert "val_accuracy" in output
+    assert f"--encoder {run}" in output.replace("\n", "")

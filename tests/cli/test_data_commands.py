@@ -1,4 +1,4 @@
-"""`mien index`, `mien extract`, `mien store` as a user types them."""
+"""`mien index`, `mien extract` and `mien store` through the command line."""
 
 from __future__ import annotations
 
@@ -19,27 +19,12 @@ from mien.extract import ExtractionProgress
 
 Run = Callable[[str], Result]
 
-TOY = """
-import numpy as np
-from mien.records import Stream
-class Loud:
-    name, modality, dim, rate_hz, receptive_field_s, licence = "loud", "voice", 1, 10.0, 0.0, "none"
-    def __init__(self, source=None, *, device="cpu"):
-        self.provenance = {"version": source or "1"}
-    def encode_audio(self, blocks):
-        for start, x in blocks:
-            if abs(x).max() > 0.9:
-                raise ValueError("too loud")
-            yield Stream(np.ones((5, 1)), start + np.arange(5) / 10, np.arange(5) > 0)
-"""
-
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
-    """Runs a command line in a folder that holds m/a.wav, m/b.wav and m/labels.csv."""
+    """Run a command line in a folder that holds m/a.wav, m/b.wav and m/labels.csv."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "toy_voice.py").write_text(TOY)
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # toy_voice.py
     (tmp_path / "m").mkdir()
     for name, level in (("a", 0.1), ("b", 0.5)):
         soundfile.write(tmp_path / f"m/{name}.wav", np.full(8000, level), 16000, subtype="FLOAT")
@@ -56,18 +41,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Resu
 EXTRACT = "extract index.jsonl --encoder toy_voice:Loud --store s"
 
 
-def test_from_a_folder_to_a_store_and_its_upkeep(run: Run, tmp_path: Path) -> None:
+def test_index_extract_and_store_commands_on_a_folder(run: Run, tmp_path: Path) -> None:
     done = run("index folder m")
     assert done.exit_code == 0, done.output
-    assert "error: m/labels.csv:4: 'c.wav' is not there; did you mean" in done.stdout
+    assert "error: m/labels.csv:4: 'c.wav' does not exist; did you mean" in done.stdout
     assert "2 clips in index.jsonl" in done.stdout
     done = run(EXTRACT)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("2 files made in 0 s, 0 were there")
+    assert done.stdout.startswith("2 files computed in 0 s, 0 already stored")
     assert json.loads(run(EXTRACT + " --json").stdout)["there"] == 2
     done = run(EXTRACT.replace("Loud", "Loud=2"))
     assert done.exit_code == 2
-    assert "version: the file has '1', asked for is '2'" in done.stderr
+    assert "version: the file has '1', '2' is requested" in done.stderr
     (row,) = json.loads(run("store ls s --json").stdout)
     assert (row["encoder"], row["clips"], row["rows"], row["valid_rows"], row["dtype"]) == ("loud", 2, 10, 8, "float16")
     shown = run("store ls s").stdout
@@ -78,16 +63,16 @@ def test_from_a_folder_to_a_store_and_its_upkeep(run: Run, tmp_path: Path) -> No
     os.truncate(path, 50)
     done = run("store verify s")
     assert done.exit_code == 1
-    assert "b.safetensors is 50 bytes, less than its own header" in done.stdout
+    assert "b.safetensors has 50 bytes, fewer than its header" in done.stdout
     assert "1 broken" in run("store ls s").stdout
-    assert "1 files would go" in run("store gc s --broken --dry-run").stdout
+    assert "1 files would be removed" in run("store gc s --broken --dry-run").stdout
     assert path.exists()
     run("store gc s --broken")
     assert not path.exists()
     assert json.loads(run(EXTRACT + " --json").stdout)["made"] == 1
 
 
-def test_gc_by_index_removes_what_is_no_longer_named(run: Run, tmp_path: Path) -> None:
+def test_gc_by_index_removes_features_of_other_clips(run: Run, tmp_path: Path) -> None:
     run("index folder m")
     run(EXTRACT)
     (tmp_path / "m/labels.csv").write_text("media\na.wav\n")
@@ -96,40 +81,43 @@ def test_gc_by_index_removes_what_is_no_longer_named(run: Run, tmp_path: Path) -
     assert [p.name for p in (tmp_path / "s/loud").iterdir()] == ["a.safetensors"]
 
 
-def test_a_failed_clip_gives_exit_code_one_and_its_reason(run: Run, tmp_path: Path) -> None:
+def test_a_failed_clip_exits_with_1_and_its_reason(run: Run, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "m/b.wav", np.full(8000, 0.95), 16000, subtype="FLOAT")
     run("index folder m")
     done = run(EXTRACT)
     assert done.exit_code == 1
     assert "failed: b (loud): ValueError: too loud" in done.stderr
-    assert "1 files made in 0 s, 0 were there, 1 failed, listed in s/failures.jsonl" in done.stdout
+    assert "1 files computed in 0 s, 0 already stored, 1 failed, listed in s/failures.jsonl" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
-        ("index affwild m", "did you mean 'aff-wild2'?"),
+        ("index affwild m", "Did you mean 'aff-wild2'?"),
         ("index folder m --split val", "--split 'val' is not NAME=SHARE"),
         ("extract index.jsonl --encoder toy_voice:Quiet --store s", "has no attribute 'Quiet'"),
         ("extract nowhere.jsonl --encoder toy_voice:Loud --store s", "nowhere.jsonl: No such file"),
-        ("store ls nowhere", "nowhere is no folder of features"),
+        ("store ls nowhere", "nowhere is not a folder"),
     ],
 )
-def test_usage_errors_say_what_to_do_and_give_exit_code_two(run: Run, line: str, said: str) -> None:
+def test_usage_errors_exit_with_2_and_a_remedy(run: Run, line: str, expected: str) -> None:
     run("index folder m")
     done = run(line)
     assert done.exit_code == 2, done.output
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "try" in done.stderr
 
 
-def test_splits_are_made_by_subject_on_request(run: Run) -> None:
-    told = json.loads(run("index folder m --split val=0.5 --json").stdout)
-    assert told["expr splits"] == "train 1, val 1"
+def test_index_splits_by_subject(run: Run) -> None:
+    summary = json.loads(run("index folder m --split val=0.5 --json").stdout)
+    assert summary["expr splits"] == "train 1, val 1"
 
 
-def test_progress_is_one_line_with_rate_and_time_left() -> None:
-    now = ExtractionProgress(clips=12, total=548, failed=1, media_s=600, media_total_s=36_000, elapsed_s=120)
-    assert extract_commands.told(now) == "12 of 548 clips, 6.0 clips/min, 5.0× real time, 1 h 58 min left, 1 failed"
+def test_progress_text_has_rate_and_time_left() -> None:
+    state = ExtractionProgress(clips=12, total=548, failed=1, media_s=600, media_total_s=36_000, elapsed_s=120)
+    assert (
+        extract_commands.progress_text(state)
+        == "12 of 548 clips, 6.0 clips/min, 5.0× real time, 1 h 58 min left, 1 failed"
+    )
     start = ExtractionProgress(clips=0, total=5, failed=0, media_s=0, media_total_s=10, elapsed_s=0)
-    assert extract_commands.told(start) == "0 of 5 clips, 0.0 clips/min, 0.0× real time"
+    assert extract_commands.progress_text(start) == "0 of 5 clips, 0.0 clips/min, 0.0× real time"

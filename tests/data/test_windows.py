@@ -1,4 +1,4 @@
-"""Recordings to batches: labels on the clock, windows, drawing, padding, borrowed voices."""
+"""Token clock, windows, sampling, padding and same-class augmentation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WINDOWS = Windows(seconds=2.0, hop_seconds=1.0, rate_hz=10.0, jitter=False)
 
 
 def test_tokens_carry_streams_and_labels_on_one_clock() -> None:
-    t = data.tokens(recording(), 10.0)
+    t = data.make_tokens(recording(), 10.0)
     assert len(t.times) == 60
     assert np.array_equal(t.expression, np.repeat(np.arange(6), 10))
     assert np.array_equal(t.valid["face"], (t.times < 2) | (t.times > 3))
@@ -54,35 +54,35 @@ def test_tokens_carry_streams_and_labels_on_one_clock() -> None:
 def test_tokens_beyond_the_labels_are_unlabelled() -> None:
     r = recording(6.0)
     short = Labels(r.clip.labels.times[:60], r.clip.labels.expression[:60], r.clip.labels.valence_arousal[:60])
-    t = data.tokens(Recording(Clip("a", None, labels=short), r.streams), 10.0)
+    t = data.make_tokens(Recording(Clip("a", None, labels=short), r.streams), 10.0)
     assert (t.expression[:20] >= 0).all()
     assert (t.expression[22:] == -1).all()
     assert np.isnan(t.valence_arousal[22:]).all()
-    bare = data.tokens(Recording(Clip("a", None), r.streams), 10.0)
+    bare = data.make_tokens(Recording(Clip("a", None), r.streams), 10.0)
     assert (bare.expression == -1).all()
 
 
-def test_a_table_joins_recordings_and_marks_what_one_lacks() -> None:
-    table = data.table([recording(4.0), recording(3.0, name="b", face=False)], 10.0)
+def test_a_missing_modality_is_invalid_in_the_table() -> None:
+    table = data.build_table([recording(4.0), recording(3.0, name="b", face=False)], 10.0)
     assert table.bounds.tolist() == [0, 40, 70]
     _, face = table.sources["face"].read(40, 70)
     assert not face.any()
     assert table.sources["voice"].read(40, 70)[1].all()
 
 
-def test_streams_of_different_encoders_are_refused_by_name() -> None:
+def test_streams_of_different_dims_are_refused_with_the_clip() -> None:
     other = recording(name="b")
     wide = Stream(np.zeros((5, 7), np.float32), np.arange(5.0), np.ones(5, bool))
-    with pytest.raises(ValueError, match="clip 'b' has 7 face values a token, but 'a' has 3"):
-        data.table([recording(), Recording(other.clip, {**other.streams, "face": wide})], 10.0)
+    with pytest.raises(ValueError, match="clip 'b' has 7 face values per token, but 'a' has 3"):
+        data.build_table([recording(), Recording(other.clip, {**other.streams, "face": wide})], 10.0)
     with pytest.raises(ValueError, match="no recordings"):
-        data.table([], 10.0)
+        data.build_table([], 10.0)
 
 
-class Lazy(data.TokenSource):
-    """A source that can only read stretches, as a file-mapped one will."""
+class ReadOnlySource(data.TokenSource):
+    """A source that implements `read` only."""
 
-    def __init__(self, inner: data.InMemory) -> None:
+    def __init__(self, inner: data.InMemoryTokens) -> None:
         self.inner, self.dim = inner, inner.dim
 
     def read(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,13 +96,13 @@ def same(a: Batch, b: Batch) -> bool:
     return affect and all(torch.equal(x, y) for x, y in pairs)
 
 
-def test_a_batch_is_its_windows_collated_however_it_is_read() -> None:
+def test_a_batch_equals_its_collated_windows_for_any_source() -> None:
     recordings = [recording(5.0), recording(1.2, name="short", face=False), recording(3.3, name="c", seed=2)]
-    table = data.table(recordings, 10.0)
-    lazy = data.TokenTable(
-        {n: Lazy(s) for n, s in table.sources.items()}, table.expression, table.valence_arousal, table.bounds
+    table = data.build_table(recordings, 10.0)
+    read_only = data.TokenTable(
+        {n: ReadOnlySource(s) for n, s in table.sources.items()}, table.expression, table.valence_arousal, table.bounds
     )
-    quick, slow = data.WindowDataset(table, WINDOWS), data.WindowDataset(lazy, WINDOWS)
+    quick, slow = data.WindowDataset(table, WINDOWS), data.WindowDataset(read_only, WINDOWS)
     picks = list(range(len(quick)))
     one_by_one = data.collate([quick[i] for i in picks])
     assert same(quick.__getitems__(picks), one_by_one)
@@ -117,16 +117,16 @@ def test_a_batch_is_its_windows_collated_however_it_is_read() -> None:
         quick[len(quick)]
 
 
-def test_a_table_too_large_for_memory_reads_the_same_tokens_from_the_streams() -> None:
+def test_stream_tokens_equal_in_memory_tokens() -> None:
     made = [recording(5.3, name="a"), recording(3.1, name="b", face=False, seed=1), recording(4.0, name="c", seed=2)]
     made[2].streams["face"].values[10:40] = np.nan
     for rate in (7.0, 10.0, 45.0):
-        held, stored = (data.table(made, rate, held_bytes=most) for most in (1 << 30, 0))
-        assert isinstance(held.sources["face"], data.InMemory)
-        assert isinstance(stored.sources["face"], data.Stored)
-        assert torch.equal(held.bounds, stored.bounds)
+        loaded, stored = (data.build_table(made, rate, memory_limit_bytes=limit) for limit in (1 << 30, 0))
+        assert isinstance(loaded.sources["face"], data.InMemoryTokens)
+        assert isinstance(stored.sources["face"], data.StreamTokens)
+        assert torch.equal(loaded.bounds, stored.bounds)
         windows = WINDOWS.model_copy(update={"rate_hz": rate})
-        a, b = (data.WindowDataset(t, windows) for t in (held, stored))
+        a, b = (data.WindowDataset(t, windows) for t in (loaded, stored))
         one, other = (d.__getitems__(list(range(len(a)))) for d in (a, b))
         for name in ("face", "voice"):
             assert torch.equal(one.values[name], other.values[name])
@@ -143,10 +143,10 @@ def test_windows_stay_inside_their_recording() -> None:
     assert (seen > 0).all()
 
 
-def test_jitter_moves_windows_within_their_recording_and_repeats() -> None:
+def test_jitter_stays_within_the_recording_and_follows_the_seed() -> None:
     moving = Windows(seconds=2.0, hop_seconds=1.0, rate_hz=10.0, jitter=True)
     dataset = data.WindowDataset([recording(5.0), recording(5.0, name="b")], moving)
-    draws = [dataset.__getitems__(data.Draw(seed, list(range(len(dataset))))) for seed in (1, 1, 2)]
+    draws = [dataset.__getitems__(data.WindowBatch(seed, list(range(len(dataset))))) for seed in (1, 1, 2)]
     assert same(draws[0], draws[1])
     assert not same(draws[0], draws[2])
     still = dataset.__getitems__(list(range(len(dataset))))
@@ -156,7 +156,7 @@ def test_jitter_moves_windows_within_their_recording_and_repeats() -> None:
     assert dataset.shift == 5
 
 
-def test_only_labelled_windows_are_kept_for_training() -> None:
+def test_labelled_keeps_windows_with_a_label() -> None:
     labels = [-1, -1, -1, -1, 2, 2]
     assert len(data.WindowDataset([recording(labels=labels, va=False)], WINDOWS)) == 5
     kept = data.WindowDataset([recording(labels=labels, va=False)], WINDOWS, labelled=True)
@@ -164,7 +164,7 @@ def test_only_labelled_windows_are_kept_for_training() -> None:
     assert len(data.WindowDataset([recording(labels=labels)], WINDOWS, labelled=True)) == 5
 
 
-def test_counts_equal_the_loop() -> None:
+def test_class_counts_equal_a_loop() -> None:
     dataset = data.WindowDataset([recording(5.0), recording(1.2, name="b", labels=[-1, 3])], WINDOWS)
     counts = dataset.class_counts(8)
     for i in range(len(dataset)):
@@ -172,7 +172,7 @@ def test_counts_equal_the_loop() -> None:
         assert counts[i].tolist() == [int((expression == c).sum()) for c in range(8)]
 
 
-def test_balanced_drawing_evens_out_the_classes() -> None:
+def test_window_weights_balance_the_classes() -> None:
     common = [recording(10.0, name=str(i), labels=[0] * 10, seed=i) for i in range(9)]
     rare = [recording(10.0, name="r", labels=[5] * 10)]
     dataset = data.WindowDataset(common + rare, WINDOWS)
@@ -187,7 +187,7 @@ def test_balanced_drawing_evens_out_the_classes() -> None:
     assert 0.3 < np.mean([counts[i, 5] > 0 for i in drawn]) < 0.7
 
 
-def test_an_epoch_follows_from_seed_and_epoch() -> None:
+def test_an_epoch_depends_only_on_seed_and_epoch() -> None:
     weights = torch.ones(50) / 50
     epochs = [list(data.WindowSampler(weights, batch=16, seed=s, epoch=e)) for s, e in ((1, 0), (1, 0), (1, 1), (2, 0))]
     assert epochs[0] == epochs[1]
@@ -199,28 +199,28 @@ def test_an_epoch_follows_from_seed_and_epoch() -> None:
         assert len({d.seed for d in epoch}) == 4
 
 
-def test_statistics_are_those_of_the_valid_tokens() -> None:
+def test_input_statistics_use_valid_tokens() -> None:
     recordings = [recording(5.0, seed=1), recording(7.0, seed=2, name="b")]
     tiled = Windows(seconds=1.0, hop_seconds=1.0, rate_hz=10.0, jitter=False)  # each token once
-    told = data.statistics(data.WindowDataset(recordings, tiled), 8)
-    cut = [data.tokens(r, 10.0) for r in recordings]
+    statistics = data.input_statistics(data.WindowDataset(recordings, tiled), 8)
+    cut = [data.make_tokens(r, 10.0) for r in recordings]
     for name in ("face", "voice"):
         known = np.concatenate([t.values[name][t.valid[name]] for t in cut]).astype(float)
-        np.testing.assert_allclose(told.mean[name], known.mean(0), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(told.deviation[name], known.std(0), rtol=1e-5)
+        np.testing.assert_allclose(statistics.mean[name], known.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics.deviation[name], known.std(0), rtol=1e-5)
     labels = np.concatenate([t.expression for t in cut])
-    np.testing.assert_allclose(told.counts, np.bincount(labels, minlength=8))
+    np.testing.assert_allclose(statistics.counts, np.bincount(labels, minlength=8))
 
 
-def test_a_value_that_never_varies_gets_deviation_one() -> None:
+def test_a_constant_feature_gets_deviation_one() -> None:
     r = recording()
     flat = Stream(np.full((60, 2), 1234.5, np.float32), np.arange(60) / 10, np.ones(60, bool))
-    told = data.statistics(data.WindowDataset([Recording(r.clip, {"voice": flat})], WINDOWS), 8)
-    assert told.deviation["voice"].tolist() == [1.0, 1.0]
-    assert told.mean["voice"].tolist() == [1234.5, 1234.5]
+    statistics = data.input_statistics(data.WindowDataset([Recording(r.clip, {"voice": flat})], WINDOWS), 8)
+    assert statistics.deviation["voice"].tolist() == [1.0, 1.0]
+    assert statistics.mean["voice"].tolist() == [1234.5, 1234.5]
 
 
-def test_augment_sees_drawn_batches_only_and_its_generator_repeats() -> None:
+def test_augmentation_applies_to_training_batches_only_and_follows_the_seed() -> None:
     def noise(
         values: torch.Tensor, valid: torch.Tensor, expression: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,7 +228,7 @@ def test_augment_sees_drawn_batches_only_and_its_generator_repeats() -> None:
 
     dataset = data.WindowDataset([recording()], WINDOWS, augment={"voice": noise})
     plain = data.WindowDataset([recording()], WINDOWS)
-    a, b, c = (dataset.__getitems__(data.Draw(seed, [0, 2])) for seed in (5, 5, 6))
+    a, b, c = (dataset.__getitems__(data.WindowBatch(seed, [0, 2])) for seed in (5, 5, 6))
     assert same(a, b)
     assert not same(a, c)
     assert torch.equal(a.values["face"], plain.__getitems__([0, 2]).values["face"])
@@ -244,13 +244,13 @@ def utterance(label: int, seconds: float, value: float) -> Recording:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_borrowed_voice_has_the_tokens_label_and_runs_in_order(seed: int) -> None:
+def test_same_class_augmentation_keeps_label_and_order(seed: int) -> None:
     pool = [utterance(1, 0.7, 10.0), utterance(2, 1.5, 20.0), utterance(1, 2.5, 11.0), utterance(2, 0.4, 21.0)]
     lengths = {10.0: 7, 11.0: 25, 20.0: 15, 21.0: 4}
-    borrow = data.LabelPool(pool, "voice", 10.0, classes=8, probability=1.0)
+    augment = data.SameClassAugment(pool, "voice", 10.0, classes=8, probability=1.0)
     expression = torch.tensor([[1, 1, 1, 2, 2, 2, 2, -1, 5, 1], [2] * 10])
     values, valid = torch.full((2, 10, 2), -5.0), torch.zeros(2, 10, dtype=torch.bool)
-    out, ok = borrow(values, valid, expression, torch.Generator().manual_seed(seed))
+    out, ok = augment(values, valid, expression, torch.Generator().manual_seed(seed))
     kept = torch.tensor([[c in (-1, 5) for c in row] for row in expression.tolist()])
     assert torch.equal(out[kept], values[kept])
     assert not ok[kept].any()
@@ -266,10 +266,10 @@ def test_a_borrowed_voice_has_the_tokens_label_and_runs_in_order(seed: int) -> N
                 assert not steps.any()
 
 
-def test_a_pool_spares_the_samples_it_should() -> None:
-    borrow = data.LabelPool([utterance(1, 1.0, 10.0)], "voice", 10.0, classes=8, probability=0.3)
+def test_same_class_augmentation_changes_the_given_share() -> None:
+    augment = data.SameClassAugment([utterance(1, 1.0, 10.0)], "voice", 10.0, classes=8, probability=0.3)
     expression = torch.ones(2000, 4, dtype=torch.long)
-    out, _ = borrow(torch.zeros(2000, 4, 2), torch.ones(2000, 4) > 0, expression, torch.Generator().manual_seed(0))
+    out, _ = augment(torch.zeros(2000, 4, 2), torch.ones(2000, 4) > 0, expression, torch.Generator().manual_seed(0))
     taken = (out[..., 0] == 10).float()
     assert taken.mean().item() == pytest.approx(0.3, abs=0.04)
     assert torch.equal(taken[:, 0], taken[:, 3])

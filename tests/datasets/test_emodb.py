@@ -1,4 +1,4 @@
-"""EMO-DB: file names to clips, folds by speaker, and what is said about strangers."""
+"""EMO-DB reader: labels from file names, folds by speaker, and errors for other files."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def write(root: Path, *names: str, seconds: float = 0.4) -> Path:
         ("N", "Neutral"),
     ],
 )
-def test_a_name_says_speaker_and_emotion(tmp_path: Path, letter: str, expression: str) -> None:
+def test_speaker_and_emotion_are_read_from_the_file_name(tmp_path: Path, letter: str, expression: str) -> None:
     write(tmp_path / "wav", f"16b10{letter}b.wav", seconds=1.0)
-    (clip,) = emodb.utterances(tmp_path)
+    (clip,) = emodb.read_utterances(tmp_path)
     assert clip.id == f"16b10{letter}b"
     assert clip.subject == "16"
     assert clip.media == tmp_path / "wav" / f"16b10{letter}b.wav"
@@ -45,49 +45,51 @@ def test_a_name_says_speaker_and_emotion(tmp_path: Path, letter: str, expression
     assert np.isnan(clip.labels.valence_arousal).all()
 
 
-def test_clips_come_in_order_and_other_files_do_not_matter(tmp_path: Path) -> None:
+def test_clips_are_sorted_and_files_without_sound_are_ignored(tmp_path: Path) -> None:
     write(tmp_path, "10a01Wa.wav", "03b02Nc.wav", "08a05La.WAV")
     (tmp_path / "README.txt").write_text("Emo-DB")
-    assert [c.id for c in emodb.utterances(tmp_path)] == ["03b02Nc", "08a05La", "10a01Wa"]
+    assert [c.id for c in emodb.read_utterances(tmp_path)] == ["03b02Nc", "08a05La", "10a01Wa"]
 
 
-def test_strangers_are_all_named(tmp_path: Path) -> None:
+def test_the_error_names_every_file_that_is_no_utterance(tmp_path: Path) -> None:
     write(tmp_path, "03a01Fa.wav", "music.wav", "03a01Xa.wav")
     write(tmp_path / "copy", "03a01Fa.wav")
     (tmp_path / "03a02Wa.wav").write_text("no sound")
     with pytest.raises(CorpusError) as error:
-        emodb.utterances(tmp_path)
+        emodb.read_utterances(tmp_path)
     text = str(error.value)
     assert "4 of 5 files" in text
     assert "music.wav: the name is not speaker" in text
     assert "03a01Xa.wav: emotion 'X' is none of N, W, E, A, F, T, L" in text
     assert "03a02Wa.wav: it cannot be opened" in text
-    assert "copy/03a01Fa.wav: there is already" in text
-    assert "nothing was read" in text
+    assert "copy/03a01Fa.wav: its name occurs twice, first as" in text
+    assert "\nNothing was read, because" in text
 
 
-def test_many_strangers_are_counted(tmp_path: Path) -> None:
+def test_the_error_counts_many_files_that_are_no_utterances(tmp_path: Path) -> None:
     write(tmp_path, *(f"song{i}.wav" for i in range(9)))
     with pytest.raises(CorpusError, match=r"9 of 9 files.*and 4 more"):
-        emodb.utterances(tmp_path)
+        emodb.read_utterances(tmp_path)
 
 
-def test_a_root_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="not there; the root of EMO-DB is a folder"):
-        emodb.utterances(tmp_path / "nowhere")
+def test_the_error_for_a_wrong_root_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        CorpusError, match=r"does not exist; the root of EMO-DB is a folder\nNothing was read\.\nName the folder"
+    ):
+        emodb.read_utterances(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CorpusError, match="a file; the root of EMO-DB is a folder"):
-        emodb.utterances(tmp_path / "file")
+    with pytest.raises(CorpusError, match="is a file; the root of EMO-DB is a folder"):
+        emodb.read_utterances(tmp_path / "file")
     with pytest.raises(CorpusError, match=r"holds no \.wav file"):
-        emodb.utterances(tmp_path)
+        emodb.read_utterances(tmp_path)
 
 
 def test_folds_leave_each_speaker_out_once_with_a_man_and_a_woman_each(tmp_path: Path) -> None:
     # disgust from 03 and 09 only: together they would leave the other fold without any
     names = [f"{s}a01{e}a.wav" for s in ("03", "08", "09", "10") for e in "NW"]
     write(tmp_path, *names, "03a01Ea.wav", "09a01Ea.wav")
-    clips = emodb.utterances(tmp_path)
-    folds = emodb.folds(clips)
+    clips = emodb.read_utterances(tmp_path)
+    folds = emodb.speaker_folds(clips)
     assert [f.speakers for f in folds] == [("03", "08"), ("09", "10")]
     for fold in folds:
         assert {c.subject for c in fold.test} == set(fold.speakers)
@@ -95,17 +97,17 @@ def test_folds_leave_each_speaker_out_once_with_a_man_and_a_woman_each(tmp_path:
         assert len(fold.train) + len(fold.test) == len(clips)
 
 
-def test_folds_of_other_sizes_are_neighbours(tmp_path: Path) -> None:
-    clips = emodb.utterances(write(tmp_path, *(f"{s}a01Na.wav" for s in ("03", "10", "11", "12"))))
-    assert [f.speakers for f in emodb.folds(clips)] == [("03", "10"), ("11", "12")]
-    assert [f.speakers for f in emodb.folds(clips, 1)] == [("03",), ("10",), ("11",), ("12",)]
+def test_folds_of_other_sizes_hold_out_neighbouring_speakers(tmp_path: Path) -> None:
+    clips = emodb.read_utterances(write(tmp_path, *(f"{s}a01Na.wav" for s in ("03", "10", "11", "12"))))
+    assert [f.speakers for f in emodb.speaker_folds(clips)] == [("03", "10"), ("11", "12")]
+    assert [f.speakers for f in emodb.speaker_folds(clips, 1)] == [("03",), ("10",), ("11",), ("12",)]
     for wrong in (0, 3, 4):
-        with pytest.raises(CorpusError, match=rf"4 speakers \(03, 10, 11, 12\) cannot be left out {wrong} at"):
-            emodb.folds(clips, wrong)
+        with pytest.raises(CorpusError, match=rf"4 speakers \(03, 10, 11, 12\) cannot be held out {wrong} at"):
+            emodb.speaker_folds(clips, wrong)
 
 
 def test_the_real_corpus(shared: Path) -> None:
-    clips = emodb.utterances(shared / "emodb")
+    clips = emodb.read_utterances(shared / "emodb")
     assert len(clips) == 408
     counts = Counter(EXPRESSIONS[int(c.labels.expression[0])] for c in clips if c.labels is not None)
     assert counts == {
@@ -117,6 +119,6 @@ def test_the_real_corpus(shared: Path) -> None:
         "Sadness": 49,
         "Disgust": 30,
     }
-    folds = emodb.folds(clips)
+    folds = emodb.speaker_folds(clips)
     assert sorted(s for f in folds for s in f.speakers) == ["03", "08", "09", "10", "11", "12", "13", "14"]
     assert all(len({s in emodb.MEN for s in f.speakers}) == 2 and len({c.id[5] for c in f.test}) == 7 for f in folds)

@@ -1,4 +1,4 @@
-"""What a recipe trains on: seeded, paired by label, and jittered as people differ."""
+"""Training data of the synthetic corpus: seeded recordings, voices paired by label, and face jitter."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mien import config, models
-from mien.data import LabelPool
-from mien.datasets.synthetic_recordings import FaceJitter, gather, synthetic_utterances
+from mien.data import SameClassAugment
+from mien.datasets.synthetic_recordings import FaceJitter, prepare_training_data, synthesise_utterances
 from mien.encoders import face_geometry
 from mien.errors import ConfigError
 from mien.records import FACE, VOICE, Clip, Labels, Recording, Stream
 
-SMALL = ("train=2", "faces=3", "val=1", "seconds=3.0", "utterances=1", "lent_voices=0.5", "real_voices=false")
+SMALL = ("train=2", "faces=3", "val=1", "seconds=3.0", "utterances=1", "voice_pool_share=0.5", "real_voices=false")
 
 
 def recipe(*more: str) -> config.Recipe:
@@ -21,8 +21,8 @@ def recipe(*more: str) -> config.Recipe:
     return config.load("starter", changes, check=models.problems)
 
 
-def test_material_is_what_the_recipe_says_and_the_same_each_time() -> None:
-    made, again = gather(recipe()), gather(recipe())
+def test_training_data_follows_the_recipe_and_its_seed() -> None:
+    made, again = prepare_training_data(recipe()), prepare_training_data(recipe())
     assert [set(r.streams) for r in made.train] == [{FACE, VOICE}] * 2 + [{FACE}] * 3
     assert len(made.val) == 1
     assert not {r.clip.subject for r in made.train} & {r.clip.subject for r in made.val}
@@ -31,26 +31,33 @@ def test_material_is_what_the_recipe_says_and_the_same_each_time() -> None:
         for name in a.streams:
             assert np.array_equal(a.streams[name].values, b.streams[name].values)
     assert set(made.augment) == {FACE, VOICE}
-    assert set(gather(recipe("lent_voices=0.0", "jitter=0.0", "short=0.0")).augment) == set()
+    assert (
+        set(
+            prepare_training_data(
+                recipe("voice_pool_share=0.0", "identity_jitter=0.0", "short_baseline_share=0.0")
+            ).augment
+        )
+        == set()
+    )
 
 
-def test_a_real_voice_asked_for_and_not_given_is_an_error() -> None:
+def test_real_voices_without_a_folder_are_an_error() -> None:
     few = ("real_voices=true", "train=1", "faces=0", "utterances=0", "seconds=1.5")
     with pytest.raises(ConfigError, match=r"real_voices is true, and no folder(.|\n)*--emodb DIR"):
-        gather(recipe(*few))
+        prepare_training_data(recipe(*few))
 
 
-def test_a_corpus_that_is_not_simulated_is_not_made_here() -> None:
-    with pytest.raises(ConfigError, match="'aff-wild2' cannot be made on the spot"):
-        gather(config.changed(recipe(), corpus={"name": "aff-wild2", "options": {}}))
+def test_another_corpus_than_the_synthetic_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="'aff-wild2' cannot be generated"):
+        prepare_training_data(config.changed(recipe(), corpus={"name": "aff-wild2", "options": {}}))
 
 
-def test_a_wrong_option_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"lent_voices"):
-        gather(recipe("lent_voices=1.5"))
+def test_the_error_for_a_wrong_option_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"voice_pool_share"):
+        prepare_training_data(recipe("voice_pool_share=1.5"))
 
 
-def test_lent_voices_say_what_the_face_shows() -> None:
+def test_pooled_voices_have_the_class_that_the_face_shows() -> None:
     """Every utterance of the pool carries its class as its value, so that the window shows whom it lent from."""
     times = np.arange(75) / 25
     pool = [
@@ -60,7 +67,7 @@ def test_lent_voices_say_what_the_face_shows() -> None:
         )
         for c in range(8)
     ]
-    lend = LabelPool(pool, VOICE, 15.0, classes=8, probability=1.0)
+    lend = SameClassAugment(pool, VOICE, 15.0, classes=8, probability=1.0)
     expression = torch.arange(8)[:, None].repeat(1, 30)
     values, valid = lend(
         torch.full((8, 30, 2), -1.0), torch.zeros(8, 30, dtype=torch.bool), expression, torch.Generator().manual_seed(0)
@@ -69,8 +76,8 @@ def test_lent_voices_say_what_the_face_shows() -> None:
     assert torch.equal(values[valid][:, 0], expression[valid].float())
 
 
-def test_synthetic_utterances_are_all_classes_and_somebody_speaks() -> None:
-    made = synthetic_utterances(1, 0)
+def test_synthetic_utterances_cover_all_classes_and_contain_speech() -> None:
+    made = synthesise_utterances(1, 0)
     assert sorted(int(r.clip.labels.expression[0]) for r in made if r.clip.labels) == list(range(8))
     heard = [float(r.streams[VOICE].valid.mean()) for r in made]
     assert np.mean(heard) > 0.6, "silero-vad takes most of them for speech, breathy ones not always"
@@ -83,7 +90,7 @@ def windows(count: int = 40, tokens: int = 30) -> tuple[torch.Tensor, torch.Tens
     return torch.where(valid[..., None], values, 0), valid
 
 
-def test_jitter_is_one_offset_a_window_of_the_size_that_is_said() -> None:
+def test_jitter_adds_one_offset_per_window_of_the_given_scale() -> None:
     values, valid = windows(400)
     spread = torch.linspace(0.1, 2, face_geometry.DIM)
     out, kept = FaceJitter(spread, 0.5)(values, valid, valid.long(), torch.Generator().manual_seed(0))
@@ -96,7 +103,7 @@ def test_jitter_is_one_offset_a_window_of_the_size_that_is_said() -> None:
     assert torch.allclose(first.std(dim=0), 0.5 * spread, rtol=0.2)
 
 
-def test_jitter_follows_its_generator() -> None:
+def test_jitter_depends_on_the_generator_only() -> None:
     values, valid = windows()
     jitter = FaceJitter(torch.ones(face_geometry.DIM), 0.3, 0.5)
     first, again, other = (
@@ -107,17 +114,17 @@ def test_jitter_follows_its_generator() -> None:
     assert torch.equal(values, windows()[0]), "the batch itself is not changed"
 
 
-def test_the_spread_is_that_of_valid_values() -> None:
+def test_the_offset_scale_is_fitted_to_valid_values() -> None:
     rng = np.random.default_rng(0)
     values, valid = rng.normal(size=(200, 3)).astype(np.float32) * (1, 2, 3), rng.random(200) < 0.5
     values[~valid] = 1e6
     stream = Stream(values.astype(np.float32), np.arange(200) / 25, valid)
     made = [Recording(Clip("a", None), {FACE: stream}), Recording(Clip("b", None), {})]
-    size = FaceJitter.fit(made, 0.5, 0.0, 15.0).size.numpy()
-    np.testing.assert_allclose(size, 0.5 * values[valid].std(axis=0), rtol=1e-4)
+    scale = FaceJitter.fit(made, 0.5, 0.0, 15.0).offset_scale.numpy()
+    np.testing.assert_allclose(scale, 0.5 * values[valid].std(axis=0), rtol=1e-4)
 
 
-def test_a_short_window_has_the_baseline_of_its_own_frames() -> None:
+def test_a_short_baseline_is_computed_from_the_window_alone() -> None:
     values, valid = windows()
     out, _ = FaceJitter(torch.zeros(face_geometry.DIM), 0.0, 1.0, 10.0)(values, valid, valid.long(), torch.Generator())
     half = face_geometry.DIM // 2

@@ -1,4 +1,4 @@
-"""Encoders are compared with their libraries in float32, also on processors where `auto` would choose bfloat16."""
+"""Run encoders in float32 for comparison with their libraries, also where `auto` would choose bfloat16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image encoders against the library's own processor and network, on tiny networks of the same classes."""
+"""Image encoders against processor and network of transformers, on tiny networks of the same classes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def tiny(family: str, folder: Path) -> Path:
     network, processor = made[family]
     _shake(network)
     network.train()
-    with torch.no_grad():  # the statistics of batch norm, without which a picture leaves no trace in the output
+    with torch.no_grad():  # statistics of batch norm; without them the output would not depend on the picture
         for _ in range(20):
             if family in ("resnet", "efficientnet"):
                 network(torch.randn(16, 3, 32, 32))
@@ -94,7 +94,7 @@ def _shake(network: torch.nn.Module) -> None:
 
 
 def reference(family: str, folder: Path, crops: list[np.ndarray]) -> torch.Tensor:
-    """The library's own processor and network, one picture at a time."""
+    """Outputs of transformers' processor and network, one picture at a time."""
     network = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     run = network.get_image_features if family == "clip" else network
@@ -118,25 +118,25 @@ def crops_of(size: int, count: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [None, 50], ids=["its own size", "resized"])
 @pytest.mark.parametrize("family", KINDS)
-def test_equals_the_library(family: str, size: int | None, folders: dict[str, Path]) -> None:
+def test_values_equal_those_of_transformers(family: str, size: int | None, folders: dict[str, Path]) -> None:
     encoder = ImageEncoder(family, WeightSource(str(folders[family])), batch_size=3)
     assert isinstance(encoder, CropEncoder)
     crops = crops_of(size or encoder.crop.size)
     values = encoder.encode_crops(crops)
-    wanted = reference(family, folders[family], list(crops)).numpy()
+    expected = reference(family, folders[family], list(crops)).numpy()
     assert values.dtype == np.float32
-    assert values.shape == wanted.shape == (5, encoder.dim)
-    np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
-    assert np.ptp(values, axis=0).max() > 1e-3, "the pictures make no difference: the test would prove nothing"
+    assert values.shape == expected.shape == (5, encoder.dim)
+    np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
+    assert np.ptp(values, axis=0).max() > 1e-3, "all pictures give equal outputs, so the test proves nothing"
 
 
-def test_a_picture_already_of_the_right_size_is_cut_as_the_processor_cuts(folders: dict[str, Path]) -> None:
+def test_crop_size_includes_the_central_crop(folders: dict[str, Path]) -> None:
     encoder = ImageEncoder("resnet", WeightSource(str(folders["resnet"])))
     assert encoder.crop.size == 32  # 28 / 0.875: resized to 32, then the middle 28
 
 
 @pytest.mark.parametrize("family", ["beit", "clip", "vit"])
-def test_hidden_layers_and_the_mean_of_the_last(family: str, folders: dict[str, Path]) -> None:
+def test_hidden_layers_and_their_mean(family: str, folders: dict[str, Path]) -> None:
     folder, crops = folders[family], crops_of(32)
     network = transformers.AutoModel.from_pretrained(folder).eval()
     network = getattr(network, "vision_model", network)
@@ -164,12 +164,12 @@ def test_a_row_does_not_depend_on_its_neighbours(folders: dict[str, Path]) -> No
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_no_crops_make_no_rows(folders: dict[str, Path]) -> None:
+def test_an_empty_batch(folders: dict[str, Path]) -> None:
     encoder = ImageEncoder("vit", WeightSource(str(folders["vit"])))
     assert encoder.encode_crops(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 32)
 
 
-def test_half_precision_is_close_and_says_so(folders: dict[str, Path]) -> None:
+def test_bfloat16_is_close_and_in_provenance(folders: dict[str, Path]) -> None:
     single = ImageEncoder("beit", WeightSource(str(folders["beit"])), precision="float32")
     half = ImageEncoder("beit", WeightSource(str(folders["beit"])), precision="bfloat16")
     crops = crops_of(32)
@@ -179,7 +179,7 @@ def test_half_precision_is_close_and_says_so(folders: dict[str, Path]) -> None:
     assert differing == {"precision"}
 
 
-def test_provenance_tells_apart_what_differs(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_provenance_differs_where_the_encoder_does(folders: dict[str, Path], tmp_path: Path) -> None:
     about = WeightSource(str(folders["beit"]), licence="Apache-2.0")
     encoder = ImageEncoder("beit-large", about)
     assert (encoder.name, encoder.modality, encoder.rate_hz, encoder.licence) == (
@@ -211,7 +211,7 @@ def test_provenance_tells_apart_what_differs(folders: dict[str, Path], tmp_path:
     assert keys(ImageEncoder("beit-large", WeightSource(str(settings)))) == {"network", "preprocessing"}
 
 
-def test_layers_that_are_not_there(folders: dict[str, Path]) -> None:
+def test_invalid_layers_and_precision_are_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="it has hidden layers 0 to 2"):
         ImageEncoder("beit-large", WeightSource(str(folders["beit"])), layer=7)
     with pytest.raises(ConfigError, match="layer=1 with last=3 does not exist"):
@@ -225,7 +225,7 @@ def test_layers_that_are_not_there(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["beit", "clip"])
-def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str, Path]) -> None:
+def test_int8_is_close_to_float32_and_in_provenance(kind: str, folders: dict[str, Path]) -> None:
     about, crops = WeightSource(str(folders[kind])), crops_of(32, 5)
     exact, rounded = (ImageEncoder("net", about, precision=p) for p in ("float32", "int8"))
     expected, found = exact.encode_crops(crops), rounded.encode_crops(crops)
@@ -235,25 +235,27 @@ def test_eight_bits_are_close_to_float32_and_say_so(kind: str, folders: dict[str
     assert (rounded.provenance["precision"], exact.provenance["precision"]) == ("int8", "float32")
 
 
-def test_eight_bits_refuse_what_they_cannot_do(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_is_refused_where_impossible_or_inaccurate(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="resnet50 cannot run in 8 bits here: it has no linear layers over tokens"):
         ImageEncoder("resnet50", WeightSource(str(folders["resnet"])), precision="int8").encode_crops(crops_of(32, 2))
     monkeypatch.setattr("mien.encoders.int8.TOLERANCE", 1e-9)
     with pytest.raises(ConfigError, match=r"beit-large in 8 bits differs from float32 by 0\.\d%"):
         ImageEncoder("beit-large", WeightSource(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
-    with pytest.raises(ConfigError, match="this processor has no products for it"):
+    with pytest.raises(ConfigError, match="this processor has no int8 products"):
         ImageEncoder("beit-large", WeightSource(str(folders["beit"])), precision="int8").encode_crops(crops_of(32, 2))
 
 
-def test_a_checkpoint_without_its_processor(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_without_processor_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folders["vit"] / name).read_bytes())
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):
         ImageEncoder("vit-b16", WeightSource(str(tmp_path)))
 
 
-def test_the_vision_part_of_clip_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_vision_tower_of_clip_equals_complete_clip(folders: dict[str, Path], tmp_path: Path) -> None:
     config = transformers.CLIPVisionConfig.from_pretrained(folders["clip"])
     config.projection_dim = 24
     transformers.CLIPVisionModelWithProjection.from_pretrained(folders["clip"], config=config).save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""ONNX face networks: on networks written here byte by byte, and on a real one with a real face."""
+"""ONNX face networks: small networks written in this file, and a real one on a real face."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mien.encoders import cards
 from mien.encoders.onnx_face import OnnxFace
 from mien.encoders.protocol import CropEncoder
 from mien.errors import ArtefactError, ConfigError
-from mien.faces.align import TEMPLATE, similarity
-from mien.faces.crops import cut
+from mien.faces.align import TEMPLATE, similarity_transform
+from mien.faces.crops import extract_crop
 from mien.labels import EXPRESSIONS, HAPPINESS, NEUTRAL, OTHER
 
 
@@ -80,7 +80,7 @@ def crops_of(size: int = 8, count: int = 5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("nhwc", [False, True])
-def test_the_network_sees_what_the_card_says(tmp_path: Path, nhwc: bool) -> None:
+def test_input_follows_the_card(tmp_path: Path, nhwc: bool) -> None:
     weights = np.eye(3, dtype=np.float32)
     write_network(tmp_path / "tiny.onnx", weights, nhwc=nhwc)
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
@@ -95,7 +95,7 @@ def test_the_network_sees_what_the_card_says(tmp_path: Path, nhwc: bool) -> None
     assert encoder.encode_crops(crops[:0]).shape == (0, 3)
 
 
-def test_grey_and_another_size(tmp_path: Path) -> None:
+def test_grey_input_of_another_size(tmp_path: Path) -> None:
     write_network(tmp_path / "tiny.onnx", np.ones((1, 1), np.float32))
     encoder = OnnxFace(str(write_card(tmp_path / "tiny.yaml", colour="grey")))
     crops = crops_of(16)
@@ -103,15 +103,15 @@ def test_grey_and_another_size(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoder.encode_crops(crops)[:, 0], [w.mean() for w in wanted], atol=2e-3)
 
 
-def test_a_network_for_single_pictures_runs_one_by_one(tmp_path: Path) -> None:
+def test_a_network_with_batch_size_one_runs_one_by_one(tmp_path: Path) -> None:
     write_network(tmp_path / "tiny.onnx", np.eye(3, dtype=np.float32), batch=1)
     write_card(tmp_path / "tiny.yaml")
     values = OnnxFace(str(tmp_path / "tiny.onnx")).encode_crops(crops_of())
     np.testing.assert_allclose(values, crops_of().mean(axis=(1, 2)) / 255, atol=1e-5)
 
 
-def test_classes_valence_and_arousal_in_miens_order(tmp_path: Path) -> None:
-    """Two labels may mean the same expression: their shares add up."""
+def test_interpret_maps_classes_valence_and_arousal(tmp_path: Path) -> None:
+    """Probabilities of labels with the same expression add up."""
     write_network(tmp_path / "tiny.onnx", np.zeros((3, 6), np.float32))
     labels, means = ["Happiness", "Contempt", "Neutral", "Boredom"], {"Contempt": "Other", "Boredom": "Other"}
     card = write_card(tmp_path / "tiny.yaml", labels=labels, means=means, scores="logits", valence=4, arousal=5)
@@ -126,7 +126,7 @@ def test_classes_valence_and_arousal_in_miens_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(va, [[0.5, -1.0], [-0.25, 0.75]])  # clipped to [-1, 1]
 
 
-def test_without_valence_and_arousal_they_are_unknown_not_zero(tmp_path: Path) -> None:
+def test_missing_valence_and_arousal_are_nan(tmp_path: Path) -> None:
     write_network(tmp_path / "tiny.onnx", np.eye(3, 2, dtype=np.float32))
     card = write_card(tmp_path / "tiny.yaml", labels=["Anger", "Fear"], scores="probabilities")
     probabilities, va = OnnxFace(str(card)).predict(crops_of())
@@ -134,7 +134,7 @@ def test_without_valence_and_arousal_they_are_unknown_not_zero(tmp_path: Path) -
     assert set(np.flatnonzero(probabilities.any(axis=0))) == {1, 3}
 
 
-def test_an_encoder_only(tmp_path: Path) -> None:
+def test_a_card_without_labels_cannot_predict(tmp_path: Path) -> None:
     write_network(tmp_path / "tiny.onnx", np.eye(3, dtype=np.float32))
     encoder = OnnxFace(str(write_card(tmp_path / "tiny.yaml")), name="mine", margin=0.4)
     assert (encoder.name, encoder.dim, encoder.crop.size, encoder.crop.margin) == ("mine", 3, 8, 0.4)
@@ -159,7 +159,7 @@ def test_provenance_follows_the_file_and_the_card(tmp_path: Path) -> None:
     assert differing() == {"revision"}
 
 
-def test_cards_with_faults(tmp_path: Path) -> None:
+def test_invalid_cards_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
 
     def refused(**changes: Any) -> str:
@@ -172,7 +172,7 @@ def test_cards_with_faults(tmp_path: Path) -> None:
     assert "input should be 'rgb', 'bgr' or 'grey', got 'gray'" in refused(colour="gray")
     assert "mean has 2 values; colour rgb has 3 channels" in refused(mean=[0.1, 0.2])
     assert "label 'Happy' is none of mien's expressions" in refused(labels=["Happy"])
-    assert "say in `means` which one it is" in refused(labels=["Happy"])
+    assert "map it to one in `means`" in refused(labels=["Happy"])
     assert "std must not be 0" in refused(std=[0.0])
     assert "give one of file and artefact" in refused(artefact="hsemotion")
     text = refused(size="big", colour="gray")
@@ -180,16 +180,16 @@ def test_cards_with_faults(tmp_path: Path) -> None:
     assert "card.size" in text
     assert "card.colour" in text
     path.write_text("- a list")
-    with pytest.raises(ConfigError, match="is no card: it holds no keys"):
+    with pytest.raises(ConfigError, match="is not a card: it holds no keys"):
         cards.read(path)
     path.write_text("a: [")
-    with pytest.raises(ConfigError, match="is no readable card"):
+    with pytest.raises(ConfigError, match="is not a readable card"):
         cards.read(path)
     (tmp_path / "tiny.json").write_text(json.dumps({"name": "j", "file": "j.onnx", "size": 8}))
     assert cards.read(tmp_path / "tiny.json").name == "j"
 
 
-def test_networks_that_are_not_there_or_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_unfitting_networks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tmp_path / "tiny.onnx"
     write_network(network, np.eye(3, dtype=np.float32))
     with pytest.raises(ConfigError, match=r"has no card beside it \(tiny\.yaml\)"):
@@ -197,7 +197,7 @@ def test_networks_that_are_not_there_or_do_not_fit(tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigError, match=r"There is no card fear.*\n.*\n.*Built in are fer, hsemotion"):
         OnnxFace("fear")
     card = write_card(tmp_path / "tiny.yaml", colour="grey")
-    with pytest.raises(ConfigError, match=r"says that it takes \(batch, 1, 8, 8\); it takes \['n', 3, 8, 8\]"):
+    with pytest.raises(ConfigError, match=r"states the input \(batch, 1, 8, 8\); it takes \['n', 3, 8, 8\]"):
         OnnxFace(str(card))
     write_card(card, labels=["Anger", "Fear"], valence=7)
     with pytest.raises(ConfigError, match="names column 7; the network's outputs have columns 0 to 2"):
@@ -210,16 +210,14 @@ def test_networks_that_are_not_there_or_do_not_fit(tmp_path: Path, monkeypatch: 
         OnnxFace(str(card))
     write_card(card)
     network.write_bytes(network.read_bytes()[:60])
-    with pytest.raises(ArtefactError, match="is no network that onnxruntime can read"):
+    with pytest.raises(ArtefactError, match="onnxruntime cannot read the network"):
         OnnxFace(str(card))
     monkeypatch.setenv("MIEN_HUB", str(tmp_path))
-    with pytest.raises(
-        ArtefactError, match=r"fer-mini-xception\.onnx \(fer, MIT\) is not in any folder that MIEN_HUB names"
-    ):
+    with pytest.raises(ArtefactError, match=r"fer-mini-xception\.onnx \(fer, MIT\) is not in any folder of MIEN_HUB"):
         OnnxFace("fer")
 
 
-def test_every_built_in_card_is_sound() -> None:
+def test_built_in_cards_are_valid() -> None:
     assert cards.names() == ["fer", "hsemotion"]
     for name in cards.names():
         card = cards.read(cards.BUILT_IN / f"{name}.yaml")
@@ -236,7 +234,7 @@ NEUTRAL_POINTS = [[260, 170], [331, 167], [298, 209], [274, 251], [329, 248]]
 SMILE_POINTS = [[255, 159], [325, 155], [292, 193], [260, 227], [333, 222]]
 
 
-def test_a_real_smile_by_a_real_network(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fer_recognises_a_real_smile(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_HUB", str(shared / "hub"))
     encoder = OnnxFace("fer")
     crops: dict[str, list[np.ndarray]] = {"neutral": [], "smile": []}
@@ -247,7 +245,9 @@ def test_a_real_smile_by_a_real_network(shared: Path, monkeypatch: pytest.Monkey
                 name, points = ("neutral", NEUTRAL_POINTS) if time < 0.3 else ("smile", SMILE_POINTS)
                 target = ((TEMPLATE + 0.5 - 56) / (1 + encoder.crop.margin) + 56) * (encoder.crop.size / 112)
                 image = frame.to_ndarray(format="rgb24")
-                crops[name].append(cut(image, similarity(target, np.array(points, float)), encoder.crop.size))
+                crops[name].append(
+                    extract_crop(image, similarity_transform(target, np.array(points, float)), encoder.crop.size)
+                )
     for name, expression in (("neutral", NEUTRAL), ("smile", HAPPINESS)):
         probabilities, va = encoder.predict(np.stack(crops[name]))
         assert len(probabilities) > 5

@@ -1,4 +1,4 @@
-"""Speech encoders against the library's own feature extractor and network, on tiny networks of the same classes."""
+"""Speech encoders against feature extractor and network of transformers, on tiny networks of the same classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import soundfile
 import soxr
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mien.encoders.audio_chunks import Grid, cut
 from mien.encoders.pretrained import WeightSource
 from mien.encoders.protocol import AudioEncoder
 from mien.encoders.speech import SpeechEncoder
@@ -33,7 +30,7 @@ TINY = {
     "vocab_size": 12,
 }
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-#: As in the real ones: WavLM-Large and the large wav2vec 2.0 normalise by layer, the base ones by group.
+#: As in the published networks: large ones use layer norm, base ones group norm.
 KINDS = {
     "wavlm-large": ("WavLM", {**LAYER_NORM, "conv_bias": False}),
     "wavlm-base": ("WavLM", {"feat_extract_norm": "group", "conv_bias": False}),
@@ -89,23 +86,23 @@ def encoded(encoder: SpeechEncoder, samples: np.ndarray, **options: Any) -> tupl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_the_library(kind: str, folders: dict[str, Path]) -> None:
+def test_values_equal_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
     encoder = SpeechEncoder(kind, WeightSource(str(folders[kind])))
     assert isinstance(encoder, AudioEncoder)
     samples = sound(2.3)
     values, _ = encoded(encoder, samples)
-    wanted = reference(folders[kind], samples).last_hidden_state[0].numpy()
-    assert values.shape == wanted.shape == (114, encoder.dim)
-    np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
-    assert wanted.std(axis=0).min() > 1e-2, "nothing changes over time: the test would prove nothing"
+    expected = reference(folders[kind], samples).last_hidden_state[0].numpy()
+    assert values.shape == expected.shape == (114, encoder.dim)
+    np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
+    assert expected.std(axis=0).min() > 1e-2, "nothing changes over time, so the test proves nothing"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hidden_layers_and_the_mean_of_the_last(kind: str, folders: dict[str, Path]) -> None:
+def test_hidden_layers_and_their_mean(kind: str, folders: dict[str, Path]) -> None:
     samples = sound(1.0)
     hidden = [h[0].numpy() for h in reference(folders[kind], samples).hidden_states]
     assert len(hidden) == 3
-    for options, wanted in (
+    for options, expected in (
         ({"layer": 0}, hidden[0]),
         ({"layer": 1}, hidden[1]),
         ({"layer": -1}, hidden[2]),
@@ -113,25 +110,25 @@ def test_hidden_layers_and_the_mean_of_the_last(kind: str, folders: dict[str, Pa
         ({"layer": -2, "last": 2}, (hidden[0] + hidden[1]) / 2),
     ):
         values, _ = encoded(SpeechEncoder(kind, WeightSource(str(folders[kind])), **options), samples)
-        np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max(), err_msg=str(options))
+        np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max(), err_msg=str(options))
 
 
-def test_layers_above_the_one_asked_for_are_not_run(folders: dict[str, Path]) -> None:
+def test_layers_above_the_requested_one_are_not_run(folders: dict[str, Path]) -> None:
     network = transformers.AutoModel.from_pretrained(folders["wavlm-large"]).eval()
     network.encoder.layers[1] = None  # would fail if it were called
     with torch.inference_mode():
         assert len(SpeechNetwork(network, 1)(torch.randn(1, 8_000))) == 2
 
 
-def test_sdpa_equals_eager_at_the_length_of_a_chunk(folders: dict[str, Path]) -> None:
+def test_sdpa_equals_eager_attention_at_chunk_length(folders: dict[str, Path]) -> None:
     """20 s: relative positions beyond the last bucket occur."""
     samples = sound(20.0)
     values, _ = encoded(SpeechEncoder("w", WeightSource(str(folders["wavlm-large"]))), samples)
-    wanted = reference(folders["wavlm-large"], samples).last_hidden_state[0].numpy()
-    np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
+    expected = reference(folders["wavlm-large"], samples).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_old_names_of_weights_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_with_old_names_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
     """Published checkpoints call the weight norm's parts weight_g and weight_v."""
     from safetensors.torch import load_file, save_file
 
@@ -175,38 +172,6 @@ def test_times_are_the_centres_of_the_frames(folders: dict[str, Path]) -> None:
     assert encoder.receptive_field_s == pytest.approx(2.005)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    samples=st.integers(0, 40_000),
-    length=st.integers(5, 30),
-    context=st.integers(0, 2),
-    sizes=st.lists(st.integers(1, 9_000), min_size=1, max_size=6),
-)
-def test_chunks_cover_every_frame_once(samples: int, length: int, context: int, sizes: list[int]) -> None:
-    grid = Grid(320, 400)
-    sound = np.arange(samples, dtype=np.float32)
-    cuts, rest = [], sound
-    while len(rest):
-        size = sizes[len(cuts) % len(sizes)]
-        cuts.append(rest[:size])
-        rest = rest[size:]
-    total, expected = grid.frames(samples), 0
-    for chunk in cut(cuts, grid, length, context):
-        frames = grid.frames(len(chunk.samples))
-        assert frames == min(length, total)
-        np.testing.assert_array_equal(chunk.samples, sound[chunk.first * 320 :][: len(chunk.samples)])
-        begin, stop = chunk.keep
-        if chunk.first + stop == total:
-            assert chunk.first * 320 + len(chunk.samples) == samples
-        else:
-            assert len(chunk.samples) == grid.samples(frames)
-        assert chunk.first + begin == expected
-        expected = chunk.first + stop
-        assert begin >= context or chunk.first + begin == 0
-        assert frames - stop >= context or expected == total
-    assert expected == total
-
-
 def differences(folder: Path, layer: int | None) -> np.ndarray:
     """Relative error of each frame, in chunks of 8 s against in one piece."""
     samples, about = sound(24.0), WeightSource(str(folder))
@@ -217,9 +182,9 @@ def differences(folder: Path, layer: int | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["wavlm-large", "wav2vec2-large"])
-def test_chunks_agree_with_the_whole(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    """The stated tolerances, where a chunk's loudness is not levelled: up to the first layer's input, chunks are
-    exact; attention that looks over 24 s cannot agree exactly with attention over 8 s."""
+def test_chunks_agree_with_the_recording_at_once(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Stated tolerances without normalisation: exact up to the input of the first layer; attention over 24 s differs
+    from attention over 8 s."""
     for path in folders[kind].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
@@ -228,22 +193,23 @@ def test_chunks_agree_with_the_whole(kind: str, folders: dict[str, Path], tmp_pa
 
 
 @pytest.mark.parametrize(("kind", "typical", "worst"), [("wavlm-large", 0.01, 0.05), ("wavlm-base", 0.02, 0.1)])
-def test_chunks_with_their_loudness_levelled(kind: str, typical: float, worst: float, folders: dict[str, Path]) -> None:
-    """As published: mean and variance are those of a chunk, not of the whole. Nets with layer norm nearly ignore
-    it; those with group norm take it into their first layer as well."""
+def test_normalised_chunks_agree_within_tolerance(
+    kind: str, typical: float, worst: float, folders: dict[str, Path]
+) -> None:
+    """With the published normalisation: mean and variance are those of a chunk, not of the whole."""
     error = differences(folders[kind], layer=None)
     assert np.median(error) < typical
     assert error.max() < worst
 
 
-def test_chunks_in_batches_equal_chunks_alone(folders: dict[str, Path]) -> None:
+def test_batched_chunks_equal_single_chunks(folders: dict[str, Path]) -> None:
     about, samples = WeightSource(str(folders["wavlm-large"])), sound(9.0)
     alone, _ = encoded(SpeechEncoder("w", about, chunk_s=2.0, context_s=0.5), samples)
     batched, _ = encoded(SpeechEncoder("w", about, chunk_s=2.0, context_s=0.5, batch_size=3), samples)
     np.testing.assert_allclose(alone, batched, atol=1e-5)
 
 
-def test_how_the_sound_arrives_makes_no_difference(folders: dict[str, Path]) -> None:
+def test_block_size_makes_no_difference(folders: dict[str, Path]) -> None:
     encoder, samples = (
         SpeechEncoder("w", WeightSource(str(folders["wavlm-large"])), chunk_s=2.0, context_s=0.5),
         sound(6.0),
@@ -253,23 +219,7 @@ def test_how_the_sound_arrives_makes_no_difference(folders: dict[str, Path]) -> 
     np.testing.assert_array_equal(a, b)
 
 
-def test_no_more_than_two_chunks_are_held() -> None:
-    """Memory is flat: samples are taken from the source no earlier than a chunk needs them."""
-    taken = 0
-
-    def source() -> Iterator[np.ndarray]:
-        nonlocal taken
-        for _ in range(200):
-            taken += 3_200
-            yield np.zeros(3_200, np.float32)
-
-    grid = Grid(320, 400)
-    for chunk in cut(source(), grid, length=50, context=5):
-        assert taken <= (chunk.first + 50) * 320 + 400 + 3_200 + 320
-    assert taken == 640_000
-
-
-def test_silence_is_not_valid_and_short_sound_is_nothing(folders: dict[str, Path]) -> None:
+def test_silence_is_invalid_and_short_audio_gives_nothing(folders: dict[str, Path]) -> None:
     encoder = SpeechEncoder("w", WeightSource(str(folders["wavlm-large"])))
     samples = sound(2.0)
     samples[8_000:16_000] = 0
@@ -284,12 +234,12 @@ def test_silence_is_not_valid_and_short_sound_is_nothing(folders: dict[str, Path
     assert one.values.shape == (1, 32)
 
 
-def test_real_speech(folders: dict[str, Path], shared: Path) -> None:
+def test_real_speech_equals_transformers(folders: dict[str, Path], shared: Path) -> None:
     samples, rate = soundfile.read(shared / "emodb" / "03a01Fa.wav", dtype="float32")
     samples = soxr.resample(samples, rate, 16_000)
     values, times = encoded(SpeechEncoder("w", WeightSource(str(folders["wavlm-base"]))), samples)
-    wanted = reference(folders["wavlm-base"], samples).last_hidden_state[0].numpy()
-    np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
+    expected = reference(folders["wavlm-base"], samples).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
     assert times[-1] < len(samples) / 16_000
 
 
@@ -297,7 +247,7 @@ def test_real_speech(folders: dict[str, Path], shared: Path) -> None:
 
 
 class EmotionNetwork(transformers.Wav2Vec2PreTrainedModel):
-    """The network as its authors publish it: written here from its description, independent of mien's."""
+    """PDEM as its authors describe it, independent of mien's code."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -326,18 +276,18 @@ def pdem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_pdem_equals_its_authors(pdem: Path) -> None:
+def test_pdem_equals_the_authors_network(pdem: Path) -> None:
     samples = sound(3.0)
     network = EmotionNetwork.from_pretrained(pdem).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(pdem)
     with torch.no_grad():
-        wanted = network(extractor(samples, sampling_rate=16_000, return_tensors="pt").input_values)[0].numpy()
+        expected = network(extractor(samples, sampling_rate=16_000, return_tensors="pt").input_values)[0].numpy()
     encoder = SpeechEncoder("pdem", WeightSource(str(pdem)), types=("wav2vec2",), head=True)
-    np.testing.assert_allclose(encoder.dimensions(samples), wanted, atol=1e-4)
-    assert np.ptp(wanted) > 1e-2
+    np.testing.assert_allclose(encoder.dimensions(samples), expected, atol=1e-4)
+    assert np.ptp(expected) > 1e-2
 
 
-def test_pdem_over_time_is_the_head_over_a_centred_window(pdem: Path) -> None:
+def test_pdem_over_time_uses_a_centred_window(pdem: Path) -> None:
     samples, about = sound(6.0), WeightSource(str(pdem))
     encoder = SpeechEncoder("pdem", about, head=True, head_s=2.0)
     values, times = encoded(encoder, samples)
@@ -347,26 +297,26 @@ def test_pdem_over_time_is_the_head_over_a_centred_window(pdem: Path) -> None:
     for frame in (0, 20, 150, 298):
         window = torch.from_numpy(hidden[max(0, frame - 50) : frame + 51]).mean(dim=0)
         with torch.no_grad():
-            wanted = head.out_proj(torch.tanh(head.dense(window)))
-        np.testing.assert_allclose(values[frame], wanted, atol=1e-4)
+            expected = head.out_proj(torch.tanh(head.dense(window)))
+        np.testing.assert_allclose(values[frame], expected, atol=1e-4)
 
 
-def test_a_checkpoint_without_the_head(pdem: Path, folders: dict[str, Path]) -> None:
+def test_head_options_that_do_not_fit_are_refused(pdem: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(ArtefactError, match="has no head of 3 dimensions \\(arousal, dominance, valence\\)"):
         SpeechEncoder("pdem", WeightSource(str(folders["wav2vec2-base"])), head=True)
-    with pytest.raises(ConfigError, match="was made without its head"):
+    with pytest.raises(ConfigError, match="was created without its head"):
         SpeechEncoder("pdem", WeightSource(str(pdem))).dimensions(sound(1.0))
     with pytest.raises(ConfigError, match="layer=1 has no head"):
         SpeechEncoder("pdem", WeightSource(str(pdem)), head=True, layer=1)
 
 
-def test_options_that_do_not_fit(folders: dict[str, Path]) -> None:
+def test_invalid_layers_and_chunks_are_refused(folders: dict[str, Path]) -> None:
     about = WeightSource(str(folders["wavlm-large"]))
     with pytest.raises(ConfigError, match="layer=9 with last=1 does not exist; it has hidden layers 0 to 2"):
         SpeechEncoder("w", about, layer=9)
     with pytest.raises(ConfigError, match="last=4 needs `layer`"):
         SpeechEncoder("w", about, last=4)
-    with pytest.raises(ConfigError, match=r"a chunk of 3 s is nothing but context, 1\.5 s at each end"):
+    with pytest.raises(ConfigError, match=r"a chunk of 3 s consists of context only, 1\.5 s at each end"):
         SpeechEncoder("w", about, chunk_s=3.0)
 
 
@@ -389,7 +339,7 @@ def test_provenance_and_half_precision(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wavlm-large", "wav2vec2-large"])
-def test_eight_bits_are_close_to_float32(kind: str, folders: dict[str, Path]) -> None:
+def test_int8_is_close_to_float32(kind: str, folders: dict[str, Path]) -> None:
     exact, rounded = (SpeechEncoder(kind, WeightSource(str(folders[kind])), precision=p) for p in ("float32", "int8"))
     given = [(0.0, sound(3.0))]
     (expected,), (found,) = list(exact.encode_audio(given)), list(rounded.encode_audio(given))
@@ -399,11 +349,11 @@ def test_eight_bits_are_close_to_float32(kind: str, folders: dict[str, Path]) ->
     assert rounded.provenance["precision"] == "int8"
 
 
-def test_another_sampling_rate_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_another_sample_rate_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for path in folders["wavlm-base"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(tmp_path)
-    with pytest.raises(ArtefactError, match="wants sound at 8000 Hz; mien reads 16000 Hz"):
+    with pytest.raises(ArtefactError, match="requires audio at 8000 Hz; mien provides 16000 Hz"):
         SpeechEncoder("w", WeightSource(str(tmp_path)))
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):

@@ -1,4 +1,4 @@
-"""CLIP prompts against the library's own tokenizer and text tower."""
+"""CLIP prompts against tokenizer and text tower of transformers."""
 
 from __future__ import annotations
 
@@ -49,37 +49,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny(tmp_path_factory.mktemp("clip"))
 
 
-def test_equals_the_library(folder: Path) -> None:
+def test_values_equal_those_of_transformers(folder: Path) -> None:
     encoder = PromptEncoder("clip-text", WeightSource(str(folder), licence="MIT"))
     network = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():  # one by one: padding must not matter
-        wanted = torch.cat(
+        expected = torch.cat(
             [network.get_text_features(**tokenizer(p, return_tensors="pt")).pooler_output for p in PROMPTS]
         )
     values = encoder.encode_prompts(PROMPTS)
     assert values.shape == (3, encoder.dim) == (3, 24)
-    np.testing.assert_allclose(values, wanted, atol=1e-5)
+    np.testing.assert_allclose(values, expected, atol=1e-5)
     assert np.abs(values[0] - values[1]).max() > 1e-2
     assert encoder.temperature == pytest.approx(50.0, rel=1e-5)
     assert (encoder.modality, encoder.licence) == ("text", "MIT")
 
 
-def test_words_and_pictures_share_a_space(folder: Path) -> None:
+def test_text_and_images_have_equal_dim(folder: Path) -> None:
     assert PromptEncoder("t", WeightSource(str(folder))).dim == ImageEncoder("i", WeightSource(str(folder))).dim
 
 
-def test_a_prompt_that_would_be_cut_off(folder: Path) -> None:
+def test_a_prompt_that_is_too_long_is_refused(folder: Path) -> None:
     long = "x" * 40
     with pytest.raises(ConfigError, match=rf"The prompt '{long}' has 42 tokens; clip-text reads 30"):
         PromptEncoder("clip-text", WeightSource(str(folder))).encode_prompts(["joy", long])
 
 
-def test_a_folder_without_a_tokenizer_or_of_another_network(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_tokenizer_or_another_architecture_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ArtefactError, match="has no readable tokenizer"):
         PromptEncoder("clip-text", WeightSource(str(tmp_path)))
     (tmp_path / "config.json").write_text('{"model_type": "beit"}')
-    with pytest.raises(ArtefactError, match="another architecture: model_type is 'beit', wanted 'clip'"):
+    with pytest.raises(ArtefactError, match="another architecture: model_type is 'beit', expected 'clip'"):
         PromptEncoder("clip-text", WeightSource(str(tmp_path)))

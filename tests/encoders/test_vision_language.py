@@ -1,4 +1,4 @@
-"""Qwen3-VL over segments against the library's own processor and network, on a tiny model of the same class."""
+"""Qwen3-VL over segments against processor and network of transformers, on a tiny model of the same class."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def reference(folder: Path, segment: list[np.ndarray], prompt: str = PROMPT) -> 
         return network(**inputs, output_hidden_states=True).hidden_states[-1][0].numpy()
 
 
-def test_equals_the_library(folder: Path) -> None:
+def test_values_equal_those_of_transformers(folder: Path) -> None:
     encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt=PROMPT)
     assert isinstance(encoder, SegmentEncoder)
     segments = [pictures(3), pictures(1, 33, 47, seed=1), pictures(16, 64, 64, seed=2)]
@@ -108,21 +108,21 @@ def test_equals_the_library(folder: Path) -> None:
     assert values.shape == (3, encoder.dim) == (3, 32)
     assert values.dtype == np.float32
     for value, segment in zip(values, segments, strict=True):
-        wanted = reference(folder, segment)[-1]
-        np.testing.assert_allclose(value, wanted, atol=1e-4 * np.abs(wanted).max())
+        expected = reference(folder, segment)[-1]
+        np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
     assert np.abs(values[0] - values[1]).max() > 1e-2
     assert encoder.encode_segments([]).shape == (0, 32)
 
 
-def test_mean_and_deviation_over_the_tokens(folder: Path) -> None:
+def test_pools_over_the_tokens(folder: Path) -> None:
     hidden = reference(folder, pictures(2))
-    for pool, wanted in (
+    for pool, expected in (
         ("mean", hidden.mean(axis=0)),
         ("mean_std", np.concatenate([hidden.mean(axis=0), hidden.std(axis=0)])),
     ):
         encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder)), prompt=PROMPT, pool=pool)
-        assert encoder.dim == len(wanted)
-        np.testing.assert_allclose(encoder.encode_segments([pictures(2)])[0], wanted, atol=1e-4)
+        assert encoder.dim == len(expected)
+        np.testing.assert_allclose(encoder.encode_segments([pictures(2)])[0], expected, atol=1e-4)
 
 
 def test_order_and_prompt_matter(folder: Path) -> None:
@@ -135,7 +135,7 @@ def test_order_and_prompt_matter(folder: Path) -> None:
     assert {k for k in other.provenance if other.provenance[k] != encoder.provenance[k]} == {"preprocessing"}
 
 
-def test_what_it_declares(folder: Path) -> None:
+def test_declared_attributes(folder: Path) -> None:
     cut = Segments(length_s=3.0, hop_s=1.0, rate_hz=2.0, pictures=6)
     encoder = VisionLanguageEncoder("qwen", WeightSource(str(folder), licence="Apache-2.0"), segments=cut)
     assert (encoder.rate_hz, encoder.receptive_field_s, encoder.licence) == (1.0, 3.0, "Apache-2.0")
@@ -144,7 +144,7 @@ def test_what_it_declares(folder: Path) -> None:
     assert (published.length_s, published.hop_s, published.rate_hz, published.pictures) == (4.0, 2.0, 4.0, 16)
 
 
-def test_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
+def test_invalid_options_and_incomplete_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pool is 'max'; it must be one of last, mean, mean_std"):
         VisionLanguageEncoder("qwen", WeightSource(str(folder)), pool="max")
     for path in folder.iterdir():
@@ -153,7 +153,7 @@ def test_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="has no chat template"):
         VisionLanguageEncoder("qwen", WeightSource(str(tmp_path)))
     (tmp_path / "chat_template.jinja").write_text("no place for pictures")
-    with pytest.raises(ArtefactError, match="holds 0 places for 2 pictures"):
+    with pytest.raises(ArtefactError, match="has 0 image placeholders for 2 images"):
         VisionLanguageEncoder("qwen", WeightSource(str(tmp_path))).encode_segments([pictures(2)])
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ArtefactError, match=r"no readable preprocessor_config\.json"):

@@ -1,4 +1,4 @@
-"""The starter's voice encoder: tones of known pitch, planted level, tilt and rhythm, blocks, gain, silence."""
+"""Voice encoder of the starter: tones of known pitch, known level, tilt and rhythm, blocks, gain and silence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tone(hz: np.ndarray | float, seconds: float, harmonics: int = 10, tilt: floa
 
 def track(sound: np.ndarray) -> pitch.Pitch:
     hop = spectrum.HOP
-    return pitch.track(*pitch.candidates(sound[: (len(sound) - pitch.WIDTH) // hop * hop + pitch.WIDTH], hop))
+    return pitch.track(*pitch.find_candidates(sound[: (len(sound) - pitch.WIDTH) // hop * hop + pitch.WIDTH], hop))
 
 
 def cut(sound: np.ndarray, length: int, start_s: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
@@ -45,7 +45,7 @@ def encode(sound: np.ndarray, length: int = 160_000) -> Stream:
 
 
 class AllSpeech:
-    """In place of the voice activity network: every step is speech."""
+    """Replaces the voice activity network: every step is speech."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -60,11 +60,11 @@ class AllSpeech:
 
 @pytest.fixture
 def all_speech(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Synthetic sounds are no speech to silero-vad; what is made of speech is tested with every step called so."""
+    """Treat every step as speech, because silero-vad does not detect speech in synthetic tones."""
     monkeypatch.setattr(voice_prosody, "VoiceActivity", AllSpeech)
 
 
-def of(stream: Stream, name: str, from_s: float = 0.0, to_s: float = 1e9) -> float:
+def column_mean(stream: Stream, name: str, from_s: float = 0.0, to_s: float = 1e9) -> float:
     chosen = stream.valid & (stream.times >= from_s) & (stream.times < to_s)
     return float(stream.values[chosen, COLUMN[name]].mean())
 
@@ -74,7 +74,7 @@ def of(stream: Stream, name: str, from_s: float = 0.0, to_s: float = 1e9) -> flo
 
 @given(hz=st.floats(63, 480), harmonics=st.integers(1, 20), tilt=st.floats(0.3, 2.5))
 @settings(max_examples=40, deadline=None)
-def test_a_tone_has_its_pitch_within_one_percent(hz: float, harmonics: int, tilt: float) -> None:
+def test_pitch_of_a_tone_is_within_one_percent(hz: float, harmonics: int, tilt: float) -> None:
     found = track(tone(hz, 0.4, harmonics, tilt))
     assert found.voiced.all()
     assert np.abs(found.hz / hz - 1).max() < 0.01
@@ -82,7 +82,7 @@ def test_a_tone_has_its_pitch_within_one_percent(hz: float, harmonics: int, tilt
 
 
 @pytest.mark.parametrize(("low", "high"), [(90.0, 180.0), (300.0, 150.0)])
-def test_a_glide_is_followed_in_time(low: float, high: float) -> None:
+def test_pitch_follows_a_glide(low: float, high: float) -> None:
     hz = np.geomspace(low, high, RATE)
     found = track(tone(hz, 1.0))
     # a correlation at lag L compares cores centred CORE / 2 and CORE / 2 + L after the frame's start
@@ -91,7 +91,7 @@ def test_a_glide_is_followed_in_time(low: float, high: float) -> None:
     assert np.abs(found.hz / hz[centre] - 1).max() < 0.01
 
 
-def test_a_missing_fundamental_is_heard() -> None:
+def test_pitch_of_a_missing_fundamental() -> None:
     phase = 2 * np.pi * 120 * np.arange(RATE) / RATE
     sound = sum(np.sin(k * phase) for k in range(2, 8)).astype(np.float32)
     assert np.abs(track(sound).hz / 120 - 1).max() < 0.01
@@ -107,7 +107,7 @@ def test_noise_is_unvoiced(colour: str) -> None:
     assert (found.hz[~found.voiced] == 0).all()
 
 
-def test_pitch_survives_noise_of_its_own_level_less_10_db() -> None:
+def test_pitch_with_noise_10_db_below() -> None:
     sound = tone(140.0, 3.0) + np.random.default_rng(0).normal(0, 0.1 * 10**-0.5, 3 * RATE).astype(np.float32)
     found = track(sound)
     assert found.voiced.mean() > 0.95
@@ -134,7 +134,7 @@ def test_digital_silence_has_no_pitch_and_no_nan() -> None:
 
 @given(lengths=st.lists(st.integers(1, 40_000), min_size=1, max_size=8), seed=st.integers(0, 9))
 @settings(max_examples=10, deadline=None)
-def test_block_borders_leave_no_trace(lengths: list[int], seed: int) -> None:
+def test_block_size_makes_no_difference(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     sound = tone(120 + 80 * rng.random(48_000).cumsum() / 24_000, 3.0) * rng.random()
     whole = encode(sound, len(sound))
@@ -150,7 +150,7 @@ def test_block_borders_leave_no_trace(lengths: list[int], seed: int) -> None:
 
 
 @pytest.mark.usefixtures("all_speech")
-def test_stretches_of_a_long_recording_leave_no_trace() -> None:
+def test_borders_of_stretches_make_no_difference() -> None:
     rng = np.random.default_rng(5)
     steps = np.repeat(rng.uniform(90, 260, 300), RATE // 4)
     sound = tone(steps, 75.0, 6) * np.repeat(rng.uniform(0.1, 1, 300), RATE // 4).astype(np.float32)
@@ -164,7 +164,7 @@ def test_stretches_of_a_long_recording_leave_no_trace() -> None:
 
 
 @pytest.mark.usefixtures("all_speech")
-def test_times_are_the_centres_of_what_was_heard() -> None:
+def test_times_are_the_centres_of_the_cells() -> None:
     sound = 1e-4 * tone(150.0, 3.0)
     sound[round(1.30 * RATE) : round(1.42 * RATE)] = tone(150.0, 0.12)
     stream = ProsodyExtractor()(cut(sound, 10_000, start_s=7.5))
@@ -191,7 +191,7 @@ def test_memory_grows_with_the_features_only() -> None:
     assert beyond(150) - beyond(70) < 1e6
 
 
-def test_no_sound_and_hardly_any() -> None:
+def test_empty_and_very_short_audio() -> None:
     none = ProsodyExtractor()([])
     assert none.values.shape == (0, DIM)
     short = ProsodyExtractor()([(2.0, np.zeros(100, np.float32))])
@@ -208,35 +208,35 @@ def test_silence_and_noise_are_invalid_and_zero() -> None:
         assert (stream.values == 0).all()
 
 
-def test_every_column_has_a_name_of_its_own() -> None:
+def test_every_column_has_a_unique_name_and_a_description() -> None:
     assert len(FEATURES) == DIM == len(COLUMN) == len(ProsodyExtractor.FEATURES)
-    assert all(f.what for f in FEATURES)
+    assert all(f.description for f in FEATURES)
 
 
-# ---- what the columns say
+# ---- columns
 
 
 @pytest.mark.usefixtures("all_speech")
 def test_pitch_columns() -> None:
     rising = encode(tone(100 * 2 ** np.linspace(0, 1.5, 3 * RATE), 3.0))
-    assert of(rising, "pitch_slope", 1, 2) == pytest.approx(0.5, abs=0.04)
-    assert of(rising, "pitch_drift", 1, 2) == pytest.approx(0.05, abs=0.005)
-    assert of(rising, "pitch", 1.4, 1.6) == pytest.approx(np.log2(100 / 150) + 0.75, abs=0.03)
+    assert column_mean(rising, "pitch_slope", 1, 2) == pytest.approx(0.5, abs=0.04)
+    assert column_mean(rising, "pitch_drift", 1, 2) == pytest.approx(0.05, abs=0.005)
+    assert column_mean(rising, "pitch", 1.4, 1.6) == pytest.approx(np.log2(100 / 150) + 0.75, abs=0.03)
     flat = encode(tone(220.0, 3.0))
-    assert of(flat, "pitch") == pytest.approx(np.log2(220 / 150), abs=0.005)
-    assert of(flat, "pitch_deviation") < 0.01
-    assert of(flat, "voiced_share") > 0.95
+    assert column_mean(flat, "pitch") == pytest.approx(np.log2(220 / 150), abs=0.005)
+    assert column_mean(flat, "pitch_deviation") < 0.01
+    assert column_mean(flat, "voiced_share") > 0.95
 
 
 @pytest.mark.usefixtures("all_speech")
 def test_tilt_columns() -> None:
     dark, bright = encode(tone(150.0, 2.0, 40, 2.0)), encode(tone(150.0, 2.0, 40, 0.5))
     for name in ("alpha_ratio", "alpha_ratio_mean", "centroid", "voiced_centroid_mean"):
-        assert of(bright, name) > of(dark, name) + 0.2
-    assert of(bright, "hammarberg") < of(dark, "hammarberg") - 0.5
+        assert column_mean(bright, name) > column_mean(dark, name) + 0.2
+    assert column_mean(bright, "hammarberg") < column_mean(dark, "hammarberg") - 0.5
     # amplitudes k**-2 and k**-.5: first over second harmonic 1.2 and 0.3 bel
-    assert of(dark, "harmonics_mean") == pytest.approx(2 * 2.0 * np.log10(2), abs=0.1)
-    assert of(bright, "harmonics_mean") == pytest.approx(2 * 0.5 * np.log10(2), abs=0.1)
+    assert column_mean(dark, "harmonics_mean") == pytest.approx(2 * 2.0 * np.log10(2), abs=0.1)
+    assert column_mean(bright, "harmonics_mean") == pytest.approx(2 * 0.5 * np.log10(2), abs=0.1)
 
 
 @pytest.mark.usefixtures("all_speech")
@@ -246,39 +246,41 @@ def test_rhythm_columns() -> None:
         encode((tone(150.0, 4.0) * 10 ** (0.5 * np.sin(2 * np.pi * f * t))).astype(np.float32)) for f in (3, 6)
     )
     # ±1 bel of power: the deviation of a sine of amplitude 1 is .71
-    assert of(slow, "modulation_slow", 1, 3) == pytest.approx(0.6, abs=0.2)
-    assert of(slow, "modulation_slow", 1, 3) > 3 * of(slow, "modulation_syllables", 1, 3)
-    assert of(fast, "modulation_syllables", 1, 3) > 3 * of(fast, "modulation_slow", 1, 3)
+    assert column_mean(slow, "modulation_slow", 1, 3) == pytest.approx(0.6, abs=0.2)
+    assert column_mean(slow, "modulation_slow", 1, 3) > 3 * column_mean(slow, "modulation_syllables", 1, 3)
+    assert column_mean(fast, "modulation_syllables", 1, 3) > 3 * column_mean(fast, "modulation_slow", 1, 3)
     gated = encode((tone(150.0, 4.0) * (np.sin(2 * np.pi * 2 * t) > -0.5)).astype(np.float32))
-    assert of(gated, "voiced_onsets", 1, 3) == pytest.approx(2.0, abs=0.4)
+    assert column_mean(gated, "voiced_onsets", 1, 3) == pytest.approx(2.0, abs=0.4)
 
 
 @pytest.mark.usefixtures("all_speech")
 def test_noise_in_the_voice_lowers_periodicity() -> None:
     breath = np.random.default_rng(0).normal(0, 0.05, 2 * RATE).astype(np.float32)
     sung = tone(150.0, 2.0)
-    assert of(encode(sung), "periodicity_mean") > 0.98
+    assert column_mean(encode(sung), "periodicity_mean") > 0.98
     # a correlation of 1 for the tone's share of the power, 0 for the noise's, behind the tracker's low pass
     low_pass = np.array([1, 4, 6, 4, 1]) / 16
     power, hiss = np.var(np.convolve(sung, low_pass)), 0.05**2 * np.sum(low_pass**2)
-    assert of(encode(sung + breath), "periodicity_mean") == pytest.approx(power / (power + hiss), abs=0.02)
+    assert column_mean(encode(sung + breath), "periodicity_mean") == pytest.approx(power / (power + hiss), abs=0.02)
 
 
 @pytest.mark.usefixtures("all_speech")
-def test_columns_against_the_recording_see_a_change_within_it() -> None:
+def test_columns_relative_to_the_recording_show_a_change() -> None:
     calm = np.tile(tone(120.0, 1.0), 9)
     upset = 4 * np.tile(tone(180.0, 1.0), 4)
     stream = encode(np.concatenate([calm, upset]))
-    assert of(stream, "level_against_recording", 2, 7) == pytest.approx(0.0, abs=0.02)
-    assert of(stream, "level_against_recording", 10.5, 12.5) == pytest.approx(2 * np.log10(4), abs=0.05)
-    assert of(stream, "pitch_against_recording", 10.5, 12.5) == pytest.approx(np.log2(1.5), abs=0.02)
+    assert column_mean(stream, "level_against_recording", 2, 7) == pytest.approx(0.0, abs=0.02)
+    assert column_mean(stream, "level_against_recording", 10.5, 12.5) == pytest.approx(2 * np.log10(4), abs=0.05)
+    assert column_mean(stream, "pitch_against_recording", 10.5, 12.5) == pytest.approx(np.log2(1.5), abs=0.02)
     # everything else forgets the level
-    assert of(stream, "energy_mean", 10.5, 12.5) == pytest.approx(of(stream, "energy_mean", 2, 7), abs=0.02)
+    assert column_mean(stream, "energy_mean", 10.5, 12.5) == pytest.approx(
+        column_mean(stream, "energy_mean", 2, 7), abs=0.02
+    )
 
 
 @pytest.mark.parametrize("gain_db", [-12, 12])
 @pytest.mark.usefixtures("all_speech")
-def test_gain_of_the_microphone_does_not_matter(gain_db: int) -> None:
+def test_gain_makes_no_difference(gain_db: int) -> None:
     rng = np.random.default_rng(2)
     sound = tone(np.repeat(rng.uniform(90, 260, 20), 4000), 5.0) + rng.normal(0, 1e-3, 5 * RATE).astype(np.float32)
     before, after = encode(sound), encode(sound * np.float32(10 ** (gain_db / 20)))
@@ -289,7 +291,7 @@ def test_gain_of_the_microphone_does_not_matter(gain_db: int) -> None:
 
 
 @pytest.mark.parametrize("gain_db", [-12, 12])
-def test_gain_on_real_speech_moves_only_the_edges_of_speech(shared: Path, gain_db: int) -> None:
+def test_gain_on_real_speech_changes_only_speech_borders(shared: Path, gain_db: int) -> None:
     for path in sorted((shared / "emodb").glob("*.wav"))[::90]:
         _, sound = load(path)
         before, after = encode(sound), encode(sound * np.float32(10 ** (gain_db / 20)))
@@ -305,7 +307,7 @@ def test_real_anger_is_higher_brighter_and_faster_than_sadness(shared: Path) -> 
     }
 
     def median(letter: str, name: str) -> float:
-        return float(np.median([of(stream, name) for stream in streams[letter]]))
+        return float(np.median([column_mean(stream, name) for stream in streams[letter]]))
 
     assert median("W", "pitch_mean") > median("T", "pitch_mean") + 0.4
     assert median("W", "alpha_ratio_mean") > median("T", "alpha_ratio_mean") + 0.5
@@ -313,11 +315,11 @@ def test_real_anger_is_higher_brighter_and_faster_than_sadness(shared: Path) -> 
     assert median("T", "harmonics_mean") > median("W", "harmonics_mean")
 
 
-def test_speech_is_valid_where_it_is(shared: Path) -> None:
-    _, said = load(sorted((shared / "emodb").glob("*.wav"))[5])
+def test_speech_is_valid_and_silence_is_not(shared: Path) -> None:
+    _, speech = load(sorted((shared / "emodb").glob("*.wav"))[5])
     silence = np.zeros(2 * RATE, np.float32)
-    stream = encode(np.concatenate([silence, said, silence]))
-    inside = (stream.times > 2.0) & (stream.times < 2.0 + len(said) / RATE)
+    stream = encode(np.concatenate([silence, speech, silence]))
+    inside = (stream.times > 2.0) & (stream.times < 2.0 + len(speech) / RATE)
     assert stream.valid[inside].mean() > 0.6
     assert stream.valid[~inside].mean() < 0.05
     assert stream.provenance["encoder"] == voice_prosody.NAME

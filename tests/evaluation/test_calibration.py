@@ -1,4 +1,4 @@
-"""Calibration: what it finds on streams whose best correction is known, and that scored clips take no part in it."""
+"""Calibration: recovers known corrections, ignores the scored clips; calibration metrics in closed form."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def corpus(
     noise: float = 1.5,
     shares: tuple[float, ...] = (0.4, 0.3, 0.3),
 ) -> list[ClipPrediction]:
-    """Classes in runs of about run_s, each frame seen with its own noise: smoothing helps up to about a run."""
+    """Clips with classes in runs of about run_s and independent noise per frame: smoothing helps up to about a run."""
     rng = np.random.default_rng(seed)
     out = []
     for i in range(clips):
@@ -62,7 +62,7 @@ PROBABILITIES = arrays.arrays(np.float64, (30, 3), elements=st.floats(0.01, 1)).
 
 @settings(max_examples=30, deadline=None)
 @given(PROBABILITIES, st.floats(0, 3), st.lists(st.floats(-2, 2), min_size=3, max_size=3), st.floats(0.1, 10))
-def test_probabilities_stay_probabilities_and_temperature_never_changes_the_class(
+def test_corrected_probabilities_sum_to_one_and_temperature_keeps_the_class(
     p: np.ndarray, radius: float, bias: list[float], temperature: float
 ) -> None:
     one = clip("a", np.zeros(30, int), p)
@@ -76,41 +76,41 @@ def test_probabilities_stay_probabilities_and_temperature_never_changes_the_clas
     assert Calibration()(one).probabilities == pytest.approx(p)
 
 
-def test_missing_evidence_stays_missing_and_lends_nothing() -> None:
+def test_frames_without_evidence_stay_missing_and_do_not_affect_others() -> None:
     p = np.tile([0.7, 0.2, 0.1], (30, 1))
     p[10:20] = np.nan
     p[0:10] = [0.1, 0.2, 0.7]
     corrected = Calibration(radius_s=0.3, temperature=2.0)(clip("a", np.zeros(30, int), p)).probabilities
     assert np.isnan(corrected[10:20]).all()
-    assert corrected[:10].argmax(1).tolist() == [2] * 10  # the others are over a second away
+    assert corrected[:10].argmax(1).tolist() == [2] * 10  # the other frames with evidence are over a second away
     assert corrected[:10] == pytest.approx(np.tile(corrected[0], (10, 1)), abs=1e-12)
 
 
-def test_smoothing_is_found_and_helps_on_other_clips() -> None:
+def test_smoothing_is_chosen_and_improves_other_clips() -> None:
     found = compare(corpus(1), corpus(2), classes=["a", "b", "c"], draws=200, strengths=(0.0,))
     assert 0.5 <= found.fitted.calibration.radius_s <= 3.0
-    assert found.honest["macro_f1"].value > found.as_predicted["macro_f1"].value + 0.1
-    assert found.honest["macro_f1"].low > found.as_predicted["macro_f1"].high
+    assert found.calibrated["macro_f1"].value > found.as_predicted["macro_f1"].value + 0.1
+    assert found.calibrated["macro_f1"].low > found.as_predicted["macro_f1"].high
     assert found.fitted.held_out > found.fitted.before + 0.1
-    # valence and arousal have their own radius, since they move otherwise
-    assert found.honest["va_score"].value > found.as_predicted["va_score"].value
+    # valence and arousal have their own radius
+    assert found.calibrated["va_score"].value > found.as_predicted["va_score"].value
     assert found.fitted.calibration.affect_radius_s in calibration.RADII_S[1:]
 
 
-def test_no_smoothing_where_classes_change_with_every_frame() -> None:
+def test_no_smoothing_if_classes_change_with_every_frame() -> None:
     clips = corpus(1, run_s=0.1, noise=0.7)
     assert fit(clips, classes=3, strengths=(0.0,)).calibration.radius_s == 0
 
 
-def test_class_bias_brings_rare_classes_back() -> None:
+def test_class_bias_improves_rare_classes() -> None:
     train, scored = (corpus(seed, clips=16, shares=(0.86, 0.08, 0.06), noise=1.0) for seed in (3, 4))
     found = compare(train, scored, classes=["a", "b", "c"], draws=200, radii_s=(0.0,))
     chosen = found.fitted.calibration
     assert chosen.strength > 0
     assert chosen.bias[0] < chosen.bias[1] < chosen.bias[2]
     assert sum(chosen.bias) == pytest.approx(0)
-    assert found.honest["macro_f1"].value > found.as_predicted["macro_f1"].value + 0.03
-    assert found.honest["f1 c"].value > found.as_predicted["f1 c"].value
+    assert found.calibrated["macro_f1"].value > found.as_predicted["macro_f1"].value + 0.03
+    assert found.calibrated["f1 c"].value > found.as_predicted["f1 c"].value
 
 
 def test_bias_closed_form() -> None:
@@ -121,7 +121,7 @@ def test_bias_closed_form() -> None:
     assert three.bias == pytest.approx(tuple(-0.5 * (frequency - frequency.mean())))
 
 
-def test_a_class_that_no_training_clip_has_is_left_alone() -> None:
+def test_a_class_absent_from_training_has_no_bias() -> None:
     truth = np.repeat([0, 1], [60, 40])
     clips = [clip(name, truth, np.tile([0.5, 0.3, 0.2], (100, 1))) for name in "ab"]
     bias = fit(clips, classes=3, radii_s=(0.0,), strengths=(1.0,)).calibration.bias
@@ -131,7 +131,7 @@ def test_a_class_that_no_training_clip_has_is_left_alone() -> None:
 
 @pytest.mark.parametrize("sharpened", [0.5, 3.0])
 def test_temperature_undoes_sharpening(sharpened: float) -> None:
-    """Truth drawn from q, predictions q^k: the temperature of least negative log likelihood is k."""
+    """Truth drawn from q, predictions q^k: the temperature of least negative log-likelihood is k."""
     rng = np.random.default_rng(0)
     q = softmax(rng.normal(0, 1.5, (20_000, 3)))
     truth = (rng.random((20_000, 1)) > q.cumsum(1)).sum(1)
@@ -145,10 +145,10 @@ def test_temperature_undoes_sharpening(sharpened: float) -> None:
     assert after["nll"] < before["nll"]
 
 
-def test_the_scored_clips_take_no_part() -> None:
+def test_the_calibration_does_not_depend_on_the_scored_clips() -> None:
     train, scored = corpus(1), corpus(2)
     rng = np.random.default_rng(0)
-    shuffled = [replace(c, expression=rng.permutation(c.expression)) for c in scored]
+    shuffled = [replace(c, true_class=rng.permutation(c.true_class)) for c in scored]
     one, two = (compare(train, s, classes=["a", "b", "c"], draws=10) for s in (scored, shuffled))
     assert one.fitted.calibration == two.fitted.calibration
     assert one.tuned_on_scored != two.tuned_on_scored
@@ -158,15 +158,15 @@ def test_the_scored_clips_take_no_part() -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
-def test_tuning_on_the_scored_clips_flatters(seed: int) -> None:
-    """Nothing can be learnt from noise; the usual practice finds something all the same."""
+def test_tuning_on_the_scored_clips_is_optimistic(seed: int) -> None:
+    """On pure noise, tuning on the scored clips still raises the score."""
     rng = np.random.default_rng(seed)
     noise = [clip(f"{i}", rng.integers(0, 3, 80), softmax(rng.normal(0, 1, (80, 3))), group=f"{i}") for i in range(8)]
     found = compare(noise[:4], noise[4:], classes=["a", "b", "c"], draws=10)
     assert found.optimistic["macro_f1"].value >= found.as_predicted["macro_f1"].value
 
 
-def test_clips_of_a_subject_share_a_fold() -> None:
+def test_clips_of_one_subject_share_a_fold() -> None:
     clips = [
         clip(f"{i}", np.zeros(10 * (i + 1), int), np.tile([0.5, 0.5], (10 * (i + 1), 1)), group=f"s{i // 3}")
         for i in range(12)
@@ -179,26 +179,27 @@ def test_clips_of_a_subject_share_a_fold() -> None:
         fit(clips[:3])
 
 
-def test_thinned_frames_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thinning_frames_hardly_changes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(corpus(1), classes=3)
-    monkeypatch.setattr(calibration, "MOST_FRAMES", 1600)
+    monkeypatch.setattr(calibration, "MAX_FRAMES", 1600)
     thinned = fit(corpus(1), classes=3)
     radii = calibration.RADII_S
     assert abs(radii.index(thinned.calibration.radius_s) - radii.index(whole.calibration.radius_s)) <= 1
     assert thinned.held_out == pytest.approx(whole.held_out, abs=0.03)
 
 
-def test_files(tmp_path: Path) -> None:
+def test_save_and_load(tmp_path: Path) -> None:
     one = Calibration(0.5, (0.1, -0.1), 1.5, 2.0, 0.25)
     one.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == one
     (tmp_path / "calibration.json").write_text('{"radius": 3}')
-    with pytest.raises(ConfigError, match="is not a calibration"):
+    with pytest.raises(ConfigError, match="is not a calibration") as caught:
         Calibration.load(tmp_path / "calibration.json")
+    assert (caught.value.follows, "mien evaluate" in caught.value.remedy) == ("No calibration was applied.", True)
 
 
 def test_reliability_closed_form() -> None:
-    # 10 frames said with .9 of which 8 are right, 10 with .6 of which 6 are
+    # 10 frames with confidence .9, of which 8 are right, and 10 with .6, of which 6 are
     p = np.repeat([[0.9, 0.1], [0.6, 0.4]], 10, axis=0)
     truth = np.array([0] * 8 + [1] * 2 + [0] * 6 + [1] * 4)
     one = clip("a", truth, p)
@@ -208,4 +209,4 @@ def test_reliability_closed_form() -> None:
     found = calibration.calibration_error([one])
     assert found["ece"] == pytest.approx(0.05)
     assert found["nll"] == pytest.approx(-(8 * np.log(0.9) + 2 * np.log(0.1) + 6 * np.log(0.6) + 4 * np.log(0.4)) / 20)
-    assert np.isnan(calibration.calibration_error([replace(one, expression=np.full(20, -1))])["nll"])
+    assert np.isnan(calibration.calibration_error([replace(one, true_class=np.full(20, -1))])["nll"])

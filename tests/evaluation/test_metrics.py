@@ -1,6 +1,8 @@
-"""Metrics: closed forms, scikit-learn as the second opinion, and what the ignore marks promise."""
+"""Metrics: closed forms, agreement with scikit-learn, and unlabelled positions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as sk
 
-from mien.evaluation.metrics import accuracy, ccc, confusion, f1_of, f1_per_class, macro_f1, va_score
+from mien.evaluation.metrics import accuracy, ccc, confusion, f1_from_confusion, f1_per_class, macro_f1, va_score
 
 CLASSES = arrays.arrays(np.int64, 40, elements=st.integers(0, 7))
 VALUES = arrays.arrays(np.float64, 25, elements=st.floats(-1, 1, width=32))
@@ -43,9 +45,9 @@ def test_ccc_uses_the_population_variance() -> None:
 @given(CLASSES, CLASSES)
 def test_agrees_with_scikit_learn(truth: np.ndarray, prediction: np.ndarray) -> None:
     names = list(range(8))
-    golden = sk.f1_score(truth, prediction, labels=names, average=None, zero_division=0)
-    assert np.allclose(f1_per_class(truth, prediction), golden)
-    assert macro_f1(truth, prediction) == pytest.approx(golden.mean())
+    expected = sk.f1_score(truth, prediction, labels=names, average=None, zero_division=0)
+    assert np.allclose(f1_per_class(truth, prediction), expected)
+    assert macro_f1(truth, prediction) == pytest.approx(expected.mean())
     assert accuracy(truth, prediction) == pytest.approx(sk.accuracy_score(truth, prediction))
     assert (confusion(truth, prediction) == sk.confusion_matrix(truth, prediction, labels=names)).all()
 
@@ -60,7 +62,7 @@ def test_ccc_is_symmetric_bounded_and_below_pearson(x: np.ndarray, y: np.ndarray
 
 
 @given(CLASSES, CLASSES, arrays.arrays(bool, 40))
-def test_unlabelled_positions_never_count(truth: np.ndarray, prediction: np.ndarray, hidden: np.ndarray) -> None:
+def test_unlabelled_positions_are_left_out(truth: np.ndarray, prediction: np.ndarray, hidden: np.ndarray) -> None:
     hidden[0] = False
     marked = np.where(hidden, -1, truth)
     assert macro_f1(marked, prediction) == macro_f1(truth[~hidden], prediction[~hidden])
@@ -68,7 +70,7 @@ def test_unlabelled_positions_never_count(truth: np.ndarray, prediction: np.ndar
 
 
 @given(VALUES, VALUES, st.integers(1, 24))
-def test_pooling_joins_before_counting(x: np.ndarray, y: np.ndarray, cut: int) -> None:
+def test_lists_are_pooled_before_scoring(x: np.ndarray, y: np.ndarray, cut: int) -> None:
     assert ccc([x[:cut], x[cut:]], [y[:cut], y[cut:]]) == ccc(x, y)
 
 
@@ -77,16 +79,18 @@ def test_confusions_add_up() -> None:
     truth, prediction = rng.integers(-1, 8, 500), rng.integers(0, 8, 500)
     parts = confusion(truth[:100], prediction[:100]) + confusion(truth[100:], prediction[100:])
     assert (parts == confusion(truth, prediction)).all()
-    assert (f1_of(parts) == f1_per_class([truth[:100], truth[100:]], [prediction[:100], prediction[100:]])).all()
+    assert (
+        f1_from_confusion(parts) == f1_per_class([truth[:100], truth[100:]], [prediction[:100], prediction[100:]])
+    ).all()
 
 
-def test_a_mean_over_the_classes_a_corpus_has() -> None:
+def test_macro_f1_over_a_subset_of_classes() -> None:
     truth, prediction = np.array([0, 0, 1, 1]), np.array([0, 6, 1, 1])
     assert macro_f1(truth, prediction, over=[0, 1]) == pytest.approx((2 / 3 + 1) / 2)
     assert macro_f1(truth, prediction) == pytest.approx((2 / 3 + 1) / 8)
 
 
-def test_va_leaves_out_rows_with_one_mark() -> None:
+def test_va_score_leaves_out_rows_with_one_label() -> None:
     truth = np.array([[0.1, 0.2], [0.5, np.nan], [0.3, -0.4], [-0.9, 0.6]])
     prediction = np.array([[0.0, 0.1], [0.9, 0.9], [0.2, -0.2], [-0.5, 0.5]])
     kept = [0, 2, 3]
@@ -94,18 +98,18 @@ def test_va_leaves_out_rows_with_one_mark() -> None:
     assert va_score(truth, prediction) == pytest.approx(expected)
 
 
-def test_nothing_labelled_is_no_number() -> None:
+def test_scores_without_labels_are_nan() -> None:
     assert np.isnan(ccc(np.full(3, np.nan), np.zeros(3)))
     assert np.isnan(accuracy(np.full(3, -1), np.zeros(3)))
 
 
-def test_constants_show_no_concordance() -> None:
+def test_ccc_of_a_constant_is_zero() -> None:
     assert ccc(np.full(5, 0.3), np.full(5, 0.3)) == 0
     assert ccc(np.full(5, 0.3), np.linspace(-1, 1, 5)) == 0
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: macro_f1(np.zeros(3, int), np.zeros(4, int)), "3 positions and prediction 4"),
         (lambda: macro_f1(np.zeros(3, int), np.full(3, -1)), "prediction holds class -1 at 3"),
@@ -113,6 +117,6 @@ def test_constants_show_no_concordance() -> None:
         (lambda: ccc(np.zeros(3), np.array([0, np.nan, 0])), "NaN or infinite at 1 labelled"),
     ],
 )
-def test_faults_are_named(call, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_errors_name_the_problem(call: Callable[[], float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()

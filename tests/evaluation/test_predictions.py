@@ -1,4 +1,4 @@
-"""Predictions as a table: the rule for frames without evidence, and the way to disk and back."""
+"""Predictions: frames without evidence, prediction at label times, and the Parquet table."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import ConfigError, OutputError
-from mien.evaluation.predictions import ClipPrediction, load, nearest_known, predict, save
+from mien.evaluation.predictions import ClipPrediction, load, nearest_valid, predict, save
 from mien.records import Clip, Labels, Recording, Stream
 
 
 @settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40).filter(any))
-def test_the_nearest_known_frame_of_two_the_earlier(known: list[bool]) -> None:
+def test_nearest_valid_frame_is_the_earlier_on_ties(known: list[bool]) -> None:
     places = [i for i, k in enumerate(known) if k]
-    golden = [min(places, key=lambda p, i=i: (abs(p - i), p)) for i in range(len(known))]  # type: ignore[misc]
-    assert nearest_known(np.array(known)).tolist() == golden
+    expected = [min((abs(p - i), p) for p in places)[1] for i in range(len(known))]
+    assert nearest_valid(np.array(known)).tolist() == expected
 
 
-def test_nothing_known() -> None:
-    with pytest.raises(ValueError, match="no frame is known"):
-        nearest_known(np.zeros(3, bool))
+def test_no_valid_frame() -> None:
+    with pytest.raises(ValueError, match="no frame is valid"):
+        nearest_valid(np.zeros(3, bool))
     one = clip()
-    silent = replace(one, probabilities=np.full((5, 3), np.nan), valence_arousal=np.full((5, 2), np.nan))
-    assert silent.chosen.tolist() == [0] * 5
-    assert silent.affect.tolist() == [[0, 0]] * 5
+    without_evidence = replace(one, probabilities=np.full((5, 3), np.nan), valence_arousal=np.full((5, 2), np.nan))
+    assert without_evidence.predicted_class.tolist() == [0] * 5
+    assert without_evidence.filled_valence_arousal.tolist() == [[0, 0]] * 5
 
 
 def clip(name: str = "a") -> ClipPrediction:
@@ -41,44 +41,47 @@ def clip(name: str = "a") -> ClipPrediction:
     return ClipPrediction(name, np.arange(5) / 25, p, va, np.array([0, 1, -1, 2, 2]), true_va, "anna")
 
 
-def test_every_frame_is_answered() -> None:
-    assert clip().chosen.tolist() == [0, 0, 2, 2, 1]
-    assert clip().affect.tolist() == [[0.5, -0.5], [0.5, -0.5], [0, 0], [0, 0], [1, -1]]
+def test_frames_without_evidence_are_filled() -> None:
+    assert clip().predicted_class.tolist() == [0, 0, 2, 2, 1]
+    assert clip().filled_valence_arousal.tolist() == [[0.5, -0.5], [0.5, -0.5], [0, 0], [0, 0], [1, -1]]
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_save_and_load(tmp_path: Path) -> None:
     clips, classes = [clip("b"), clip("a")], ["Neutral", "Very happy", "Sad"]
     save(tmp_path / "run" / "val.parquet", clips, classes)
     found, names = load(tmp_path / "run" / "val.parquet")
     assert names == classes
     assert [c.id for c in found] == ["b", "a"]
-    for one, golden in zip(found, clips, strict=True):
+    for one, expected in zip(found, clips, strict=True):
         assert one.group == "anna"
-        assert np.array_equal(one.expression, golden.expression)
+        assert np.array_equal(one.true_class, expected.true_class)
         for name in ("times", "probabilities", "valence_arousal", "true_valence_arousal"):
-            assert getattr(one, name) == pytest.approx(getattr(golden, name), nan_ok=True, abs=1e-7)
+            assert getattr(one, name) == pytest.approx(getattr(expected, name), nan_ok=True, abs=1e-7)
     table = pl.read_parquet(tmp_path / "run" / "val.parquet")
     assert table.columns[3:6] == ["p_neutral", "p_very_happy", "p_sad"]
-    assert table["truth"].null_count() == 2  # what is not there is null, never -1 or NaN
+    assert table["truth"].null_count() == 2  # missing values are null, never -1 or NaN
     assert table["valence"].is_nan().sum() == 0
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["val.parquet"]
 
 
-def test_other_files(tmp_path: Path) -> None:
+def test_loading_another_file_is_an_error(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("not parquet")
-    for name in ("other.parquet", "text.parquet", "nowhere.parquet"):
-        with pytest.raises(ConfigError, match="is not a table of predictions"):
+    for name in ("other.parquet", "text.parquet", "missing.parquet"):
+        with pytest.raises(ConfigError, match="is not a table of predictions") as caught:
             load(tmp_path / name)
+        assert (caught.value.follows, "mien evaluate" in caught.value.remedy) == ("Nothing was computed.", True)
     with pytest.raises(OutputError, match="could not be written"):
         save(tmp_path / "text.parquet" / "val.parquet", [clip()], ["a", "b", "c"])
 
 
-def test_prediction_at_the_frames_of_the_labels() -> None:
-    """Tokens at .05, .15, ... s that say their own time; frames at 30 a second read them off by interpolation."""
+def test_predictions_are_interpolated_at_the_label_times() -> None:
+    """Tokens at .05, .15, ... s predict their own time; frames at 30 per second interpolate them."""
     spans = []
 
-    def says(streams: Mapping[str, Stream], start_s: float, stop_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict_streams(
+        streams: Mapping[str, Stream], start_s: float, stop_s: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         spans.append((start_s, stop_s))
         times = np.arange(start_s + 0.05, stop_s, 0.1)
         share = times[:, None] / 10
@@ -87,15 +90,15 @@ def test_prediction_at_the_frames_of_the_labels() -> None:
     frames = np.arange(60) / 30
     labels = Labels(frames, np.zeros(60, int), np.zeros((60, 2)))
     stream = Stream(np.zeros((40, 1), np.float32), np.arange(40) / 10, np.ones(40, bool))
-    found = predict(says, Recording(Clip("a", None, subject="anna", labels=labels), {"voice": stream}))
+    found = predict(predict_streams, Recording(Clip("a", None, subject="anna", labels=labels), {"voice": stream}))
     assert spans == [(0.0, pytest.approx(2.0))]
-    inside = (frames > 0.05) & (frames < 1.95)  # the ends are held
+    inside = (frames > 0.05) & (frames < 1.95)  # beyond the first and last token the prediction is constant
     assert found.probabilities[inside, 1] == pytest.approx(frames[inside] / 10)
     assert found.valence_arousal[inside, 1] == pytest.approx(-frames[inside] / 10)
     assert found.group == "anna"
     test = Recording(Clip("a", None), {"voice": stream})
     with pytest.raises(ValueError, match="times must say where"):
-        predict(says, test)
-    unlabelled = predict(says, test, times=frames[:7])
-    assert unlabelled.expression.tolist() == [-1] * 7
+        predict(predict_streams, test)
+    unlabelled = predict(predict_streams, test, times=frames[:7])
+    assert unlabelled.true_class.tolist() == [-1] * 7
     assert unlabelled.group == "a"

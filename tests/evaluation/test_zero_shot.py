@@ -1,4 +1,4 @@
-"""Prompts for labels never trained on, through CLIP's own text tower (two layers of it)."""
+"""Zero-shot prompts, with a two-layer CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     source = test_text.tiny(folder)
     width = transformers.CLIPConfig.from_pretrained(source).projection_dim
-    objective = {"text": "clip-text-b32", "text_options": {"source": str(source)}, "scale": 20.0}
+    objective = {"text": "clip-text-b32", "text_options": {"source": str(source)}, "logit_scale": 20.0}
     settings = recipe("prompted_tcn", objective, text_dim=width)
     return fit(settings, recordings(10, 1), [], folder / "run", device="cpu", progress=False)
 
 
-def test_the_prompts_of_training_are_clips_and_travel_with_the_weights(run: Path) -> None:
+def test_training_prompts_are_embedded_by_clip_and_saved_with_the_weights(run: Path) -> None:
     loaded = checkpoint.load(run)
     prompts = loaded.model.prompts
     assert prompts.shape[0] == 4
@@ -37,23 +37,23 @@ def test_the_prompts_of_training_are_clips_and_travel_with_the_weights(run: Path
     torch.testing.assert_close(again.model.system.prompts, prompts)
 
 
-def test_other_labels_are_named_without_training(run: Path) -> None:
+def test_other_labels_are_predicted_without_training(run: Path) -> None:
     trained = checkpoint.load(run)
     other = with_prompts(
         checkpoint.load(run), {"calm": "a calm face", "upset": "an upset face", "bored": "a bored face"}
     )
     assert other.labels == ["calm", "upset", "bored"]
-    made = recordings(2, 5)[0]
-    said = predict(other.predict_streams, made)
-    assert said.probabilities.shape == (30, 3)
-    np.testing.assert_allclose(said.probabilities.sum(1), 1.0, atol=1e-6)
-    assert predict(trained.predict_streams, made).probabilities.shape == (30, 4)
-    deaf = {"voice": made.streams["voice"]}
-    _, p, _ = other.predict_streams(deaf, 0.0, 6.0)
+    recording = recordings(2, 5)[0]
+    prediction = predict(other.predict_streams, recording)
+    assert prediction.probabilities.shape == (30, 3)
+    np.testing.assert_allclose(prediction.probabilities.sum(1), 1.0, atol=1e-6)
+    assert predict(trained.predict_streams, recording).probabilities.shape == (30, 4)
+    voice_only = {"voice": recording.streams["voice"]}
+    _, p, _ = other.predict_streams(voice_only, 0.0, 6.0)
     np.testing.assert_allclose(p[np.isfinite(p)], 1 / 3, atol=1e-6)
 
 
-def test_a_file_of_prompts(tmp_path: Path) -> None:
+def test_read_prompts(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("# labels\n\nCalm\nUpset: somebody who is upset\n")
     assert read_prompts(path, "a {label} face") == {"Calm": "a calm face", "Upset": "somebody who is upset"}
@@ -65,11 +65,16 @@ def test_a_file_of_prompts(tmp_path: Path) -> None:
         read_prompts(path, "{label}")
 
 
-def test_systems_without_words_say_so(run: Path, tmp_path: Path) -> None:
+def test_systems_without_a_text_encoder_are_an_error(run: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    for name, message in (("cnn_pdem", "cnn_pdem knows no words"), ("prompted_tcn", "trained without a text encoder")):
+    for name, message in (
+        ("cnn_pdem", "cnn_pdem does not support prompts"),
+        ("prompted_tcn", "trained without a text encoder"),
+    ):
         settings = models.complete(recipe(name))
         folder = checkpoint.save(tmp_path / name, models.build(settings), settings)
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message) as caught:
             with_prompts(checkpoint.load(folder), {"a": "a", "b": "b"})
+        assert caught.value.follows == "Nothing was scored."
+        assert "prompted_tcn" in caught.value.remedy or "objective.text=clip-text-b32" in caught.value.remedy
     assert config.load("prompted_tcn").objective["text"] == "clip-text-b32"

@@ -1,4 +1,4 @@
-"""The ablation's variants are recipes, and its table says what was measured."""
+"""Ablation: each variant is a valid recipe, and the table has mean and deviation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mien import config, models
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_variant_of_the_ablation_is_a_recipe(name: str) -> None:
+def test_every_variant_is_a_valid_recipe_that_differs_from_the_full_model(name: str) -> None:
     recipe = config.load("starter", [*SMALLER, *TRAINED[name]], check=models.problems)
-    whole = models.complete(config.load("starter", [*SMALLER], check=models.problems))
-    assert name == "full" or models.complete(recipe) != whole
+    full = models.complete(config.load("starter", [*SMALLER], check=models.problems))
+    assert name == "full" or models.complete(recipe) != full
 
 
-def test_the_table_is_mean_and_deviation_over_seeds() -> None:
+def test_the_table_shows_mean_and_deviation_over_seeds() -> None:
     results = {"full": {c: [0.5, 0.7] for c in CONDITIONS}, "voice only": {"no face": [0.4, 0.4]}}
     lines = table(results).splitlines()
     assert lines[2].startswith("| full | 0.600 ± 0.141 |")

@@ -1,4 +1,4 @@
-"""The few-label bench: what a row says, that a stopped run goes on, and how the table is made."""
+"""Few-label experiment: its rows, continuation of a stopped run, table and plot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import few_labels as bench
+from experiments import few_labels
 
 HISTORY = [{"step": 50, "threshold": 0.7}, {"step": 100, "threshold": 0.8, "kept": 0.5, "quality": 0.9}]
 
@@ -17,32 +17,32 @@ def rows(seeds: int = 2, **accuracy: float) -> list[dict[str, Any]]:
     return [
         {"task": "digits", "variant": v, "labels": 10, "seed": s, "steps": 500, "macro_f1": 0.5, "history": HISTORY,
          "accuracy": accuracy.get(v.replace(" ", "_"), 0.5) + 0.01 * s}
-        for s in range(seeds) for v in bench.VARIANTS
+        for s in range(seeds) for v in few_labels.VARIANTS
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def digits() -> bench.Task:
-    return bench.digits()
+def digits() -> few_labels.LabelTask:
+    return few_labels.make_digits_task()
 
 
-def test_nobody_is_on_both_sides_of_the_digits(digits: bench.Task) -> None:
+def test_the_digits_are_split_into_disjoint_training_and_test_images(digits: few_labels.LabelTask) -> None:
     assert len(digits.train) + len(digits.test) == 1797
     assert set(np.unique(digits.test.labels)) == set(range(10))
     assert digits.train.images.shape[1:] == (32, 32, 3)
 
 
-def test_a_row_says_what_was_trained_and_how_it_scored(digits: bench.Task) -> None:
-    row = bench.measure((0, "ours", 10, 3), [replace(digits, steps=12)])
+def test_a_row_has_the_settings_and_the_scores_of_its_training(digits: few_labels.LabelTask) -> None:
+    row = few_labels.train_and_score((0, "ours", 10, 3), [replace(digits, steps=12)])
     assert (row["task"], row["variant"], row["labels"], row["seed"], row["steps"]) == ("digits", "ours", 10, 3, 12)
     assert 0 <= row["accuracy"] <= 1
     assert row["history"][-1]["step"] == 12
-    assert {"kept", "threshold", "unlabelled", "negative"} <= set(row["history"][-1]), "labels alone end after a third"
-    assert row == bench.measure((0, "ours", 10, 3), [replace(digits, steps=12)]), "seeded"
+    assert {"kept", "threshold", "unlabelled", "negative"} <= set(row["history"][-1]), "the warm-up ends after a third"
+    assert row == few_labels.train_and_score((0, "ours", 10, 3), [replace(digits, steps=12)]), "seeded"
 
 
-def test_what_was_measured_is_not_measured_again(digits: bench.Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_finished_trainings_are_not_repeated(digits: few_labels.LabelTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs_run: list[Any] = []
 
     class Pool:
         def __init__(self, *args: object, **settings: object) -> None: ...
@@ -51,38 +51,45 @@ def test_what_was_measured_is_not_measured_again(digits: bench.Task, monkeypatch
 
         def __exit__(self, *args: object) -> None: ...
         def map(self, measure: object, jobs: list[Any]) -> list[dict[str, Any]]:
-            asked.extend(jobs)
+            jobs_run.extend(jobs)
             return [{**rows(1)[0], "variant": v, "labels": n, "seed": s} for _, v, n, s in jobs]
 
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", Pool)
-    done = rows()
-    said = bench.run([digits], seeds=2, labels=(10,), done=done, tell=lambda line: None)
-    assert (said, asked) == (done, [])
-    kept: list[int] = []
-    bench.run([digits], seeds=3, labels=(10,), done=done, tell=lambda line: None, each=lambda r: kept.append(len(r)))
-    assert asked == [(0, v, 10, 2) for v in bench.VARIANTS]
-    assert kept == list(range(len(done) + 1, len(done) + len(asked) + 1)), "kept after each"
-    asked.clear()
-    kept.clear()
-    fresh = bench.run(
-        [replace(digits, steps=7)], seeds=1, labels=(10,), done=done, tell=lambda line: None,
-        each=lambda r: kept.append(len(r)),
+    monkeypatch.setattr(few_labels, "ProcessPoolExecutor", Pool)
+    finished = rows()
+    result = few_labels.run([digits], seeds=2, labels=(10,), finished=finished, log=lambda line: None)
+    assert (result, jobs_run) == (finished, [])
+    saved: list[int] = []
+    few_labels.run(
+        [digits],
+        seeds=3,
+        labels=(10,),
+        finished=finished,
+        log=lambda line: None,
+        on_rows=lambda r: saved.append(len(r)),
+    )
+    assert jobs_run == [(0, v, 10, 2) for v in few_labels.VARIANTS]
+    assert saved == list(range(len(finished) + 1, len(finished) + len(jobs_run) + 1)), "saved after each training"
+    jobs_run.clear()
+    saved.clear()
+    fresh = few_labels.run(
+        [replace(digits, steps=7)], seeds=1, labels=(10,), finished=finished, log=lambda line: None,
+        on_rows=lambda r: saved.append(len(r)),
     )  # fmt: skip
-    assert kept[-1] == len(done) + len(fresh), "those of another number are kept all the same"
-    assert len(asked) == len(bench.VARIANTS), "another number of steps is another training"
-    assert len(fresh) == len(asked), "and rows of both are never in one table"
-    asked.clear()
-    bench.run([digits], seeds=4, labels=(40, 10), tell=lambda line: None)
-    assert [(n, v in bench.MAIN) for _, v, n, _ in asked] == [
+    assert saved[-1] == len(finished) + len(fresh), "rows of another number of steps are saved too"
+    assert len(jobs_run) == len(few_labels.VARIANTS), "another number of steps is a different training"
+    assert len(fresh) == len(jobs_run), "rows of both are never in one table"
+    jobs_run.clear()
+    few_labels.run([digits], seeds=4, labels=(40, 10), log=lambda line: None)
+    assert [(n, v in few_labels.MAIN) for _, v, n, _ in jobs_run] == [
         *[(10, True)] * 16, *[(10, False)] * 12, *[(40, True)] * 16,
-    ], "few labels first, the parts three times"  # fmt: skip
+    ], "few labels first, other variants three times"  # fmt: skip
 
 
-def test_the_table_pairs_gains_by_seed_and_the_plot_has_a_panel() -> None:
-    made = rows(ours=0.8, labels_only=0.7)
-    text = bench.table(made)
+def test_gains_are_paired_by_seed_and_the_plot_has_a_panel() -> None:
+    results = rows(ours=0.8, labels_only=0.7)
+    text = few_labels.table(results)
     assert "| *ours minus labels only* | +0.100" in text
     assert "| *ours minus FixMatch (fixed threshold)* | +0.300" in text
-    drawn = bench.plot(made)
-    assert "share believed" in drawn
-    assert "nan" not in drawn, "nothing is believed at first: no point, and the line begins later"
+    svg = few_labels.plot(results)
+    assert "share accepted" in svg
+    assert "nan" not in svg, "no pseudo-label is accepted at first, so the line begins later"

@@ -1,12 +1,10 @@
-"""The parts that find and read a face: cut-outs, detection, mesh, alignment, each on its own."""
+"""The parts of face analysis: crops, detection, mesh, alignment, TFLite backends."""
 
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,11 +14,20 @@ from hypothesis import strategies as st
 from skimage import data, transform
 
 from mien import hub
-from mien.faces import align, detector, small_face_detectors
-from mien.faces.crops import Square, around_box, cut
-from mien.faces.detector import NO_EYES, BlazeFace, Detection, anchors, merge, overlaps, tiles
-from mien.faces.mesh import ENLARGE, FaceMesh, Reading
-from mien.faces.tflite import _without_banner, backend
+from mien.faces import align
+from mien.faces.crops import Square, extract_crop, square_around_box
+from mien.faces.detector import (
+    UNKNOWN_EYES,
+    BlazeFace,
+    Detection,
+    anchors,
+    frame_square,
+    iou,
+    merge_detections,
+    tiles,
+)
+from mien.faces.mesh import ENLARGE, FaceMesh, MeshPrediction
+from mien.faces.tflite import _without_banner, default_backend
 
 #: Irises of scikit-image's astronaut, measured by eye in an enlargement.
 RIGHT_IRIS, LEFT_IRIS = (203.2, 100.2), (246.3, 103.2)
@@ -46,16 +53,16 @@ def facemesh() -> FaceMesh:
 
 
 @pytest.fixture(scope="module")
-def reading(astronaut: np.ndarray, blazeface: BlazeFace, facemesh: FaceMesh) -> Reading:
+def reading(astronaut: np.ndarray, blazeface: BlazeFace, facemesh: FaceMesh) -> MeshPrediction:
     first = facemesh(astronaut, blazeface(astronaut)[0].square(ENLARGE))
     return facemesh(astronaut, first.square)
 
 
-# Cut-outs
+# Crops
 
 
 @given(x=places, y=places, side=lengths, angle=angles, size=st.integers(1, 300))
-def test_a_square_maps_its_centre_and_keeps_lengths(x, y, side, angle, size) -> None:
+def test_the_matrix_of_a_square_maps_its_centre_and_keeps_lengths(x, y, side, angle, size) -> None:
     matrix = Square(x, y, side, angle).matrix(size)
     assert matrix @ [size / 2, size / 2, 1] == pytest.approx([x, y], abs=1e-6)
     edge = matrix @ [size, 0, 1] - matrix @ [0, 0, 1]
@@ -67,43 +74,43 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_cut_at_full_size_is_the_picture_and_black_beyond() -> None:
+def test_a_crop_at_full_size_is_the_image_and_black_beyond() -> None:
     image = noise(20, 30)
-    whole = cut(image, Square(14.5, 9.5, 40).matrix(40), 40)  # 5 left and right of it, 10 above and below
+    whole = extract_crop(image, Square(14.5, 9.5, 40).matrix(40), 40)  # 5 left and right of it, 10 above and below
     assert np.array_equal(whole[10:30, 5:35], image)
     whole[10:30, 5:35] = 0
     assert not whole.any()
 
 
-def test_cut_turned_by_a_quarter_is_the_turned_picture() -> None:
+def test_a_crop_rotated_by_90_degrees_is_the_rotated_image() -> None:
     image = noise(32, 32)
-    turned = cut(image, Square(15.5, 15.5, 32, math.pi / 2).matrix(32), 32)
+    turned = extract_crop(image, Square(15.5, 15.5, 32, math.pi / 2).matrix(32), 32)
     assert np.abs(turned.astype(int) - np.rot90(image)).max() <= 1
 
 
 @pytest.mark.parametrize("factor", [2, 3, 7])
-def test_shrinking_is_the_mean_over_blocks(factor: int) -> None:
+def test_downscaling_is_the_mean_over_blocks(factor: int) -> None:
     image = noise(16 * factor, 16 * factor)
     half = 8 * factor - 0.5
-    shrunk = cut(image, Square(half, half, 16 * factor).matrix(16), 16)
+    shrunk = extract_crop(image, Square(half, half, 16 * factor).matrix(16), 16)
     blocks = image.reshape(16, factor, 16, factor, 3).mean(axis=(1, 3))
     assert np.abs(shrunk - blocks).max() <= 1
 
 
 @given(x=places, y=places, side=st.floats(1, 3000), angle=angles)
-def test_cut_takes_any_square(x, y, side, angle) -> None:
-    picture = cut(np.full((48, 64, 3), 200, np.uint8), Square(x, y, side, angle).matrix(24), 24)
+def test_any_square_can_be_cropped(x, y, side, angle) -> None:
+    picture = extract_crop(np.full((48, 64, 3), 200, np.uint8), Square(x, y, side, angle).matrix(24), 24)
     assert picture.shape == (24, 24, 3)
     assert picture.max(initial=0) <= 200
 
 
-def test_shrinking_is_not_shifted() -> None:
-    """A dot's centre of mass lies where the matrix puts it, whatever the factor."""
+def test_downscaling_does_not_shift_the_crop() -> None:
+    """The centre of mass of a dot lies where the matrix maps it, for every factor."""
     image = np.zeros((400, 600, 3), np.uint8)
     cv2.circle(image, (300, 220), 30, (255, 255, 255), -1)
     for side in (100, 190, 250, 390):
         matrix = Square(310.0, 213.0, side, 0.3).matrix(64)
-        small_one = cut(image, matrix, 64)[..., 0].astype(float)
+        small_one = extract_crop(image, matrix, 64)[..., 0].astype(float)
         y, x = (np.indices((64, 64)) * small_one).sum(axis=(1, 2)) / small_one.sum() + 0.5
         assert matrix @ [x, y, 1] == pytest.approx([300, 220], abs=0.02 * side)
 
@@ -111,7 +118,7 @@ def test_shrinking_is_not_shifted() -> None:
 # Detection
 
 
-def test_anchors_are_those_of_the_network() -> None:
+def test_anchors_match_the_network() -> None:
     """896 centres: 16 × 16 cells twice, then 8 × 8 cells six times, row by row."""
     centres = anchors()
     assert centres.shape == (896, 2)
@@ -124,18 +131,18 @@ def test_anchors_are_those_of_the_network() -> None:
 boxes = st.tuples(places, places, lengths, lengths).map(lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]))
 
 
-@given(one=boxes, other=boxes)
-def test_overlap_is_symmetric_and_a_share(one: np.ndarray, other: np.ndarray) -> None:
-    there, back = overlaps(one, other[None])[0], overlaps(other, one[None])[0]
-    assert there == pytest.approx(back)
-    assert 0 <= there <= 1 + 1e-9
-    assert overlaps(one, one[None])[0] == pytest.approx(1)
+@given(a=boxes, b=boxes)
+def test_iou_is_symmetric_and_within_0_and_1(a: np.ndarray, b: np.ndarray) -> None:
+    share = iou(a, b[None])[0]
+    assert share == pytest.approx(iou(b, a[None])[0])
+    assert 0 <= share <= 1 + 1e-9
+    assert iou(a, a[None])[0] == pytest.approx(1)
 
 
-def test_overlap_in_closed_form() -> None:
+def test_iou_in_closed_form() -> None:
     others = np.array([[5, 0, 15, 10], [10, 0, 20, 10], [0, 0, 5, 5], [3, 3, 3, 3]], float)
-    assert overlaps(np.array([0, 0, 10, 10.0]), others) == pytest.approx([1 / 3, 0, 1 / 4, 0])
-    assert overlaps(np.zeros(4), np.zeros((1, 4))) == pytest.approx([0])
+    assert iou(np.array([0, 0, 10, 10.0]), others) == pytest.approx([1 / 3, 0, 1 / 4, 0])
+    assert iou(np.zeros(4), np.zeros((1, 4))) == pytest.approx([0])
 
 
 def test_merging_blends_by_score_and_keeps_the_best_score() -> None:
@@ -143,18 +150,18 @@ def test_merging_blends_by_score_and_keeps_the_best_score() -> None:
     found = [
         Detection(np.array([0, 0, 10, 10.0]), 0.6, eyes),
         Detection(np.array([1, 0, 11, 10.0]), 0.9, eyes + np.array([1, 0])),
-        Detection(np.array([50, 50, 60, 60.0]), 0.7, NO_EYES),
+        Detection(np.array([50, 50, 60, 60.0]), 0.7, UNKNOWN_EYES),
     ]
-    first, second = merge(found)
+    first, second = merge_detections(found)
     assert first.box == pytest.approx([0.6, 0, 10.6, 10])  # .9 / (.9 + .6) of the way
     assert first.eyes == pytest.approx(eyes + np.array([0.6, 0]))
     assert (first.score, second.score) == (0.9, 0.7)
     assert np.isnan(second.eyes).all()
 
 
-@given(found=st.lists(st.builds(Detection, boxes, st.floats(0.01, 1), st.just(NO_EYES)), max_size=12))
-def test_merging_loses_no_place(found: list[Detection]) -> None:
-    merged = merge(found)
+@given(found=st.lists(st.builds(Detection, boxes, st.floats(0.01, 1), st.just(UNKNOWN_EYES)), max_size=12))
+def test_merged_boxes_stay_within_the_hull_of_all_boxes(found: list[Detection]) -> None:
+    merged = merge_detections(found)
     assert len(merged) <= len(found)
     assert [m.score for m in merged] == sorted((m.score for m in merged), reverse=True)
     hull = [np.min([f.box for f in found], axis=0), np.max([f.box for f in found], axis=0)] if found else None
@@ -164,7 +171,7 @@ def test_merging_loses_no_place(found: list[Detection]) -> None:
 
 
 @given(width=st.integers(1, 2000), height=st.integers(1, 2000))
-def test_tiles_lie_in_the_frame_and_cover_it(width: int, height: int) -> None:
+def test_tiles_lie_within_the_frame_and_cover_it(width: int, height: int) -> None:
     squares = tiles(np.broadcast_to(np.uint8(0), (height, width, 3)))
     if max(width, height) < 1.2 * min(width, height):
         assert squares == []
@@ -189,16 +196,16 @@ def test_blazeface_finds_the_astronauts_eyes(astronaut, blazeface) -> None:
     assert 80 < x2 - x1 < 120
 
 
-def test_blazeface_in_a_square_speaks_of_the_frame(astronaut, blazeface) -> None:
+def test_detections_in_a_square_are_in_pixels_of_the_frame(astronaut, blazeface) -> None:
     (whole,), (part,) = blazeface(astronaut), blazeface(astronaut, Square(230, 130, 240))
     assert part.eyes == pytest.approx(whole.eyes, abs=6)
-    assert overlaps(whole.box, part.box[None])[0] > 0.7
+    assert iou(whole.box, part.box[None])[0] > 0.7
     assert blazeface(astronaut, Square(420, 420, 160)) == []
 
 
-def test_both_backends_find_the_same(astronaut, blazeface) -> None:
+def test_both_backends_give_the_same_detection(astronaut, blazeface) -> None:
     (one,) = blazeface(astronaut)
-    (other,) = BlazeFace(hub.fetch("blazeface"), on="cv2")(astronaut)
+    (other,) = BlazeFace(hub.fetch("blazeface"), backend="cv2")(astronaut)
     assert other.box == pytest.approx(one.box, abs=0.05)
     assert other.eyes == pytest.approx(one.eyes, abs=0.05)
     assert other.score == pytest.approx(one.score, abs=1e-3)
@@ -207,22 +214,22 @@ def test_both_backends_find_the_same(astronaut, blazeface) -> None:
 # Mesh
 
 
-def test_the_mesh_lies_on_the_astronauts_eyes(reading: Reading) -> None:
+def test_the_mesh_lies_on_the_astronauts_eyes(reading: MeshPrediction) -> None:
     right, left = align.five_points(reading.mesh)[:2]
     assert right == pytest.approx(RIGHT_IRIS, abs=2.5)
     assert left == pytest.approx(LEFT_IRIS, abs=2.5)
     assert reading.mesh.shape == (468, 3)
 
 
-def test_both_backends_read_the_same_mesh(astronaut, reading, facemesh) -> None:
-    """OpenCV's own reader and kernels: an independent computation of the whole decoding."""
+def test_both_backends_give_the_same_mesh(astronaut, reading, facemesh) -> None:
+    """OpenCV's own loader and kernels are an independent computation."""
     one = facemesh(astronaut, reading.square)
-    other = FaceMesh(hub.fetch("facemesh"), on="cv2")(astronaut, reading.square)
+    other = FaceMesh(hub.fetch("facemesh"), backend="cv2")(astronaut, reading.square)
     assert np.abs(one.mesh - other.mesh).max() < 0.02
     assert one.logit == pytest.approx(other.logit, abs=0.02)
 
 
-def test_presence_tells_faces_from_other_things(astronaut, reading, facemesh) -> None:
+def test_presence_separates_faces_from_other_objects(astronaut, reading, facemesh) -> None:
     assert reading.logit > 20
     assert reading.score > 0.999
     for x, y in ((420, 120), (100, 400), (300, 400)):  # flag, shuttle, suit
@@ -230,14 +237,14 @@ def test_presence_tells_faces_from_other_things(astronaut, reading, facemesh) ->
     assert facemesh(np.zeros_like(astronaut), reading.square).score < 0.5
 
 
-def test_score_is_the_logistic_of_the_logit(reading: Reading) -> None:
+def test_score_is_the_logistic_of_the_logit(reading: MeshPrediction) -> None:
     from dataclasses import replace
 
     scores = [replace(reading, logit=v).score for v in (-1e4, -2.0, 0.0, 2.0, 1e4)]
     assert scores == pytest.approx([0, 1 / (1 + math.e**2), 0.5, 1 / (1 + math.e**-2), 1])
 
 
-def test_the_next_square_is_upright_and_half_larger(reading: Reading) -> None:
+def test_the_next_square_levels_the_eyes_and_is_half_larger_than_the_box(reading: MeshPrediction) -> None:
     x1, y1, x2, y2 = reading.box
     square = reading.square
     assert square.side == pytest.approx(1.5 * max(x2 - x1, y2 - y1))
@@ -246,7 +253,7 @@ def test_the_next_square_is_upright_and_half_larger(reading: Reading) -> None:
     assert math.tan(square.angle) == pytest.approx(dy / dx, rel=1e-4)
 
 
-def test_the_mesh_moves_grows_and_turns_with_the_picture(astronaut, reading, facemesh) -> None:
+def test_the_mesh_follows_shift_scale_and_rotation_of_the_image(astronaut, reading, facemesh) -> None:
     across = np.linalg.norm(reading.mesh[263, :2] - reading.mesh[33, :2])
 
     def differs(matrix: np.ndarray, scale: float) -> float:
@@ -271,19 +278,19 @@ similarities = st.tuples(st.floats(0.1, 8), angles, places, places)
 
 
 @given(similarities)
-def test_similarity_recovers_what_was_done(how: tuple[float, float, float, float]) -> None:
-    scale, angle, x, y = how
+def test_similarity_transform_recovers_a_known_transform(parameters: tuple[float, float, float, float]) -> None:
+    scale, angle, x, y = parameters
     linear = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    found = align.similarity(align.TEMPLATE, align.TEMPLATE @ linear.T + [x, y])
+    found = align.similarity_transform(align.TEMPLATE, align.TEMPLATE @ linear.T + [x, y])
     assert found == pytest.approx(np.column_stack([linear, [x, y]]), abs=1e-6)
 
 
 @settings(deadline=None)  # the first call loads scikit-image's transforms
 @given(st.lists(st.tuples(places, places), min_size=5, max_size=5, unique=True))
-def test_similarity_is_the_least_squares_one(points: list[tuple[float, float]]) -> None:
-    """Against scikit-image's (Umeyama's) estimate; no reflection, whatever the points."""
+def test_similarity_transform_is_the_least_squares_solution(points: list[tuple[float, float]]) -> None:
+    """Compared with scikit-image's estimate (Umeyama); no reflection for any points."""
     target = np.array(points)
-    found = align.similarity(align.TEMPLATE, target)
+    found = align.similarity_transform(align.TEMPLATE, target)
     assert np.linalg.det(found[:, :2]) >= 0
 
     def error(matrix: np.ndarray) -> float:
@@ -294,15 +301,17 @@ def test_similarity_is_the_least_squares_one(points: list[tuple[float, float]]) 
         assert error(found) <= error(other.params[:2]) * (1 + 1e-6) + 1e-6
 
 
-def test_similarity_of_one_point_is_a_shift() -> None:
-    assert align.similarity(np.ones((5, 2)), np.full((5, 2), 4.0)) == pytest.approx(np.array([[1, 0, 3], [0, 1, 3.0]]))
+def test_similarity_transform_of_coinciding_points_is_a_shift() -> None:
+    assert align.similarity_transform(np.ones((5, 2)), np.full((5, 2), 4.0)) == pytest.approx(
+        np.array([[1, 0, 3], [0, 1, 3.0]])
+    )
 
 
 @pytest.mark.parametrize(
     ("size", "margin", "down"), [(112, 0.0, 0.0), (224, 0.0, 0.0), (112, 0.5, 0.0), (96, -0.25, 0.16), (112, 0.0, -0.1)]
 )
 def test_align_puts_the_five_points_on_the_template(size: int, margin: float, down: float) -> None:
-    """Dots drawn in a turned, larger frame come to lie on the template's places."""
+    """Dots drawn in a rotated, larger frame move to the template's positions."""
     turn = 3 * np.array([[math.cos(0.4), -math.sin(0.4)], [math.sin(0.4), math.cos(0.4)]])
     points = align.TEMPLATE @ turn.T + [200, 60]
     mesh = np.zeros((468, 3), np.float32)
@@ -328,109 +337,38 @@ def test_align_is_black_beyond_the_frame(astronaut, reading) -> None:
     assert aligned[60:].any(axis=-1).all()
 
 
-# Small faces
-
-
-def small_face(height: int) -> tuple[np.ndarray, np.ndarray]:
-    """The astronaut on a cup of coffee, 640 × 360, her face `height` pixels high; and its centre."""
-    scale = height / 107
-    tiny = cv2.resize(data.astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    image = cv2.resize(data.coffee(), (640, 360))
-    image[140 : 140 + len(tiny), 480 : 480 + tiny.shape[1]] = tiny
-    return image, np.array([480 + 222 * scale, 140 + 115 * scale])
-
-
-@pytest.mark.parametrize("height", [20, 24, 32])
-def test_ultraface_finds_what_blazeface_does_not(height, shared, blazeface, monkeypatch) -> None:
-    monkeypatch.setenv("MIEN_HUB", os.pathsep.join([os.environ.get("MIEN_HUB", ""), str(shared / "hub")]))
-    image, centre = small_face(height)
-    assert blazeface(image) == []
-    found = small_face_detectors.UltraFace(hub.fetch("ultraface"))(image)
-    nearest = min(found, key=lambda f: np.linalg.norm(f.box.reshape(2, 2).mean(axis=0) - centre))
-    assert nearest.box.reshape(2, 2).mean(axis=0) == pytest.approx(centre, abs=height / 3)
-    assert 0.6 * height < np.ptp(nearest.box[1::2]) < 1.6 * height
-
-
-def test_yunet_speaks_of_the_frame_in_rgb(monkeypatch) -> None:
-    """With a stand-in for OpenCV's detector, whose file is not always here."""
-    asked: list[np.ndarray] = []
-
-    class Standin:
-        def setInputSize(self, size: tuple[int, int]) -> None:
-            assert size == (640, 360)
-
-        def detect(self, image: np.ndarray):
-            asked.append(image)
-            row = [100, 50, 40, 60, 110, 70, 130, 71, 120, 85, 112, 100, 128, 100, 0.9]
-            return 1, np.array([row], np.float32)
-
-    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: Standin())
-    frame = np.zeros((720, 1280, 3), np.uint8)
-    frame[..., 0] = 255  # red
-    (found,) = small_face_detectors.YuNet(Path("face.onnx"))(frame)
-    assert found.box == pytest.approx([200, 100, 280, 220])
-    assert found.eyes.ravel() == pytest.approx([220, 140, 260, 142])
-    assert found.score == pytest.approx(0.9)
-    assert asked[0][0, 0].tolist() == [0, 0, 255]
-
-
-def test_large_frames_are_looked_at_in_parts_too(monkeypatch) -> None:
-    seen: list[tuple[int, int]] = []
-
-    class Standin:
-        def __call__(self, image: np.ndarray) -> list[Detection]:
-            seen.append(image.shape[:2])
-            spot = np.argwhere(image[..., 0])
-            if len(spot) == 0:
-                return []
-            y, x = spot[0]
-            return [Detection(np.array([x, y, x + 30.0, y + 40.0]), 0.8, NO_EYES)]
-
-    asker = small_face_detectors.SmallFaces()
-    monkeypatch.setattr(asker, "_detector", Standin)
-    frame = np.zeros((1080, 1920, 3), np.uint8)
-    frame[1000, 1700] = 255
-    (found,) = asker(frame, everything=True)
-    assert found.box == pytest.approx([1700, 1000, 1730, 1040])
-    assert len(seen) == 5
-    seen.clear()
-    for _ in range(5):
-        asker(frame, everything=False)
-    assert sorted(seen) == sorted([(1080, 1920)] + [(648, 1152)] * 4)
-
-
 # The networks' runtime
 
 
-def test_litert_is_quiet_and_other_voices_are_not() -> None:
+def test_only_litert_banner_is_removed_from_standard_error() -> None:
     code = (
         "import os, sys\nfrom mien import hub\nfrom mien.faces.tflite import TfliteNetwork, _without_banner\n"
         "TfliteNetwork(hub.fetch('facemesh'))\n"
-        "with _without_banner():\n    os.write(2, b'heard\\n')\n"
+        "with _without_banner():\n    os.write(2, b'during\\n')\n"
         "sys.stderr.write('later\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0
-    assert done.stderr.splitlines() == ["heard", "later"]
+    assert done.stderr.splitlines() == ["during", "later"]
 
 
-def test_an_error_while_muted_gets_out() -> None:
+def test_exceptions_pass_through_the_banner_filter() -> None:
     with pytest.raises(ValueError, match="damaged"), _without_banner():
         raise ValueError("damaged")
 
 
-def test_without_litert_opencv_takes_over(monkeypatch, astronaut) -> None:
+def test_opencv_is_used_without_litert(monkeypatch, astronaut) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    assert backend() == "cv2"
+    assert default_backend() == "cv2"
     assert len(BlazeFace(hub.fetch("blazeface"))(astronaut)) == 1
 
 
-def test_around_box() -> None:
-    assert around_box(np.array([10, 20, 30, 60.0]), 1.5, 0.2) == Square(20, 40, 60, 0.2)
+def test_square_around_box() -> None:
+    assert square_around_box(np.array([10, 20, 30, 60.0]), 1.5, 0.2) == Square(20, 40, 60, 0.2)
 
 
-def test_found_without_eyes_is_upright() -> None:
-    assert Detection(np.array([0, 0, 10, 10.0]), 1, NO_EYES).square(2).angle == 0
+def test_the_square_of_a_detection_levels_known_eyes() -> None:
+    assert Detection(np.array([0, 0, 10, 10.0]), 1, UNKNOWN_EYES).square(2).angle == 0
     tilted = Detection(np.array([0, 0, 10, 10.0]), 1, np.array([[2, 2.0], [8, 8]]))
     assert tilted.square(2).angle == pytest.approx(math.pi / 4)
-    assert detector.whole(np.zeros((36, 64, 3))) == Square(31.5, 17.5, 64)
+    assert frame_square(np.zeros((36, 64, 3))) == Square(31.5, 17.5, 64)

@@ -1,4 +1,4 @@
-"""The face reader on real talking faces and on frames put together from them: found, followed, told apart."""
+"""The face tracker on real talking faces and on frames composed of them: detection, tracking, re-identification."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from skimage import data
 
 from mien.errors import ArtefactError
 from mien.faces import small_face_detectors
-from mien.faces import tracker as module
-from mien.faces.crops import Square, around_box
-from mien.faces.detector import NO_EYES, Detection
-from mien.faces.mesh import Reading
-from mien.faces.reidentification import PLACE_MEMORY_S, SAME_LOOK, Reidentifier, look
-from mien.faces.tracker import BELIEVED_AFTER, FaceTracker
+from mien.faces.reidentification import POSITION_MEMORY_S, SAME_SUBJECT_DISTANCE, Reidentifier, describe_appearance
+from mien.faces.tracker import FaceTracker
 from mien.records import Face, Frame
 
 TALKERS = ("bbaf2n", "lbax4n", "lwbsza", "pwij3p", "swiz3n")
@@ -42,7 +38,7 @@ def talker(shared: Path):
 
 @pytest.fixture
 def second_detector(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UltraFace is here."""
+    """UltraFace is installed."""
     mirrors = [os.environ.get("MIEN_HUB", ""), str(shared / "hub")]
     monkeypatch.setenv("MIEN_HUB", os.pathsep.join(m for m in mirrors if m))
 
@@ -52,18 +48,18 @@ def no_second_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_face_detectors.hub, "available", lambda name: False)
 
 
-def read(images: Iterable[np.ndarray], rate: float = 25, **options) -> list[list[Face]]:
-    reader = FaceTracker(**options)
-    return [reader(Frame(i, i / rate, np.ascontiguousarray(image))) for i, image in enumerate(images)]
+def track(images: Iterable[np.ndarray], rate: float = 25, **options) -> list[list[Face]]:
+    tracker = FaceTracker(**options)
+    return [tracker(Frame(i, i / rate, np.ascontiguousarray(image))) for i, image in enumerate(images)]
 
 
 def subjects(seen: Sequence[Sequence[Face]]) -> list[tuple[int, ...]]:
-    """Who is in each frame, repetitions left out."""
-    told: list[tuple[int, ...]] = []
+    """Subjects of each frame, without repetitions."""
+    changes: list[tuple[int, ...]] = []
     for faces in seen:
-        if not told or told[-1] != tuple(f.subject for f in faces):
-            told.append(tuple(f.subject for f in faces))
-    return told
+        if not changes or changes[-1] != tuple(f.subject for f in faces):
+            changes.append(tuple(f.subject for f in faces))
+    return changes
 
 
 def middle(face: Face) -> float:
@@ -76,7 +72,7 @@ def middle(face: Face) -> float:
 @pytest.mark.parametrize("name", TALKERS)
 def test_a_talking_face_is_one_subject_in_every_frame(name: str, talker) -> None:
     images = talker(name)
-    seen = read(images)
+    seen = track(images)
     assert len(images) == 75
     assert sum(len(faces) == 1 for faces in seen) >= 0.95 * 75
     assert {f.subject for faces in seen for f in faces} == {0}
@@ -90,41 +86,41 @@ def test_a_talking_face_is_one_subject_in_every_frame(name: str, talker) -> None
             assert chin[1] > max(right[1], left[1])
 
 
-def test_the_landmarks_hardly_tremble(talker) -> None:
-    """Second differences over time, as the deviation of white noise they would stand for: under half a per
-    cent of the distance between the eyes, the talking itself included."""
+def test_landmarks_jitter_by_less_than_half_a_percent(talker) -> None:
+    """Second differences over time, as the deviation of equivalent white noise: under half a per cent of the distance
+    between the eyes, with the movements of talking."""
     for name in TALKERS[:2]:
-        mesh = np.stack([faces[0].mesh[:, :2] for faces in read(talker(name))])
+        mesh = np.stack([faces[0].mesh[:, :2] for faces in track(talker(name))])
         eyes = np.linalg.norm(mesh[:, 33] - mesh[:, 263], axis=1).mean()
         assert np.sqrt((np.diff(mesh, 2, axis=0) ** 2).mean() / 6) / eyes < 0.005
 
 
-def test_a_smile_is_still_the_same_man(shared) -> None:
-    seen = read(decoded(shared / "clips" / "single_face.mp4"))
+def test_a_smile_does_not_change_the_subject(shared) -> None:
+    seen = track(decoded(shared / "clips" / "single_face.mp4"))
     assert subjects(seen) == [(0,)]
     width = [np.linalg.norm(f.mesh[61, :2] - f.mesh[291, :2]) for (f,) in seen]
-    assert max(width) > 1.2 * width[0]  # he does smile
+    assert max(width) > 1.2 * width[0]  # the recording contains a smile
 
 
 def test_a_cartoon_has_no_face(shared, second_detector) -> None:
-    assert not any(read(decoded(shared / "clips" / "no_face.mp4")))
+    assert not any(track(decoded(shared / "clips" / "no_face.mp4")))
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket", "brick", "gravel", "grass", "hubble_deep_field"])
-def test_pictures_without_people(name: str, second_detector) -> None:
+def test_images_without_people_have_no_face(name: str, second_detector) -> None:
     image = getattr(data, name)()
     image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    assert not any(read([image[..., :3]] * 3))
+    assert not any(track([image[..., :3]] * 3))
 
 
-def test_a_still_picture_is_answered_at_once() -> None:
-    ((face,),) = read([data.astronaut()])
+def test_a_still_image_gives_its_face_in_the_first_frame() -> None:
+    ((face,),) = track([data.astronaut()])
     assert face.subject == 0
     assert face.box == pytest.approx([172, 69, 272, 177], abs=6)
 
 
-def test_same_frames_same_faces(talker) -> None:
-    one, other = (read(talker("swiz3n")[:10]) for _ in range(2))
+def test_tracking_is_deterministic(talker) -> None:
+    one, other = (track(talker("swiz3n")[:10]) for _ in range(2))
     assert all(np.array_equal(a.mesh, b.mesh) for (a,), (b,) in zip(one, other, strict=True))
 
 
@@ -144,64 +140,64 @@ def test_same_frames_same_faces(talker) -> None:
     ],
     ids=["black", "white", "noise", "16 x 16", "one pixel", "a line", "a column"],
 )
-def test_frames_with_nothing_in_them(image: np.ndarray, second_detector) -> None:
-    assert not any(read([image] * 4))
+def test_degenerate_frames_have_no_face(image: np.ndarray, second_detector) -> None:
+    assert not any(track([image] * 4))
 
 
-def test_dark_and_grey_faces_are_read(talker) -> None:
+def test_dark_and_grey_faces_are_found(talker) -> None:
     image = talker("bbaf2n")[0]
     grey = np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     for changed in (image // 10, grey):
-        ((face,),) = read([changed])
+        ((face,),) = track([changed])
         assert face.score > 0.95
 
 
 def test_frames_may_change_their_size(talker) -> None:
     images = talker("bbaf2n")[:10]
     half = [cv2.resize(image, None, fx=0.5, fy=0.5) for image in talker("bbaf2n")[10:20]]
-    assert subjects(read([*images, *half])) == [(0,)]
+    assert subjects(track([*images, *half])) == [(0,)]
 
 
-def test_a_face_half_out_of_the_frame_has_its_box_inside(talker) -> None:
+def test_the_box_of_a_face_beyond_the_border_is_clipped_to_the_frame(talker) -> None:
     image = np.zeros_like(talker("lbax4n")[0])
     image[:, :230] = talker("lbax4n")[0][:, 130:]
-    ((face,),) = read([image])
+    ((face,),) = track([image])
     assert face.box[0] == 0
     assert face.mesh[:, 0].min() < -1
 
 
 @pytest.mark.parametrize("degrees", [-90, -45, 45, 90])
-def test_a_lying_head_is_read(degrees: int, talker) -> None:
+def test_a_tilted_head_is_found(degrees: int, talker) -> None:
     turn = cv2.getRotationMatrix2D((180, 180), -degrees, 1)
-    ((face,),) = read([cv2.warpAffine(talker("lbax4n")[0], turn, (360, 360))])
+    ((face,),) = track([cv2.warpAffine(talker("lbax4n")[0], turn, (360, 360))])
     dx, dy = face.mesh[263, :2] - face.mesh[33, :2]
     assert np.degrees(np.arctan2(dy, dx)) == pytest.approx(degrees, abs=8)
 
 
-def test_a_head_that_moves_fast_keeps_its_number(talker) -> None:
+def test_a_fast_moving_head_keeps_its_subject(talker) -> None:
     images = []
     for i, image in enumerate(talker("swiz3n")[:40]):
         wide = np.full((288, 900, 3), 90, np.uint8)
         start = 20 + 25 * abs(i - 20)  # 25 pixels a frame, a third of the distance between the eyes
         wide[:, start : start + 360] = image
         images.append(wide)
-    assert subjects(read(images)) == [(0,)]
+    assert subjects(track(images)) == [(0,)]
 
 
 # Several people, absence, cuts
 
 
-def test_two_people_side_by_side(talker) -> None:
-    seen = read(np.hstack(pair) for pair in zip(talker("bbaf2n"), talker("lwbsza"), strict=True))
+def test_two_people_side_by_side_are_two_subjects(talker) -> None:
+    seen = track(np.hstack(pair) for pair in zip(talker("bbaf2n"), talker("lwbsza"), strict=True))
     assert subjects(seen) == [(0, 1)]
     sides = [[middle(f) < 360 for f in faces] for faces in seen]
     assert all(side == sides[0] for side in sides)
     assert sorted(sides[0]) == [False, True]
 
 
-def test_one_leaves_and_returns(talker) -> None:
+def test_a_person_who_leaves_and_returns_keeps_the_subject(talker) -> None:
     empty = np.full((288, 360, 3), 90, np.uint8)
-    seen = read(
+    seen = track(
         np.hstack([a, empty if 20 <= i < 55 else b])
         for i, (a, b) in enumerate(zip(talker("lbax4n"), talker("pwij3p"), strict=True))
     )
@@ -212,31 +208,31 @@ def test_one_leaves_and_returns(talker) -> None:
     assert all(len(faces) == 2 for faces in seen[55 + 13 :])  # found again within half a second
 
 
-def test_alone_away_and_back(talker) -> None:
+def test_a_single_person_who_returns_keeps_the_subject(talker) -> None:
     empty = np.full((288, 360, 3), 90, np.uint8)
-    seen = read(empty if 20 <= i < 55 else image for i, image in enumerate(talker("swiz3n")))
+    seen = track(empty if 20 <= i < 55 else image for i, image in enumerate(talker("swiz3n")))
     assert [len(faces) for faces in seen] == [1] * 20 + [0] * 35 + [1] * 20
     assert {f.subject for faces in seen for f in faces} == {0}
 
 
-def test_every_cut_is_seen_and_old_faces_known_again(talker) -> None:
-    """Seven shots of five people, all in the same place before much the same background."""
+def test_cuts_separate_people_and_known_people_are_reidentified(talker) -> None:
+    """Seven shots of five people, all at the same position with a similar background."""
     order = (*TALKERS, "bbaf2n", "lwbsza")
-    seen = read(image for name in order for image in talker(name)[:12])
+    seen = track(image for name in order for image in talker(name)[:12])
     shots = [seen[i : i + 12] for i in range(0, len(seen), 12)]
     assert [subjects(shot) for shot in shots] == [[(n,)] for n in (0, 1, 2, 3, 4, 0, 2)]
 
 
-def test_two_people_change_sides_at_a_cut(talker) -> None:
+def test_two_people_who_change_sides_at_a_cut_keep_their_subjects(talker) -> None:
     pairs = list(zip(talker("bbaf2n"), talker("swiz3n"), strict=True))[:30]
-    seen = read(np.hstack(pair if i < 15 else pair[::-1]) for i, pair in enumerate(pairs))
+    seen = track(np.hstack(pair if i < 15 else pair[::-1]) for i, pair in enumerate(pairs))
     assert subjects(seen) == [(0, 1)]
     before, after = ({f.subject: middle(f) < 360 for f in faces} for faces in (seen[10], seen[25]))
-    assert after == {who: not left for who, left in before.items()}
+    assert after == {subject: not left for subject, left in before.items()}
 
 
-def test_two_people_cross(talker) -> None:
-    """One walks past in front of the other: each keeps their number."""
+def test_two_people_who_cross_keep_their_subjects(talker) -> None:
+    """One passes in front of the other."""
     images, oval = [], np.zeros((288, 280), np.uint8)
     cv2.ellipse(oval, (115, 170), (75, 115), 0, 0, 360, 1, -1)
     for i, (front, back) in enumerate(zip(talker("bbaf2n"), talker("pwij3p"), strict=True)):
@@ -246,59 +242,59 @@ def test_two_people_cross(talker) -> None:
         x = int(6.4 * i)
         image[:, x : x + 280][oval > 0] = front[:, 40:320][oval > 0]
         images.append(image)
-    seen = read(images)
+    seen = track(images)
     assert {f.subject for faces in seen for f in faces} == {0, 1}
     first, last = ({f.subject: middle(f) for f in faces} for faces in (seen[2], seen[-2]))
     assert (first[0] < first[1]) != (last[0] < last[1])
     assert sum(len(faces) == 2 for faces in seen) > 50
 
 
-def test_a_post_that_passes_changes_nobody(talker) -> None:
+def test_a_passing_obstacle_does_not_change_the_subject(talker) -> None:
     images = [image.copy() for image in talker("bbaf2n")]
     for i, image in enumerate(images):
         image[:, max(0, 6 * i - 60) : max(0, 6 * i + 30)] = (40, 60, 50)
-    seen = read(images)
+    seen = track(images)
     assert {f.subject for faces in seen for f in faces} == {0}
     assert len(seen[-1]) == 1
 
 
-def test_no_more_than_asked_for_and_the_larger_first(talker) -> None:
+def test_max_faces_keeps_the_largest_faces(talker) -> None:
     small_one = cv2.resize(talker("lwbsza")[0], None, fx=0.6, fy=0.6)
     image = np.full((288, 720, 3), 90, np.uint8)
     image[: len(small_one), : small_one.shape[1]] = small_one
     image[:, 360:] = talker("bbaf2n")[0]
-    both = read([image] * 3)[-1]
+    both = track([image] * 3)[-1]
     assert {f.subject: middle(f) > 360 for f in both} == {0: True, 1: False}
-    for (face,) in read([image] * 20, max_faces=1):
+    for (face,) in track([image] * 20, max_faces=1):
         assert middle(face) > 360
 
 
 # Small faces
 
 
-def test_a_small_face_is_found_and_followed(second_detector) -> None:
+def test_a_small_face_is_found_and_tracked(second_detector) -> None:
     scale = 24 / 107  # her face is 107 pixels high
     tiny = cv2.resize(data.astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     image = cv2.resize(data.coffee(), (640, 360))
     image[140 : 140 + len(tiny), 480 : 480 + tiny.shape[1]] = tiny
-    seen = read([image] * 5)
+    seen = track([image] * 5)
     assert subjects(seen) == [(0,)]
     assert middle(seen[0][0]) == pytest.approx(480 + 222 * scale, abs=3)
     assert np.ptp(seen[0][0].box[1::2]) == pytest.approx(24, abs=4)
-    assert not any(read([image] * 2, small_faces=False))
+    assert not any(track([image] * 2, small_faces=False))
 
 
-def test_without_a_second_detector_it_is_said_once(no_second_detector, caplog) -> None:
-    small_face_detectors._say_once.cache_clear()
+def test_a_missing_second_detector_is_logged_once(no_second_detector, caplog) -> None:
+    small_face_detectors._log_missing_detector.cache_clear()
     with caplog.at_level(logging.INFO, logger="mien"):
         for _ in range(2):
-            assert not any(read([np.zeros((360, 640, 3), np.uint8)] * 3))
+            assert not any(track([np.zeros((360, 640, 3), np.uint8)] * 3))
     assert [r.message for r in caplog.records] == [
-        "no detector for small faces is here: `mien hub pull ultraface` fetches one, 1.3 MB"
+        "No detector for small faces is installed. `mien hub pull ultraface` downloads one (1.3 MB)."
     ]
 
 
-def test_without_the_networks_the_error_teaches(monkeypatch, tmp_path) -> None:
+def test_missing_networks_are_an_error_that_names_them(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MIEN_HUB", "")
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
     monkeypatch.setenv("MIEN_OFFLINE", "1")
@@ -306,192 +302,81 @@ def test_without_the_networks_the_error_teaches(monkeypatch, tmp_path) -> None:
         FaceTracker()
 
 
-# The order of work, with stand-ins for the networks
+# Re-identification
 
 
-class Stage:
-    """A scene of faces without pictures: `found` is what the detector says, `logits` what the mesh network
-    says of its successive squares; and a count of what was asked."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, logits: Iterable[float] = (), found: Sequence[Detection] = ()):
-        self.found, self.logits = list(found), iter(logits)
-        self.detections: list[Square | None] = []
-        self.small: list[bool] = []
-        monkeypatch.setattr(module, "BlazeFace", lambda *_, **__: self.detect)
-        monkeypatch.setattr(module, "FaceMesh", lambda *_, **__: self.mesh)
-        monkeypatch.setattr(module, "SmallFaces", lambda **_: self.ask_small)
-        self.reader = FaceTracker()
-
-    def detect(self, image: np.ndarray, square: Square | None = None) -> list[Detection]:
-        self.detections.append(square)
-        return self.found
-
-    def ask_small(self, image: np.ndarray, *, everything: bool) -> list[Detection]:
-        self.small.append(everything)
-        return []
-
-    def mesh(self, image: np.ndarray, square: Square) -> Reading:
-        mesh = np.zeros((468, 3), np.float32)
-        side = square.side / 1.5 / 2
-        mesh[:, :2] = [square.x, square.y]
-        mesh[0, :2] -= side
-        mesh[1, :2] += side
-        box = np.array([square.x - side, square.y - side, square.x + side, square.y + side])
-        return Reading(mesh, next(self.logits, 20.0), box, around_box(box, 1.5))
-
-    def show(self, seconds: float, rate: float = 25) -> list[list[Face]]:
-        image = np.zeros((360, 640, 3), np.uint8)
-        return [self.reader(Frame(i, i / rate, image)) for i in range(round(seconds * rate))]
-
-
-HERE = Detection(np.array([300, 150, 360, 210.0]), 0.9, NO_EYES)
-
-
-def test_empty_video_asks_little(monkeypatch) -> None:
-    """Four seconds at 25 a second: the whole frame each time, two tiles and the second detector twice a
-    second."""
-    stage = Stage(monkeypatch)
-    assert not any(stage.show(4))
-    assert stage.detections.count(None) == 100
-    assert len(stage.detections) - 100 == 2 * 8
-    assert stage.small == [True] + [False] * 7
-
-
-def test_a_followed_face_asks_less(monkeypatch) -> None:
-    stage = Stage(monkeypatch, found=[HERE])
-    assert all(len(faces) == 1 for faces in stage.show(4))
-    assert stage.detections.count(None) == 8
-    assert len(stage.detections) - 8 == 2 + 7  # both tiles in the first frame, then one in turn
-    assert len(stage.small) == 2
-
-
-def test_a_full_house_asks_nothing(monkeypatch) -> None:
-    stage = Stage(monkeypatch, found=[HERE])
-    stage.reader._max_faces = 1
-    stage.show(4)
-    assert stage.detections == [None]
-
-
-ADMITTED = 3  # the mesh is read three times before a face is followed
-
-
-@pytest.mark.parametrize(
-    ("logits", "reported"),
-    [
-        ([5] * ADMITTED, [1, 1, 1, 1]),  # sure at once
-        ([1] * 20, [0, 0, 1, 1]),  # stays for three frames
-        ([1] * ADMITTED + [1, 5, 1], [0, 0, 1, 1]),
-        ([1] * ADMITTED + [5, 1, 1], [0, 0, 1, 1]),  # becomes sure: somebody, but who?
-        ([1] * ADMITTED + [1, -1] + [-9] * 20, [0, 0, 0, 0]),  # a flicker
-        ([-3, 2, 6], [1, 1, 1, 1]),  # better from its own square
-        ([-9] * 20, [0, 0, 0, 0]),
-        ([-3, -1, -0.1] * 8, [0, 0, 0, 0]),
-    ],
-)
-def test_when_a_face_is_believed(monkeypatch, logits, reported) -> None:
-    assert [len(faces) for faces in Stage(monkeypatch, logits, [HERE]).show(4 / 25)] == reported
-
-
-def test_a_stranger_in_a_running_scene_waits_for_a_number(monkeypatch) -> None:
-    stage = Stage(monkeypatch)
-    stage.show(4 / 25)  # nobody yet
-    stage.found = [HERE]
-    image = np.zeros((360, 640, 3), np.uint8)
-    seen = [len(stage.reader(Frame(i, i / 25, image))) for i in range(4, 12)]
-    assert seen == [0] * (BELIEVED_AFTER - 1) + [1] * (9 - BELIEVED_AFTER)
-
-
-def test_someone_who_was_here_is_looked_for_there_and_everywhere_in_turn(monkeypatch) -> None:
-    """After a face is lost: both views in the frame of the loss, then one a frame; after PLACE_MEMORY_S, only the
-    whole frame."""
-    stage = Stage(monkeypatch, [20.0] * 5 + [-9.0] * 500, [HERE])
-    stage.show(3 / 25)
-    stage.found = []
-    asked = []
-    for i in range(3, 100):
-        stage.detections.clear()
-        stage.reader(Frame(i, i / 25, np.zeros((360, 640, 3), np.uint8)))
-        asked.append((None in stage.detections, Square(330, 180, 180) in stage.detections))
-    assert asked[0] == (True, True)
-    one_each = [pair for pair in asked[1:40] if pair != (True, True)]  # both when a search is due
-    assert len(one_each) > 30
-    assert one_each.count((True, False)) - one_each.count((False, True)) in range(-3, 4)
-    assert set(asked[60:]) == {(True, False)}
-
-
-def test_a_lost_face_is_looked_for_at_once_where_it_was(monkeypatch) -> None:
-    stage = Stage(monkeypatch, [20.0] * 5 + [-9.0], [HERE])
-    seen = stage.show(4 / 25)
-    assert [len(faces) for faces in seen] == [1] * 4
-    assert Square(330, 180, 180) in stage.detections  # three times its box
-
-
-# Who is who
-
-
-def test_looks_of_one_are_close_and_of_two_are_far(talker) -> None:
-    looks = {}
+def test_descriptors_are_close_for_one_person_and_far_apart_for_two(talker) -> None:
+    descriptors = {}
     for name in TALKERS:
         images = talker(name)[::12]
-        looks[name] = [look(i, faces[0].mesh) for i, faces in zip(images, read(images), strict=True)]
+        descriptors[name] = [
+            describe_appearance(i, faces[0].mesh) for i, faces in zip(images, track(images), strict=True)
+        ]
     for one in TALKERS:
         for other in TALKERS:
-            apart = [np.linalg.norm(a - b) for a in looks[one] for b in looks[other]]
-            assert max(apart) < SAME_LOOK - 0.15 if one == other else min(apart) > SAME_LOOK + 0.15
+            apart = [np.linalg.norm(a - b) for a in descriptors[one] for b in descriptors[other]]
+            if one == other:
+                assert max(apart) < SAME_SUBJECT_DISTANCE - 0.15
+            else:
+                assert min(apart) > SAME_SUBJECT_DISTANCE + 0.15
 
 
-def test_half_the_light_or_a_quarter_of_the_size_is_the_same_look(talker) -> None:
+def test_descriptors_tolerate_half_the_light_and_a_quarter_of_the_size(talker) -> None:
     image = talker("pwij3p")[0]
-    ((face,),) = read([image])
-    seen = look(image, face.mesh)
-    assert np.linalg.norm(look(image // 2, face.mesh) - seen) < SAME_LOOK
+    ((face,),) = track([image])
+    seen = describe_appearance(image, face.mesh)
+    assert np.linalg.norm(describe_appearance(image // 2, face.mesh) - seen) < SAME_SUBJECT_DISTANCE
     smaller = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    assert np.linalg.norm(look(smaller, (face.mesh + 0.5) / 4 - 0.5) - seen) < 0.1
+    assert np.linalg.norm(describe_appearance(smaller, (face.mesh + 0.5) / 4 - 0.5) - seen) < 0.1
 
 
-A_LOOK = np.eye(192)
+DESCRIPTORS = np.eye(192)
 BOX = np.array([100, 100, 200, 200.0])
 
 
-def know(people: Reidentifier, which: int, box: np.ndarray, now: float, scene_s: float = 0, present=()) -> int:
-    (subject,) = people.recognise([A_LOOK[which]], [box], now, present, scene_s, [True])
-    subject.box, subject.seen_s = box, now
+def identify(reidentifier: Reidentifier, person: int, box: np.ndarray, now: float, scene_s: float = 0) -> int:
+    """The subject id of a settled track with the descriptor of `person`."""
+    (subject,) = reidentifier.identify([DESCRIPTORS[person]], [box], now, (), scene_s, [True])
+    subject.box, subject.last_seen_s = box, now
     return subject.id
 
 
-def test_known_by_look_wherever_they_are() -> None:
-    people = Reidentifier()
-    assert [know(people, w, BOX, 10 * t) for t, w in enumerate((0, 1, 0))] == [0, 1, 0]
-    assert know(people, 0, BOX + 900, 60) == 0
-    assert know(people, 0, BOX, 60 + 121) == 2  # forgotten; the number is not used again
+def test_subjects_are_identified_by_appearance_at_any_position() -> None:
+    reidentifier = Reidentifier()
+    assert [identify(reidentifier, w, BOX, 10 * t) for t, w in enumerate((0, 1, 0))] == [0, 1, 0]
+    assert identify(reidentifier, 0, BOX + 900, 60) == 0
+    assert identify(reidentifier, 0, BOX, 60 + 121) == 2  # forgotten; the id is not reused
 
 
-def test_half_a_face_at_the_edge_is_nobody_yet() -> None:
-    people = Reidentifier()
-    know(people, 0, BOX, 10)
-    assert people.recognise([A_LOOK[1]], [BOX + 900], 11, (), 0, [False]) == [None]
-    assert know(people, 0, BOX + 900, 11.1) == 0
-    assert people.recognise([A_LOOK[0]], [BOX], 12, (), 0, [False])[0].id == 0  # who is known need not settle
+def test_an_unsettled_track_gets_no_new_subject() -> None:
+    """A known subject is identified at once."""
+    reidentifier = Reidentifier()
+    identify(reidentifier, 0, BOX, 10)
+    assert reidentifier.identify([DESCRIPTORS[1]], [BOX + 900], 11, (), 0, [False]) == [None]
+    assert identify(reidentifier, 0, BOX + 900, 11.1) == 0
+    assert reidentifier.identify([DESCRIPTORS[0]], [BOX], 12, (), 0, [False])[0].id == 0
 
 
-def test_known_by_place_for_a_moment_and_in_the_same_scene() -> None:
-    people = Reidentifier()
-    assert know(people, 0, BOX, 10) == 0
-    assert know(people, 1, BOX + 30, 10 + PLACE_MEMORY_S) == 0
-    assert know(people, 2, BOX + 300, 10 + PLACE_MEMORY_S) == 1
-    assert know(people, 3, BOX, 12.5, scene_s=12.4) == 2  # after a cut a place means nothing
-    assert know(people, 4, BOX, 12.5 + PLACE_MEMORY_S + 0.1) == 3
+def test_subjects_are_identified_by_position_shortly_and_within_a_scene() -> None:
+    reidentifier = Reidentifier()
+    assert identify(reidentifier, 0, BOX, 10) == 0
+    assert identify(reidentifier, 1, BOX + 30, 10 + POSITION_MEMORY_S) == 0
+    assert identify(reidentifier, 2, BOX + 300, 10 + POSITION_MEMORY_S) == 1
+    assert identify(reidentifier, 3, BOX, 12.5, scene_s=12.4) == 2  # not across a cut
+    assert identify(reidentifier, 4, BOX, 12.5 + POSITION_MEMORY_S + 0.1) == 3
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4, unique_by=lambda p: p[0])))
-def test_nobody_is_two_people_at_once(frames: list[list[tuple[int, int]]]) -> None:
-    """Whatever is seen where: one number each in a frame, counted up from 0."""
-    people, known = Reidentifier(), set()
+def test_subjects_of_one_frame_are_distinct_and_counted_from_0(frames: list[list[tuple[int, int]]]) -> None:
+    """For any faces at any positions."""
+    reidentifier, known = Reidentifier(), set()
     for now, frame in enumerate(frames):
         boxes = [BOX + 60 * x for _, x in frame]
-        named = people.recognise([A_LOOK[w] for w, _ in frame], boxes, float(now), (), 0.0, [True] * len(frame))
+        named = reidentifier.identify(
+            [DESCRIPTORS[w] for w, _ in frame], boxes, float(now), (), 0.0, [True] * len(frame)
+        )
         for subject, box in zip(named, boxes, strict=True):
-            subject.box, subject.seen_s = box, float(now)
+            subject.box, subject.last_seen_s = box, float(now)
         assert len({s.id for s in named}) == len(frame)
         known |= {s.id for s in named}
     assert known == set(range(len(known)))

@@ -31,13 +31,13 @@ def cases(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32, tor
 
 def layers(kind: str, dtype: torch.dtype) -> torch.nn.Module:
     torch.manual_seed(0)
-    made = {
+    layer = {
         "attention": SafeAttention(dim=8, heads=2),
         "cross": SafeCrossBlock(dim=8, heads=2),
     }[kind]
-    for p in made.parameters():
+    for p in layer.parameters():
         torch.nn.init.normal_(p, std=0.4)  # biases too: a bias must not leak into an empty row
-    return made.to(dtype)
+    return layer.to(dtype)
 
 
 def run(layer: torch.nn.Module, query: Tensor, keys: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -73,7 +73,7 @@ def test_2_a_query_without_a_valid_key_gets_exactly_zero(case: dict[str, Tensor]
 @pytest.mark.parametrize("kind", ["attention", "cross"])
 @settings(deadline=None)
 @given(case=cases(), bad=st.sampled_from(BAD))
-def test_3_what_stands_at_invalid_keys_changes_no_bit(kind: str, case: dict[str, Tensor], bad: float) -> None:
+def test_3_values_at_invalid_keys_change_no_bit(kind: str, case: dict[str, Tensor], bad: float) -> None:
     layer = layers(kind, case["query"].dtype)
     spoiled = case["keys"].masked_fill(~case["valid"][..., None], bad)
     out, grads = run(layer, case["query"], case["keys"], case["valid"])
@@ -99,7 +99,7 @@ def test_4_padding_changes_nothing(kind: str, case: dict[str, Tensor], padding: 
 
 @settings(deadline=None)
 @given(case=cases((torch.float64,)))
-def test_it_is_attention_over_the_valid_keys(case: dict[str, Tensor]) -> None:
+def test_equals_plain_attention_over_the_valid_keys(case: dict[str, Tensor]) -> None:
     """Against a plain computation with only the valid keys there."""
     layer = layers("attention", torch.float64)
     out, _ = run(layer, case["query"], case["keys"], case["valid"])
@@ -119,7 +119,7 @@ def test_no_keys_at_all_is_zero() -> None:
     assert not out.any()
 
 
-def test_other_key_width_and_bad_heads() -> None:
+def test_key_width_and_indivisible_heads() -> None:
     layer = SafeAttention(dim=8, heads=2, key_dim=5)
     assert layer(torch.randn(1, 3, 8), torch.randn(1, 4, 5), torch.ones(1, 4, dtype=torch.bool)).shape == (1, 3, 8)
     with pytest.raises(ValueError, match="dim 10 is not divisible by heads 4"):
@@ -142,7 +142,7 @@ def test_naive_is_not_safe() -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), bad=st.sampled_from(BAD))
-def test_transformer_layer_is_taught_by_valid_tokens_only(seed: int, bad: float) -> None:
+def test_transformer_layer_reads_valid_tokens_only(seed: int, bad: float) -> None:
     g = torch.Generator().manual_seed(seed)
     torch.manual_seed(1)
     layer = TransformerLayer(dim=8, heads=2, feedforward=16).double()
@@ -153,7 +153,7 @@ def test_transformer_layer_is_taught_by_valid_tokens_only(seed: int, bad: float)
     assert torch.equal(layer(changed, valid)[valid], out[valid])
 
 
-def test_positions_are_the_papers() -> None:
+def test_positions_equal_the_papers() -> None:
     codes = sinusoidal_positions(50, 6)
     assert codes.shape == (50, 6)
     for position in (0, 1, 49):

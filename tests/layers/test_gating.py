@@ -1,4 +1,4 @@
-"""Hiding modalities in training, and weighing those that are there."""
+"""Modality dropout and gated fusion."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ def masks(batch: int = 4000, time: int = 40) -> dict[str, torch.Tensor]:
     return {name: torch.ones(batch, time, dtype=torch.bool) for name in ("face", "voice")}
 
 
-def test_whole_streams_go_at_their_rates_and_never_both() -> None:
-    hide = ModalityDropout(whole={"face": 0.1, "voice": 0.3}, bursts={})
-    out = hide(masks(), torch.Generator().manual_seed(0))
-    gone = {name: ~mask.any(1) for name, mask in out.items()}
-    assert gone["face"].float().mean().item() == pytest.approx(0.1, abs=0.02)
-    assert gone["voice"].float().mean().item() == pytest.approx(0.3, abs=0.02)
-    assert not (gone["face"] & gone["voice"]).any()
+def test_whole_modalities_drop_at_their_rates_and_never_both() -> None:
+    dropout = ModalityDropout(whole={"face": 0.1, "voice": 0.3}, bursts={})
+    out = dropout(masks(), torch.Generator().manual_seed(0))
+    dropped = {name: ~mask.any(1) for name, mask in out.items()}
+    assert dropped["face"].float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert dropped["voice"].float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert not (dropped["face"] & dropped["voice"]).any()
     for mask in out.values():
         assert (mask.all(1) | ~mask.any(1)).all()
 
 
-def test_bursts_are_blocks_of_the_asked_length() -> None:
-    hide = ModalityDropout(whole={}, bursts={"face": 0.5}, burst_tokens=(5, 5))
-    out = hide(masks(), torch.Generator().manual_seed(0))
+def test_bursts_are_blocks_of_the_given_length() -> None:
+    dropout = ModalityDropout(whole={}, bursts={"face": 0.5}, burst_tokens=(5, 5))
+    out = dropout(masks(), torch.Generator().manual_seed(0))
     assert out["voice"].all()
-    struck = ~out["face"].all(1)
-    # half the samples are struck; each then loses a share that is even on 0..1
+    is_affected = ~out["face"].all(1)
+    # half the samples are is_affected; each then loses a share that is even on 0..1
     assert (~out["face"]).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert 0.4 < struck.float().mean().item() < 0.5  # a struck sample may lose nothing
-    for row in out["face"][struck][:300].tolist():
+    assert 0.4 < is_affected.float().mean().item() < 0.5  # a is_affected sample may lose nothing
+    for row in out["face"][is_affected][:300].tolist():
         runs = "".join("x" if not kept else "." for kept in row).split(".")
         inner = [len(run) for run in runs if run]
         edges = (len(runs[0]), len(runs[-1]))  # cut by the window's ends
@@ -42,11 +42,13 @@ def test_bursts_are_blocks_of_the_asked_length() -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), face=st.floats(0, 1), p=st.sampled_from([0.0, 0.5, 1.0]))
-def test_a_sample_keeps_something_and_gains_nothing(seed: int, face: float, p: float) -> None:
+def test_a_sample_keeps_a_token_and_gains_none(seed: int, face: float, p: float) -> None:
     g = torch.Generator().manual_seed(seed)
     valid = {"face": torch.rand(16, 12, generator=g) < face, "voice": torch.rand(16, 12, generator=g) < 0.2}
-    hide = ModalityDropout(whole={"face": p, "voice": (1 - p)}, bursts={"face": 1.0, "voice": 1.0}, burst_tokens=(1, 4))
-    out = hide(valid, g)
+    dropout = ModalityDropout(
+        whole={"face": p, "voice": (1 - p)}, bursts={"face": 1.0, "voice": 1.0}, burst_tokens=(1, 4)
+    )
+    out = dropout(valid, g)
     had = valid["face"].any(1) | valid["voice"].any(1)
     has = out["face"].any(1) | out["voice"].any(1)
     assert torch.equal(had, has)
@@ -54,28 +56,28 @@ def test_a_sample_keeps_something_and_gains_nothing(seed: int, face: float, p: f
         assert not (out[name] & ~valid[name]).any()
 
 
-def test_it_draws_from_torchs_generator_and_only_in_training() -> None:
-    hide = ModalityDropout(whole={"face": 0.5}, bursts={"voice": 0.5})
+def test_random_numbers_come_from_torchs_generator_and_only_in_training() -> None:
+    dropout = ModalityDropout(whole={"face": 0.5}, bursts={"voice": 0.5})
     drawn = []
     for _ in range(2):
         torch.manual_seed(7)
-        drawn.append(hide(masks(64)))
+        drawn.append(dropout(masks(64)))
     assert all(torch.equal(drawn[0][n], drawn[1][n]) for n in drawn[0])
     assert not drawn[0]["face"].all()
     before = torch.get_rng_state()
-    out = hide.eval()(masks(64))
+    out = dropout.eval()(masks(64))
     assert all(m.all() for m in out.values())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_probabilities_that_overlap_are_refused() -> None:
+def test_probabilities_above_one_in_sum_are_refused() -> None:
     with pytest.raises(ValueError, match="sum to <= 1; got"):
         ModalityDropout(whole={"face": 0.6, "voice": 0.6}, bursts={})
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
-def test_fusion_of_one_present_modality_is_that_modality(seed: int, dtype: torch.dtype) -> None:
+def test_fusion_of_one_present_modality_equals_it(seed: int, dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(seed)
     torch.manual_seed(0)
     fusion = GatedFusion(dim=6, modalities=["face", "voice"]).to(dtype)
@@ -95,7 +97,7 @@ def test_fusion_of_one_present_modality_is_that_modality(seed: int, dtype: torch
     assert all(torch.isfinite(p.grad).all() for p in fusion.parameters())
 
 
-def test_naive_fusion_shares_weight_with_the_absent() -> None:
+def test_naive_fusion_shares_weight_with_absent_modalities() -> None:
     torch.manual_seed(0)
     fusion = GatedFusion(dim=6, modalities=["face", "voice"], kind="naive")
     tokens = {n: torch.randn(1, 5, 6) for n in ("face", "voice")}

@@ -1,4 +1,4 @@
-"""The selective scan against a plain loop, and the Mamba layer's promises."""
+"""The selective scan against a plain loop, and the Mamba layer's causality and masks."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def plain(
     return torch.stack(rows, dim=1)
 
 
-def drawn(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[torch.Tensor]:
+def random_inputs(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[torch.Tensor]:
     torch.manual_seed(0)
     x, dt = torch.randn(2, 30, 6), torch.rand(2, 30, 6)
-    made = [x, dt, -torch.rand(6, 4), torch.randn(2, 30, 4), torch.randn(2, 30, 4), torch.randn(6)]
-    return [t.to(device, dtype).requires_grad_() for t in made]
+    tensors = [x, dt, -torch.rand(6, 4), torch.randn(2, 30, 4), torch.randn(2, 30, 4), torch.randn(6)]
+    return [t.to(device, dtype).requires_grad_() for t in tensors]
 
 
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 )
-def test_the_scan_and_its_gradients_are_those_of_the_loop(device: str) -> None:
-    ours, theirs = drawn(device=device), drawn(device=device)
-    a, b = selective_scan(*ours), plain(*theirs)
+def test_scan_and_gradients_equal_the_plain_loop(device: str) -> None:
+    ours, reference = random_inputs(device=device), random_inputs(device=device)
+    a, b = selective_scan(*ours), plain(*reference)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     weight = torch.randn(a.shape, device=device)
     (a * weight).sum().backward()
     (b * weight).sum().backward()
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
+    for tensor, expected in zip(ours, reference, strict=True):
+        torch.testing.assert_close(tensor.grad, expected.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_the_recurrence_passes_gradcheck() -> None:
@@ -46,7 +46,7 @@ def test_the_recurrence_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(recurrence, (a, b))
 
 
-def test_a_layer_is_causal_and_never_feels_what_is_missing() -> None:
+def test_layer_is_causal_and_ignores_missing_tokens() -> None:
     torch.manual_seed(0)
     layer = MambaLayer(dim=16, state=4, kernel=5).eval()
     tokens, valid = torch.randn(2, 20, 16), torch.rand(2, 20) > 0.3
@@ -61,7 +61,7 @@ def test_a_layer_is_causal_and_never_feels_what_is_missing() -> None:
     assert torch.isfinite(layer(tokens, torch.zeros_like(valid))).all()
 
 
-def test_parameters_are_what_arithmetic_says() -> None:
+def test_number_of_parameters() -> None:
     dim, state, kernel = 256, 8, 5
     inner, rank = 2 * dim, dim // 16
     layer = MambaLayer(dim=dim, state=state, kernel=kernel)

@@ -1,4 +1,4 @@
-"""What tests need beside odd files: how far memory rose, a disk that is full, a user who may not."""
+"""Helpers for media tests: frame times, peak memory, a limited disk, an unprivileged user."""
 
 from __future__ import annotations
 
@@ -16,42 +16,29 @@ from mien.media.audio import load
 from mien.media.video import frames
 
 
-def times_of(path: Path, **options: object) -> list[float]:
+def frame_times(path: Path, **options: object) -> list[float]:
     return [frame.time_s for frame in frames(path, **options)]
 
 
 def start_and_peak(path: Path) -> tuple[float, float]:
+    """Seconds at which the audio begins and at which it is loudest."""
     start_s, sound = load(path)
     return start_s, start_s + float(np.argmax(sound)) / 16_000
 
 
-PEAK = """
-import sys
-from pathlib import Path
-from mien.media.audio import blocks, speech
-from mien.media.video import frames
+def peaks_mb(reader: str, *paths: Path) -> list[tuple[float, str]]:
+    """(megabytes of peak memory added so far, distinct results) for each file, read in turn by a fresh process.
 
-def peak():  # of this process alone; ru_maxrss would begin with its parent's
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-
-before = peak()
-for path in map(Path, sys.argv[1:]):
-    seen = {%s}
-    print((peak() - before) / 1024, *seen)
-"""
-
-
-def peaks_mb(reading: str, *paths: Path) -> list[tuple[float, str]]:
-    """Megabytes that reading the files, one after the other, has added to a fresh process so far, and what
-    was seen. reading: a set comprehension over `path`."""
-    command = [sys.executable, "-c", PEAK % reading, *map(str, paths)]
+    reader: a name of `peak_memory.READERS`.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), reader, *map(str, paths)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
 
 @contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """Files of this process can grow to `size` bytes: the kernel fails writes beyond, as a full disk does."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit files of this process to `size` bytes: the kernel fails further writes, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -61,8 +48,8 @@ def disk_of(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def as_nobody(folder: Path) -> Iterator[None]:
-    """Without root's rights, where the tests run as root."""
+def unprivileged(folder: Path) -> Iterator[None]:
+    """Drop root's rights where the tests run as root."""
     if os.geteuid() != 0:
         yield
         return

@@ -1,5 +1,4 @@
-"""Small odd media files, made where a test needs them. Nothing here uses mien: it is the other side of the
-coin."""
+"""Generators of small test media files. They use no code of mien, so that tests are independent of it."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ Pieces = Sequence[tuple[float, np.ndarray]]
 
 
 def stamp(index: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
-    """A `(height, width, 3)` picture that says which one it is: `index` as ten upright bars, white for 1.
-    size: (width, height)."""
+    """A `(height, width, 3)` image that encodes `index` as ten upright bars, white for 1. size: (width, height)."""
     width, height = size
     bars = [255 * (index >> bit & 1) for bit in range(BITS)]
     row = np.array(bars, np.uint8)[np.arange(width) * BITS // width]
@@ -25,7 +23,7 @@ def stamp(index: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
 
 
 def read_stamp(image: np.ndarray) -> int:
-    """The index of a picture made by `stamp`, at any size."""
+    """The index encoded in an image by `stamp`, at any size."""
     height, width = image.shape[:2]
     centres = [int((bit + 0.5) * width / BITS) for bit in range(BITS)]
     return sum(int(image[height // 4 : 3 * height // 4, x].mean() > 127) << bit for bit, x in enumerate(centres))
@@ -37,7 +35,7 @@ def tone(seconds: float, hz: float = 440.0, rate: int = 44_100, level: float = 0
 
 
 def clicks(at_s: Iterable[float], seconds: float, rate: int = 44_100, width_s: float = 0.002) -> np.ndarray:
-    """`(n,)` float32 silence with a smooth bump of height .8 centred at each time."""
+    """`(n,)` float32 silence with a Gaussian pulse of height .8 centred at each time."""
     t = np.arange(round(seconds * rate)) / rate
     return sum(0.8 * np.exp(-(((t - at) / width_s) ** 2)) for at in at_s).astype(np.float32)
 
@@ -65,13 +63,13 @@ def make_video(
     options: dict[str, str] | None = None,
     container: str | None = None,
 ) -> Path:
-    """A video file, returned as its path.
+    """Write a video file and return its path.
 
     times: seconds of each frame; else `count` frames at `rate` from `start_s` on. picture: index -> `(h, w,
     3)` RGB, `stamp` unless given. rotation: counter-clockwise degrees in the display matrix, then the flips.
     tags: attributes of the codec context (colorspace, color_range, ...). planes: index -> ready
     `av.VideoFrame`, instead of picture. audio: `(n,)` or `(n, channels)` float32, or pieces (start_s,
-    samples) that may leave holes or overlap.
+    samples) that may leave gaps or overlap.
     """
     base = TICKS if times is not None or start_s else 1 / Fraction(rate)
     if times is None:
@@ -110,7 +108,7 @@ def make_audio(
     start_s: float = 0.0,
     container: str | None = None,
 ) -> Path:
-    """A sound file, returned as its path: `(n,)` or `(n, channels)` float32, or pieces (start_s, samples)."""
+    """Write an audio file and return its path: `(n,)` or `(n, channels)` float32, or pieces (start_s, samples)."""
     with av.open(str(path), "w", format=container) as output:
         sound = _sound_stream(output, samples, rate, codec, sample_format, layout)
         for packet in _audio_packets(sound, samples, rate, start_s):
@@ -157,15 +155,15 @@ def _audio_packets(
             frame.pts = round(at_s * rate) + first
             for packet in stream.encode(frame):
                 if not isinstance(audio, np.ndarray):
-                    # Muxers want decoding times that increase, also where presentation times do not.
+                    # Muxers need increasing decoding times, even where presentation times decrease.
                     packet.dts = count - rate
                 yield packet
             count += part.shape[1]
     yield from stream.encode(None)
 
 
-def with_blanked_pictures(path: Path, which: slice) -> Path:
-    """An AVI, some of whose pictures hold nothing but zeros."""
+def blank_frames(path: Path, which: slice) -> Path:
+    """Overwrite some frames of an AVI with zeros."""
     data = bytearray(path.read_bytes())
     at = data.index(b"movi")
     count = data[at : data.index(b"idx1")].count(b"00dc")

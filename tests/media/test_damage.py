@@ -1,4 +1,4 @@
-"""Broken, hostile and enormous files: what decodes is used, the rest is said clearly."""
+"""Damaged, malicious and very large files: intact parts are decoded, the rest gives clear errors."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import pytest
 from mien.errors import MediaError
 from mien.media.audio import load
 from mien.media.video import frames, probe
-from tests.media.limits import as_nobody, peaks_mb, start_and_peak, times_of
-from tests.media.makers import clicks, make_video, stamp, tone, with_blanked_pictures
+from tests.media.limits import frame_times, peaks_mb, start_and_peak, unprivileged
+from tests.media.makers import blank_frames, clicks, make_video, stamp, tone
 
 # ---------------------------------------------------------------- damage
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
-def test_a_truncated_file_gives_what_decodes_and_says_where_it_ends(tmp_path: Path, extension: str) -> None:
+def test_a_truncated_file_decodes_up_to_the_cut_with_a_note(tmp_path: Path, extension: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 48, 64, 3), np.uint8)
     options = {"movflags": "faststart"} if extension == "mp4" else None
     path = make_video(tmp_path / f"t.{extension}", count=90, picture=lambda i: noise[i], options=options)
-    whole = times_of(path)
+    whole = frame_times(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     notes: list[str] = []
-    cut = times_of(path, notes=notes)
+    cut = frame_times(path, notes=notes)
     assert 40 < len(cut) < 70
     assert cut == whole[: len(cut)]
     end = cut[-1] + 1 / 30
-    assert any(f"the picture ends at {end:.2f} s" in text and "promises 3.00 s" in text for text in notes)
+    assert any(f"the video ends at {end:.2f} s" in text and "promises 3.00 s" in text for text in notes)
     assert path.name in notes[0]
 
 
-def test_damage_in_the_middle_costs_only_what_it_hits(tmp_path: Path) -> None:
+def test_damage_in_the_middle_loses_only_the_damaged_frames(tmp_path: Path) -> None:
     path = make_video(tmp_path / "d.avi", codec="mjpeg", pixel_format="yuvj420p", count=60)
-    whole = times_of(path)
+    whole = frame_times(path)
     notes: list[str] = []
-    left = times_of(with_blanked_pictures(path, slice(20, 23)), notes=notes)
+    left = frame_times(blank_frames(path, slice(20, 23)), notes=notes)
     assert left == whole[:20] + whole[23:]
-    assert any("3 damaged places in the picture" in text for text in notes)
+    assert any("3 damaged places in the video" in text for text in notes)
 
 
-def test_a_video_of_which_nothing_decodes_is_an_error(tmp_path: Path) -> None:
+def test_a_video_without_a_decodable_frame_is_an_error(tmp_path: Path) -> None:
     path = make_video(tmp_path / "n.avi", codec="mjpeg", pixel_format="yuvj420p", count=5)
-    with pytest.raises(MediaError, match=r"n\.avi: not one picture decodes"):
-        list(frames(with_blanked_pictures(path, slice(None))))
+    with pytest.raises(MediaError, match=r"n\.avi: no frame decodes"):
+        list(frames(blank_frames(path, slice(None))))
 
 
 def bad_inputs(folder: Path) -> Iterator[tuple[str, Path, str, str]]:
-    """(kind, path, what the error must say, what its remedy must say)"""
+    """(kind, path, text of the error, text of its remedy)"""
     good = make_video(folder / "clip.mp4", count=30)
     data = good.read_bytes()
     made = {
@@ -81,7 +81,7 @@ def bad_inputs(folder: Path) -> Iterator[tuple[str, Path, str, str]]:
     yield "huge image", folder / "bomb.png", "40000×40000 pixels", "Scale it down"
 
 
-def test_bad_input_is_named_with_a_remedy(tmp_path: Path) -> None:
+def test_every_bad_input_gives_an_error_with_a_remedy(tmp_path: Path) -> None:
     for kind, path, what, remedy in bad_inputs(tmp_path):
         for read in (probe, frames, load):
             if "image" in kind and read is load:
@@ -93,30 +93,33 @@ def test_bad_input_is_named_with_a_remedy(tmp_path: Path) -> None:
             assert remedy in caught.value.remedy, (kind, read)
 
 
-def test_sound_beside_an_unreadable_picture_can_still_be_used(tmp_path: Path) -> None:
+def test_audio_beside_an_undecodable_video_can_be_used(tmp_path: Path) -> None:
     path = make_video(tmp_path / "new.mp4", audio=clicks([0.5], 1))
     path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq"))
-    with pytest.raises(MediaError, match=r"new\.mp4: its picture is in a coding that has no decoder") as caught:
+    with pytest.raises(MediaError, match=r"new\.mp4: its video codec has no decoder") as caught:
         frames(path)
     assert "--no-face" in caught.value.remedy
     assert start_and_peak(path) == pytest.approx((0.0, 0.5), abs=1e-3)
     assert probe(path, video=False).kind == "audio"
 
 
-def test_a_file_one_may_not_read(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_an_error(tmp_path: Path) -> None:
     path = make_video(tmp_path / "secret.mp4", count=2)
     path.chmod(0)
-    with as_nobody(tmp_path), pytest.raises(MediaError, match=r"secret\.mp4 may not be read") as caught:
+    with (
+        unprivileged(tmp_path),
+        pytest.raises(MediaError, match=r"secret\.mp4 cannot be read: permission denied") as caught,
+    ):
         probe(path)
     assert "chmod u+r" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["日本語 – été.mp4", "a:b.mp4", "%03d.mp4", os.fsdecode(b"\xff\xe9.mp4")])
-def test_any_name_a_disk_allows(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_file_name_is_read_and_reported(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     made = make_video(tmp_path / "plain.mp4", count=40, options={"movflags": "faststart"}, audio=tone(1.3))
     path = tmp_path / name
     path.write_bytes(made.read_bytes()[:-1500])
-    assert len(times_of(path)) > 10
+    assert len(frame_times(path)) > 10
     for record in caplog.records:
         record.getMessage().encode()
     gone = path.with_name("x" + name)
@@ -128,24 +131,24 @@ def test_any_name_a_disk_allows(tmp_path: Path, name: str, caplog: pytest.LogCap
 # ---------------------------------------------------------------- memory
 
 
-def test_8k_is_read_scaled_down_in_bounded_memory(tmp_path: Path) -> None:
+def test_8k_video_is_scaled_down_in_bounded_memory(tmp_path: Path) -> None:
     size = (7680, 4320)
     picture = stamp(9, size)
     path = tmp_path / "8k.avi"
     make_video(path, codec="mjpeg", pixel_format="yuvj420p", size=size, count=3, picture=lambda i: picture)
-    ((grown, shapes),) = peaks_mb("f.image.shape for f in frames(path, max_side=1280)", path)
+    ((grown, shapes),) = peaks_mb("frame_shapes_1280", path)
     assert shapes == "(720, 1280, 3)"
     assert grown < 250  # MB; converted at full size it is 340
 
 
-def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> None:
     picture = stamp(1, (320, 240))
     paths = [make_video(tmp_path / f"{n}.mp4", count=n, size=(320, 240), picture=lambda i: picture) for n in (60, 1500)]
-    (short, _), (long, _) = peaks_mb("f.image.shape for f in frames(path)", *paths)
+    (short, _), (long, _) = peaks_mb("frame_shapes", *paths)
     assert long < short + 8  # 1440 frames more would be 330 MB
 
 
-def test_leaving_early_closes_the_file(tmp_path: Path) -> None:
+def test_closing_the_iterator_early_closes_the_file(tmp_path: Path) -> None:
     path = make_video(tmp_path / "c.mp4")
     before = len(os.listdir("/proc/self/fd"))
     reading = frames(path)

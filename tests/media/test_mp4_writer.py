@@ -1,4 +1,4 @@
-"""MP4s written by mien: exact in time, complete or not there at all, and playable in a browser."""
+"""Written MP4s: exact times, atomic writes, playable in a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mien.errors import OutputError
 from mien.media.audio import load
 from mien.media.transcode import is_browser_playable, transcode
 from mien.media.video import frames, probe, write_video
-from tests.media.limits import as_nobody, disk_of, start_and_peak, times_of
+from tests.media.limits import file_size_limit, frame_times, start_and_peak, unprivileged
 from tests.media.makers import clicks, make_audio, make_video, read_stamp, stamp, tone
 
 NTSC = Fraction(30000, 1001)
@@ -23,10 +23,10 @@ NTSC = Fraction(30000, 1001)
 # ---------------------------------------------------------------- writing
 
 
-def test_written_ntsc_and_free_times_come_back(tmp_path: Path) -> None:
+def test_written_ntsc_and_arbitrary_times_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "w.mp4"
     write_video(path, (stamp(i) for i in range(40)), rate=NTSC)
-    assert times_of(path) == pytest.approx([i * 1001 / 30000 for i in range(40)], abs=1e-9)
+    assert frame_times(path) == pytest.approx([i * 1001 / 30000 for i in range(40)], abs=1e-9)
     rng = np.random.default_rng(1)
     times = np.concatenate([[0], np.cumsum(rng.uniform(0.001, 0.4, 39))])
     write_video(path, (stamp(i) for i in range(40)), times=times.tolist())
@@ -37,7 +37,7 @@ def test_written_ntsc_and_free_times_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("clock", [{"rate": NTSC}, {"times": [i / 30 + 0.004 * (i % 3) for i in range(60)]}])
 @pytest.mark.parametrize("source", ["array", "file"])
-def test_a_flash_and_a_beep_stay_together(tmp_path: Path, clock: dict, source: str) -> None:
+def test_video_and_audio_stay_synchronous(tmp_path: Path, clock: dict, source: str) -> None:
     at = float(30 / NTSC) if "rate" in clock else clock["times"][30]
     audio: Path | np.ndarray = clicks([at], 2.2, 16_000)
     if source == "file":
@@ -52,18 +52,18 @@ def test_a_flash_and_a_beep_stay_together(tmp_path: Path, clock: dict, source: s
     assert start_s + np.argmax(sound) / 16_000 == pytest.approx(at, abs=1e-3)
 
 
-def test_sound_that_begins_late_stays_late(tmp_path: Path) -> None:
+def test_audio_that_begins_late_keeps_its_time(tmp_path: Path) -> None:
     source = make_video(tmp_path / "late.mkv", audio=clicks([0.5], 1), audio_start_s=0.7, audio_codec="pcm_s16le")
     for audio in ({"audio": source}, {"audio": clicks([0.5], 1, 16_000), "audio_start_s": 0.7}):
         path = tmp_path / "out.mp4"
         write_video(path, (stamp(i) for i in range(30)), rate=30, **audio)
         start_s, sound = load(path)
         assert start_s + np.argmax(sound) / 16_000 == pytest.approx(1.2, abs=1e-3)
-        assert 0.6 < start_s <= 0.7  # the AAC encoder needs 1024 samples of run-up, silent
-        assert times_of(path) == pytest.approx([i / 30 for i in range(30)], abs=1e-9)
+        assert 0.6 < start_s <= 0.7  # the AAC encoder has a delay of 1024 samples, silent
+        assert frame_times(path) == pytest.approx([i / 30 for i in range(30)], abs=1e-9)
 
 
-def test_colours_survive_writing(tmp_path: Path) -> None:
+def test_colours_are_preserved(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(40, 215, (6, 8, 3)).astype(np.uint8)
     image = np.repeat(np.repeat(colours, 16, 0), 16, 1)
     write_video(tmp_path / "c.mp4", [image] * 3, rate=25, crf=8)
@@ -74,7 +74,7 @@ def test_colours_survive_writing(tmp_path: Path) -> None:
         assert (context.colorspace, context.color_range, context.pix_fmt) == (1, 1, "yuv420p")
 
 
-def test_odd_sizes_are_padded_and_said_so(tmp_path: Path) -> None:
+def test_odd_sizes_are_padded_with_a_note(tmp_path: Path) -> None:
     notes: list[str] = []
     path = tmp_path / "odd.mp4"
     write_video(path, (stamp(i, (65, 49)) for i in range(5)), rate=25, notes=notes)
@@ -85,7 +85,7 @@ def test_odd_sizes_are_padded_and_said_so(tmp_path: Path) -> None:
     assert "66×50" in notes[0]
 
 
-def test_the_index_stands_in_front(tmp_path: Path) -> None:
+def test_the_index_is_at_the_front(tmp_path: Path) -> None:
     path = tmp_path / "f.mp4"
     write_video(path, (stamp(i) for i in range(5)), rate=25, audio=tone(0.3, rate=16_000))
     data = path.read_bytes()
@@ -102,7 +102,7 @@ def test_the_index_stands_in_front(tmp_path: Path) -> None:
         ({"times": [0.0, 0.5]}, "zip"),
     ],
 )
-def test_wrong_arguments_leave_nothing(tmp_path: Path, arguments: dict, message: str) -> None:
+def test_wrong_arguments_leave_no_file(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_video(tmp_path / "x.mp4", [stamp(i) for i in range(3)], **arguments)
     with pytest.raises(ValueError, match="one shape"):
@@ -110,52 +110,52 @@ def test_wrong_arguments_leave_nothing(tmp_path: Path, arguments: dict, message:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_on_the_way_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "keep.mp4"
     path.write_bytes(b"old")
 
     def failing() -> Iterator[np.ndarray]:
         yield from (stamp(i) for i in range(20))
-        raise RuntimeError("the network fell over")
+        raise RuntimeError("the source failed")
 
-    with pytest.raises(RuntimeError, match="fell over"):
+    with pytest.raises(RuntimeError, match="source failed"):
         write_video(path, failing(), rate=25)
     assert [p.name for p in tmp_path.iterdir()] == ["keep.mp4"]
     assert path.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("size", [0, 30_000, 200_000])
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path: Path, size: int) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (8, 240, 320, 3), np.uint8)
     pictures = (noise[i % 8] for i in range(40))
-    with disk_of(size), pytest.raises(OutputError, match=r"full\.mp4 cannot be written: ") as caught:
+    with file_size_limit(size), pytest.raises(OutputError, match=r"full\.mp4 could not be written: ") as caught:
         write_video(tmp_path / "full.mp4", pictures, rate=25, crf=10)
     assert "Free some space" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_full_at_the_very_end(tmp_path: Path) -> None:
-    """The index is written last, and moved in front: the file grows once more after the last frame."""
+def test_a_disk_that_is_full_at_the_end_leaves_no_file(tmp_path: Path) -> None:
+    """The index is written last and moved to the front, so the file grows again after the last frame."""
     write_video(tmp_path / "full.mp4", (stamp(i) for i in range(60)), rate=25)
     size = (tmp_path / "full.mp4").stat().st_size
     (tmp_path / "full.mp4").unlink()
-    with disk_of(size - 200), pytest.raises(OutputError, match="cannot be written"):
+    with file_size_limit(size - 200), pytest.raises(OutputError, match="could not be written"):
         write_video(tmp_path / "full.mp4", (stamp(i) for i in range(60)), rate=25)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_one_cannot_write_to(tmp_path: Path) -> None:
+def test_unwritable_paths_give_an_error_with_a_remedy(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(0o555)
     (tmp_path / "taken.mp4").mkdir()
     cases = [
         (tmp_path / "none" / "a.mp4", "No such file", "mkdir -p"),
-        (tmp_path / "taken.mp4", "a folder of that name", "another name"),
+        (tmp_path / "taken.mp4", "a folder has this name", "another name"),
         (locked / "a.mp4", "Permission denied", "may write to"),
     ]
     for path, what, remedy in cases:
-        with as_nobody(tmp_path), pytest.raises(OutputError) as caught:
+        with unprivileged(tmp_path), pytest.raises(OutputError) as caught:
             write_video(path, [stamp(0)], rate=25)
         assert what in caught.value.what
         assert path.name in caught.value.what
@@ -165,7 +165,7 @@ def test_places_one_cannot_write_to(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- for browsers
 
 
-def test_transcoding_keeps_time_shape_and_sound(tmp_path: Path) -> None:
+def test_transcoding_keeps_times_aspect_ratio_and_audio(tmp_path: Path) -> None:
     source = make_video(
         tmp_path / "s.mkv", codec="ffv1", size=(120, 90), start_s=0.5, rate=NTSC, rotation=90,
         audio=clicks([1.0], 1.6), audio_codec="pcm_s16le",
@@ -181,7 +181,7 @@ def test_transcoding_keeps_time_shape_and_sound(tmp_path: Path) -> None:
     assert start_and_peak(target) == pytest.approx((0.0, 1.0), abs=1e-3)
 
 
-def test_transcoding_sound_alone_and_a_picture_alone(tmp_path: Path) -> None:
+def test_transcoding_an_audio_file_and_a_still_image(tmp_path: Path) -> None:
     sound = make_audio(tmp_path / "a.flac", clicks([0.4], 1, 22_050), rate=22_050, codec="flac")
     transcode(sound, tmp_path / "a.mp4")
     assert start_and_peak(tmp_path / "a.mp4") == pytest.approx((0.0, 0.4), abs=1e-3)
@@ -191,7 +191,7 @@ def test_transcoding_sound_alone_and_a_picture_alone(tmp_path: Path) -> None:
     assert [read_stamp(f.image) for f in frames(tmp_path / "i.mp4")] == [6]
 
 
-def test_what_browsers_play(tmp_path: Path) -> None:
+def test_browser_playability_of_formats(tmp_path: Path) -> None:
     cases = {
         "h264.mp4": ({"audio": tone(1)}, True),
         "silent.mp4": ({}, True),
@@ -200,7 +200,7 @@ def test_what_browsers_play(tmp_path: Path) -> None:
         "mpeg4.mp4": ({"codec": "mpeg4"}, False),
         "high444.mp4": ({"pixel_format": "yuv444p"}, False),
         "mp3.mp4": ({"audio": tone(1), "audio_codec": "mp3"}, False),
-        "late.mp4": ({"start_s": 3.0}, False),  # its player would begin 3 s before time 0.0
+        "late.mp4": ({"start_s": 3.0}, False),  # the player would begin 3 s before time 0.0
     }
     for name, (options, playable) in cases.items():
         assert is_browser_playable(make_video(tmp_path / name, count=5, **options)) is playable, name
@@ -211,7 +211,7 @@ def test_real_clips_become_playable(shared: Path, tmp_path: Path) -> None:
     transcode(source, tmp_path / "t.mp4")
     assert is_browser_playable(tmp_path / "t.mp4")
     assert not is_browser_playable(source)
-    assert times_of(tmp_path / "t.mp4") == pytest.approx(times_of(source), abs=1e-5)
+    assert frame_times(tmp_path / "t.mp4") == pytest.approx(frame_times(source), abs=1e-5)
     a, b = load(source)[1], load(tmp_path / "t.mp4")[1]
     length = min(len(a), len(b))
     assert np.corrcoef(a[:length], b[:length])[0, 1] > 0.99

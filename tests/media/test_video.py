@@ -1,4 +1,4 @@
-"""Pictures and their times, from files that are odd in every way found in real corpora."""
+"""Video frames and their times, from files with the irregularities of real corpora."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mien.media.audio import load
-from mien.media.timestamps import Repair
+from mien.media.timestamps import TimestampRepair
 from mien.media.video import frames, probe
-from tests.media.limits import times_of
+from tests.media.limits import frame_times
 from tests.media.makers import clicks, make_audio, make_video, read_stamp, stamp, tone
 
 NTSC = Fraction(30000, 1001)
@@ -43,7 +43,7 @@ def test_variable_frame_rate_keeps_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("video_s", "audio_s"), [(0.5, 0.0), (0.0, 0.7), (10.0, 10.4), (10.4, 10.0)])
-def test_zero_is_where_the_first_of_picture_and_sound_begins(tmp_path: Path, video_s: float, audio_s: float) -> None:
+def test_time_zero_is_the_earlier_start_of_video_and_audio(tmp_path: Path, video_s: float, audio_s: float) -> None:
     path = make_video(
         tmp_path / "s.mkv", start_s=video_s, audio=tone(1), audio_start_s=audio_s, audio_codec="pcm_s16le"
     )
@@ -51,11 +51,11 @@ def test_zero_is_where_the_first_of_picture_and_sound_begins(tmp_path: Path, vid
     assert info.origin_s == pytest.approx(first, abs=1e-9)
     assert info.video_start_s == pytest.approx(video_s - first, abs=1e-3)  # Matroska counts milliseconds
     assert info.audio_start_s == pytest.approx(audio_s - first, abs=1e-3)
-    assert times_of(path)[0] == info.video_start_s
+    assert frame_times(path)[0] == info.video_start_s
     assert load(path)[0] == info.audio_start_s
 
 
-def test_frames_the_header_promises_are_not_believed(tmp_path: Path) -> None:
+def test_a_wrong_frame_count_in_the_header_is_ignored(tmp_path: Path) -> None:
     path = make_video(tmp_path / "lie.avi", codec="mjpeg", pixel_format="yuvj420p", count=30)
     data = bytearray(path.read_bytes())
     for tag, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):  # dwTotalFrames, dwLength
@@ -64,23 +64,23 @@ def test_frames_the_header_promises_are_not_believed(tmp_path: Path) -> None:
         data[at : at + 4] = (98).to_bytes(4, "little")
     path.write_bytes(data)
     notes: list[str] = []
-    assert len(times_of(path, notes=notes)) == 30
+    assert len(frame_times(path, notes=notes)) == 30
     assert any("ends at 1.00 s although the header promises 3.27 s" in text for text in notes)
 
 
-def test_timestamps_set_back_go_on_where_they_were(tmp_path: Path) -> None:
+def test_timestamps_that_are_set_back_continue_from_the_last_frame(tmp_path: Path) -> None:
     parts = [make_video(tmp_path / f"{i}.ts", count=20, rate=25).read_bytes() for i in range(2)]
     path = tmp_path / "joined.ts"
     path.write_bytes(b"".join(parts))
     notes: list[str] = []
-    times = times_of(path, notes=notes)
+    times = frame_times(path, notes=notes)
     assert len(times) == 40
     assert all(a < b for a, b in pairwise(times))
     assert times == pytest.approx([i / 25 for i in range(40)], abs=1e-6)
-    assert any("run backwards" in text and "0.76 s" in text for text in notes)
+    assert any("timestamps decrease or jump" in text and "0.76 s" in text for text in notes)
 
 
-def test_frames_out_of_order_are_squeezed_in(tmp_path: Path) -> None:
+def test_a_frame_out_of_order_is_placed_after_the_previous_one(tmp_path: Path) -> None:
     order = [0, 1, 2, 4, 3, 5, 6]
     path = tmp_path / "backwards.mkv"
     with av.open(str(path), "w") as output:
@@ -100,8 +100,8 @@ def test_frames_out_of_order_are_squeezed_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codec", "audio"), [("libx264", True), ("mpeg4", False)])
-def test_avi_keeps_no_presentation_times_and_needs_none(tmp_path: Path, codec: str, audio: bool) -> None:
-    """B-frames in an AVI: stored out of order, shown in order, and in time with the sound."""
+def test_avi_with_b_frames_gets_correct_presentation_times(tmp_path: Path, codec: str, audio: bool) -> None:
+    """AVI stores B-frames in decoding order without presentation times."""
     sound = {"audio": clicks([1.0], 2), "audio_codec": "mp3"} if audio else {}
     path = make_video(tmp_path / "b.avi", codec=codec, rate=25, count=50, tags={"max_b_frames": 2}, **sound)
     notes: list[str] = []
@@ -114,22 +114,22 @@ def test_avi_keeps_no_presentation_times_and_needs_none(tmp_path: Path, codec: s
 def test_a_stream_without_timestamps_runs_at_its_nominal_rate(tmp_path: Path) -> None:
     path = make_video(tmp_path / "raw.h264", container="h264", rate=25, count=10)
     notes: list[str] = []
-    assert times_of(path, notes=notes) == pytest.approx([i / 25 for i in range(10)])
+    assert frame_times(path, notes=notes) == pytest.approx([i / 25 for i in range(10)])
     assert any("timestamps are missing in 10 frames: 25 frames a second" in text for text in notes)
 
 
 @given(st.lists(st.one_of(st.none(), st.fractions(-100, 100_000)), max_size=12))
 @example([Fraction(16384), Fraction(-1, 371456631006), Fraction(0)])
 def test_repaired_times_always_increase(raw: list[Fraction | None]) -> None:
-    repair = Repair(Fraction(1, 25))
+    repair = TimestampRepair(Fraction(1, 25))
     times = [repair(t) for t in raw]
     assert all(a < b for a, b in pairwise(times))
 
 
 @given(st.lists(st.fractions(Fraction(1, 1000), 3000), max_size=12))
-def test_times_that_increase_stay_as_they_are(steps: list[Fraction]) -> None:
+def test_increasing_times_are_unchanged(steps: list[Fraction]) -> None:
     raw = [sum(steps[: i + 1], Fraction(0)) for i in range(len(steps))]
-    repair = Repair(Fraction(1, 25))
+    repair = TimestampRepair(Fraction(1, 25))
     assert [repair(t) for t in raw] == [float(t) for t in raw]
     assert repair.faults == 0
 
@@ -170,7 +170,7 @@ def test_odd_sizes(tmp_path: Path, codec: str, pixels: str) -> None:
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", [1, 5, 2])
 def test_colours_follow_their_tags(tmp_path: Path, matrix: int, full: bool) -> None:
-    """Against the definition: Y'CbCr with Kr, Kb of BT.709 (1) or BT.601 (5; 2 is untagged), both ranges."""
+    """Compared with the definition: Y'CbCr with Kr, Kb of BT.709 (1) or BT.601 (5; 2 is untagged), both ranges."""
     rng = np.random.default_rng(0)
     y, u, v = rng.integers(60, 180, 16), rng.integers(90, 166, 16), rng.integers(90, 166, 16)
 
@@ -203,7 +203,7 @@ def test_max_side_scales_down_and_never_up(tmp_path: Path) -> None:
     assert next(iter(frames(turned, max_side=100))).image.shape == (100, 75, 3)
 
 
-def test_pictures_that_change_size_take_the_first_one_s(tmp_path: Path) -> None:
+def test_frames_that_change_size_are_scaled_to_the_first_frames_size(tmp_path: Path) -> None:
     sizes = ((64, 48), (128, 96))
     parts = [make_video(tmp_path / f"{w}.ts", count=10, rate=25, size=(w, h)).read_bytes() for w, h in sizes]
     path = tmp_path / "both.ts"
@@ -212,7 +212,7 @@ def test_pictures_that_change_size_take_the_first_one_s(tmp_path: Path) -> None:
     seen = list(frames(path, notes=notes))
     assert {f.image.shape for f in seen} == {(48, 64, 3)}
     assert [read_stamp(f.image) for f in seen] == [*range(10), *range(10)]
-    assert any("10 pictures of another size" in text for text in notes)
+    assert any("10 frames of another size" in text for text in notes)
 
 
 def test_threads_do_not_change_a_pixel(tmp_path: Path) -> None:
@@ -224,12 +224,12 @@ def test_threads_do_not_change_a_pixel(tmp_path: Path) -> None:
         assert np.array_equal(a.image, b.image)
 
 
-# ---------------------------------------------------------------- still images, sound alone
+# ---------------------------------------------------------------- still images, audio files
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "bmp", "webp", "tiff"])
 def test_a_still_image_is_one_frame_at_zero(tmp_path: Path, extension: str) -> None:
-    path = tmp_path / f"100%d ü.{extension}"  # a name that FFmpeg would read as a pattern
+    path = tmp_path / f"100%d ü.{extension}"  # FFmpeg would interpret this name as a pattern
     path.write_bytes(cv2.imencode(f".{extension}", stamp(5)[:, :, ::-1])[1].tobytes())
     info = probe(path)
     assert (info.kind, info.width, info.height, info.has_video, info.has_audio) == (
@@ -249,7 +249,7 @@ def test_a_still_image_is_one_frame_at_zero(tmp_path: Path, extension: str) -> N
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     upright = np.zeros((48, 64, 3), np.uint8)
     upright[:24, :32] = (255, 0, 0)
-    # How each of EXIF's eight values stores an upright picture (TIFF 6.0, tag 274).
+    # How each of EXIF's eight orientations stores an upright image (TIFF 6.0, tag 274).
     stored = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
         6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1), 8: np.rot90(upright, 3),
@@ -273,13 +273,13 @@ def test_images_without_three_channels_become_rgb(tmp_path: Path, channels: str)
     assert np.array_equal(next(iter(frames(path))).image, stamp(3))
 
 
-def test_sound_alone_has_no_frames(tmp_path: Path) -> None:
+def test_an_audio_file_has_no_frames(tmp_path: Path) -> None:
     path = make_audio(tmp_path / "a.wav", tone(0.5))
     assert list(frames(path)) == []
     assert (probe(path).kind, probe(path).has_video) == ("audio", False)
 
 
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_a_cover_picture_does_not_count_as_video(tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     with av.open(str(path), "w") as output:
         sound = output.add_stream("mp3", rate=44_100, layout="mono")
@@ -294,7 +294,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         output.mux(sound.encode(frame))
         output.mux(sound.encode(None))
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 1  # the trap is set
+        assert len(container.streams.video) == 1  # the file has a video stream
     assert probe(path).kind == "audio"
     assert list(frames(path)) == []
 
@@ -314,6 +314,6 @@ def test_grid_clips(shared: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "count", "rate"), [("no_face", 95, 24), ("single_face", 72, 30)])
 def test_other_clips(shared: Path, name: str, count: int, rate: int) -> None:
     notes: list[str] = []
-    times = times_of(shared / "clips" / f"{name}.mp4", notes=notes)
+    times = frame_times(shared / "clips" / f"{name}.mp4", notes=notes)
     assert times == pytest.approx([i / rate for i in range(count)], abs=1e-9)
     assert notes == []

@@ -1,4 +1,4 @@
-"""What the tests of several systems share: small recipes, and recordings whose classes can be learnt."""
+"""Helpers of the tests of several systems: small recipes, and recordings whose classes can be learnt."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompted_tcn": {"dim": 16, "levels": 2, "heads": 2, "hidden": [16, 16], "text_dim": 8, "tcn_dropout": 0.0,
                      "voice_dropout": 0.0, "attention_dropout": 0.0, "dropout": 0.0},
     "cnn_pdem": {"dim": 16, "face_layers": 1, "face_heads": 2, "voice_dim": 16, "voice_heads": [2], "dropout": 0.0,
-                 "draws": 50, "trees": 5, "support": 40, "fusion_dim": 16, "fusion_heads": 2},
-    "transfer_ensemble": {"hidden": 16, "cnn14": [4, 8], "channels": [8, 8], "kernels": [5, 3], "lstm": 8, "draws": 50,
-                          "dropout": 0.0, "voice_dropout": 0.0},
+                 "weight_draws": 50, "forest_trees": 5, "elm_support": 40, "fusion_dim": 16, "fusion_heads": 2},
+    "safe_cross_attention": {"dim": 16, "heads": 2, "layers": 1, "dropout": 0.0},
+    "transfer_ensemble": {"hidden": 16, "cnn14": [4, 8], "channels": [8, 8], "kernels": [5, 3], "lstm": 8,
+                          "weight_draws": 50, "dropout": 0.0, "voice_dropout": 0.0},
 }  # fmt: skip
 
 
@@ -39,16 +40,16 @@ def recipe(name: str, objective: dict[str, Any] | None = None, **model: Any) -> 
 
 
 def batch(size: int = 6, time: int = 10, seed: int = 0, *, missing: float = 0.2) -> Batch:
-    """One label a window, told plainly by both modalities; NaN stands where something is missing."""
+    """Windows of one label each, which both modalities show clearly; NaN at missing tokens."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(size) % CLASSES
     values, valid = {}, {}
     for name, width in (("face", FACE_DIM), ("voice", VOICE_DIM)):
-        code = torch.eye(CLASSES, width)[labels] * 2
-        made = code[:, None] + 0.3 * torch.randn(size, time, width, generator=generator)
-        there = torch.rand(size, time, generator=generator) >= missing
-        there[:, 0] = True
-        values[name], valid[name] = made.masked_fill(~there[..., None], torch.nan), there
+        pattern = torch.eye(CLASSES, width)[labels] * 2
+        features = pattern[:, None] + 0.3 * torch.randn(size, time, width, generator=generator)
+        is_valid = torch.rand(size, time, generator=generator) >= missing
+        is_valid[:, 0] = True
+        values[name], valid[name] = features.masked_fill(~is_valid[..., None], torch.nan), is_valid
     affect = torch.stack((labels / 4 - 0.4, 0.4 - labels / 4), dim=-1)[:, None].expand(-1, time, -1)
     return Batch(values, valid, labels[:, None].expand(-1, time).clone(), affect.clone())
 

@@ -1,4 +1,4 @@
-"""From a recipe to a system: names, typed options, errors in one style."""
+"""Building a system from a recipe: names, typed options, errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def raw(**sections: Any) -> dict[str, Any]:
     } | sections
 
 
-def test_a_name_leads_to_a_file() -> None:
+def test_build_finds_the_system_by_name() -> None:
     assert "safe_cross_attention" in models.names()
     recipe = config.read(raw(corpus={"name": "x", "labels": ["a", "b", "c"]}), origin="here", check=models.problems)
     model = models.build(recipe)
@@ -32,9 +32,9 @@ def test_a_name_leads_to_a_file() -> None:
     assert model.config.rate_hz == recipe.windows.rate_hz
 
 
-def test_all_problems_of_all_sections_come_at_once() -> None:
+def test_all_problems_of_all_sections_are_reported_at_once() -> None:
     bad = raw(
-        model={"name": "safe_cross_attention", "dims": 8, "heads": 0, "classes": 9, "hide": {"hole": {}}},
+        model={"name": "safe_cross_attention", "dims": 8, "heads": 0, "classes": 9, "modality_dropout": {"hole": {}}},
         objective={"gama": 1.0, "loss": "focall"},
         train={"epoch": 3},
     )
@@ -47,14 +47,14 @@ def test_all_problems_of_all_sections_come_at_once() -> None:
         "model.classes: not set here; it follows from corpus.labels",
         'model.dims: unknown key; did you mean "dim"?',
         "model.heads: input should be greater than or equal to 1, got 0",
-        'model.hide.hole: unknown key; did you mean "whole"?',
+        'model.modality_dropout.hole: unknown key; did you mean "whole"?',
         'objective.gama: unknown key; did you mean "gamma"?',
         "objective.loss: input should be 'focal' or 'cross_entropy', got 'focall'",
     ):
         assert line in text
 
 
-def test_an_unknown_system_names_the_nearest() -> None:
+def test_an_unknown_system_suggests_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match="no such system: 'safe_crossattention'; did you mean \"safe_cross_attention\""
     ):

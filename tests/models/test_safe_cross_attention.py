@@ -1,4 +1,4 @@
-"""The flagship: the five invariants on the whole system, its objective, and that it can learn."""
+"""Safe cross-attention: the five invariants on the whole system, its objective, and that it learns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mien.models.safe_cross_attention import Config, Hide, Objective, SafeCrossAttention
+from mien.models.safe_cross_attention import Config, ModalityDropoutConfig, Objective, SafeCrossAttention
 from mien.records import Batch, Output
 
 DIMS = {"face": 5, "voice": 3}
-NO_HIDE = Hide(whole={}, bursts={})
+NO_DROPOUT = ModalityDropoutConfig(whole={}, bursts={})
 
 
 def system(dtype: torch.dtype = torch.float32, **options: object) -> SafeCrossAttention:
@@ -26,9 +26,9 @@ def system(dtype: torch.dtype = torch.float32, **options: object) -> SafeCrossAt
         "cross_layers": 2,
         "feedforward": 2.0,
         "dropout": 0.0,
-        "hide": NO_HIDE,
+        "modality_dropout": NO_DROPOUT,
     } | options
-    model = SafeCrossAttention(Config(inputs=DIMS, **chosen))  # type: ignore[arg-type]
+    model = SafeCrossAttention(Config.model_validate({"inputs": DIMS} | chosen))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)  # biases too: they must not leak where nothing is known
     return model.to(dtype)
@@ -60,7 +60,7 @@ def spoil(values: dict[str, Tensor], valid: dict[str, Tensor], bad: float) -> di
 
 @settings(deadline=None, max_examples=50)
 @given(case=cases(), bad=st.sampled_from([math.nan, math.inf, 1e30]))
-def test_1_and_3_finite_and_blind_to_what_is_missing(
+def test_1_and_3_finite_and_independent_of_missing_values(
     case: tuple[dict[str, Tensor], dict[str, Tensor]], bad: float
 ) -> None:
     values, valid = case
@@ -101,7 +101,9 @@ def test_4_a_padded_batch_equals_its_rows_alone(
 @pytest.mark.parametrize("absent", ["face", "voice"])
 @settings(deadline=None, max_examples=30)
 @given(case=cases())
-def test_5_without_one_the_other_answers_alone(absent: str, case: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+def test_5_without_one_modality_the_other_predicts_alone(
+    absent: str, case: tuple[dict[str, Tensor], dict[str, Tensor]]
+) -> None:
     values, valid = case
     model = system(values["face"].dtype)
     there = "voice" if absent == "face" else "face"
@@ -117,7 +119,7 @@ def test_5_without_one_the_other_answers_alone(absent: str, case: tuple[dict[str
         assert torch.equal(out.evidence, valid[there].any(1))
 
 
-def test_5_holds_for_the_rows_that_miss_it_inside_a_mixed_batch() -> None:
+def test_5_holds_for_single_rows_of_a_mixed_batch() -> None:
     model = system(torch.float64)
     g = torch.Generator().manual_seed(0)
     values = {n: torch.randn(4, 6, d, generator=g, dtype=torch.float64) for n, d in DIMS.items()}
@@ -130,7 +132,7 @@ def test_5_holds_for_the_rows_that_miss_it_inside_a_mixed_batch() -> None:
     assert torch.equal(mixed.weights[1::2, :, voice], torch.ones(2, 6, dtype=torch.float64))
 
 
-def test_with_neither_the_answer_is_finite_and_marked() -> None:
+def test_without_both_modalities_the_output_is_finite_and_has_no_evidence() -> None:
     model = system()
     values = {n: torch.full((2, 4, d), math.nan) for n, d in DIMS.items()}
     none = {n: torch.zeros(2, 4, dtype=torch.bool) for n in DIMS}
@@ -152,7 +154,7 @@ def test_no_modality_and_unknown_ones_are_refused() -> None:
         model({"sound": torch.zeros(1, 1, 3)}, {"sound": torch.ones(1, 1) > 0})
 
 
-def test_naive_lets_an_absent_modality_change_the_answer() -> None:
+def test_naive_attention_lets_an_absent_modality_change_the_output() -> None:
     values = {n: torch.randn(2, 4, d) for n, d in DIMS.items()}
     valid = {"face": torch.zeros(2, 4) > 0, "voice": torch.ones(2, 4) > 0}
     alone = ({"voice": values["voice"]}, {"voice": valid["voice"]})
@@ -177,7 +179,7 @@ def batch_of(seed: int = 0, size: int = 12, time: int = 6) -> Batch:
 def test_it_learns_one_batch_by_heart() -> None:
     batch = batch_of()
     torch.manual_seed(0)
-    model = SafeCrossAttention(Config(inputs=DIMS, dim=16, heads=2, layers=1, dropout=0.0, hide=NO_HIDE))
+    model = SafeCrossAttention(Config(inputs=DIMS, dim=16, heads=2, layers=1, dropout=0.0, modality_dropout=NO_DROPOUT))
     optimiser = torch.optim.Adam(model.parameters(), 2e-2)
     for _ in range(70):
         loss, logs = model.objective(batch)
@@ -193,10 +195,12 @@ def test_it_learns_one_batch_by_heart() -> None:
 
 
 @pytest.mark.parametrize("loss", ["focal", "cross_entropy"])
-def test_the_objective_is_the_sum_it_says(loss: str) -> None:
+def test_the_objective_is_the_weighted_sum_of_its_terms(loss: str) -> None:
     objective = Objective(loss=loss, valence_arousal=0.25, unimodal=0.5, class_weights="none")
     torch.manual_seed(0)
-    model = SafeCrossAttention(Config(inputs=DIMS, dim=8, heads=2, layers=1, hide=NO_HIDE), objective).eval()
+    model = SafeCrossAttention(
+        Config(inputs=DIMS, dim=8, heads=2, layers=1, modality_dropout=NO_DROPOUT), objective
+    ).eval()
     total, logs = model.objective(batch_of())
     expected = logs["expression"] + 0.25 * logs["valence_arousal"] + 0.5 * logs["unimodal"]
     torch.testing.assert_close(total.detach(), expected)
@@ -210,7 +214,7 @@ def test_the_objective_is_the_sum_it_says(loss: str) -> None:
         assert logs["expression"] < plain
 
 
-def test_unlabelled_batches_train_nothing_and_break_nothing() -> None:
+def test_unlabelled_batches_have_zero_loss_and_gradient() -> None:
     model = system()
     batch = batch_of()
     for expression, affect in ((None, None), (torch.full((12, 6), -1), torch.full((12, 6, 2), math.nan))):
@@ -221,7 +225,7 @@ def test_unlabelled_batches_train_nothing_and_break_nothing() -> None:
         assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
-def test_statistics_normalise_the_inputs_and_travel_with_the_weights() -> None:
+def test_statistics_normalise_the_inputs_and_are_saved_with_the_weights() -> None:
     model, other = system(), system()
     mean = {n: torch.arange(d) + 1.0 for n, d in DIMS.items()}
     deviation = {n: torch.full((d,), 2.0) for n, d in DIMS.items()}
@@ -238,7 +242,7 @@ def test_statistics_normalise_the_inputs_and_travel_with_the_weights() -> None:
     assert torch.equal(told["voice"][1], deviation["voice"])
 
 
-def test_a_wild_value_is_cut_off() -> None:
+def test_outliers_are_clamped() -> None:
     model = system(clamp=3.0)
     values = {n: torch.zeros(1, 2, d) for n, d in DIMS.items()}
     valid = {n: torch.ones(1, 2) > 0 for n in DIMS}
@@ -249,7 +253,7 @@ def test_a_wild_value_is_cut_off() -> None:
 
 
 def test_modality_dropout_only_in_training() -> None:
-    model = system(hide=Hide(whole={"face": 1.0}, bursts={}), dropout=0.0)
+    model = system(modality_dropout=ModalityDropoutConfig(whole={"face": 1.0}, bursts={}), dropout=0.0)
     batch = batch_of()
     everything = model.train().objective(batch)[1]["expression"]
     voice_only = Batch({"voice": batch.values["voice"]}, {"voice": batch.valid["voice"]}, batch.expression)
@@ -257,13 +261,13 @@ def test_modality_dropout_only_in_training() -> None:
     assert not torch.allclose(model.eval().objective(batch)[1]["expression"], everything)
 
 
-def test_noise_strikes_its_share_of_samples_and_only_in_training() -> None:
-    model = system(hide=Hide(whole={}, noise={"voice": 0.5}, noise_level=2.0))
+def test_noise_affects_its_share_of_samples_and_only_in_training() -> None:
+    model = system(modality_dropout=ModalityDropoutConfig(whole={}, noise={"voice": 0.5}, noise_level=2.0))
     with torch.no_grad():
-        model.branch["voice"].norm.deviation.copy_(torch.tensor([1.0, 10.0, 0.0]))
+        model.norm_of("voice").deviation.copy_(torch.tensor([1.0, 10.0, 0.0]))
     values = {"face": torch.zeros(400, 5, 5), "voice": torch.zeros(400, 5, 3)}
     torch.manual_seed(0)
-    noisy = model.train()._roughened(values)
+    noisy = model.train()._add_noise(values)
     assert torch.equal(noisy["face"], values["face"])
     struck = noisy["voice"].abs().amax(dim=(1, 2)) > 0
     assert 0.4 < struck.float().mean() < 0.6
@@ -271,10 +275,10 @@ def test_noise_strikes_its_share_of_samples_and_only_in_training() -> None:
     assert spread[2] == 0
     assert 8 < spread[1] / spread[0] < 12
     assert 0.9 < spread[0] < 1.4, "levels even up to 2: root mean square 2 / sqrt(3)"
-    assert torch.equal(model.eval()._roughened(values)["voice"], values["voice"])
+    assert torch.equal(model.eval()._add_noise(values)["voice"], values["voice"])
 
 
-def test_one_modality_alone_makes_a_system() -> None:
+def test_a_system_of_one_modality() -> None:
     torch.manual_seed(0)
     model = SafeCrossAttention(Config(inputs={"voice": 3}, dim=8, heads=2, layers=1))
     out = model({"voice": torch.randn(2, 4, 3)}, {"voice": torch.ones(2, 4) > 0})
@@ -286,17 +290,17 @@ def test_one_modality_alone_makes_a_system() -> None:
     ("options", "message"),
     [
         ({"dim": 10, "heads": 4}, "dim 10 is not divisible by heads 4"),
-        ({"hide": {"whole": {"face": 0.7, "voice": 0.7}}}, "must sum to <= 1"),
-        ({"hide": {"bursts": {"sound": 0.1}}}, "hide names 'sound', which is no modality"),
-        ({"hide": {"burst_seconds": [2.0, 1.0]}}, r"must be \[shortest, longest\]"),
+        ({"modality_dropout": {"whole": {"face": 0.7, "voice": 0.7}}}, "must sum to <= 1"),
+        ({"modality_dropout": {"bursts": {"sound": 0.1}}}, "modality_dropout names 'sound', which is no modality"),
+        ({"modality_dropout": {"burst_seconds": [2.0, 1.0]}}, r"must be \[shortest, longest\]"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config.model_validate({"inputs": DIMS} | options)
 
 
-def test_the_papers_size() -> None:
-    """1024-d encoders, as the recipe has it: shapes, and a parameter count that stays a model and not a monster."""
+def test_number_of_parameters_at_the_papers_size() -> None:
+    """1024-d encoders, as the recipe has it: the number of parameters."""
     model = SafeCrossAttention(Config(inputs={"face": 1024, "voice": 1024}))
     assert 25e6 < sum(p.numel() for p in model.parameters()) < 35e6

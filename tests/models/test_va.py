@@ -1,4 +1,4 @@
-"""The valence-arousal systems: they learn, stand without any stream, and have the sizes that arithmetic gives."""
+"""The valence-arousal systems: they learn, are saved completely, ignore missing streams, and have the known sizes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 
 from mien import checkpoint, config, models
 from mien.errors import ConfigError
-from mien.evaluation.predictions import predict
-from mien.layers.valence_arousal import affect_loss
+from mien.layers.valence_arousal import ValenceArousalObjective, valence_arousal_loss
 from mien.records import Batch, Clip, Labels, Recording, Stream
 from mien.training.fit import fit
-from mien.training.stage_features import derived
+from mien.training.stage_features import derive_stream
+from tests.models.round_trip import assert_streams_round_trip, train
 
 WIDTHS = {"face": 6, "behaviour": 5, "voice": 7}
 SMALL: dict[str, dict[str, Any]] = {
     "face": {"name": "va_streams", "kind": "face", "dim": 16, "layers": 2, "heads": 2, "dropout": 0.0},
-    "behaviour": {"name": "va_streams", "kind": "behaviour", "dim": 16, "mamba": 2, "heads": 2, "dropout": 0.0},
-    "voice": {"name": "va_streams", "kind": "voice", "dim": 16, "attention": 4, "heads": 2, "dropout": 0.0},
+    "behaviour": {"name": "va_streams", "kind": "behaviour", "dim": 16, "mamba_layers": 2, "heads": 2, "dropout": 0.0},
+    "voice": {"name": "va_streams", "kind": "voice", "dim": 16, "pooling_dim": 4, "heads": 2, "dropout": 0.0},
     "experts": {"name": "va_directed_experts", "dim": 16, "layers": 1, "heads": 2, "dropout": 0.0},
     "reliability": {"name": "va_reliability", "dim": 16, "heads": 2, "dropout": 0.0},
 }
 FUSIONS = ("experts", "reliability")
-SMALL |= {f"{kind}, standing": {**SMALL[kind], "standing": True} for kind in FUSIONS}
+SMALL |= {f"{kind}, residual": {**SMALL[kind], "residual": True} for kind in FUSIONS}
 READS = {"face": ["face"], "behaviour": ["behaviour"], "voice": ["voice"]}
 EACH = pytest.mark.parametrize("kind", SMALL)
 
@@ -48,13 +48,13 @@ def recipe(kind: str, *, shape: dict[str, int] | None = None) -> config.Recipe:
     )
 
 
-def built(kind: str) -> Any:
+def build(kind: str) -> Any:
     torch.manual_seed(0)
     return models.build(recipe(kind))
 
 
 def recording(seed: int) -> Recording:
-    """Valence and arousal that wander; each stream tells them in noise."""
+    """Sinusoidal valence and arousal; each stream is a noisy linear map of them."""
     rng, times = np.random.default_rng(seed), np.arange(100) / 5 + 0.1
     truth = np.stack([0.7 * np.sin(times * rng.uniform(0.3, 1) + rng.uniform(0, 6)) for _ in range(2)], 1)
     streams = {}
@@ -85,20 +85,31 @@ def of(kind: str, given: Batch) -> Batch:
 
 
 @EACH
-def test_it_learns_and_says_the_same_when_loaded(kind: str, tmp_path: Path) -> None:
-    train, val = [recording(s) for s in range(8)], [recording(s) for s in range(20, 23)]
-    run = fit(recipe(kind), train, val, tmp_path / "run", device="cpu", progress=False)
-    assert checkpoint.load(run).metrics["val_ccc"] > 0.7
-    reads = {n: s for n, s in val[0].streams.items() if n in READS.get(kind, list(WIDTHS))}
-    one, other = (
-        predict(checkpoint.load(run).predict_streams, Recording(val[0].clip, reads)).valence_arousal for _ in range(2)
+def test_saved_and_loaded_it_predicts_the_same(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = recipe(kind)
+    system: Any = models.build(settings)
+    widths = {name: len(system.norm_of(name).mean) for name in system.input_norm}
+    system.prepare(
+        {name: torch.full((width,), 0.3) for name, width in widths.items()},
+        {name: torch.full((width,), 2.0) for name, width in widths.items()},
+        torch.ones(8),
     )
-    np.testing.assert_array_equal(one, other)
+    train(system, of(kind, batch()))
+    streams = {name: recording(20).streams[name] for name in widths}
+    assert_streams_round_trip(system, settings, streams, 20.0, tmp_path)
 
 
 @EACH
-def test_what_is_missing_is_never_felt_and_nothing_breaks_it(kind: str) -> None:
-    system, given = built(kind).eval(), of(kind, batch())
+def test_it_learns(kind: str, tmp_path: Path) -> None:
+    training, val = [recording(s) for s in range(8)], [recording(s) for s in range(20, 23)]
+    run = fit(recipe(kind), training, val, tmp_path / "run", device="cpu", progress=False)
+    assert checkpoint.load(run).metrics["val_ccc"] > 0.7
+
+
+@EACH
+def test_values_at_missing_tokens_are_never_read_and_an_empty_window_is_finite(kind: str) -> None:
+    system, given = build(kind).eval(), of(kind, batch())
     out = system(given.values, given.valid)
     assert torch.isfinite(out.valence_arousal).all()
     dirty = {n: torch.where(given.valid[n][..., None], v, 7e5) for n, v in given.values.items()}
@@ -115,10 +126,10 @@ def test_what_is_missing_is_never_felt_and_nothing_breaks_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
-def test_a_fusion_stands_on_what_the_streams_said_until_it_has_learnt(kind: str) -> None:
-    """With the last two values of each stream its own answer: one stream's answer is the fusion's, several lie
-    between by the weights it tells."""
-    raw = recipe(f"{kind}, standing").model_dump()
+def test_residual_fusion_starts_at_the_mean_of_the_streams_predictions(kind: str) -> None:
+    """The last two values of each stream are its prediction: with one stream the fusion returns it, with several their
+    mean by the weights in the output."""
+    raw = recipe(f"{kind}, residual").model_dump()
     if kind == "reliability":
         raw["model"]["prior"] = {"face": 0.6, "behaviour": 0.1, "voice": 0.3}
     torch.manual_seed(0)
@@ -146,14 +157,14 @@ def test_a_fusion_stands_on_what_the_streams_said_until_it_has_learnt(kind: str)
     torch.testing.assert_close(out.valence_arousal, mean, rtol=1e-4, atol=1e-5)
 
 
-def test_a_fusion_cannot_stand_on_streams_that_say_nothing() -> None:
-    with pytest.raises(ConfigError, match=r"standing reads a vector and two values.*voice"):
-        models.build(recipe("experts, standing", shape=WIDTHS | {"voice": 2}))
+def test_residual_fusion_refuses_streams_without_predictions() -> None:
+    with pytest.raises(ConfigError, match=r"residual reads an embedding and two predictions.*too narrow: voice"):
+        models.build(recipe("experts, residual", shape=WIDTHS | {"voice": 2}))
 
 
 @pytest.mark.parametrize("kind", FUSIONS)
-def test_any_set_of_streams_answers_and_a_missing_one_has_no_weight(kind: str) -> None:
-    system, given = built(kind).eval(), batch()
+def test_any_set_of_streams_gives_a_prediction_and_a_missing_one_has_no_weight(kind: str) -> None:
+    system, given = build(kind).eval(), batch()
     for kept in (["face"], ["voice"], ["behaviour", "voice"], ["face", "voice"]):
         out = system({n: given.values[n] for n in kept}, {n: given.valid[n] for n in kept})
         assert torch.isfinite(out.valence_arousal).all()
@@ -168,7 +179,7 @@ def test_any_set_of_streams_answers_and_a_missing_one_has_no_weight(kind: str) -
     torch.testing.assert_close(total[seen], torch.ones_like(total[seen]))
 
 
-def test_a_voice_with_a_prior_answers_moment_by_moment() -> None:
+def test_voice_with_a_prior_predicts_each_token_alone() -> None:
     torch.manual_seed(0)
     raw = recipe("reliability").model_dump()
     raw["model"] |= {"prior": {"face": 0.7, "behaviour": 0.1, "voice": 0.2}}
@@ -177,24 +188,24 @@ def test_a_voice_with_a_prior_answers_moment_by_moment() -> None:
     alone = system({"voice": given.values["voice"]}, {"voice": given.valid["voice"]})
     assert alone.modalities == ["face", "behaviour", "voice", "voice heard"]
     said = alone.weights[..., 2]
-    assert torch.equal(said > 0.999, given.valid["voice"]), "where it is there it has all the weight"
-    with pytest.raises(ConfigError, match="'behaviour'\\] are features that neither prior nor listen names"):
+    assert torch.equal(said > 0.999, given.valid["voice"]), "all the weight where the voice is valid"
+    with pytest.raises(ConfigError, match="'behaviour'\\] are features that neither prior nor latent_inputs names"):
         models.build(config.changed(recipe("reliability"), model={"prior": {"face": 1.0}}))
 
 
-def test_what_is_derived_is_valid_near_what_was_read(tmp_path: Path) -> None:
+def test_derived_features_are_valid_near_valid_input(tmp_path: Path) -> None:
     made = recording(0)
     times = made.streams["face"].times
     gone = Stream(made.streams["face"].values, times, (times < 5) | (times > 15))
     kept = Recording(made.clip, {"face": gone})
     run = fit(recipe("face"), [kept], [], tmp_path / "run", device="cpu", progress=False)
-    stream = derived(checkpoint.load(run), kept, {})
+    stream = derive_stream(checkpoint.load(run), kept, {})
     assert not stream.valid[(stream.times > 6.2) & (stream.times < 13.8)].any()
     assert stream.valid[(stream.times < 5.8) | (stream.times > 14.2)].all()
 
 
-def test_priors_decide_until_something_is_learnt() -> None:
-    system, given = built("reliability").eval(), batch()
+def test_gate_weights_equal_the_priors_before_training() -> None:
+    system, given = build("reliability").eval(), batch()
     with torch.no_grad():
         for gate in system.gate.values():
             gate[-1].weight.zero_()
@@ -203,21 +214,23 @@ def test_priors_decide_until_something_is_learnt() -> None:
     torch.testing.assert_close(weights[:2], torch.tensor([0.85, 0.15]))
 
 
-def test_affect_loss_closed_form() -> None:
-    truth = torch.tensor([[[0.5, -0.5], [-0.5, 0.5], [torch.nan, torch.nan]]])
-    counts = torch.ones(1, 3, dtype=torch.bool)
-    said = torch.nan_to_num(truth, nan=9.0)
-    assert float(affect_loss(said, truth, counts, valence=0.7, arousal=0.3, mse=0.5)) == pytest.approx(0.0, abs=1e-6)
-    flipped = affect_loss(-torch.nan_to_num(truth), truth, counts, valence=0.7, arousal=0.3, mse=0.1)
-    assert float(flipped) == pytest.approx(0.7 * 2 + 0.3 * 2 + 0.1 * 1.0, abs=1e-5)
+def test_valence_arousal_loss_closed_form() -> None:
+    target = torch.tensor([[[0.5, -0.5], [-0.5, 0.5], [torch.nan, torch.nan]]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    weights = ValenceArousalObjective(valence=0.7, arousal=0.3, mse=0.5)
+    equal = valence_arousal_loss(torch.nan_to_num(target, nan=9.0), target, mask, weights)
+    assert float(equal) == pytest.approx(0.0, abs=1e-6)
+    weights = ValenceArousalObjective(valence=0.7, arousal=0.3, mse=0.1)
+    negated = valence_arousal_loss(-torch.nan_to_num(target), target, mask, weights)
+    assert float(negated) == pytest.approx(0.7 * 2 + 0.3 * 2 + 0.1 * 1.0, abs=1e-5)
 
 
-def test_a_stage_derives_what_the_next_one_reads(tmp_path: Path) -> None:
-    train = [recording(s) for s in range(4)]
-    kept = [Recording(r.clip, {"face": r.streams["face"]}) for r in train]
+def test_derived_features_hold_the_predictions(tmp_path: Path) -> None:
+    training = [recording(s) for s in range(4)]
+    kept = [Recording(r.clip, {"face": r.streams["face"]}) for r in training]
     run = fit(recipe("face"), kept, [], tmp_path / "run", device="cpu", progress=False)
     trained = checkpoint.load(run)
-    stream = derived(trained, kept[0], {"network": "va_streams"})
+    stream = derive_stream(trained, kept[0], {"network": "va_streams"})
     assert stream.values.shape == (len(stream.times), 18)
     assert stream.valid.all()
     _, _, affect = trained.predict_streams(kept[0].streams, 0.0, float(stream.times[-1]) + 0.1)
@@ -234,7 +247,7 @@ def test_a_stage_derives_what_the_next_one_reads(tmp_path: Path) -> None:
         ("va_voice", 1024 * 128 + 128 + 129 + 2048 * 256 + 256 + 512 + 514),
     ],
 )
-def test_published_sizes_have_the_parameters_of_arithmetic(name: str, parameters: int) -> None:
+def test_number_of_parameters_at_the_published_sizes(name: str, parameters: int) -> None:
     with torch.device("meta"):
         system = models.build(config.load(name, check=models.problems))
     assert sum(p.numel() for p in system.parameters()) == parameters

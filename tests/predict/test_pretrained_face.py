@@ -1,4 +1,4 @@
-"""Somebody else's face network on real clips, through mien's own reading of frames and people."""
+"""Prediction with a pretrained face network on real clips."""
 
 from __future__ import annotations
 
@@ -22,62 +22,65 @@ def fer(shared: Path) -> PretrainedFacePredictor:
         return pretrained_face.load("fer")
 
 
-def test_a_smile_is_happiness(fer: PretrainedFacePredictor, shared: Path) -> None:
+def test_a_smile_is_predicted_as_happiness(fer: PretrainedFacePredictor, shared: Path) -> None:
     timeline = fer.predict(shared / "clips" / "single_face.mp4")
     table = timeline.table
     assert len(table) == 72
     assert (table["expression"][20:64] == "Happiness").mean() > 0.95
     assert (table["evidence"] == "face").all()
-    assert table["valence"].null_count() == len(table), "this network has none"
+    assert table["valence"].null_count() == len(table), "the network predicts no valence"
     assert any("sound was not used" in note for note in timeline.notes)
     assert timeline.info["model"] == "fer"
+    assert isinstance(fer, mien.Predictor)
 
 
-def test_talking_faces_have_a_row_a_frame(fer: PretrainedFacePredictor, shared: Path) -> None:
+def test_a_talking_face_has_a_prediction_in_every_frame(fer: PretrainedFacePredictor, shared: Path) -> None:
     table = fer.predict(shared / "clips" / "bbaf2n.mpg", voice=False).table
     assert len(table) == 75
     seen = table.filter(pl.col("evidence") == "face")
     assert len(seen) >= 0.95 * 75
     p = seen.select(pl.col("^p_.*$")).to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-4)
-    assert (seen["p_other"] == 0).all(), "a class that the network does not know"
+    assert (seen["p_other"] == 0).all(), "a class that the network lacks"
 
 
-def test_what_one_frame_says_is_averaged_over_a_third_of_a_second(fer: PretrainedFacePredictor, shared: Path) -> None:
-    """Against the network asked frame by frame, by hand."""
+def test_outputs_are_averaged_over_a_third_of_a_second(fer: PretrainedFacePredictor, shared: Path) -> None:
+    """Compared with the network run frame by frame."""
     from mien.faces.align import align
     from mien.faces.tracker import FaceTracker
     from mien.media.video import frames
 
-    reader, network = FaceTracker(max_faces=4), fer.network
+    tracker, network = FaceTracker(max_faces=4), fer.network
     crops, times = [], []
     for frame in frames(shared / "clips" / "single_face.mp4"):
-        face = reader(frame)[0]
+        face = tracker(frame)[0]
         crops.append(align(frame.image, face.mesh, network.crop.size, network.crop.margin or 0.0))
         times.append(frame.time_s)
-    said, at = network.predict(np.stack(crops))[0], np.array(times)
+    outputs, at = network.predict(np.stack(crops))[0], np.array(times)
     near = np.abs(at[:, None] - at) <= pretrained_face.SMOOTH_S / 2 + 1e-9
-    expected = near @ said / near.sum(axis=1, keepdims=True)
+    expected = near @ outputs / near.sum(axis=1, keepdims=True)
     found = fer.predict(shared / "clips" / "single_face.mp4").table.select(pl.col("^p_.*$")).to_numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_nobody_seen_says_nothing(fer: PretrainedFacePredictor, tmp_path: Path) -> None:
+def test_without_a_face_nothing_is_predicted(fer: PretrainedFacePredictor, tmp_path: Path) -> None:
     path = tmp_path / "grey.mp4"
     write_video(path, (np.full((120, 160, 3), 90, np.uint8) for _ in range(10)), rate=25)
     timeline = fer.predict(path)
     assert timeline.table["expression"].null_count() == len(timeline) == 10
-    assert "no face was seen: nothing can be said" in timeline.notes
+    assert "no face was detected; nothing was predicted" in timeline.notes
 
 
-def test_what_it_cannot_do_is_said(fer: PretrainedFacePredictor, shared: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'fer' reads faces only, and --no-face"):
+def test_no_face_and_sound_files_are_refused(fer: PretrainedFacePredictor, shared: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"'fer' uses the face only, which --no-face excludes\nNothing was predicted.\nOmit --no-face"
+    ):
         fer.predict(shared / "clips" / "single_face.mp4", face=False)
-    with pytest.raises(MediaError, match=r"has sound only, and the model 'fer' reads faces"):
+    with pytest.raises(MediaError, match=r"has sound only, and the model 'fer' uses the face only"):
         fer.predict(next((shared / "emodb").glob("*.wav")))
 
 
-def test_a_network_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_HUB", str(tmp_path))
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     with pytest.raises((ArtefactError, ConfigError), match=r"fer"):

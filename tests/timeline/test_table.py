@@ -1,4 +1,4 @@
-"""The table: its columns, its rules for what is missing, and files that come back as they went."""
+"""Timeline: columns, missing values, file formats, atomic writes, summary and plot."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ COLUMNS = [
 ]
 
 
-def rows(n: int = 40, subject: int = 0, *, bare: slice | None = None, seed: int = 0, **given) -> pl.DataFrame:
-    """A subject of n rows at 25 Hz; rows in `bare` had no evidence in reach."""
+def rows(
+    n: int = 40, subject: int = 0, *, gap: slice | None = None, seed: int = 0, **overrides: object
+) -> pl.DataFrame:
+    """Table of one subject with n rows at 25 Hz; rows in `gap` have no evidence in reach."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(8), n)
-    if bare is not None:
-        probabilities[bare] = np.nan
+    if gap is not None:
+        probabilities[gap] = np.nan
     defaults = {
         "probabilities": probabilities,
         "valence_arousal": rng.uniform(-1, 1, (n, 2)),
@@ -43,55 +45,55 @@ def rows(n: int = 40, subject: int = 0, *, bare: slice | None = None, seed: int 
         "boxes": np.tile([10.0, 20.0, 110.0, 140.0], (n, 1)),
         "frames": np.arange(n),
     }
-    return subject_rows(subject, np.arange(n) / 25, **{**defaults, **given})
+    return subject_rows(subject, np.arange(n) / 25, **{**defaults, **overrides})
 
 
-def test_columns_are_the_published_ones_in_order() -> None:
+def test_columns_and_their_order() -> None:
     assert rows().columns == COLUMNS == list(SCHEMA)
 
 
-def test_expression_is_the_likeliest_class_and_confidence_its_probability() -> None:
+def test_expression_is_the_most_probable_class_and_confidence_its_probability() -> None:
     table = rows()
     p = table.select(PROBABILITIES).to_numpy()
     assert table["expression"].to_list() == [EXPRESSIONS[i] for i in p.argmax(axis=1)]
     assert np.allclose(table["confidence"], p.max(axis=1))
 
 
-def test_evidence_is_what_was_there_in_that_row() -> None:
+def test_evidence_is_that_of_the_row() -> None:
     face, voice = np.array([True, True, False, False]), np.array([True, False, True, False])
     assert rows(4, face=face, voice=voice)["evidence"].to_list() == ["both", "face", "voice", "none"]
 
 
-def test_a_row_out_of_reach_of_evidence_names_nothing() -> None:
-    table = rows(bare=slice(10, 20))
-    bare = table[10:20]
+def test_a_row_out_of_reach_of_evidence_has_no_prediction() -> None:
+    table = rows(gap=slice(10, 20))
+    gap = table[10:20]
     for name in ("expression", *PROBABILITIES, "valence", "arousal"):
-        assert bare[name].null_count() == 10, name
-    assert (bare["confidence"] == 0).all()
+        assert gap[name].null_count() == 10, name
+    assert (gap["confidence"] == 0).all()
     assert table[:10]["expression"].null_count() == 0
 
 
-def test_a_row_without_evidence_inside_a_gap_keeps_what_voting_says() -> None:
+def test_a_row_without_evidence_in_a_short_gap_keeps_its_prediction() -> None:
     table = rows(4, face=np.zeros(4, bool), voice=np.zeros(4, bool))
     assert (table["evidence"] == "none").all()
     assert table["expression"].null_count() == 0
     assert (table["confidence"] > 0).all()
 
 
-def test_boxes_are_null_where_the_face_was_not_seen() -> None:
+def test_boxes_are_null_without_a_face() -> None:
     face = np.arange(40) % 3 == 0
     table = rows(face=face)
     assert (table["x1"].is_null().to_numpy() == ~face).all()
 
 
-def test_sound_without_pictures_has_no_frames_and_no_boxes() -> None:
+def test_audio_has_no_frames_and_no_boxes() -> None:
     table = rows(frames=None, face=None, boxes=None)
     assert table["frame"].null_count() == table["x1"].null_count() == 40
     assert set(table["evidence"]) <= {"voice", "none"}
 
 
-def test_nothing_is_ever_nan() -> None:
-    table = Timeline(rows(bare=slice(0, 5))).table
+def test_missing_values_are_null_and_never_nan() -> None:
+    table = Timeline(rows(gap=slice(0, 5))).table
     for name, kind in SCHEMA.items():
         if kind.is_float():
             assert not table[name].is_nan().any(), name
@@ -102,39 +104,39 @@ def test_nothing_is_ever_nan() -> None:
 @given(
     n=st.integers(1, 60),
     subjects=st.integers(1, 3),
-    bare=st.integers(0, 59),
-    pictures=st.booleans(),
+    gap=st.integers(0, 59),
+    has_video=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_files_come_back_as_they_went(
+def test_write_and_read_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     ending: str,
     n: int,
     subjects: int,
-    bare: int,
-    pictures: bool,
+    gap: int,
+    has_video: bool,
     seed: int,
 ) -> None:
-    given = {} if pictures else {"frames": None, "face": None, "boxes": None}
-    table = pl.concat(rows(n, k, bare=slice(bare, bare + 5), seed=seed + k, **given) for k in range(subjects))
+    overrides = {} if has_video else {"frames": None, "face": None, "boxes": None}
+    table = pl.concat(rows(n, k, gap=slice(gap, gap + 5), seed=seed + k, **overrides) for k in range(subjects))
     timeline = Timeline(table)
     path = timeline.write(tmp_path_factory.mktemp("files") / f"a timeline.{ending}")
     back = Timeline.read(path).table
     assert back.schema == timeline.table.schema
     for name in SCHEMA:
-        there, here = back[name], timeline.table[name]
-        assert (there.is_null() == here.is_null()).all(), name
+        read, written = back[name], timeline.table[name]
+        assert (read.is_null() == written.is_null()).all(), name
         if SCHEMA[name].is_float():
             within = {"time_s": 5e-7, "x1": 5e-3, "y1": 5e-3, "x2": 5e-3, "y2": 5e-3}.get(name, 5e-6 + 1e-9)
-            assert ((there - here).abs().fill_null(0) <= (0 if ending == "parquet" else within + 1e-6 * 140)).all(), (
+            assert ((read - written).abs().fill_null(0) <= (0 if ending == "parquet" else within + 1e-6 * 140)).all(), (
                 name
             )
         else:
-            assert there.to_list() == here.to_list(), name
+            assert read.to_list() == written.to_list(), name
 
 
-def test_csv_has_empty_fields_and_short_numbers(tmp_path: Path) -> None:
-    text = Timeline(rows(3, bare=slice(1, 2), face=np.zeros(3, bool))).to_csv(tmp_path / "t.csv").read_text()
+def test_csv_has_empty_fields_and_rounded_numbers(tmp_path: Path) -> None:
+    text = Timeline(rows(3, gap=slice(1, 2), face=np.zeros(3, bool))).to_csv(tmp_path / "t.csv").read_text()
     lines = text.splitlines()
     assert lines[0] == ",".join(COLUMNS)
     assert lines[2].startswith("0.04,1,0,,,,,")
@@ -143,14 +145,14 @@ def test_csv_has_empty_fields_and_short_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 16_384, 16_385])
-def test_csv_and_jsonl_are_whole_at_any_length(tmp_path: Path, n: int) -> None:
+def test_csv_and_jsonl_have_all_rows_at_any_length(tmp_path: Path, n: int) -> None:
     timeline = Timeline(rows(n) if n else rows(1).clear())
     assert len(timeline.to_csv(tmp_path / "t.csv").read_text().splitlines()) == n + 1
     assert len(timeline.to_jsonl(tmp_path / "t.jsonl").read_text().splitlines()) == n
 
 
-def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
-    path = Timeline(rows(3, bare=slice(1, 2))).to_jsonl(tmp_path / "t.jsonl")
+def test_jsonl_is_one_object_per_line(tmp_path: Path) -> None:
+    path = Timeline(rows(3, gap=slice(1, 2))).to_jsonl(tmp_path / "t.jsonl")
     objects = [json.loads(line) for line in path.read_text().splitlines()]
     assert [list(o) for o in objects] == [COLUMNS] * 3
     assert objects[1]["expression"] is None
@@ -167,11 +169,11 @@ def test_rows_are_sorted_by_subject_then_time() -> None:
     table = Timeline(shuffled).table
     assert table.equals(table.sort("subject", "time_s"))
     assert Timeline(shuffled).subjects == [0, 1]
-    assert Timeline(shuffled).of(1)["subject"].unique().to_list() == [1]
+    assert Timeline(shuffled).rows_of(1)["subject"].unique().to_list() == [1]
 
 
 @pytest.mark.parametrize(
-    ("table", "says"),
+    ("table", "message"),
     [
         (lambda: rows().drop("valence", "p_fear"), r"lacks the column\(s\) p_fear, valence"),
         (lambda: rows().with_columns(mood=1), r"unknown column\(s\) mood"),
@@ -182,13 +184,13 @@ def test_rows_are_sorted_by_subject_then_time() -> None:
         ),
     ],
 )
-def test_what_is_no_timeline_is_refused(table, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_a_wrong_table_is_an_error(table, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Timeline(table())
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("missing.csv", None, "there is no such file"),
         ("notes.txt", b"hello", "its suffix is none of .csv, .parquet, .jsonl"),
@@ -197,39 +199,43 @@ def test_what_is_no_timeline_is_refused(table, says: str) -> None:
         ("broken.jsonl", b"{]", "cannot be read as a timeline"),
     ],
 )
-def test_files_that_are_no_timeline_are_named(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
+def test_a_file_that_is_not_a_timeline_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(MediaError, match=says) as caught:
+    with pytest.raises(MediaError, match=message) as caught:
         Timeline.read(tmp_path / name)
     assert name in caught.value.what
     assert "mien predict" in caught.value.remedy
 
 
-def test_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot be written as \.xlsx"):
+def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot be written as \.xlsx") as caught:
         Timeline(rows()).write(tmp_path / "t.xlsx")
+    assert (caught.value.follows, caught.value.remedy) == (
+        "Nothing was written.",
+        "End the name in .csv, .parquet, .jsonl.",
+    )
     assert not list(tmp_path.iterdir())
 
 
-# --- nothing half-written ---
+# --- atomic writes ---
 
 
-def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+def test_a_folder_at_the_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(OutputError, match="is a directory"):
         Timeline(rows()).to_csv(tmp_path / "t.csv")
 
 
-def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
+def test_a_file_at_a_parent_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("I am a file")
     with pytest.raises(OutputError, match="is a file or lies in one"):
         Timeline(rows()).to_csv(tmp_path / "out" / "t.csv")
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("the last good one")
+    path.write_text("an earlier file")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -238,7 +244,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match="the disk is full") as caught:
         Timeline(rows()).to_csv(path)
     assert "--out" in caught.value.remedy
-    assert path.read_text() == "the last good one"
+    assert path.read_text() == "an earlier file"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -247,7 +253,7 @@ def _limited() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
-def test_files_that_may_not_grow_leave_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_table import rows\n"
         "from mien.timeline.table import Timeline; from mien.errors import OutputError\n"
@@ -266,13 +272,13 @@ def test_files_that_may_not_grow_leave_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_is_named(tmp_path: Path) -> None:
+def test_missing_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="no permission to write"):
         Timeline(rows()).to_csv(tmp_path / "t.csv")
 
 
-def test_no_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_permission_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -282,17 +288,18 @@ def test_no_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "folder of your own" in caught.value.remedy
 
 
-# --- what people read ---
+# --- summary and plot ---
 
 
-def said(timeline: Timeline, width: int = 100) -> str:
-    console = Console(width=width, file=io.StringIO())
+def print_summary(timeline: Timeline, width: int = 100) -> str:
+    file = io.StringIO()
+    console = Console(width=width, file=file)
     console.print(timeline.summary())
-    return console.file.getvalue()
+    return file.getvalue()
 
 
-def certain(names: list[str], seconds: list[float], rate: float = 25.0) -> np.ndarray:
-    """Probabilities that name `names` one after the other, .9 each."""
+def certain_probabilities(names: list[str], seconds: list[float], rate: float = 25.0) -> np.ndarray:
+    """Probabilities `(row, 8)` of .9 for each of `names` in turn, for `seconds` each."""
     index = np.repeat([EXPRESSIONS.index(n) for n in names], [round(s * rate) for s in seconds])
     p = np.full((len(index), 8), 0.1 / 7)
     p[np.arange(len(index)), index] = 0.9
@@ -300,7 +307,7 @@ def certain(names: list[str], seconds: list[float], rate: float = 25.0) -> np.nd
 
 
 def test_summary_names_shares_stretches_and_notes() -> None:
-    p = certain(["Neutral", "Happiness"], [3.0, 1.0])
+    p = certain_probabilities(["Neutral", "Happiness"], [3.0, 1.0])
     n = len(p)
     timeline = Timeline(
         rows(
@@ -313,7 +320,7 @@ def test_summary_names_shares_stretches_and_notes() -> None:
         media="holiday/clip.mp4",
         notes=["the file ends early at 4.0 s"],
     )
-    text = said(timeline)
+    text = print_summary(timeline)
     for part in (
         "clip.mp4",
         "100 rows",
@@ -328,32 +335,32 @@ def test_summary_names_shares_stretches_and_notes() -> None:
         assert part in text, f"{part!r} is not in:\n{text}"
 
 
-def test_summary_of_nothing_is_said_in_words() -> None:
-    text = said(Timeline(rows(bare=slice(None))))
-    assert "nothing was seen or heard" in text
+def test_summary_without_evidence() -> None:
+    text = print_summary(Timeline(rows(gap=slice(None))))
+    assert "no face or voice evidence, so no expression" in text
 
 
-def test_shares_are_of_time_and_not_of_rows() -> None:
+def test_shares_are_weighted_by_time() -> None:
     times = np.concatenate([np.arange(50) / 50, 1 + np.arange(10) / 10])  # one second at 50 Hz, one at 10 Hz
-    p = np.concatenate([certain(["Anger"], [1], 50), certain(["Sadness"], [1], 10)])
+    p = np.concatenate([certain_probabilities(["Anger"], [1], 50), certain_probabilities(["Sadness"], [1], 10)])
     n = len(times)
     table = subject_rows(0, times, probabilities=p, valence_arousal=np.zeros((n, 2)), voice=np.ones(n, bool))
     assert Timeline(table).summaries()[0].shares == pytest.approx({"Anger": 0.5, "Sadness": 0.5}, abs=0.05)
 
 
-def test_stretches_cover_what_is_named_and_nothing_else() -> None:
-    p = certain(["Neutral", "Fear", "Neutral"], [1, 2, 1])
+def test_stretches_cover_the_rows_with_an_expression() -> None:
+    p = certain_probabilities(["Neutral", "Fear", "Neutral"], [1, 2, 1])
     p[25:35] = np.nan
-    (digest,) = Timeline(rows(len(p), probabilities=p)).summaries()
-    found = [(s.expression, round(s.start_s, 2), round(s.stop_s, 2)) for s in digest.stretches]
+    (summary,) = Timeline(rows(len(p), probabilities=p)).summaries()
+    found = [(s.expression, round(s.start_s, 2), round(s.stop_s, 2)) for s in summary.stretches]
     assert found == [("Neutral", 0, 1), ("Fear", 1.4, 3), ("Neutral", 3, 4)]
-    assert digest.unnamed == pytest.approx(0.1)
+    assert summary.unnamed == pytest.approx(0.1)
 
 
-def test_plot_is_one_svg_with_every_subject(tmp_path: Path) -> None:
+def test_plot_has_every_subject(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
-    timeline = Timeline(pl.concat([rows(bare=slice(5, 9)), rows(subject=1)]), media="a<b>&c.mp4")
+    timeline = Timeline(pl.concat([rows(gap=slice(5, 9)), rows(subject=1)]), media="a<b>&c.mp4")
     picture = timeline.plot(tmp_path / "t.svg")
     root = ElementTree.fromstring((tmp_path / "t.svg").read_text())
     text = "".join(root.itertext())
@@ -364,7 +371,7 @@ def test_plot_is_one_svg_with_every_subject(tmp_path: Path) -> None:
     assert timeline._repr_html_() == picture
 
 
-def test_plot_of_one_row_and_of_many(tmp_path: Path) -> None:
+def test_plot_size_is_bounded(tmp_path: Path) -> None:
     assert Timeline(rows(1)).plot().startswith("<svg")
     long = Timeline(rows(20_000)).plot()
-    assert len(long) < 6e5, "a plot stays light however long the recording is"
+    assert len(long) < 6e5, "the size of a plot must not grow with the recording"

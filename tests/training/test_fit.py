@@ -1,4 +1,4 @@
-"""Training: it learns, repeats, resumes bit by bit, and says what is wrong."""
+"""Training: it learns, is reproducible, resumes bit for bit, and refuses wrong input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = 3
 
 
 def recordings(n: int, seed: int) -> list[Recording]:
-    """Face and voice each carry the class plainly, in noise; a class lasts two seconds."""
+    """Face and voice each show the class in noise; a class lasts two seconds."""
     codes = np.random.default_rng(99).normal(size=(2, CLASSES, 4)) * 2
     r = np.random.default_rng(seed)
     made = []
@@ -55,7 +55,7 @@ def recipe(**train: Any) -> config.Recipe:
                 "heads": 2,
                 "layers": 1,
                 "feedforward": 2.0,
-                "hide": {"whole": {"face": 0.2, "voice": 0.2}, "bursts": {"face": 0.3}},
+                "modality_dropout": {"whole": {"face": 0.2, "voice": 0.2}, "bursts": {"face": 0.3}},
             },
             "train": {"epochs": 4, "batch": 8, "lr": 2e-2, "ema": 0.8, "threads": 1, "patience": 0, "balance": 0.5}
             | train,
@@ -78,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(recipe(), TRAIN, VAL, tmp_path_factory.mktemp("runs") / "straight", device="cpu", progress=False)
 
 
-def test_it_learns_from_either_and_from_both(run: Path) -> None:
+def test_it_learns_to_predict_from_either_modality_and_from_both(run: Path) -> None:
     c = checkpoint.load(run)
     assert c.recipe.features["face"].dim == 4
     for names in (("face", "voice"), ("face",), ("voice",)):
@@ -91,7 +91,7 @@ def test_it_learns_from_either_and_from_both(run: Path) -> None:
         assert metrics.macro_f1(truth, said, classes=CLASSES) > 0.8, names
 
 
-def test_the_folder_says_how_it_was_trained(run: Path) -> None:
+def test_metrics_of_the_run_are_saved(run: Path) -> None:
     told = json.loads((run / checkpoint.METRICS).read_text())
     assert len(told["history"]) == 4
     assert told["best_epoch"] == 1 + int(np.argmax([h["val_macro_f1"] for h in told["history"]]))
@@ -115,14 +115,14 @@ def stop_after(epochs: int, error: type[BaseException] = Stopped) -> Any:
     return after_epoch
 
 
-def test_an_interrupted_run_ends_bit_for_bit_as_the_straight_one(run: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     with pytest.raises(Stopped):
-        fit(recipe(), TRAIN, VAL, out, device="cpu", progress=False, after_epoch=stop_after(2))
+        fit(recipe(), TRAIN, VAL, out, device="cpu", progress=False, on_epoch=stop_after(2))
     assert (out / resume.FILE).exists()
     torch.manual_seed(12345)  # nothing of the process may matter
     seen: list[int] = []
-    fit(recipe(), TRAIN, VAL, out, True, device="cpu", progress=False, after_epoch=lambda e, r: seen.append(e))
+    fit(recipe(), TRAIN, VAL, out, True, device="cpu", progress=False, on_epoch=lambda e, r: seen.append(e))
     assert seen == [3, 4]
     assert digest(out) == digest(run)
     histories = [json.loads((f / checkpoint.METRICS).read_text())["history"] for f in (out, run)]
@@ -130,7 +130,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_the_straight_one(run: Path, tmp_
         assert {k: v for k, v in ours.items() if k != "seconds"} == {k: v for k, v in theirs.items() if k != "seconds"}
 
 
-def test_same_seed_same_weights_other_seed_others(run: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_the_weights(run: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state(), torch.get_num_threads()
     assert digest(fit(recipe(), TRAIN, VAL, tmp_path / "a", device="cpu", progress=False)) == digest(run)
     assert digest(fit(recipe(seed=1), TRAIN, VAL, tmp_path / "b", device="cpu", progress=False)) != digest(run)
@@ -138,20 +138,20 @@ def test_same_seed_same_weights_other_seed_others(run: Path, tmp_path: Path) -> 
     assert torch.get_num_threads() == before[1]
 
 
-def test_ctrl_c_reaches_the_caller_and_loses_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_the_caller_and_keeps_finished_epochs(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe(), TRAIN, VAL, tmp_path, device="cpu", progress=False, after_epoch=stop_after(1, KeyboardInterrupt))
-    assert resume.read(tmp_path)[0].epochs == 1
+        fit(recipe(), TRAIN, VAL, tmp_path, device="cpu", progress=False, on_epoch=stop_after(1, KeyboardInterrupt))
+    assert resume.read(tmp_path).state.epochs == 1
 
 
 def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        fit(recipe(), TRAIN, VAL, tmp_path, device="cpu", progress=False, after_epoch=stop_after(1))
-    with pytest.raises(ConfigError, match=r"an unfinished run stands there, 1 epochs done(.|\n)*Resume it"):
+        fit(recipe(), TRAIN, VAL, tmp_path, device="cpu", progress=False, on_epoch=stop_after(1))
+    with pytest.raises(ConfigError, match=r"there is an unfinished run, 1 epochs \(14 steps\) done(.|\n)*Resume it"):
         fit(recipe(), TRAIN, VAL, tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match=r"1 problem\n  train.lr: it began with 0.02, now 0.03"):
+    with pytest.raises(ConfigError, match=r"1 problem\n  train.lr: was 0.02, now 0.03"):
         fit(recipe(lr=0.03), TRAIN, VAL, tmp_path, True, device="cpu")
-    with pytest.raises(ConfigError, match=r"there are 105 training windows now, it began with 112"):
+    with pytest.raises(ConfigError, match=r"there are 105 training windows now, the run began with 112"):
         fit(recipe(), TRAIN[:-1], VAL, tmp_path, True, device="cpu")
     data = (tmp_path / resume.FILE).read_bytes()
     (tmp_path / resume.FILE).write_bytes(data[: len(data) // 2])
@@ -161,7 +161,7 @@ def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: P
 
 def test_resuming_a_finished_run_returns_it(run: Path) -> None:
     before = digest(run)
-    assert fit(recipe(), TRAIN, VAL, run, True, device="cpu", after_epoch=stop_after(1)) == run
+    assert fit(recipe(), TRAIN, VAL, run, True, device="cpu", on_epoch=stop_after(1)) == run
     assert digest(run) == before
 
 
@@ -174,7 +174,7 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
         tmp_path,
         device="cpu",
         progress=False,
-        after_epoch=lambda e, r: seen.append(r["val_macro_f1"]),
+        on_epoch=lambda e, r: seen.append(r["val_macro_f1"]),
     )
     assert len(seen) < 30
     assert max(seen[:-2]) >= max(seen[-2:])
@@ -182,7 +182,7 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     assert checkpoint.load(out).metrics["val_macro_f1"] == max(seen)
 
 
-def test_without_validation_the_last_epoch_is_kept_and_boards_are_written(tmp_path: Path) -> None:
+def test_without_validation_the_last_epoch_is_kept_and_tensorboard_is_written(tmp_path: Path) -> None:
     out = fit(recipe(epochs=2, tensorboard=True), TRAIN, [], tmp_path, device="cpu", progress=False)
     assert checkpoint.load(out).metrics["best_epoch"] == 2
     assert list(out.glob("tensorboard/events*"))

@@ -1,4 +1,4 @@
-"""Schedule, groups and averaged weights, against closed forms."""
+"""Learning rate schedule, parameter groups and weight average, against closed forms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mien.training.optim import WeightAverage, groups, rate
+from mien.layers.system import System
+from mien.records import Batch
+from mien.training.optim import WeightAverage
+from mien.training.optim import learning_rate_factor as rate
 
 
-def test_the_rate_rises_and_falls() -> None:
+def test_learning_rate_schedule() -> None:
     factors = [rate(s, 100, 0.1, "cosine") for s in range(100)]
     assert factors[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert factors[10] == 1.0
@@ -22,16 +25,17 @@ def test_the_rate_rises_and_falls() -> None:
     assert rate(0, 1, 0.0, "cosine") == 1.0
 
 
-def test_only_matrices_decay() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    decayed, free = groups(model, 0.1)
+def test_weight_decay_applies_to_matrices_only() -> None:
+    system: System[Batch] = System()
+    system.network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decayed, free = system.parameter_groups(0.1)
     assert [p.shape for p in decayed["params"]] == [(4, 3)]
     assert decayed["weight_decay"] == 0.1
     assert len(free["params"]) == 3
     assert free["weight_decay"] == 0.0
 
 
-def test_the_average_is_the_recursion_and_steps_aside() -> None:
+def test_weight_average_is_the_recursion_and_restores_the_weights() -> None:
     model = nn.Linear(2, 1)
     average = WeightAverage(model, 0.5)
     expected = model.weight.detach().clone()
@@ -47,7 +51,7 @@ def test_the_average_is_the_recursion_and_steps_aside() -> None:
     assert torch.equal(model.weight, live)
 
 
-def test_no_decay_is_no_average() -> None:
+def test_zero_decay_keeps_no_average() -> None:
     model = nn.Linear(2, 1)
     average = WeightAverage(model, 0.0)
     average.update()

@@ -1,8 +1,10 @@
-"""Semi-supervised pictures: it learns from the unlabelled, resumes exactly, and its thresholds are what they claim."""
+"""Semi-supervised training on images: it learns, resumes exactly, and its thresholds follow their formulas."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from mien.checkpoint_encoder import create_encoder
 from mien.data import image_augment
 from mien.datasets import face_images
 from mien.datasets.face_images import READERS
-from mien.datasets.image_datasets import gather_pictures
+from mien.datasets.image_datasets import load_image_sets
 from mien.encoders.protocol import Crop, CropEncoder
 from mien.errors import ConfigError, CorpusError
-from mien.models.dynamic_threshold import Views
-from mien.records import ImageSet
-from mien.synthetic.face_images import DOWN, MARGIN
-from mien.training.semi_supervised import fit_pictures
+from mien.models.dynamic_threshold import DynamicThreshold
+from mien.records import ImageBatch, ImageSet
+from mien.synthetic.face_images import CROP_DOWN, CROP_MARGIN
+from mien.training.semi_supervised import fit_images
 
 CLASSES, SIZE = ["Neutral", "Anger", "Disgust"], 16
 
@@ -31,7 +33,7 @@ CLASSES, SIZE = ["Neutral", "Anger", "Disgust"], 16
 def recipe(**model: Any) -> config.Recipe:
     raw = config.load("dynamic_threshold", check=models.problems).model_dump()
     raw["corpus"]["labels"] = CLASSES
-    raw["model"] |= {"stem": 8, "widths": [8, 16], "depths": [1, 1], "ema": 0.9, "labels_first": 10, **model}
+    raw["model"] |= {"stem": 8, "widths": [8, 16], "depths": [1, 1], "ema": 0.9, "warmup_steps": 10, **model}
     raw["train"] |= {"lr": 5e-3, "batch": 6, "threads": 1}
     return config.read(raw, origin="test", check=models.problems)
 
@@ -57,48 +59,77 @@ def rng_labels(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 1]).integers(0, 3, count)
 
 
-def test_an_interrupted_run_ends_bit_for_bit_as_the_straight_one(tmp_path: Path) -> None:
+class Interrupted(Exception):
+    pass
+
+
+@contextmanager
+def interrupted(*, at_step: int) -> Iterator[None]:
+    """Inside, training is interrupted after a step, as a signal would: in the middle of an epoch."""
+    taken = DynamicThreshold.after_step
+
+    def after_step(system: DynamicThreshold) -> None:
+        taken(system)
+        if int(system.steps) == at_step:
+            raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DynamicThreshold, "after_step", after_step)
+        yield
+
+
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
     labelled, rest, val = shapes(9, 0), shapes(60, 1), shapes(60, 2)
-    told: list[int] = []
-    options: dict[str, Any] = {"steps": 60, "save_every": 20, "report_every": 10}
-    straight = fit_pictures(
-        recipe(), labelled, rest, val, tmp_path / "a", **options, told=lambda step, row: told.append(step)
+    steps: list[float] = []
+    options: dict[str, Any] = {"steps": 56, "epoch_steps": 10}
+    straight = fit_images(
+        recipe(),
+        labelled,
+        rest,
+        val,
+        tmp_path / "a",
+        **options,
+        on_epoch=lambda _, report: steps.append(report["step"]),
     )
-    assert told == [10, 20, 30, 40, 50, 60]
-    fit_pictures(recipe(), labelled, rest, val, tmp_path / "b", **options, stop_at=47)
+    assert steps == [10, 20, 30, 40, 50, 56]
+    with interrupted(at_step=47), pytest.raises(Interrupted):
+        fit_images(recipe(), labelled, rest, val, tmp_path / "b", **options)
     assert (tmp_path / "b" / "unfinished.safetensors").exists()
-    resumed = fit_pictures(recipe(), labelled, rest, val, tmp_path / "b", **options, resume=True)
+    resumed = fit_images(recipe(), labelled, rest, val, tmp_path / "b", **options, resume=True)
     one, two = (load_file(run / "weights.safetensors") for run in (straight, resumed))
-    assert {"overall", "named", "steps"} <= set(one)
+    assert {"mean_confidence", "mean_probability", "steps"} <= set(one)
     assert all(torch.equal(one[k], two[k]) for k in one), "student, teacher and thresholds"
     histories = [checkpoint.load(run).metrics["history"] for run in (straight, resumed)]
+    for row in (*histories[0], *histories[1]):
+        row.pop("seconds")
     assert histories[0] == histories[1]
     assert not (tmp_path / "b" / "unfinished.safetensors").exists()
     assert checkpoint.load(straight).metrics["val_accuracy"] > 0.5
 
 
 def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: Path) -> None:
-    out, options = tmp_path / "run", {"steps": 8, "save_every": 4, "report_every": 4}
-    fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, stop_at=5)
-    with pytest.raises(ConfigError, match=r"an unfinished run stands there, 4 steps done(.|\n)*Resume it"):
-        fit_pictures(recipe(), shapes(9, 0), None, None, out, **options)
-    with pytest.raises(ConfigError, match=r"1 problem\n  model\.floor: it began with 0\.9, now 0\.5"):
-        fit_pictures(recipe(floor=0.5), shapes(9, 0), None, None, out, **options, resume=True)
-    with pytest.raises(ConfigError, match=r"there are 16 pictures now, it began with 18"):
-        fit_pictures(recipe(), shapes(8, 0), None, None, out, **options, resume=True)
+    out, options = tmp_path / "run", {"steps": 8, "epoch_steps": 4}
+    with interrupted(at_step=5), pytest.raises(Interrupted):
+        fit_images(recipe(), shapes(9, 0), None, None, out, **options)
+    with pytest.raises(ConfigError, match=r"there is an unfinished run, 1 epochs \(4 steps\) done(.|\n)*Resume it"):
+        fit_images(recipe(), shapes(9, 0), None, None, out, **options)
+    with pytest.raises(ConfigError, match=r"1 problem\n  model\.threshold_floor: was 0\.9, now 0\.5"):
+        fit_images(recipe(threshold_floor=0.5), shapes(9, 0), None, None, out, **options, resume=True)
+    with pytest.raises(ConfigError, match=r"there are 16 images now, the run began with 18"):
+        fit_images(recipe(), shapes(8, 0), None, None, out, **options, resume=True)
     kept = (out / "unfinished.safetensors").read_bytes()
     (out / "unfinished.safetensors").write_bytes(kept[: len(kept) // 2])
     with pytest.raises(ConfigError, match="cannot be read as an unfinished run"):
-        fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
+        fit_images(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
     (out / "unfinished.safetensors").write_bytes(kept)
-    run = fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
+    run = fit_images(recipe(), shapes(9, 0), None, None, out, **options, resume=True)
     done = (run / "weights.safetensors").read_bytes()
-    assert fit_pictures(recipe(), shapes(9, 0), None, None, out, **options, resume=True) == run
+    assert fit_images(recipe(), shapes(9, 0), None, None, out, **options, resume=True) == run
     assert (run / "weights.safetensors").read_bytes() == done
 
 
-def test_its_extractor_is_a_face_encoder(tmp_path: Path) -> None:
-    run = fit_pictures(recipe(), shapes(9, 0), None, None, tmp_path / "run", steps=2)
+def test_a_trained_extractor_is_a_face_encoder(tmp_path: Path) -> None:
+    run = fit_images(recipe(), shapes(9, 0), None, None, tmp_path / "run", steps=2)
     encoder = create_encoder(str(run))
     assert isinstance(encoder, CropEncoder)
     vectors = encoder.encode_crops(shapes(3, 5).images)
@@ -106,8 +137,8 @@ def test_its_extractor_is_a_face_encoder(tmp_path: Path) -> None:
     assert encoder.provenance["revision"]
     assert encoder.crop == Crop(SIZE)
     on_stage = config.changed(recipe(), corpus={"name": "synthetic"})
-    run = fit_pictures(on_stage, shapes(9, 0), None, None, tmp_path / "stage", steps=2)
-    assert create_encoder(str(run)).crop == Crop(SIZE, MARGIN, DOWN), "it is shown faces as it learned them"
+    run = fit_images(on_stage, shapes(9, 0), None, None, tmp_path / "stage", steps=2)
+    assert create_encoder(str(run)).crop == Crop(SIZE, CROP_MARGIN, CROP_DOWN), "the crop of its training images"
     run = tmp_path / "run"
     model: Any = checkpoint.load(run).model.eval()
     pixels = torch.from_numpy(shapes(3, 5).images.transpose(0, 3, 1, 2).copy())
@@ -122,15 +153,15 @@ def system(**changes: Any) -> Any:
     return models.build(config.read(raw, origin="test", check=models.problems))
 
 
-def given(seed: int = 0) -> Views:
+def given(seed: int = 0) -> ImageBatch:
     a, b = shapes(6, seed), shapes(12, seed + 1)
     t = [torch.from_numpy(p.images.transpose(0, 3, 1, 2).copy()) for p in (a, b)]
     affect = torch.full((6, 2), torch.nan)
-    return Views(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels), affect)
+    return ImageBatch(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels), affect)
 
 
 def test_dynamic_thresholds_follow_their_formula() -> None:
-    made, batch = system(momentum=0.5, map_dropout=0.0, floor=0.0), given()
+    made, batch = system(momentum=0.5, map_dropout=0.0, threshold_floor=0.0), given()
     with torch.no_grad():
         p = copy.deepcopy(made.teacher).train()(batch.weak[0]).softmax(1)
     made.objective(batch)
@@ -138,19 +169,19 @@ def test_dynamic_thresholds_follow_their_formula() -> None:
     overall = 0.5 / 3 + 0.5 * p.max(1).values.mean()
     named = 0.5 * third + 0.5 * p.mean(0)
     torch.testing.assert_close(made.thresholds(), overall * named / named.max())
-    floored = system(floor=0.7)
-    floored.overall.fill_(0.9)
-    floored.named.copy_(torch.tensor([0.5, 0.45, 0.05]))
+    floored = system(threshold_floor=0.7)
+    floored.mean_confidence.fill_(0.9)
+    floored.mean_probability.copy_(torch.tensor([0.5, 0.45, 0.05]))
     torch.testing.assert_close(floored.thresholds(), torch.tensor([0.9, 0.81, 0.7]))
     assert torch.equal(system(threshold="fixed").thresholds(), torch.full((3,), 0.95))
     adaptive = system(threshold="adaptive")
     assert torch.equal(adaptive.thresholds(), torch.full((3,), 0.8)), "never below .8"
-    adaptive.right.fill_(1.0)
+    adaptive.correct_confidence.fill_(1.0)
     adaptive.steps.fill_(10_000)
     torch.testing.assert_close(adaptive.thresholds(), torch.full((3,), 0.97))
 
 
-def test_light_changes_nothing() -> None:
+def test_brightness_and_contrast_change_nothing() -> None:
     made = system().eval()
     images = torch.randint(60, 120, (4, 3, SIZE, SIZE), dtype=torch.uint8)
     with torch.no_grad():
@@ -159,20 +190,20 @@ def test_light_changes_nothing() -> None:
         assert torch.isfinite(made(torch.zeros_like(images))).all()
 
 
-def test_labels_come_first_and_thresholds_are_counted_meanwhile() -> None:
-    made, batch = system(labels_first=2), given()
+def test_warm_up_trains_on_labels_only_and_updates_thresholds() -> None:
+    made, batch = system(warmup_steps=2), given()
     parts = []
     for _ in range(3):
-        before = made.overall.clone()
+        before = made.mean_confidence.clone()
         parts.append(set(made.objective(batch)[1]))
-        assert not torch.equal(made.overall, before)
+        assert not torch.equal(made.mean_confidence, before)
         made.after_step()
     assert [("unlabelled" in logs, "negative" in logs) for logs in parts] == [(False, False)] * 2 + [(True, True)]
     assert all("kept" in logs for logs in parts)
 
 
-def test_the_teacher_is_normalised_by_weak_views_alone() -> None:
-    made, batch = system(labels_first=0), given()
+def test_teacher_batch_norm_uses_weak_views_only() -> None:
+    made, batch = system(warmup_steps=0), given()
     made.train()
     again = copy.deepcopy(made.teacher)
     for _ in range(2):
@@ -195,7 +226,7 @@ def test_negative_learning_closed_form() -> None:
     assert float(made._negative(student, teacher, ~torch.ones(2, dtype=torch.bool))) == 0.0
 
 
-def test_the_teacher_follows_and_never_gets_a_gradient() -> None:
+def test_teacher_is_the_moving_average_and_gets_no_gradient() -> None:
     made, batch = system(ema=0.9), given()
     made.train()
     loss, logs = made.objective(batch)
@@ -213,7 +244,7 @@ def test_the_teacher_follows_and_never_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("strength", ["weak", "strong"])
-def test_views_repeat_and_leave_the_pictures_alone(strength: str) -> None:
+def test_views_are_reproducible_and_leave_the_images_unchanged(strength: str) -> None:
     images = shapes(8, 3).images
     kept, make = images.copy(), getattr(image_augment, strength)
     one, two = (make(images, np.random.default_rng(4)) for _ in range(2))
@@ -225,7 +256,7 @@ def test_views_repeat_and_leave_the_pictures_alone(strength: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(image_augment._OPERATIONS))
-def test_an_operation_of_no_strength_changes_nothing_and_a_full_one_does(name: str) -> None:
+def test_an_operation_of_zero_strength_changes_nothing_and_of_full_strength_does(name: str) -> None:
     image = cv2.GaussianBlur(np.random.default_rng(2).integers(60, 190, (32, 32, 3), np.uint8), (0, 0), 1.5)
     change = image_augment._OPERATIONS[name]
     assert np.abs(change(image, 0.0).astype(int) - image).max() <= 1
@@ -235,10 +266,10 @@ def test_an_operation_of_no_strength_changes_nothing_and_a_full_one_does(name: s
         assert not np.array_equal(made, image)
 
 
-def test_a_stretched_face_keeps_its_middle_and_its_area() -> None:
+def test_stretch_keeps_centre_and_area() -> None:
     image = np.zeros((65, 65, 3), np.uint8)
     image[22:43, 22:43] = 255  # 21 x 21 about the middle
-    made = image_augment._OPERATIONS["stretched"](image, 1.0)[..., 0].astype(float)
+    made = image_augment._OPERATIONS["stretch"](image, 1.0)[..., 0].astype(float)
     made[(made < 128)] = 0  # the border is grey
     wide, high = made.max(axis=0) > 0, made.max(axis=1) > 0
     inside = [np.flatnonzero(side[12:53]) + 12 for side in (wide, high)]
@@ -247,8 +278,8 @@ def test_a_stretched_face_keeps_its_middle_and_its_area() -> None:
     assert len(inside[0]) * len(inside[1]) == pytest.approx(21 * 21, rel=0.1)
 
 
-def test_without_the_stems_pool_maps_are_twice_as_wide_from_the_same_weights() -> None:
-    with_pool, without = system(), system(pool=False)
+def test_without_stem_pool_maps_are_twice_as_wide_with_the_same_weights() -> None:
+    with_pool, without = system(), system(stem_pool=False)
     without.load_state_dict(with_pool.state_dict())
     images = torch.zeros(1, 3, SIZE, SIZE)
     sides = [made.student[0].network.embedder(images).shape[-1] for made in (with_pool, without)]
@@ -276,33 +307,33 @@ def test_the_readers_of_three_layouts(tmp_path: Path) -> None:
     np.save(net / "annotations" / "8_exp.npy", np.array(7))
     found = READERS["class-folders"](tmp_path / "folders", "train", CLASSES)
     assert [label for _, label in found] == [1, -1]
-    loaded = face_images.load(found, 16)
+    loaded = face_images.load_images(found, 16)
     assert loaded.images.shape == (2, 16, 16, 3)
-    assert loaded.images[0, :, 0].max() == 0, "the whole picture, black beside it"
+    assert loaded.images[0, :, 0].max() == 0, "the whole image, padded with black"
     assert loaded.images[0, 8, 8].min() > 190
     assert [label for _, label in READERS["rafdb"](raf, "train", CLASSES)] == [1]
     assert [label for _, label in READERS["rafdb"](raf, "val", CLASSES)] == [0]
     assert [label for _, label in READERS["affectnet"](tmp_path / "net", "val", CLASSES)] == [1], "Contempt is left out"
     (tmp_path / "folders" / "train" / "angry").mkdir()
-    with pytest.raises(CorpusError, match="is named after no class; they are Neutral"):
+    with pytest.raises(CorpusError, match="is not named after a class; the classes are Neutral"):
         READERS["class-folders"](tmp_path / "folders", "train", CLASSES)
     (raf / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg happy\n")
     with pytest.raises(CorpusError, match=r"list_patition_label\.txt:1: .* is not NAME CLASS"):
         READERS["rafdb"](raf, "train", CLASSES)
 
 
-def test_material_says_what_it_lacks(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rafdb lies on disk"):
-        gather_pictures(recipe(), None)
-    with pytest.raises(ConfigError, match="'raf' has no single pictures; did you mean"):
-        gather_pictures(config.changed(recipe(), corpus={"name": "raf"}), tmp_path)
+def test_missing_or_wrong_image_sets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rafdb is read from a folder"):
+        load_image_sets(recipe(), None)
+    with pytest.raises(ConfigError, match="'raf' is not an image dataset; did you mean"):
+        load_image_sets(config.changed(recipe(), corpus={"name": "raf"}), tmp_path)
     with pytest.raises(ConfigError, match=r"corpus\.options\.labeled: unknown key; did you mean"):
-        gather_pictures(config.changed(recipe(), corpus={"options": {"labeled": 4}}), tmp_path)
+        load_image_sets(config.changed(recipe(), corpus={"options": {"labeled": 4}}), tmp_path)
     raw = recipe().model_dump()
     raw["features"]["face"]["dim"] = 32
     wide = config.read(raw, origin="t")
-    with pytest.raises(ConfigError, match=r"features\.face\.dim is 32, the pictures are 16 wide"):
-        fit_pictures(wide, shapes(6, 0), None, None, tmp_path / "x", steps=1)
+    with pytest.raises(ConfigError, match=r"features\.face\.dim is 32, the images are 16 pixels wide"):
+        fit_images(wide, shapes(6, 0), None, None, tmp_path / "x", steps=1)
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -331,7 +362,7 @@ def static(network: str, **model: Any) -> config.Recipe:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_of_the_static_stage_gets_a_gradient_down_to_its_first_layer(network: str) -> None:
+def test_every_static_network_gets_gradients_down_to_its_first_layer(network: str) -> None:
     raw = static(network).model_dump()
     raw["features"]["face"]["dim"] = SIZE
     torch.manual_seed(0)
@@ -345,32 +376,32 @@ def test_every_network_of_the_static_stage_gets_a_gradient_down_to_its_first_lay
 
 
 @pytest.mark.parametrize("network", ["resnet", "vit"])
-def test_the_static_stage_learns_both_tasks_and_becomes_an_encoder(network: str, tmp_path: Path) -> None:
+def test_the_static_stage_learns_both_tasks_and_is_an_encoder(network: str, tmp_path: Path) -> None:
     made = shapes(90, 0)
     affect = np.stack((made.labels / 2 - 0.5, np.full(90, np.nan)), 1)
     labelled = ImageSet(made.images, made.labels, (), affect)
-    settings = static(network, thaw_steps=0)
-    run = fit_pictures(settings, labelled, None, shapes(60, 2), tmp_path / "run", steps=80, ratio=0, report_every=20)
+    settings = static(network, unfreeze_steps=0)
+    run = fit_images(settings, labelled, None, shapes(60, 2), tmp_path / "run", steps=80, ratio=0, epoch_steps=20)
     loaded = checkpoint.load(run)
     history = loaded.metrics["history"]
     assert history[-1]["expression"] < 0.7 * history[0]["expression"]
-    assert history[-1]["affect"] < history[0]["affect"]
+    assert history[-1]["valence_arousal"] < history[0]["valence_arousal"]
     assert create_encoder(str(run)).dim == 8
 
 
-def test_depths_thaw_from_the_top_and_deeper_ones_learn_slower(tmp_path: Path) -> None:
+def test_layers_unfreeze_from_the_top_and_deeper_ones_learn_slower(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    raw = static("vit", thaw_steps=5, rate_ratio=0.5).model_dump()
+    raw = static("vit", unfreeze_steps=5, layer_decay=0.5).model_dump()
     raw["features"]["face"]["dim"] = SIZE
     made: Any = models.build(config.read(raw, origin="t", check=models.problems))
     depths = made.depths()
-    assert len(depths) == 4, "heads, two layers, and what stands before and after them"
+    assert len(depths) == 4, "heads, two layers, and the rest of the network"
     assert sum(p.numel() for d in depths for p in d) == sum(p.numel() for p in made.parameters())
     assert [g["scale"] for g in made.parameter_groups(0.0)] == [1.0, 0.5, 0.25, 0.125]
     states = []
     for steps in (5, 10, 20):
-        run = fit_pictures(
-            static("vit", thaw_steps=5, rate_ratio=0.5),
+        run = fit_images(
+            static("vit", unfreeze_steps=5, layer_decay=0.5),
             shapes(30, 0),
             None,
             None,

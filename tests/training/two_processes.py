@@ -1,4 +1,4 @@
-"""Run by test_ddp.py: trains as many processes as its second argument says, into its first."""
+"""Script of test_ddp.py: train into the folder of its first argument, with the number of processes of its second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mien.training.fit import fit
 
 
 def recordings(seed: int, count: int) -> list[Recording]:
-    """Every token labelled, so that every part of a batch weighs the same; eight windows in two recordings."""
+    """Every token is labelled, so that all parts of a batch have equal weight; eight windows in two recordings."""
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -38,7 +38,7 @@ RECIPE = config.read(
             "heads": 2,
             "layers": 1,
             "dropout": 0.0,
-            "hide": {"whole": {}},
+            "modality_dropout": {"whole": {}},
         },
         "objective": {"class_weights": "none", "valence_arousal": 0.0},
         "train": {"epochs": 3, "batch": 8, "lr": 1e-2, "ema": 0.5, "threads": 1},

@@ -1,4 +1,4 @@
-"""A made-up recording with its timeline, and a browser."""
+"""Fixtures: a synthetic recording with its timeline, and a browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from report_stage import FRAMES, HEIGHT, RATE, SECONDS, WIDTH, Browser, box_at, shade
+from views_support import FRAMES, HEIGHT, RATE, SECONDS, WIDTH, Browser, box_at, shade
 
 from mien.media.video import write_video
 from mien.timeline.table import Timeline, subject_rows
@@ -35,8 +35,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def timeline(recording: Path) -> Timeline:
-    """Two subjects. 0: Neutral, then Happiness from 1 s on; its face is gone from 2 s to 3 s, and from 2.4 s
-    to 2.8 s nothing is named. 1: Sadness throughout. Speech in the first half of every second."""
+    """Two subjects. 0: Neutral, then Happiness from 1 s on; no face from 2 s to 3 s, and no expression from 2.4 s to
+    2.8 s. 1: Sadness throughout. Speech in the first half of every second."""
     times = np.arange(FRAMES) / RATE
     tables = []
     for subject in range(2):
@@ -70,7 +70,7 @@ def timeline(recording: Path) -> Timeline:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("no chromium on this machine to look at the report with")
-    one = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield one
-    one.close()
+        pytest.skip("no chromium on this machine")
+    driver = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.close()

@@ -1,4 +1,4 @@
-"""The evaluation page: every number that it was given, none that it was not, in one file that asks for nothing."""
+"""Evaluation record and page: correct numbers, one self-contained file; and the charts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from report_stage import Browser
+from views_support import Browser
 
 from mien.errors import OutputError
 from mien.evaluation import bootstrap, calibration, metrics
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.record import summarise
-from mien.evaluation.robustness import Condition, curve, unchanged
+from mien.evaluation.robustness import Condition, no_corruption, score_conditions
 from mien.labels import EXPRESSIONS
 from mien.views import charts, evaluation
 
@@ -31,19 +31,19 @@ def clip(number: int, frames: int = 120, classes: int = 8, va: bool = True) -> C
     truth[:3] = -1
     p[5:9] = np.nan
     affect = rng.uniform(-1, 1, (frames, 2)) if va else np.full((frames, 2), np.nan)
-    said = np.nan_to_num(affect) * 0.5 + rng.normal(0, 0.1, (frames, 2))
+    predicted = np.nan_to_num(affect) * 0.5 + rng.normal(0, 0.1, (frames, 2))
     return ClipPrediction(
-        f"c{number}", np.arange(frames) / 30, p / p.sum(1, keepdims=True), said, truth, affect, f"s{number // 2}"
+        f"c{number}", np.arange(frames) / 30, p / p.sum(1, keepdims=True), predicted, truth, affect, f"s{number // 2}"
     )
 
 
 def curves(clips: list[ClipPrediction], names: tuple[str, ...] = ("fused", "voice only")) -> pl.DataFrame:
     conditions = [
-        *(Condition("face frames missing", level, "%", unchanged) for level in (0, 25, 50, 90)),
-        Condition("sound in noise", np.inf, "dB", unchanged, "clean"),
-        *(Condition("sound in noise", level, "dB", unchanged) for level in (10, 0, -5)),
+        *(Condition("face frames missing", level, "%", no_corruption) for level in (0, 25, 50, 90)),
+        Condition("sound in noise", np.inf, "dB", no_corruption, "clean"),
+        *(Condition("sound in noise", level, "dB", no_corruption) for level in (10, 0, -5)),
     ]
-    return curve(conditions, clips, {name: lambda c: c for name in names}, draws=50, reference="fused")
+    return score_conditions(conditions, clips, {name: lambda c: c for name in names}, draws=50, reference="fused")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def summary() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(summary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return evaluation.page(tmp_path_factory.mktemp("evaluation") / "evaluation.html", summary)
+    return evaluation.write_page(tmp_path_factory.mktemp("evaluation") / "evaluation.html", summary)
 
 
 # --- the record --------------------------------------------------------------------------------------------
@@ -75,14 +75,14 @@ def page(summary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_record_holds_the_metrics(summary: dict[str, Any]) -> None:
     scored = [clip(i) for i in range(6)]
-    truth, said = [c.expression for c in scored], [c.chosen for c in scored]
+    truth, predicted = [c.true_class for c in scored], [c.predicted_class for c in scored]
     found = {row["key"]: row for row in summary["scores"]}
-    assert found["macro_f1"]["value"] == pytest.approx(metrics.macro_f1(truth, said))
-    assert found["accuracy"]["value"] == pytest.approx(metrics.accuracy(truth, said))
+    assert found["macro_f1"]["value"] == pytest.approx(metrics.macro_f1(truth, predicted))
+    assert found["accuracy"]["value"] == pytest.approx(metrics.accuracy(truth, predicted))
     assert found["va_score"]["value"] == pytest.approx(
-        metrics.va_score([c.true_valence_arousal for c in scored], [c.affect for c in scored])
+        metrics.va_score([c.true_valence_arousal for c in scored], [c.filled_valence_arousal for c in scored])
     )
-    assert summary["confusion"] == metrics.confusion(truth, said).tolist()
+    assert summary["confusion"] == metrics.confusion(truth, predicted).tolist()
     assert summary["frames"] == 6 * 117
     assert (summary["clips"], summary["groups"]) == (6, 3)
     counts = np.array(summary["confusion"])
@@ -99,7 +99,7 @@ def test_the_record_is_json(summary: dict[str, Any], page: Path) -> None:
     assert {row["level"] for row in clean} == {None}  # JSON has no infinity
 
 
-def test_published_numbers_stand_beside_scores_of_their_split(summary: dict[str, Any]) -> None:
+def test_published_scores_are_compared_with_scores_of_their_split(summary: dict[str, Any]) -> None:
     found = {row["name"]: row for row in summary["reported"]}
     assert found["macro F1, val"]["obtained"]["value"] == summary["scores"][0]["value"]
     assert found["accuracy"]["obtained"] is not None
@@ -109,7 +109,7 @@ def test_published_numbers_stand_beside_scores_of_their_split(summary: dict[str,
 # --- the page ----------------------------------------------------------------------------------------------
 
 
-def test_it_is_one_file_that_asks_for_nothing(page: Path) -> None:
+def test_page_is_one_file_without_external_urls(page: Path) -> None:
     text = page.read_text()
     assert sorted(p.name for p in page.parent.iterdir()) == ["evaluation.html", "evaluation.json"]
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
@@ -121,50 +121,51 @@ def test_it_is_one_file_that_asks_for_nothing(page: Path) -> None:
 def test_every_score_is_printed_with_its_interval(page: Path, summary: dict[str, Any]) -> None:
     text = page.read_text()
     for row in summary["scores"]:
-        assert f'<div class="big">{evaluation.score(row["value"])}</div>' in text
-        assert evaluation.interval(row) in text
+        assert f'<div class="big">{evaluation.format_score(row["value"])}</div>' in text
+        assert evaluation.format_interval(row) in text
     for row in summary["calibration"]["rows"]:
-        assert f"{evaluation.score(row['macro_f1']['value'])} <span" in text
+        assert f"{evaluation.format_score(row['macro_f1']['value'])} <span" in text
     for words in (
         "optimistic",
-        "honest",
-        "the scored clips took no part",
+        "held out",
+        "without the scored clips",
         ".503",
-        "What differs",
+        "Differences to the publication",
         "synthetic people, not Aff-Wild2",
     ):
         assert words in text
     for name in EXPRESSIONS:
-        assert f"{name} called {name}:" in text
+        assert f"{name} predicted as {name}:" in text
 
 
-def test_what_is_not_there_is_not_drawn(tmp_path: Path) -> None:
+def test_missing_results_are_left_out(tmp_path: Path) -> None:
     bare = summarise([clip(0, va=False), clip(2, va=False)], name="only expressions", draws=20)
-    text = evaluation.page(tmp_path / "a.html", bare).read_text()
-    for words in ("CCC valence", "What damage does", "Smoothing, class bias", "published numbers", "NaN", "nan"):
+    text = evaluation.write_page(tmp_path / "a.html", bare).read_text()
+    for words in ("CCC valence", "Robustness", "Smoothing, class bias", "Published scores", "NaN", "nan"):
         assert words not in text
-    blind = ClipPrediction("v", np.arange(9) / 9, np.full((9, 8), np.nan), np.tile([0.5, 0.1], (9, 1)), np.full(9, -1),
-                           np.linspace([-1, 0], [1, 0.5], 9))  # fmt: skip
-    record = summarise([blind], name="only affect", draws=20)
-    text = evaluation.page(tmp_path / "b.html", record).read_text()
+    no_classes, no_labels = np.full((9, 8), np.nan), np.full(9, -1)
+    predicted, truth = np.tile([0.5, 0.1], (9, 1)), np.linspace([-1, 0], [1, 0.5], 9)
+    only_affect = ClipPrediction("v", np.arange(9) / 9, no_classes, predicted, no_labels, truth)
+    record = summarise([only_affect], name="only affect", draws=20)
+    text = evaluation.write_page(tmp_path / "b.html", record).read_text()
     assert [row["key"] for row in record["scores"]] == ["ccc valence", "ccc arousal", "va_score"]
     assert (record["scores"][0]["low"], record["frames"]) == (None, None)
     assert "By class" not in text
     assert "macro F1</div>" not in text
 
 
-def test_other_classes_have_colours_too(tmp_path: Path) -> None:
+def test_custom_classes_have_colours(tmp_path: Path) -> None:
     names = ["calm", "Neutral", "bored & tired"]
-    record = summarise([clip(i, classes=3) for i in range(4)], name="mine", classes=names, draws=20)
-    text = evaluation.page(tmp_path / "a.html", record).read_text()
+    record = summarise([clip(i, classes=3) for i in range(4)], name="custom", classes=names, draws=20)
+    text = evaluation.write_page(tmp_path / "a.html", record).read_text()
     assert "bored &amp; tired" in text
-    assert text.count("calm called") == 3
+    assert text.count("calm predicted as") == 3
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path, summary: dict[str, Any]) -> None:
+def test_an_unwritable_path_is_an_error(tmp_path: Path, summary: dict[str, Any]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):
-        evaluation.page(tmp_path / "file" / "a.html", summary)
+        evaluation.write_page(tmp_path / "file" / "a.html", summary)
 
 
 @pytest.mark.parametrize(
@@ -179,30 +180,30 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, summary: dict[str, Any])
         (-1e-5, ".000"),
     ],
 )
-def test_scores_as_papers_print_them(value: float | None, text: str) -> None:
-    assert evaluation.score(value) == text
+def test_format_score(value: float | None, text: str) -> None:
+    assert evaluation.format_score(value) == text
 
 
-def test_shares_that_round_to_all_or_nothing_say_so() -> None:
-    shown = [evaluation.percent(v) for v in (0.0, 0.001, 0.42, 0.999, 1.0, None)]
+def test_format_percent_does_not_round_to_none_or_all() -> None:
+    shown = [evaluation.format_percent(v) for v in (0.0, 0.001, 0.42, 0.999, 1.0, None)]
     assert [s.replace("\u00a0", " ") for s in shown] == ["0 %", "<1 %", "42 %", ">99 %", "100 %", "–"]
 
 
-def test_in_a_browser(page: Path, browser: Browser) -> None:
+def test_page_in_a_browser(page: Path, browser: Browser) -> None:
     browser.call("Page.navigate", url="about:blank")
     browser.events = []
     browser.call("Page.navigate", url=page.as_uri())
     browser.js(
-        "new Promise(done => { const look = () => location.protocol === 'file:' && document.readyState === 'complete'"
-        " ? done(1) : setTimeout(look, 20); look(); })"
+        "new Promise(done => { const poll = () => location.protocol === 'file:' && document.readyState === 'complete'"
+        " ? done(1) : setTimeout(poll, 20); poll(); })"
     )
-    assert browser.faults() == []
-    assert browser.asked_for() == [page.as_uri()]
+    assert browser.errors() == []
+    assert browser.requested_urls() == [page.as_uri()]
     assert browser.js("document.documentElement.scrollWidth <= innerWidth")
     before = browser.js("getComputedStyle(document.body).backgroundColor")
     browser.js("document.getElementById('theme').click()")
     assert browser.js("getComputedStyle(document.body).backgroundColor") != before
-    # no text of a chart leaves its picture
+    # no text of a chart exceeds its SVG
     assert browser.js(
         "[...document.querySelectorAll('svg')].every(s => { const b = s.getBoundingClientRect();"
         "return [...s.querySelectorAll('text')].every(t => { const r = t.getBoundingClientRect();"
@@ -219,7 +220,7 @@ def points(svg: str) -> list[list[tuple[float, float]]]:
     return [[(float(x), float(y)) for x, y in re.findall(r"([\d.-]+) ([\d.-]+)", line)] for line in lines]
 
 
-def test_a_line_goes_where_its_numbers_say() -> None:
+def test_lines_are_drawn_to_scale() -> None:
     one = charts.Series("a", [0, 1, 2], [0.0, 0.5, 1.0])
     svg = charts.figure([charts.Panel("t", "x", [one], [(0, "0"), (2, "2")])])
     (line,) = points(svg)
@@ -240,17 +241,17 @@ def test_missing_values_leave_a_gap_and_missing_intervals_no_band() -> None:
     assert "fill-opacity" in banded
 
 
-def test_damage_grows_to_the_right() -> None:
-    """Percent to scale; decibels falling, the clean end first; unlike steps evenly."""
-    assert evaluation._places([(0.0, "0"), (10.0, "10"), (50.0, "50")]) == {"0": 0.0, "10": 10.0, "50": 50.0}
+def test_corruption_grows_to_the_right() -> None:
+    """Percent to scale; decibels falling, the clean end first; very unequal steps evenly spaced."""
+    assert evaluation._positions([(0.0, "0"), (10.0, "10"), (50.0, "50")]) == {"0": 0.0, "10": 10.0, "50": 50.0}
     decibels = [(10.0, "10"), (float("inf"), "clean"), (-5.0, "-5"), (0.0, "0")]
-    assert evaluation._places(decibels) == {"clean": 0.0, "10": 1.0, "0": 2.0, "-5": 3.0}
-    assert evaluation._places([(None if v == float("inf") else v, t) for v, t in decibels])["clean"] == 0.0
-    assert evaluation._places([(4.0, "4"), (0.25, "0.25"), (0.0, "0")]) == {"0": 0.0, "0.25": 1.0, "4": 2.0}
+    assert evaluation._positions(decibels) == {"clean": 0.0, "10": 1.0, "0": 2.0, "-5": 3.0}
+    assert evaluation._positions([(None if v == float("inf") else v, t) for v, t in decibels])["clean"] == 0.0
+    assert evaluation._positions([(4.0, "4"), (0.25, "0.25"), (0.0, "0")]) == {"0": 0.0, "0.25": 1.0, "4": 2.0}
 
 
-def test_the_robustness_figure_stands_alone(summary: dict[str, Any]) -> None:
-    svg = evaluation.robustness(summary["robustness"])
+def test_robustness_figure_is_a_standalone_svg(summary: dict[str, Any]) -> None:
+    svg = evaluation.robustness_svg(summary["robustness"])
     root = ElementTree.fromstring(svg)
     texts = [t.text for t in root.iter(f"{SVG}text")]
     assert [texts.count(name) for name in ("fused", "voice only")] == [1, 1]  # one legend
@@ -263,11 +264,11 @@ def test_the_robustness_figure_stands_alone(summary: dict[str, Any]) -> None:
     assert f"fused, 0: {row['macro_f1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in titles
 
 
-def test_curves_straight_from_the_engine_draw_the_same(summary: dict[str, Any]) -> None:
+def test_record_and_table_give_the_same_robustness_figure(summary: dict[str, Any]) -> None:
     rows = curves([clip(i) for i in range(6)]).to_dicts()
-    assert evaluation.robustness(rows) == evaluation.robustness(summary["robustness"])
+    assert evaluation.robustness_svg(rows) == evaluation.robustness_svg(summary["robustness"])
 
 
-def test_the_axis_ends_above_the_highest_score() -> None:
-    assert [charts.above(v) for v in ([0.31, None], [0.3], [0.0], [0.97], [None])] == [0.4, 0.3, 0.1, 1.0, 1.0]
+def test_axis_limit_holds_the_highest_score() -> None:
+    assert [charts.axis_limit(v) for v in ([0.31, None], [0.3], [0.0], [0.97], [None])] == [0.4, 0.3, 0.1, 1.0, 1.0]
     assert bootstrap.LEVEL == 0.95

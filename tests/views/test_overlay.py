@@ -1,4 +1,4 @@
-"""The drawn recording: marks where the faces are, words that fit, sound and times kept."""
+"""Overlay: boxes on the faces, labels inside the image, audio and times kept."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_stage import FRAMES, HEIGHT, RATE, WIDTH, box_at
+from views_support import FRAMES, HEIGHT, RATE, WIDTH, box_at
 
 from mien.errors import MediaError, OutputError
 from mien.media.audio import load
 from mien.media.video import frames, write_video
 from mien.timeline.table import Timeline, subject_rows
-from mien.views.overlay import Mark, draw, marks
+from mien.views.overlay import Annotation, draw, frame_annotations
 from mien.views.palette import EXPRESSION, rgb
 
 
@@ -29,18 +29,18 @@ def test_every_frame_keeps_its_time(drawn: Path) -> None:
     assert [f.time_s for f in frames(drawn)] == pytest.approx([i / RATE for i in range(FRAMES)], abs=1e-4)
 
 
-def test_the_sound_is_kept(drawn: Path, recording: Path) -> None:
-    start, there = load(drawn)
-    _, here = load(recording)
-    n = min(len(there), len(here)) - 4000
+def test_audio_is_kept(drawn: Path, recording: Path) -> None:
+    start, written = load(drawn)
+    _, original = load(recording)
+    n = min(len(written), len(original)) - 4000
     assert abs(start) < 0.05
-    assert len(there) == pytest.approx(len(here), abs=2100)
-    assert np.corrcoef(np.abs(np.fft.rfft(there[2000:n])), np.abs(np.fft.rfft(here[2000:n])))[0, 1] > 0.95
+    assert len(written) == pytest.approx(len(original), abs=2100)
+    assert np.corrcoef(np.abs(np.fft.rfft(written[2000:n])), np.abs(np.fft.rfft(original[2000:n])))[0, 1] > 0.95
 
 
 def test_boxes_follow_the_faces_and_their_expression(drawn: Path) -> None:
     """The left edge of the box, sampled in the decoded video; chroma is subsampled, so colours are near, not equal."""
-    seen = {f.index: f.image for f in frames(drawn)}
+    images = {f.index: f.image for f in frames(drawn)}
     for index, subject, name in (
         (10, 0, "Neutral"),
         (40, 0, "Happiness"),
@@ -48,17 +48,19 @@ def test_boxes_follow_the_faces_and_their_expression(drawn: Path) -> None:
         (90, 0, "Happiness"),
     ):
         x1, y1, _, y2 = np.rint(box_at(subject, index / RATE)).astype(int)
-        edge = seen[index][(y1 + y2) // 2, x1 - 1 : x1 + 2].astype(int)
+        edge = images[index][(y1 + y2) // 2, x1 - 1 : x1 + 2].astype(int)
         assert np.abs(edge - rgb(EXPRESSION[name])).sum(axis=1).min() < 120, (index, subject, edge)
 
 
-def test_a_face_that_is_gone_has_no_box(drawn: Path, recording: Path) -> None:
+def test_no_box_without_a_face(drawn: Path, recording: Path) -> None:
     before, after = (next(f.image for f in frames(p) if f.index == 55) for p in (recording, drawn))
     x1, y1, x2, y2 = np.rint(box_at(0, 55 / RATE)).astype(int)
     inside = (slice(y1 - 4, y2 + 4), slice(x1 - 4, x2 + 4))
     assert np.abs(before[inside].astype(int) - after[inside]).mean() < 6
     corner = (slice(HEIGHT - 20, HEIGHT), slice(0, 90))
-    assert np.abs(before[corner].astype(int) - after[corner]).mean() > 30, "the voice's words stand in the corner"
+    assert np.abs(before[corner].astype(int) - after[corner]).mean() > 30, (
+        "the label of a subject without a face is in the corner"
+    )
 
 
 def test_variable_times_are_kept(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_variable_times_are_kept(tmp_path: Path) -> None:
     assert [f.time_s for f in frames(out)] == pytest.approx(times, abs=1e-4)
 
 
-def test_a_still_picture_becomes_a_picture(tmp_path: Path) -> None:
+def test_an_image_becomes_a_png(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "s.png"), np.full((200, 300, 3), 200, np.uint8))
     table = subject_rows(
         0,
@@ -93,29 +95,30 @@ def test_a_still_picture_becomes_a_picture(tmp_path: Path) -> None:
     assert tuple(cv2.imread(str(out))[110, 100][::-1]) == rgb(EXPRESSION["Anger"])
 
 
-def test_sound_has_nothing_to_draw_on(tmp_path: Path) -> None:
+def test_audio_only_media_is_an_error(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", [], times=[], audio=np.zeros(8000, np.float32))
     table = subject_rows(
         0, np.zeros(1), probabilities=np.eye(8)[:1], valence_arousal=np.zeros((1, 2)), voice=np.ones(1, bool)
     )
-    with pytest.raises(OutputError, match="no pictures to draw on"):
+    with pytest.raises(OutputError, match="no video frames to draw on") as caught:
         Timeline(table, media=tmp_path / "a.mp4").overlay(tmp_path / "o.mp4")
+    assert (caught.value.follows, "--overlay" in caught.value.remedy) == ("No overlay was written.", True)
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_a_lost_recording_is_named(timeline: Timeline, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"gone\.mp4"):
-        Timeline(timeline.table, media=tmp_path / "gone.mp4").overlay(tmp_path / "o.mp4")
+def test_a_missing_recording_is_named(timeline: Timeline, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"missing\.mp4"):
+        Timeline(timeline.table, media=tmp_path / "missing.mp4").overlay(tmp_path / "o.mp4")
 
 
-def test_marks_are_the_rows_of_each_frame(timeline: Timeline) -> None:
-    every = list(marks(timeline.table))
-    assert len(every) == FRAMES
-    assert [m.name for m in every[0]] == ["0", "1"]
-    assert every[55][0].box is None
-    assert every[65][0].text == "0  nothing named"
-    assert every[55][1].text == "1  Sadness 65%"
-    assert np.allclose(every[30][1].box, box_at(1, 30 / RATE), atol=1e-4)
+def test_annotations_are_the_rows_of_each_frame(timeline: Timeline) -> None:
+    by_frame = list(frame_annotations(timeline.table))
+    assert len(by_frame) == FRAMES
+    assert [m.name for m in by_frame[0]] == ["0", "1"]
+    assert by_frame[55][0].box is None
+    assert by_frame[65][0].text == "0  no expression"
+    assert by_frame[55][1].text == "1  Sadness 65%"
+    assert np.allclose(by_frame[30][1].box, box_at(1, 30 / RATE), atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,17 +129,20 @@ def test_marks_are_the_rows_of_each_frame(timeline: Timeline) -> None:
     expression=st.sampled_from([*EXPRESSION, None]),
     evidence=st.sampled_from(["both", "face", "voice", "none"]),
 )
-def test_any_box_in_any_picture_can_be_drawn(
+def test_any_box_in_any_image_can_be_drawn(
     height: int, width: int, corners: list[float], expression: str | None, evidence: str
 ) -> None:
     image = np.zeros((height, width, 3), np.uint8)
-    seen = [Mark("", np.array(corners), expression, 0.5, evidence), Mark("1", None, expression, 0.5, evidence)]
-    out = draw(image, seen)
+    annotated = [
+        Annotation("", np.array(corners), expression, 0.5, evidence),
+        Annotation("1", None, expression, 0.5, evidence),
+    ]
+    out = draw(image, annotated)
     assert out.shape == image.shape
-    assert not image.any(), "the frame that came in is not drawn on"
+    assert not image.any(), "draw must not change its input"
 
 
-def test_the_video_plays_in_a_browser(drawn: Path) -> None:
+def test_the_video_has_codecs_that_browsers_play(drawn: Path) -> None:
     with av.open(str(drawn)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"

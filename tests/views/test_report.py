@@ -1,7 +1,8 @@
-"""The report: one file, no network, the cursor tied to the video both ways. Looked at with a browser."""
+"""Report page, tested in a browser: one file, no network requests, chart cursor and video in step."""
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 import tracemalloc
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
-from report_stage import HEIGHT, WIDTH, Browser, box_at
+from views_support import HEIGHT, WIDTH, Browser, box_at
 
 from mien.errors import MediaError, OutputError
 from mien.timeline.summary import summarise
@@ -34,15 +35,15 @@ def opened(page: Path, browser: Browser) -> Browser:
 
 
 def plot_x(browser: Browser, time_s: float) -> tuple[float, float]:
-    """Where on the screen the chart shows a time."""
+    """Screen position of a time on the chart."""
     box = browser.js("(r => [r.left, r.top, r.width])(document.getElementById('plot').getBoundingClientRect())")
     view = browser.js("[mien.state.view.from, mien.state.view.to]")
     gutter = 104
     return box[0] + gutter + (time_s - view[0]) / (view[1] - view[0]) * (box[2] - gutter), box[1] + 60
 
 
-def settled(browser: Browser, expression: str, expected: float, within: float, patience_s: float = 5.0) -> float:
-    """Waits until a number has come near what is expected (a seek takes its time)."""
+def wait_for(browser: Browser, expression: str, expected: float, within: float, patience_s: float = 5.0) -> float:
+    """Waits until a value is near the expected one and returns it, or the last value at the timeout."""
     until = time.monotonic() + patience_s
     while True:
         value = browser.js(expression)
@@ -54,7 +55,7 @@ def settled(browser: Browser, expression: str, expected: float, within: float, p
 # --- the file ---
 
 
-def test_it_is_one_file_that_names_no_address(page: Path) -> None:
+def test_page_is_one_file_without_external_urls(page: Path) -> None:
     assert [p.name for p in page.parent.iterdir()] == ["report.html"]
     text = re.sub(r'<script type="text/plain" class="media">.*?</script>', "", page.read_text(), flags=re.S)
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
@@ -69,13 +70,13 @@ def test_names_and_notes_are_escaped(page: Path) -> None:
     assert "<b>markup" not in text
 
 
-def test_a_name_cannot_end_the_data(timeline: Timeline, tmp_path: Path) -> None:
+def test_a_media_name_cannot_end_the_data_element(timeline: Timeline, tmp_path: Path) -> None:
     hostile = Timeline(timeline.table, media="</script><script>alert(1)</script>.mp4")
     text = hostile.report(tmp_path / "r.html", embed=False).read_text()
     assert "<script>alert(1)" not in text
 
 
-def test_it_says_what_the_estimates_are_not(page: Path) -> None:
+def test_page_states_the_limits_of_the_estimates(page: Path) -> None:
     text = page.read_text()
     for part in (
         "What these estimates are not",
@@ -86,70 +87,72 @@ def test_it_says_what_the_estimates_are_not(page: Path) -> None:
         assert part in text, part
 
 
-def test_numbers_stand_in_the_page_without_a_script(page: Path) -> None:
+def test_summary_is_readable_without_javascript(page: Path) -> None:
     text = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.S)
-    for part in ("Happiness 72\u00a0%", "Neutral 28\u00a0%", "Sadness 100\u00a0%", "unnamed 10\u00a0%", "both"):
+    for part in ("Happiness 72\u00a0%", "Neutral 28\u00a0%", "Sadness 100\u00a0%", "no expression 10\u00a0%", "both"):
         assert part in text, part
 
 
 # --- the browser ---
 
 
-def test_it_asks_the_network_for_nothing_and_complains_of_nothing(opened: Browser) -> None:
+def test_page_makes_no_network_requests_and_logs_no_errors(opened: Browser) -> None:
     opened.js("new Promise(done => setTimeout(done, 150))")
-    assert [u for u in opened.asked_for() if not u.startswith(("file:", "blob:", "data:"))] == []
-    assert opened.faults() == []
+    assert [u for u in opened.requested_urls() if not u.startswith(("file:", "blob:", "data:"))] == []
+    assert opened.errors() == []
 
 
-def test_the_recording_is_inside_and_plays(opened: Browser) -> None:
+def test_embedded_recording_plays(opened: Browser) -> None:
     assert opened.js("[player.videoWidth, player.videoHeight]") == [WIDTH, HEIGHT]
     assert opened.js("player.duration") == pytest.approx(4, abs=0.1)
-    assert opened.js("document.querySelectorAll('script.media').length") == 0  # let go of once decoded
+    assert opened.js("document.querySelectorAll('script.media').length") == 0  # removed once decoded
 
 
-def test_a_click_on_the_chart_moves_the_video(opened: Browser) -> None:
+def test_a_click_on_the_chart_seeks_the_video(opened: Browser) -> None:
     x, y = plot_x(opened, 2.5)
     opened.mouse("mousePressed", x, y)
     opened.mouse("mouseReleased", x, y)
-    assert settled(opened, "player.currentTime", 2.5, 0.02) == pytest.approx(2.5, abs=0.02)
+    assert wait_for(opened, "player.currentTime", 2.5, 0.02) == pytest.approx(2.5, abs=0.02)
     assert opened.js("mien.state.t") == pytest.approx(2.5, abs=0.02)
     assert opened.js("needle.textContent") == "0:02.50"
 
 
-def test_a_drag_moves_it_all_the_way(opened: Browser) -> None:
+def test_a_drag_on_the_chart_seeks_to_its_end(opened: Browser) -> None:
     opened.mouse("mousePressed", *plot_x(opened, 0.5))
     for t in (1.0, 2.0, 3.2):
         opened.mouse("mouseMoved", *plot_x(opened, t))
     opened.mouse("mouseReleased", *plot_x(opened, 3.2))
-    assert settled(opened, "player.currentTime", 3.2, 0.02) == pytest.approx(3.2, abs=0.02)
+    assert wait_for(opened, "player.currentTime", 3.2, 0.02) == pytest.approx(3.2, abs=0.02)
     opened.mouse("mouseMoved", *plot_x(opened, 1.0))
-    assert opened.js("mien.state.t") == pytest.approx(3.2, abs=0.02), "the cursor must stay once the button is up"
+    assert opened.js("mien.state.t") == pytest.approx(3.2, abs=0.02), (
+        "the cursor must stay after the button is released"
+    )
 
 
 def test_the_video_moves_the_cursor(opened: Browser) -> None:
     opened.js("player.muted = true, player.play()")
-    before = settled(opened, "mien.state.t", 0.8, 0.3)
+    before = wait_for(opened, "mien.state.t", 0.8, 0.3)
     drift = opened.js("Math.abs(mien.state.t - player.currentTime)")
     opened.js("player.pause()")
     assert before > 0.3
     assert drift < 0.15
     opened.js("player.currentTime = 1.2")
-    assert settled(opened, "mien.state.t", 1.2, 0.03) == pytest.approx(1.2, abs=0.03)
+    assert wait_for(opened, "mien.state.t", 1.2, 0.03) == pytest.approx(1.2, abs=0.03)
 
 
-def test_the_picture_seen_is_that_of_the_row(opened: Browser) -> None:
-    """Frame i is grey 20 + 2 i: what the video shows after a step must be the row that the read-out names."""
-    see = (
+def test_video_shows_the_frame_of_the_current_row(opened: Browser) -> None:
+    """Frame i has grey level 20 + 2 i, so the video must show the frame that the read-out names."""
+    grey_level = (
         "(() => { const g = new OffscreenCanvas(player.videoWidth, player.videoHeight).getContext('2d');"
         "g.drawImage(player, 0, 0); return g.getImageData(4, 4, 1, 1).data[0]; })()"
     )
     for row in (7, 40, 71):
         opened.js(f"mien.show({row} / 25, true)")
-        assert settled(opened, see, 20 + 2 * row, 1.0) == pytest.approx(20 + 2 * row, abs=1.0)
+        assert wait_for(opened, grey_level, 20 + 2 * row, 1.0) == pytest.approx(20 + 2 * row, abs=1.0)
         assert f"frame {row}" in opened.js("document.getElementById('when').textContent")
 
 
-def test_keys_step_jump_zoom_and_choose(opened: Browser) -> None:
+def test_keys_step_jump_zoom_and_select_a_subject(opened: Browser) -> None:
     opened.js("mien.show(1, false)")
     opened.key("ArrowRight")
     assert opened.js("mien.state.t") == pytest.approx(1.04, abs=1e-5)
@@ -176,10 +179,10 @@ def test_keys_step_jump_zoom_and_choose(opened: Browser) -> None:
         (0.2, "Neutral", "evidence: both", "65 %"),
         (1.7, "Happiness", "evidence: face", "65 %"),
         (2.2, "Happiness", "evidence: voice", "65 %"),
-        (2.6, "nothing named", "evidence: none at this moment", "–"),
+        (2.6, "no expression", "evidence: none", "–"),
     ],
 )
-def test_the_read_out_tells_the_row(opened: Browser, time_s: float, name: str, evidence: str, share: str) -> None:
+def test_readout_shows_the_current_row(opened: Browser, time_s: float, name: str, evidence: str, share: str) -> None:
     opened.js(f"mien.show({time_s} + 1e-4, false)")
     assert opened.js("document.getElementById('expression').textContent") == name
     assert opened.js("document.getElementById('evidence').textContent") == evidence
@@ -191,40 +194,40 @@ def test_the_read_out_tells_the_row(opened: Browser, time_s: float, name: str, e
     ]
 
 
-def test_boxes_lie_where_the_faces_are(opened: Browser) -> None:
-    """Pixels on the edge of a face's box have its expression's colour; a face that is gone has none."""
-    at = (
+def test_boxes_are_drawn_on_the_faces(opened: Browser) -> None:
+    """The edge of a box has the colour of the expression; without a face there is no box."""
+    pixel = (
         f"((x, y) => {{ const s = player.clientWidth / {WIDTH}, r = devicePixelRatio;"
-        f"const down = (player.clientHeight - {HEIGHT} * s) / 2, paper = boxes.getContext('2d');"
-        "return [...paper.getImageData(Math.round(x * s * r), Math.round((y * s + down) * r), 1, 1).data]; })"
+        f"const down = (player.clientHeight - {HEIGHT} * s) / 2, canvas = boxes.getContext('2d');"
+        "return [...canvas.getImageData(Math.round(x * s * r), Math.round((y * s + down) * r), 1, 1).data]; })"
     )
 
     def edge(subject: int, t: float) -> list[int]:
         x1, y1, _, y2 = box_at(subject, t)
-        opened.js(f"mien.choose({subject}), mien.show({t} + 1e-4, false)")
-        return opened.js(f"{at}({x1}, {(y1 + y2) / 2})")
+        opened.js(f"mien.selectSubject({subject}), mien.show({t} + 1e-4, false)")
+        return opened.js(f"{pixel}({x1}, {(y1 + y2) / 2})")
 
     assert np.allclose(edge(0, 0.4)[:3], rgb(EXPRESSION["Neutral"]), atol=40)
     assert np.allclose(edge(1, 3.4)[:3], rgb(EXPRESSION["Sadness"]), atol=40)
     assert edge(0, 2.2)[3] == 0
 
 
-def test_stretches_and_addresses_lead_to_their_time(page: Path, opened: Browser) -> None:
+def test_stretch_buttons_and_url_fragments_seek(page: Path, opened: Browser) -> None:
     opened.js("[...document.querySelectorAll('.stretch')].find(b => b.dataset.subject === '1').click()")
     assert opened.js("mien.state.subject") == 1
     opened.open(page, "#t=3.16")
-    assert settled(opened, "player.currentTime", 3.16, 0.02) == pytest.approx(3.16, abs=0.02)
+    assert wait_for(opened, "player.currentTime", 3.16, 0.02) == pytest.approx(3.16, abs=0.02)
 
 
-def test_light_and_dark_both_draw(opened: Browser) -> None:
+def test_theme_button_switches_the_background(opened: Browser) -> None:
     opened.js("document.documentElement.dataset.theme = 'light'")
     before = opened.js("getComputedStyle(document.body).backgroundColor")
     opened.js("theme.click()")
     assert opened.js("getComputedStyle(document.body).backgroundColor") != before
-    assert opened.faults() == []
+    assert opened.errors() == []
 
 
-def test_it_fits_a_telephone(opened: Browser) -> None:
+def test_page_fits_a_phone_screen(opened: Browser) -> None:
     size = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     opened.call("Emulation.setDeviceMetricsOverride", **size)
     try:
@@ -239,7 +242,7 @@ def test_it_fits_a_telephone(opened: Browser) -> None:
 # --- other media ---
 
 
-def test_without_the_recording_the_page_asks_for_it(timeline: Timeline, browser: Browser, tmp_path: Path) -> None:
+def test_page_without_recording_can_open_a_local_file(timeline: Timeline, browser: Browser, tmp_path: Path) -> None:
     page = timeline.report(tmp_path / "r.html", embed=False)
     assert page.stat().st_size < 150_000
     browser.open(page)
@@ -250,11 +253,11 @@ def test_without_the_recording_the_page_asks_for_it(timeline: Timeline, browser:
     root = browser.call("DOM.getDocument")["root"]["nodeId"]
     node = browser.call("DOM.querySelector", nodeId=root, selector="#chooser")["nodeId"]
     browser.call("DOM.setFileInputFiles", nodeId=node, files=[timeline.media])
-    assert settled(browser, "player.currentTime", 1.5, 0.02) == pytest.approx(1.5, abs=0.02)
+    assert wait_for(browser, "player.currentTime", 1.5, 0.02) == pytest.approx(1.5, abs=0.02)
     assert browser.js("player.hidden") is False
 
 
-def test_sound_alone(recording: Path, browser: Browser, tmp_path: Path) -> None:
+def test_audio_only_recording(recording: Path, browser: Browser, tmp_path: Path) -> None:
     from mien.media.video import write_video
 
     tone = (0.2 * np.sin(np.arange(32_000) / 5)).astype(np.float32)
@@ -269,11 +272,11 @@ def test_sound_alone(recording: Path, browser: Browser, tmp_path: Path) -> None:
     assert browser.js("player.tagName") == "AUDIO"
     assert browser.js("player.duration") == pytest.approx(2, abs=0.1)
     browser.js("player.muted = true, player.play()")
-    assert settled(browser, "mien.state.t", 0.6, 0.3) > 0.2
-    assert browser.faults() == []
+    assert wait_for(browser, "mien.state.t", 0.6, 0.3) > 0.2
+    assert browser.errors() == []
 
 
-def test_a_still_picture_has_no_timeline(browser: Browser, tmp_path: Path) -> None:
+def test_image_has_no_timeline_chart(browser: Browser, tmp_path: Path) -> None:
     image = np.full((900, 1600, 3), 128, np.uint8)
     assert cv2.imwrite(str(tmp_path / "still.png"), image)
     p = np.eye(8)[[6]] * 0.9 + 0.0125
@@ -291,16 +294,16 @@ def test_a_still_picture_has_no_timeline(browser: Browser, tmp_path: Path) -> No
     page = Timeline(table, media=tmp_path / "still.png", info=info).report(tmp_path / "r.html")
     browser.open(page)
     assert browser.js("player.tagName") == "IMG"
-    assert settled(browser, "player.naturalWidth", 1600, 0) == 1600
+    assert wait_for(browser, "player.naturalWidth", 1600, 0) == 1600
     assert browser.js("document.getElementById('plot')") is None
     assert browser.js("document.getElementById('expression').textContent") == "Surprise"
-    assert browser.faults() == []
+    assert browser.errors() == []
 
 
-# --- the arithmetic ---
+# --- conversions ---
 
 
-def test_mapping(browser: Browser) -> None:
+def test_time_and_pixel_conversions(browser: Browser) -> None:
     browser.call("Page.navigate", url="about:blank")
 
     def run(expression: str) -> object:
@@ -334,10 +337,10 @@ def test_mapping(browser: Browser) -> None:
     assert run("[...mapping.decode('AAAAAAAAgD8=', Float32Array)]") == [0, 1]
 
 
-# --- weight and faults ---
+# --- size and errors ---
 
 
-def test_a_long_timeline_stays_light_and_true(tmp_path: Path) -> None:
+def test_long_timelines_are_averaged(tmp_path: Path) -> None:
     n = 90_000  # an hour at 25 frames a second
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(8), n)
@@ -351,72 +354,41 @@ def test_a_long_timeline_stays_light_and_true(tmp_path: Path) -> None:
         boxes=np.tile([10.0, 10, 90, 90], (n, 1)),
         frames=np.arange(n),
     )
-    page = report.page(tmp_path / "r.html", table, summarise(table))
+    page = report.write_report(tmp_path / "r.html", table, summarise(table))
     assert page.stat().st_size < 1_500_000
-    packed = report._packed(table, 100, 100)
+    packed = report._pack(table, 100, 100)
     assert packed["n"] == 18_000
-    means = np.frombuffer(__import__("base64").b64decode(packed["p"]), np.uint8).reshape(-1, 8) / 255
+    means = np.frombuffer(base64.b64decode(packed["p"]), np.uint8).reshape(-1, 8) / 255
     assert np.allclose(means[7], p[35:40].mean(axis=0), atol=1 / 255)
 
 
-def test_writing_does_not_hold_the_recording(timeline: Timeline, tmp_path: Path, monkeypatch) -> None:
+def test_writing_does_not_load_the_recording_into_memory(timeline: Timeline, tmp_path: Path) -> None:
     big = tmp_path / "big.bin"
     big.write_bytes(bytes(60_000_000))
-    inside = report.Embedded(big, "video/mp4")
+    embedded = report.EmbeddedMedia(big, "video/mp4")
     tracemalloc.start()
     with (tmp_path / "out.html").open("w") as file:
-        report._pour(inside, file)
+        report._write_media(embedded, file)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (tmp_path / "out.html").stat().st_size > 80_000_000
     assert peak < 20_000_000
 
 
-def test_a_missing_recording_leaves_no_page(timeline: Timeline, tmp_path: Path) -> None:
-    gone = Timeline(timeline.table, media=tmp_path / "gone.mp4")
-    with pytest.raises(MediaError, match=r"gone\.mp4"):
-        gone.report(tmp_path / "r.html")
+def test_a_missing_recording_writes_no_page(timeline: Timeline, tmp_path: Path) -> None:
+    missing = Timeline(timeline.table, media=tmp_path / "missing.mp4")
+    with pytest.raises(MediaError, match=r"missing\.mp4"):
+        missing.report(tmp_path / "r.html")
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_to_show_is_said(timeline: Timeline, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no rows"):
-        report.page(tmp_path / "r.html", timeline.table.clear(), [])
+def test_an_empty_timeline_is_an_error(timeline: Timeline, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no rows") as caught:
+        report.write_report(tmp_path / "r.html", timeline.table.clear(), [])
+    assert (caught.value.follows, bool(caught.value.remedy)) == ("No report was written.", True)
 
 
-def test_colours_stay_apart_for_colour_blind_readers() -> None:
-    """Any two of the six emotions differ by at least 10 (CIE76) under each kind of dichromacy.
-
-    Matrices of Machado, Oliveira and Fernandes, IEEE TVCG 15(6), 2009, severity 1.
-    """
-    kinds = {
-        "protan": [
-            [0.152286, 1.052583, -0.204868],
-            [0.114503, 0.786281, 0.099216],
-            [-0.003882, -0.048116, 1.051998],
-        ],
-        "deutan": [
-            [0.367322, 0.860646, -0.227968],
-            [0.280085, 0.672501, 0.047413],
-            [-0.01182, 0.04294, 0.968881],
-        ],
-        "tritan": [
-            [1.255528, -0.076749, -0.178779],
-            [-0.078411, 0.930809, 0.147602],
-            [0.004733, 0.691367, 0.3039],
-        ],
-    }
-    names = [n for n in EXPRESSION if n not in ("Neutral", "Other")]
-    linear = np.array([[(c / 255) ** 2.2 for c in rgb(EXPRESSION[n])] for n in names])
-    for kind, matrix in kinds.items():
-        seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
-        lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
-        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1e3 * np.eye(len(names))
-        i, j = np.unravel_index(apart.argmin(), apart.shape)
-        assert apart.min() > 10, f"{names[i]} and {names[j]} look alike ({kind}, {apart.min():.1f})"
-
-
-def test_kind_is_told_from_the_rows_where_nothing_else_says() -> None:
+def test_kind_is_derived_from_the_rows_without_media_info() -> None:
     base = pl.DataFrame({"frame": [0, 1]})
     assert report._kind(base, {}) == "video"
     assert report._kind(base[:1], {}) == "image"

@@ -1,40 +1,62 @@
-"""What the command line says, and where: results on stdout; progress, notes and errors on stderr."""
+"""Terminal output: results on stdout; progress, notes and errors on stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mien.errors import MienError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-#: Seconds between two lines of progress where there is no terminal to draw a bar on.
-EVERY_S = 10.0
+#: Shortest time in seconds between two lines of progress where stderr is not a terminal.
+LINE_EVERY_S = 10.0
+#: Called as `update(text, done, total)`.
+StatusCallback = Callable[[str, float, float | None], None]
 
 
-def out() -> Console:
+class ProgressDisplay(Protocol):
+    """Shows how much of a task is done, in the unit of the display; total None: unknown."""
+
+    def __call__(self, done: float, total: float | None = None) -> None:
+        """Show the progress."""
+
+
+def stdout() -> Console:
+    """A rich console on stdout."""
     from rich.console import Console
 
     return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def err() -> Console:
+def stderr() -> Console:
+    """A rich console on stderr."""
     from rich.console import Console
 
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
-def show(error: MienError) -> None:
-    """An error without a traceback: what happened in red, what follows, what to do."""
+def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
+    """An empty table without lines. right: the titles of the columns with right-aligned numbers."""
+    from rich.table import Table
+
+    empty = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(titles))
+    for title in titles:
+        empty.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    return empty
+
+
+def print_error(error: MienError) -> None:
+    """Print an error without a traceback: what failed, the consequence, and the fix."""
     from rich.text import Text
 
-    console = err()
+    console = stderr()
     console.print(Text.assemble(("error  ", "bold red"), error.what))
     if error.follows:
         console.print(Text("       " + error.follows, style="dim"))
@@ -43,79 +65,65 @@ def show(error: MienError) -> None:
 
 
 def show_log() -> None:
-    """Lets warnings of the package through to stderr, as notes."""
+    """Print the package's warnings on stderr as notes."""
 
-    class Notes(logging.Handler):
+    class NoteHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             from rich.text import Text
 
-            err().print(Text.assemble(("note  ", "yellow"), record.getMessage()))
+            stderr().print(Text.assemble(("note  ", "yellow"), record.getMessage()))
 
-    logger = logging.getLogger("mien")
-    logger.handlers = [Notes(logging.INFO)]
-    logger.propagate = False
+    _set_log_handler(NoteHandler(logging.INFO))
 
 
 def hide_log() -> None:
-    """For commands that show the collected notes themselves."""
+    """Drop the package's warnings, in commands that print the collected notes themselves."""
+    _set_log_handler(logging.NullHandler())
+
+
+def _set_log_handler(handler: logging.Handler) -> None:
     logger = logging.getLogger("mien")
-    logger.handlers = [logging.NullHandler()]
+    logger.handlers = [handler]
     logger.propagate = False
-
-
-class ProgressDisplay:
-    """One line of work. Call it with what is done and, where known, what there is (seconds of media, or frames)."""
-
-    def __call__(self, done_s: float, total_s: float | None = None) -> None:
-        raise NotImplementedError
-
-
-class Lines(ProgressDisplay):
-    """Plain lines, at most one every EVERY_S: for logs, pipes and continuous integration."""
-
-    def __init__(self, title: str, unit: str = "s") -> None:
-        self.title, self.unit, self.last = title, unit, time.monotonic()
-
-    def __call__(self, done_s: float, total_s: float | None = None) -> None:
-        if time.monotonic() - self.last >= EVERY_S:
-            self.last = time.monotonic()
-            of = f" of {total_s:.0f}" if total_s else ""
-            print(f"{self.title}: {done_s:.0f}{of} {self.unit}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False, unit: str = "s") -> Iterator[ProgressDisplay]:
-    """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
-    if quiet:
-        yield _Nothing()
-    elif not sys.stderr.isatty():
-        yield Lines(title, unit)
-    else:
-        with _bar(title, unit) as bar:
-            yield bar
+    """Context manager of a progress display in `unit` (seconds of media by default); display as in `status`."""
+    with status(title, quiet=quiet) as update:
 
+        def show(done: float, total: float | None = None) -> None:
+            of_total = f" of {total:.0f}" if total else ""
+            update(f"{done:.0f}{of_total} {unit}", done, total)
 
-class _Nothing(ProgressDisplay):
-    def __call__(self, done_s: float, total_s: float | None = None) -> None:
-        return
+        yield show
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[ProgressDisplay]:
-    from rich import progress as rich
+def status(title: str, *, quiet: bool = False) -> Iterator[StatusCallback]:
+    """Show a line of text about a task: with a bar on a terminal, else as plain lines, at most one every LINE_EVERY_S
+    seconds (for logs, pipes and continuous integration); nothing if quiet."""
+    if quiet:
+        yield lambda text, done, total: None
+    elif not sys.stderr.isatty():
+        last = time.monotonic()
 
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.TextColumn("{task.fields[state]}"),
-        rich.TimeElapsedColumn(),
-    )
-    with rich.Progress(*columns, console=err(), transient=True) as bars:
-        task = bars.add_task(title, total=None, state="")
+        def print_line(text: str, done: float, total: float | None) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_EVERY_S:
+                last = time.monotonic()
+                print(f"{title}: {text}", file=sys.stderr, flush=True)
 
-        class Bar(ProgressDisplay):
-            def __call__(self, done_s: float, total_s: float | None = None) -> None:
-                of = f" of {total_s:.0f}" if total_s else ""
-                bars.update(task, completed=done_s, total=total_s, state=f"{done_s:.0f}{of} {unit}")
+        yield print_line
+    else:
+        from rich import progress as rich
 
-        yield Bar()
+        columns = (
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.TextColumn("{task.fields[text]}"),
+            rich.TimeElapsedColumn(),
+        )
+        with rich.Progress(*columns, console=stderr(), transient=True) as bars:
+            task = bars.add_task(title, total=None, text="")
+            yield lambda text, done, total: bars.update(task, completed=done, total=total, text=text)

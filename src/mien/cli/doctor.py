@@ -1,4 +1,4 @@
-"""`mien doctor`: is everything here that a prediction needs?"""
+"""`mien doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
 import typer
 
-#: Distributions whose versions matter when something goes wrong.
-PARTS = (
+from mien.cli.options import JsonOption
+
+#: Installed packages whose versions are reported.
+PACKAGES = (
     "mien",
     "torch",
     "numpy",
@@ -28,42 +29,50 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. state: `ok`, `note` (works without), or `bad` (a prediction would fail)."""
+    """One result of `mien doctor`. state: `ok`, `note` (optional, and missing), or `bad` (prediction fails)."""
 
     name: str
     state: str
-    says: str
+    detail: str
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Look at versions, processors, artefacts, decoders and the starter model. Exit code 1 if something is missing."""
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the installation: versions, hardware, networks, decoder.
+
+    Prints one line per check: ok, note (something optional is missing) or BAD (prediction fails), with what to do about
+    it. Writes nothing. Exit code: 0 if nothing is BAD, else 1.
+
+    \b
+    Examples:
+      mien doctor
+      mien doctor --json
+    """
     from rich.text import Text
 
     from mien.cli import console
 
-    checks = [check for look in (_machine, _versions, _artefacts, _decoder, _starter) for check in _safe(look)]
+    functions = (_check_machine, _check_versions, _check_artefacts, _check_decoder, _check_starter)
+    checks = [check for function in functions for check in _run(function)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        screen = console.out()
+        screen = console.stdout()
+        marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
         for check in checks:
-            mark, style = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}[
-                check.state
-            ]
-            screen.print(Text.assemble((mark, style), f"  {check.name:12}", check.says))
+            screen.print(Text.assemble(marks[check.state], f"  {check.name:12}", check.detail))
     if any(check.state == "bad" for check in checks):
         raise typer.Exit(1)
 
 
-def _safe(look: Callable[[], list[Check]]) -> list[Check]:
-    """A doctor who falls ill at the sight of an illness helps nobody."""
+def _run(function: Callable[[], list[Check]]) -> list[Check]:
+    """Run the function's checks; an exception of any kind becomes a failed check."""
     try:
-        return look()
+        return function()
     except Exception as error:
-        return [Check(look.__name__.strip("_"), "bad", f"{type(error).__name__}: {error}")]
+        return [Check(function.__name__.removeprefix("_check_"), "bad", f"{type(error).__name__}: {error}")]
 
 
-def _machine() -> list[Check]:
+def _check_machine() -> list[Check]:
     import torch
 
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -74,20 +83,20 @@ def _machine() -> list[Check]:
     ]
 
 
-def _versions() -> list[Check]:
+def _check_versions() -> list[Check]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found, missing = [], []
-    for name in PARTS:
+    installed, missing = [], []
+    for name in PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            installed.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    checks = [Check("versions", "ok", ", ".join(found))]
+    checks = [Check("versions", "ok", ", ".join(installed))]
     return [*checks, Check("versions", "bad", f"not installed: {', '.join(missing)}")] if missing else checks
 
 
-def _artefacts() -> list[Check]:
+def _check_artefacts() -> list[Check]:
     from mien import hub
 
     checks = []
@@ -98,14 +107,14 @@ def _artefacts() -> list[Check]:
         elif row.path:
             checks.append(Check(row.artefact.name, "ok", f"verified, {row.path}"))
         else:
-            without = "faces cannot be read without it" if needed else f"optional: {row.artefact.use}"
-            says = f"not here ({without}); mien hub pull {row.artefact.name}"
-            checks.append(Check(row.artefact.name, "bad" if needed else "note", says))
+            effect = "faces cannot be detected without it" if needed else f"optional: {row.artefact.use}"
+            detail = f"not downloaded ({effect}); run: mien hub pull {row.artefact.name}"
+            checks.append(Check(row.artefact.name, "bad" if needed else "note", detail))
     return checks
 
 
-def _decoder() -> list[Check]:
-    """Encodes and decodes a few frames in memory: what a prediction and its report rely on."""
+def _check_decoder() -> list[Check]:
+    """Encode and decode three frames in memory, as predictions and reports do."""
     import io
 
     import av
@@ -124,10 +133,10 @@ def _decoder() -> list[Check]:
         frames = len(list(written.decode(video=0)))
     state = "ok" if frames == 3 else "bad"
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    return [Check("decoder", state, f"H.264 written and read back, {frames} of 3 frames (libavcodec {ffmpeg})")]
+    return [Check("decoder", state, f"H.264 encoded and decoded, {frames} of 3 frames (libavcodec {ffmpeg})")]
 
 
-def _starter() -> list[Check]:
+def _check_starter() -> list[Check]:
     from mien import checkpoint
 
     loaded = checkpoint.load("starter")

@@ -1,51 +1,66 @@
-"""`mien evaluate`: how good a checkpoint is on clips whose truth is known."""
+"""`mien evaluate`: score a checkpoint on labelled clips."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien.cli import console
+from mien.cli.options import (
+    CheckpointArgument,
+    DeviceOption,
+    IndexArgument,
+    JsonOption,
+    RobustnessOption,
+    RootOption,
+    StoreOption,
+    TaskOption,
+)
 
 if TYPE_CHECKING:
     from mien.checkpoint import Checkpoint
     from mien.datasets.index import Index
 
 
+# Over 60 lines, because Typer reads the options from the signature.
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Folder of a trained checkpoint, or starter.")],
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="The corpus, as mien index wrote it.")],
-    store: Annotated[Path, typer.Option(metavar="DIR", help="Its features (mien extract).")],
-    split: Annotated[str, typer.Option(help="The clips that are scored.")] = "val",
-    task: Annotated[str | None, typer.Option(help="expr or va: whose labels and splits; the first by default.")] = None,
-    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the corpus lies now, if it moved.")] = None,
+    model: CheckpointArgument,
+    index: IndexArgument,
+    store: StoreOption,
+    split: Annotated[str, typer.Option(help="The split whose clips are scored.")] = "val",
+    task: TaskOption = None,
+    root: RootOption = None,
     calibrate: Annotated[
-        bool, typer.Option(help="Choose smoothing, class bias and temperature inside the training clips.")
+        bool, typer.Option(help="Fit smoothing, class bias and temperature on the training clips.")
     ] = True,
-    robustness: Annotated[bool, typer.Option(help="Also score under missing, noisy and late streams.")] = False,
+    robustness: RobustnessOption = False,
     footage: Annotated[
-        bool, typer.Option(help="Also damage the recordings themselves: dark, blurred, covered, noisy, silent, late.")
+        bool, typer.Option(help="Also score on corrupted recordings: dark, blurred, covered, noisy, silent, delayed.")
     ] = False,
     beside: Annotated[
-        list[Path] | None, typer.Option(metavar="CHECKPOINT", help="Another system on the robustness plot; repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="CHECKPOINT", help="Another checkpoint for the robustness plot; repeatable."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Zero-shot: labels (or label: prompt), a line each.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Zero-shot: a text file with one label, or label: prompt, per line."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("evaluation"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the report.")] = Path("evaluation"),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Score a checkpoint on an indexed corpus whose features are stored.
+    """Score a checkpoint on the labelled clips of a corpus.
 
-    Writes OUT/evaluation.html, a page of scores with intervals (clips drawn again and again), classes, confusions and
-    curves; evaluation.json, the same as numbers; and predictions.parquet, every frame. What --calibrate chooses, it
-    chooses by cross-validation inside the training clips, and keeps as CHECKPOINT/calibration.json, which mien submit
-    applies; the usual practice of tuning on the clips that are scored
-    is shown beside it, marked optimistic. --footage opens every clip again for each of forty kinds and levels of
-    damage: hours of video take days.
+    Writes OUT/evaluation.html (a page with scores and their 95 % bootstrap intervals over clips, per-class scores,
+    confusion matrices and curves), OUT/evaluation.json (the same as numbers) and OUT/predictions.parquet (every frame).
+
+    --calibrate fits by cross-validation on the training clips and writes CHECKPOINT/calibration.json, which mien submit
+    applies. The scores of tuning on the scored clips themselves are listed for comparison, marked optimistic.
+
+    --footage decodes every clip again for each of about forty corruptions: hours of video take days.
 
     \b
     Examples:
@@ -55,13 +70,14 @@ def evaluate(
     from mien import checkpoint
     from mien.datasets.index import Index
     from mien.evaluation.evaluate import PAGE
-    from mien.evaluation.evaluate import evaluate as scored
+    from mien.evaluation.evaluate import evaluate as evaluate_checkpoint
 
-    trained = checkpoint.load(model, checkpoint.torch_device(device))
+    device = checkpoint.torch_device(device)
+    trained = checkpoint.load(model, device)
     corpus = Index.load(index, root)
     if prompts is not None:
-        trained, calibrate = _zero_shot(trained, prompts, corpus, checkpoint.torch_device(device)), False
-    record = scored(
+        trained, calibrate = _zero_shot(trained, prompts, corpus, device), False
+    record = evaluate_checkpoint(
         trained,
         corpus,
         store,
@@ -73,36 +89,35 @@ def evaluate(
         calibrate=calibrate,
         robustness=robustness,
         footage=footage,
-        beside={path.name: checkpoint.load(path, checkpoint.torch_device(device)) for path in beside or ()},
+        beside={path.name: checkpoint.load(path, device) for path in beside or ()},
         bars=console.progress,
     )
-    _show(record, out / PAGE, as_json)
+    _print_scores(record, out / PAGE, as_json)
 
 
-def _zero_shot(trained: Checkpoint, prompts: Path, corpus: Index, device: str) -> Checkpoint:
+def _zero_shot(trained: Checkpoint, path: Path, corpus: Index, device: str) -> Checkpoint:
+    """The checkpoint with the prompts of a file in place of its own."""
     from mien.errors import ConfigError
     from mien.evaluation.zero_shot import read_prompts, with_prompts
 
-    said = read_prompts(prompts, trained.recipe.objective.get("prompt", "{label}"))
-    if tuple(said) != tuple(corpus.classes):
+    prompts = read_prompts(path, trained.recipe.objective.get("prompt", "{label}"))
+    if tuple(prompts) != tuple(corpus.classes):
         raise ConfigError(
-            f"{prompts} names {', '.join(said)}; the corpus's classes are {', '.join(corpus.classes)}",
-            follows="nothing could be scored",
-            remedy="name the corpus's classes in its order, with prompts of your own after a colon",
+            f"{path} has the labels {', '.join(prompts)}; the corpus has {', '.join(corpus.classes)}",
+            follows="Nothing was scored.",
+            remedy="List the corpus's classes in its order, each with a prompt of your own after a colon.",
         )
-    return with_prompts(trained, said, device=device)
+    return with_prompts(trained, prompts, device=device)
 
 
-def _show(record: dict[str, Any], page: Path, as_json: bool) -> None:
-    import json
-
+def _print_scores(record: dict[str, Any], page: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(record, indent=1))
         return
-    from mien.views.evaluation import interval, score
+    from mien.views.evaluation import format_interval, format_score
 
-    screen = console.out()
+    screen = console.stdout()
     screen.print(f"{record['name']} on {record['clips']} clips of {record['split']}", markup=False)
-    for found in record["scores"]:
-        screen.print(f"  {found['name']:14}{score(found['value'])}   {interval(found)}", markup=False)
+    for score in record["scores"]:
+        screen.print(f"  {score['name']:14}{format_score(score['value'])}   {format_interval(score)}", markup=False)
     screen.print(f"\nreport   {page}", markup=False)

@@ -1,4 +1,4 @@
-"""`mien export`: the network of a checkpoint without torch."""
+"""`mien export`: write the network of a checkpoint as ONNX."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Annotated
 import typer
 
 from mien.cli import console
+from mien.cli.options import CheckpointArgument
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The folder of a trained checkpoint, or starter.")],
+    checkpoint: CheckpointArgument,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the two files, in place of the checkpoint's own.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the two files; by default the checkpoint's own.")
     ] = None,
 ) -> None:
-    """Write a checkpoint's network as ONNX, so that predicting with it needs no torch.
+    """Export a checkpoint to ONNX for prediction without torch.
 
-    Adds network.onnx and network.json to the folder; `mien predict --model FOLDER` then starts several seconds
-    sooner and takes half the memory. The probabilities are the same to 1e-5.
-    Needs the packages of: pip install 'mien[export]'.
+    Writes network.onnx and network.json into the folder. mien predict --model CHECKPOINT then starts several seconds
+    sooner and needs half the memory; the probabilities agree to 1e-5. Needs: pip install 'mien[export]'.
 
+    \b
     Examples:
       mien export runs/mine
-      mien predict talk.mp4 --model runs/mine
+      mien export runs/mine --out deploy
     """
-    from mien import checkpoint
+    from mien.checkpoint import export as export_checkpoint
 
     print("exporting takes about ten seconds", file=sys.stderr)
-    path = checkpoint.export(model, out=out)
-    console.out().print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    path = export_checkpoint(checkpoint, out=out)
+    console.stdout().print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""`mien hub`: the artefacts from outside."""
+"""`mien hub`: list, download and verify pretrained networks."""
 
 from __future__ import annotations
 
@@ -7,61 +7,79 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.options import JsonOption
+
 if TYPE_CHECKING:
-    from mien.hub import Status
+    from mien.hub import ArtefactStatus
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Networks from outside: list, fetch, check. MIEN_HUB=FOLDER names a local mirror, asked first.",
+    help="List, download and verify pretrained networks. MIEN_HUB=FOLDER names a local mirror, searched first.",
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
-    """What mien may use, under which licence, and whether it is here."""
+def list_(as_json: JsonOption = False) -> None:
+    """List the networks: size, licence, use, whether downloaded.
+
+    \b
+    Examples:
+      mien hub list
+      mien hub list --json
+    """
     from mien import hub
 
-    _print(hub.status(), as_json, checked=False)
+    _print_networks(hub.status(), as_json, verified=False)
 
 
 @app.command()
 def pull(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="By default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Networks to download; by default all.")
+    ] = None,
 ) -> None:
-    """Fetch artefacts into the cache, each checked against its pinned digest.
+    """Download networks, and verify each against its pinned hash.
+
+    Writes them into the cache (MIEN_CACHE=FOLDER; by default ~/.cache/mien on Linux) and prints their paths.
 
     \b
-    Example:
+    Examples:
       mien hub pull blazeface facemesh
+      mien hub pull
     """
     from mien import hub
     from mien.cli import console
 
     for path in hub.pull(names or ()):
-        console.out().print(str(path), markup=False)
+        console.stdout().print(str(path), markup=False)
 
 
 @app.command()
-def verify(as_json: AsJson = False) -> None:
-    """Compute the digest of every artefact that is here; exit code 1 if one is not what was pinned."""
+def verify(as_json: JsonOption = False) -> None:
+    """Verify the hashes of the downloaded networks.
+
+    Exit code: 0 all match, 1 a file differs from its pinned hash.
+
+    \b
+    Examples:
+      mien hub verify
+      mien hub verify --json
+    """
     from mien import hub
 
     rows = hub.verify()
-    _print(rows, as_json, checked=True)
+    _print_networks(rows, as_json, verified=True)
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 
 
-def _print(rows: list[Status], as_json: bool, *, checked: bool) -> None:
-    from rich.table import Table
-
+def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool) -> None:
     from mien import hub
     from mien.cli import console
 
     if as_json:
-        told = [
+        records = [
             {
                 "name": row.artefact.name,
                 "file": row.artefact.file,
@@ -74,18 +92,16 @@ def _print(rows: list[Status], as_json: bool, *, checked: bool) -> None:
             }
             for row in rows
         ]
-        print(json.dumps(told, indent=2))
+        print(json.dumps(records, indent=2))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("name", "size", "licence", "for", "here"):
-        table.add_column(title, overflow="fold")
+    table = console.table("name", "size", "licence", "use", "downloaded")
     for row in rows:
         if row.problem:
-            here = f"[red]{row.problem}[/red]"
+            state = f"[red]{row.problem}[/red]"
         elif row.path:
-            here = f"[green]{'verified' if checked else 'yes'}[/green] ({row.place})"
+            state = f"[green]{'verified' if verified else 'yes'}[/green] ({row.place})"
         else:
-            here = f"no: mien hub pull {row.artefact.name}"
+            state = f"no: mien hub pull {row.artefact.name}"
         size = hub.human_size(row.artefact.size) if row.artefact.size else "?"
-        table.add_row(row.artefact.name, size, row.artefact.licence, row.artefact.use, here)
-    console.out().print(table)
+        table.add_row(row.artefact.name, size, row.artefact.licence, row.artefact.use, state)
+    console.stdout().print(table)

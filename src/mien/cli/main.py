@@ -1,8 +1,8 @@
-"""The command line. Nothing heavy is imported here: `mien --help` answers at once."""
+"""The `mien` command. Heavy libraries are imported inside the commands, so that `mien --help` is fast."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -24,16 +24,37 @@ from mien.cli import (
 )
 from mien.errors import MienError
 
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+#: Sections of `mien --help`, and their commands in the order of use.
+SECTIONS = {
+    "Predict": ("demo", "predict", "doctor", "hub"),
+    "Prepare a corpus": ("synthetic", "index", "extract", "store"),
+    "Train and evaluate": ("recipes", "train", "derive", "evaluate", "reproduce", "export"),
+    "Take part in the ABAW challenge": ("submit", "validate"),
+}
+
 
 class Group(TyperGroup):
-    """Turns a MienError of any command into words and an exit code; other errors keep their traceback."""
+    """Command group that prints a MienError without a traceback and exits with its code."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Context) -> object:
+        """Run a command; a MienError ends it with its message and exit code."""
         try:
             return super().invoke(ctx)
         except MienError as error:
-            console.show(error)
+            console.print_error(error)
             raise typer.Exit(error.exit_code) from None
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the commands by SECTIONS."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            rows = [(name, self.commands[name].get_short_help_str(width)) for name in names if name in self.commands]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=12)
 
 
 app = typer.Typer(
@@ -42,13 +63,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's panels would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    help="What each person in a video shows, at every moment, from face and voice together.",
-    epilog="Start with:  mien predict clip.mp4 --report",
+    help="Recognise emotions over time in video and sound: expression, valence and arousal of each person, from face "
+    "and voice together.",
+    epilog="Start with: mien predict clip.mp4 --report",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from mien import __version__
 
         print(f"mien {__version__}")
@@ -56,27 +78,29 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def start(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+def start(  # noqa: D103  (Typer would show a docstring as help)
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     console.show_log()
 
 
-app.command(no_args_is_help=True)(predict_command.predict)
 app.command()(demo_command.demo)
+app.command(no_args_is_help=True)(predict_command.predict)
+app.command()(doctor.doctor)
+app.add_typer(hub_command.app, name="hub")
 app.command(no_args_is_help=True)(synthetic_command.synthetic)
-app.command(no_args_is_help=True)(train_command.train)
+extract_commands.register(app)
 app.command()(train_command.recipes)
+app.command(no_args_is_help=True)(train_command.train)
 app.command(no_args_is_help=True)(derive_command.derive)
 app.command(no_args_is_help=True)(evaluate_command.evaluate)
 app.command(no_args_is_help=True)(reproduce_command.reproduce)
 app.command(no_args_is_help=True)(export_command.export)
-extract_commands.register(app)
 submission_commands.register(app)
-app.add_typer(hub_command.app, name="hub")
-app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """The `mien` command."""
+    """Run the `mien` command."""
     app(prog_name="mien")

@@ -1,11 +1,11 @@
-"""`mien predict`: media in, timelines and pictures of them out."""
+"""`mien predict`: predict the timelines of recordings."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,34 +13,64 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import console
-from mien.cli.inputs import MediaJob, expand
+from mien.cli.inputs import MediaJob, plan_jobs
 from mien.errors import MienError
 
 if TYPE_CHECKING:
     from mien.predict import Predictor
-    from mien.predict.pretrained_face import PretrainedFacePredictor
+    from mien.records import SubjectSummary
     from mien.timeline.table import Timeline
 
-#: Up to this many inputs each get their whole summary; more get one line each.
-FEW = 3
+#: Up to this many inputs get a full summary each; more get one line each.
+MAX_FULL_SUMMARIES = 3
 
 
 class Format(StrEnum):
+    """File format of a Timeline."""
+
     csv = "csv"
     parquet = "parquet"
     jsonl = "jsonl"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to write for each input."""
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How to predict each input, and what to write for it."""
 
-    format: str
+    format: Format
     report: bool
     embed: bool
     overlay: bool
+    face: bool
+    voice: bool
+    as_json: bool
 
 
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What was predicted and written for one input. files: `timeline`, `report`, `overlay` -> path."""
+
+    media: Path
+    timeline: Timeline
+    summaries: list[SubjectSummary]
+    files: dict[str, Path]
+    notes: list[str]
+    seconds: dict[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """The result as JSON prints it."""
+        subjects = [{k: v for k, v in asdict(s).items() if k != "stretches"} for s in self.summaries]
+        return {
+            "media": str(self.media),
+            **{name: str(path) for name, path in self.files.items()},
+            "rows": len(self.timeline),
+            "subjects": subjects,
+            "notes": self.notes,
+            "seconds": self.seconds,
+        }
+
+
+# Over 60 lines, because Typer reads the options from the signature.
 def predict(
     media: Annotated[
         list[Path],
@@ -48,23 +78,40 @@ def predict(
     ],
     model: Annotated[
         str,
-        typer.Option(help="starter, the folder of a trained checkpoint, or a face network: hsemotion, fer, net.onnx."),
+        typer.Option(
+            help="starter, the folder of a trained checkpoint, or a pretrained face network: hsemotion, fer, or an "
+            "ONNX file."
+        ),
     ] = "starter",
-    out: Annotated[Path, typer.Option(help="Where results go, one folder an input.")] = Path("mien-out"),
-    format: Annotated[Format, typer.Option(help="Of the timeline.")] = Format.csv,
-    report: Annotated[bool, typer.Option("--report", help="Also one HTML page to look at.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also the video with boxes and labels on it.")] = False,
-    no_embed: Annotated[bool, typer.Option("--no-embed", help="Leave the recording out of the page.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="OUT", help="Folder for the results, with one folder for each input.")
+    ] = Path("mien-out"),
+    format: Annotated[Format, typer.Option(help="File format of the timeline.")] = Format.csv,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html: the recording with charts.")
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write overlay.mp4, the video with boxes and labels.")
+    ] = False,
+    no_embed: Annotated[
+        bool, typer.Option("--no-embed", help="Do not embed the recording in the report; the file is smaller.")
+    ] = False,
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
-    max_faces: Annotated[int, typer.Option(min=1, max=64, help="People followed at once.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    max_faces: Annotated[int, typer.Option(min=1, max=64, help="Largest number of people tracked at once.")] = 4,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, cuda:N, or auto: ONNX on the CPU if the model has it, else a GPU if there is one."
+        ),
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of summaries.")] = False,
 ) -> None:
-    """What each person shows, at every moment: a timeline from face and voice.
+    """Predict each person's expression, valence and arousal.
 
-    Writes OUT/<stem>/timeline.csv: a row per frame and subject, with the expression, eight probabilities,
-    valence, arousal, and what they rest on (face, voice, both, none). docs/TIMELINE.md explains the columns.
+    Writes OUT/<stem>/timeline.csv for each input, with one row per video frame and person (10 rows per second without
+    video): the expression, the probabilities of eight expressions, valence and arousal from -1 to 1, and the evidence
+    (face, voice, both or none). docs/TIMELINE.md explains the columns.
 
     \b
     Examples:
@@ -73,131 +120,127 @@ def predict(
       mien predict interview.wav --json
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
 
-    Exit code: 0 done, 1 an input failed (the others are finished), 2 usage.
+    Exit code: 0 success, 1 an input failed (the others are finished), 2 wrong usage.
     """
     if no_face and no_voice:
         raise typer.BadParameter("--no-face and --no-voice together leave nothing to predict from")
     console.hide_log()
-    jobs, errors = expand(media, out)
-    failed = [_told(error, str(error.what), as_json) for error in errors]
+    jobs, errors = plan_jobs(media, out)
+    failed = [_report_error(error, error.what, as_json) for error in errors]
     results: list[dict[str, Any]] = []
     if jobs:
         from mien.atomic import check_folder
 
-        check_folder(out)  # better known before an hour of work than after it
-        _say_renamed(jobs, as_json)
+        check_folder(out)  # fail now rather than after an hour of work
+        _print_renamed(jobs, as_json)
         from mien.predict import load
 
         predictor = load(model, device=device, max_faces=max_faces)
-        wanted = Wanted(format.value, report, not no_embed, overlay)
-        for number, job in enumerate(jobs, start=1):
-            title = f"{job.media.name}" if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.media.name}"
-            try:
-                result, timeline = _one(predictor, job, wanted, title, not no_face, not no_voice, as_json)
-            except MienError as error:
-                if error.exit_code == 2:
-                    raise  # the model or an option, not this input: the next one would fail alike
-                failed.append(_told(error, str(job.media), as_json))
-            except Exception as error:
-                if os.environ.get("MIEN_DEBUG") or len(jobs) == 1:
-                    raise
-                failed.append(_told(_unforeseen(job, error), str(job.media), as_json))
-            else:
-                results.append(result)
-                if not as_json:
-                    _tell(timeline, result, brief=len(jobs) > FEW)
-    _end(results, failed, as_json)
+        options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
+        _predict_jobs(jobs, predictor, options, results, failed)
+    _finish(results, failed, as_json)
 
 
-def _one(
-    predictor: Predictor | PretrainedFacePredictor,
-    job: MediaJob,
-    wanted: Wanted,
-    title: str,
-    face: bool,
-    voice: bool,
-    quiet: bool,
-) -> tuple[dict[str, Any], Timeline]:
-    began = time.perf_counter()
-    with console.progress(title, quiet=quiet) as progress:
-        timeline = predictor.predict(job.media, face=face, voice=voice, progress=progress)
+def _predict_jobs(
+    jobs: list[MediaJob],
+    predictor: Predictor,
+    options: PredictOptions,
+    results: list[dict[str, Any]],
+    failed: list[dict[str, str]],
+) -> None:
+    """Predict every job, and append to `results` or `failed`. An error of one job does not stop the others."""
+    for number, job in enumerate(jobs, start=1):
+        title = job.media.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.media.name}"
+        try:
+            result = _predict_job(job, predictor, options, title)
+        except MienError as error:
+            if error.exit_code == 2:
+                raise  # a wrong model or option would fail for the other inputs as well
+            failed.append(_report_error(error, str(job.media), options.as_json))
+        except Exception as error:
+            if os.environ.get("MIEN_DEBUG") or len(jobs) == 1:
+                raise
+            failed.append(_report_error(_unexpected_error(job, error), str(job.media), options.as_json))
+        else:
+            results.append(result.record())
+            if not options.as_json:
+                _print_result(result, brief=len(jobs) > MAX_FULL_SUMMARIES)
+
+
+def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, title: str) -> JobResult:
+    start = time.perf_counter()
+    with console.progress(title, quiet=options.as_json) as progress:
+        timeline = predictor.predict(job.media, face=options.face, voice=options.voice, progress=progress)
     predicted = time.perf_counter()
-    written = {"timeline": timeline.write(job.folder / f"timeline.{wanted.format}")}
-    if wanted.report:
-        written["report"] = timeline.report(job.folder / "report.html", embed=wanted.embed)
+    files = {"timeline": timeline.write(job.folder / f"timeline.{options.format}")}
+    if options.report:
+        files["report"] = timeline.report(job.folder / "report.html", embed=options.embed)
     notes = list(timeline.notes)
-    if wanted.overlay and timeline.table["frame"].null_count() < len(timeline):
-        written["overlay"] = timeline.overlay(job.folder / "overlay.mp4")
-    elif wanted.overlay:
-        notes.append("there are no pictures to draw on, so no overlay was written")
-    result = {
-        "media": str(job.media),
-        **{key: str(path) for key, path in written.items()},
-        "rows": len(timeline),
-        "subjects": [
-            {k: v for k, v in dataclasses.asdict(d).items() if k != "stretches"} for d in timeline.summaries()
-        ],
-        "notes": notes,
-        "seconds": {
-            **timeline.info.get("seconds", {}),
-            "write": round(time.perf_counter() - predicted, 3),
-            "all": round(time.perf_counter() - began, 3),
-        },
+    if options.overlay and timeline.table["frame"].null_count() < len(timeline):
+        files["overlay"] = timeline.overlay(job.folder / "overlay.mp4")
+    elif options.overlay:
+        notes.append("no overlay was written, because there are no pictures to draw on")
+    summaries = timeline.summaries()
+    seconds = {
+        **timeline.info.get("seconds", {}),
+        "write": round(time.perf_counter() - predicted, 3),
+        "all": round(time.perf_counter() - start, 3),
     }
-    return result, timeline
+    return JobResult(job.media, timeline, summaries, files, notes, seconds)
 
 
-def _tell(timeline: Timeline, result: dict[str, Any], *, brief: bool) -> None:
-    screen = console.out()
+def _print_result(result: JobResult, *, brief: bool) -> None:
+    screen = console.stdout()
     if brief:
-        first: dict[str, Any] = next(iter(result["subjects"]), {"shares": {}})
-        most = ", ".join(f"{name} {share:.0%}" for name, share in list(first["shares"].items())[:2])
-        others = len(result["subjects"]) - 1
-        more = f" and {others} more subject{'s' * (others > 1)}" if others > 0 else ""
-        screen.print(f"{result['media']}: {result['rows']} rows, {most or 'nothing named'}{more}")
-        for note in result["notes"]:
+        shares = list(result.summaries[0].shares.items()) if result.summaries else []
+        expressions = ", ".join(f"{name} {share:.0%}" for name, share in shares[:2]) or "no expression"
+        more = len(result.summaries) - 1
+        others = f" and {more} more subject{'s' * (more > 1)}" if more > 0 else ""
+        screen.print(f"{result.media}: {len(result.timeline)} rows, {expressions}{others}")
+        for note in result.notes:
             screen.print(f"  note  {note}", style="yellow", markup=False)
-    else:
-        screen.print(timeline.summary())
-        for note in result["notes"][len(timeline.notes) :]:
-            screen.print(f"note  {note}", style="yellow", markup=False)
-        screen.print()
-    for key in ("timeline", "report", "overlay"):
-        if key in result and (not brief or key == "timeline"):
-            screen.print(f"{'  ' if brief else ''}{key:9}{result[key]}", markup=False)
-    if not brief:
-        screen.print()
+        screen.print(f"  timeline {result.files['timeline']}", markup=False)
+        return
+    screen.print(result.timeline.summary())
+    for note in result.notes[len(result.timeline.notes) :]:
+        screen.print(f"note  {note}", style="yellow", markup=False)
+    screen.print()
+    for name, path in result.files.items():
+        screen.print(f"{name:9}{path}", markup=False)
+    screen.print()
 
 
-def _told(error: MienError, media: str, quiet: bool) -> dict[str, str]:
+def _report_error(error: MienError, media: str, quiet: bool) -> dict[str, str]:
     if not quiet:
-        console.show(error)
+        console.print_error(error)
     return {"media": media, "what": error.what, "follows": error.follows, "remedy": error.remedy}
 
 
-def _unforeseen(job: MediaJob, error: Exception) -> MienError:
+def _unexpected_error(job: MediaJob, error: Exception) -> MienError:
     return MienError(
         f"{job.media}: {type(error).__name__}: {error}",
-        follows="this is a fault of mien's, not of yours; the other inputs are not touched by it",
-        remedy=f"MIEN_DEBUG=1 mien predict '{job.media}' shows where; please report it",
+        follows="This is a bug in mien. The other inputs are not affected.",
+        remedy=f"Run `MIEN_DEBUG=1 mien predict '{job.media}'` for the traceback, and please report it.",
     )
 
 
-def _say_renamed(jobs: list[MediaJob], quiet: bool) -> None:
+def _print_renamed(jobs: list[MediaJob], quiet: bool) -> None:
     renamed = [job for job in jobs if job.folder.name != job.media.stem]
     if renamed and not quiet:
-        screen = console.err()
+        screen = console.stderr()
         screen.print("several inputs share a name, so their results go to:", style="yellow")
         for job in renamed:
             screen.print(f"  {job.media} -> {job.folder}", markup=False)
 
 
-def _end(results: list[dict[str, Any]], failed: list[dict[str, str]], as_json: bool) -> None:
+def _finish(results: list[dict[str, Any]], failed: list[dict[str, str]], as_json: bool) -> None:
+    """Print the JSON object or the list of failures, and exit with 1 if an input failed."""
+    total = len(results) + len(failed)
     if as_json:
         print(json.dumps({"results": results, "failed": failed}, indent=2, ensure_ascii=False, default=str))
-    elif failed and len(results) + len(failed) > 1:
-        screen = console.err()
-        screen.print(f"{len(failed)} of {len(results) + len(failed)} inputs failed:", style="bold red")
+    elif failed and total > 1:
+        screen = console.stderr()
+        screen.print(f"{len(failed)} of {total} inputs failed:", style="bold red")
         for item in failed:
             screen.print(f"  {item['what'].splitlines()[0]}", markup=False)
     if failed:

@@ -1,4 +1,4 @@
-"""`mien reproduce`: a published system from a corpus on disk to a report."""
+"""`mien reproduce`: train and score a published system on a corpus."""
 
 from __future__ import annotations
 
@@ -10,41 +10,57 @@ from typing import Annotated, Any
 import typer
 
 from mien.cli import console
+from mien.cli.options import (
+    DeviceOption,
+    JsonOption,
+    OverridesArgument,
+    RecipeArgument,
+    RobustnessOption,
+    TableOption,
+    TaskOption,
+)
 
 
 def reproduce(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name (mien recipes) or a YAML file.")],
-    root: Annotated[Path, typer.Option(metavar="DIR", help="The corpus.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to it.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="All that is made; by default runs/RECIPE.")] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="aff-wild2, synthetic, folder, emodb; by default the recipe's.")
+    recipe: RecipeArgument,
+    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the corpus.")],
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Folder for all results; by default runs/RECIPE.")
     ] = None,
-    table: Annotated[Path | None, typer.Option(help="For `folder`: the CSV of labels.")] = None,
-    task: Annotated[str | None, typer.Option(help="expr or va: whose labels and splits; the first by default.")] = None,
-    faces: Annotated[str | None, typer.Option(help="video or crops; by default the recipe's.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that extract features.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    robustness: Annotated[bool, typer.Option(help="Also score under missing, noisy and late streams.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of a table.")] = False,
+    corpus: Annotated[
+        str | None, typer.Option(help="aff-wild2, synthetic, folder or emodb; by default the recipe's.")
+    ] = None,
+    table: TableOption = None,
+    task: TaskOption = None,
+    faces: Annotated[
+        str | None,
+        typer.Option(help="video (detect faces) or crops (the corpus's cropped faces); by default the recipe's."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that extract features.")] = 1,
+    device: DeviceOption = "auto",
+    robustness: RobustnessOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Index, extract, train, evaluate: a published system, its numbers beside those of the paper, and what differs.
+    """Index, extract, train and evaluate by a recipe, in one command.
 
-    Stopped anywhere, the same command goes on where it stopped. Everything lies in OUT: index.jsonl, features/, run/
-    (a checkpoint for mien predict, evaluate and submit) and report/evaluation.html.
+    Prints the measured scores beside the published ones, and the differences from the publication. Writes
+    OUT/index.jsonl, OUT/features/, OUT/run/ (a checkpoint for mien predict, evaluate and submit) and
+    OUT/report/evaluation.html. If it is interrupted, run the same command again: it resumes.
+
+    Exit code: 0 success, 1 some clips could not be read, 2 wrong usage.
 
     \b
     Examples:
       mien reproduce safe_cross_attention --root /data/Aff-Wild2
-      mien synthetic stage --videos 24 && mien reproduce starter --root stage --corpus synthetic --out runs/stage
+      mien reproduce starter train.epochs=5 --root demo-corpus --corpus synthetic --out runs/demo
     """
     from mien import config, models
-    from mien.cli.extract_commands import following
-    from mien.reproduce import reproduce as chain
+    from mien.cli.extract_commands import extraction_progress
+    from mien.reproduce import reproduce as run_all_steps
 
     settings = config.load(recipe, overrides or (), check=models.problems)
-    screen = console.err()
-    done = chain(
+    result = run_all_steps(
         settings,
         root,
         out or Path("runs") / Path(recipe).stem,
@@ -55,33 +71,30 @@ def reproduce(
         workers=workers,
         device=device,
         robustness=robustness,
-        tell=lambda line: screen.print(line, markup=False),
+        on_step=lambda line: console.stderr().print(line, markup=False),
         bars=console.progress,
-        extracting=following,
+        extraction_progress=extraction_progress,
     )
     if as_json:
-        print(json.dumps(done.record, indent=1))
+        print(json.dumps(result.record, indent=1))
     else:
-        _show(done.record, done.page)
-    if done.failed:
+        _print_scores(result.record, result.page)
+    if result.failed:
         raise typer.Exit(1)
 
 
-def _show(record: Mapping[str, Any], page: Path) -> None:
-    from rich.table import Table
+def _print_scores(record: Mapping[str, Any], page: Path) -> None:
+    from mien.views.evaluation import format_interval, format_score
 
-    from mien.views.evaluation import interval, score
-
-    screen = console.out()
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in (f"{record['name']}, {record['clips']} clips of {record['split']}", "obtained", "95 %", "published"):
-        table.add_column(title)
+    screen = console.stdout()
+    title = f"{record['name']}, {record['clips']} clips of {record['split']}"
+    table = console.table(title, "measured", "95 %", "published")
     published = {row["name"].removesuffix(f", {record['split']}"): row["reported"] for row in record["reported"]}
     for row in record["scores"]:
-        there = published.pop(row["name"], None)
-        table.add_row(row["name"], score(row["value"]), interval(row), score(there))
+        reported = format_score(published.pop(row["name"], None))
+        table.add_row(row["name"], format_score(row["value"]), format_interval(row), reported)
     for name, value in published.items():
-        table.add_row(name, "", "", score(value))
+        table.add_row(name, "", "", format_score(value))
     screen.print(table, markup=False)
     for line in record["differs"]:
         screen.print(f"differs  {line}", markup=False)

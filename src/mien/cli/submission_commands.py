@@ -1,4 +1,4 @@
-"""`mien submit` and `mien validate`: challenge files, written and checked."""
+"""`mien submit` and `mien validate`: write and check submission files of the ABAW challenge."""
 
 from __future__ import annotations
 
@@ -10,37 +10,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.options import (
+    DeviceOption,
+    JsonOption,
+    OptionalIndexOption,
+    OptionalStoreOption,
+    RootOption,
+    SampleOption,
+)
+
 if TYPE_CHECKING:
     from mien.evaluation.calibration import Calibration
     from mien.evaluation.predictions import ClipPrediction
-    from mien.submission import Issue, Template, Written
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+    from mien.submission import Issue, SubmissionReport, Template
 
 
 def register(app: typer.Typer) -> None:
-    """Adds these commands to the command line."""
+    """Add the commands of this file to the command line."""
     app.command(no_args_is_help=True)(submit)
     app.command(no_args_is_help=True)(validate)
 
 
 def submit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run, or a table of predictions (.parquet).")],
-    sample: Annotated[Path, typer.Option(metavar="FILE", help="The organisers' sample file: EXPR's or VA's.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The submission.")],
-    index: Annotated[Path | None, typer.Option(help="What `mien index` wrote.")] = None,
-    store: Annotated[Path | None, typer.Option(metavar="DIR", help="Features of the test clips.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the corpus lies now, if it was moved.")] = None,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="The folder of a checkpoint, or a table of predictions (.parquet)."),
+    ],
+    sample: SampleOption,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The submission file to write.")],
+    index: OptionalIndexOption = None,
+    store: OptionalStoreOption = None,
+    root: RootOption = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Smoothing and class bias; by default RUN/calibration.json.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Smoothing and class bias to apply; by default RUN/calibration.json if any."),
     ] = None,
-    fill: Annotated[bool, typer.Option("--fill", help="Also fill clips that were predicted in part or not.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: AsJson = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Also write clips that were predicted in part or not at all.")
+    ] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a challenge submission: the sample's rows, in its order, then checked like any other.
+    """Write a challenge submission and validate it.
 
-    A frame without evidence takes the nearest predicted frame of its clip; a clip without any is Neutral, or 0, 0.
+    Writes the rows of the organisers' sample file, in its order, with predictions, and then validates the file as mien
+    validate does. A checkpoint needs --index and --store. A frame without evidence gets the nearest predicted frame of
+    its clip. With --fill, a clip without any prediction gets Neutral, or valence and arousal 0.
+
+    Exit code: 0 no errors, 1 errors in the submission, 2 wrong usage.
 
     \b
     Examples:
@@ -49,54 +66,64 @@ def submit(
     """
     from mien.submission import EXPR, read_sample, validate, write_expr, write_va
 
-    asked = read_sample(sample)
-    clips = _predictions(run, asked, index, store, root, calibration, device, as_json)
-    if asked.kind == EXPR:
-        written = write_expr(out, {c.id: c.probabilities for c in clips}, sample, fill=fill)
+    template = read_sample(sample)
+    clips = _predict(run, template, index, store, root, calibration, device, as_json)
+    if template.kind == EXPR:
+        report = write_expr(out, {c.id: c.probabilities for c in clips}, sample, fill=fill)
     else:
-        written = write_va(out, {c.id: c.valence_arousal for c in clips}, sample, fill=fill)
-    faults = validate(out, sample)
+        report = write_va(out, {c.id: c.valence_arousal for c in clips}, sample, fill=fill)
+    issues = validate(out, sample)
     if as_json:
-        record = {**asdict(written), "path": str(written.path), "notes": written.notes()}
-        print(json.dumps({**record, "faults": [asdict(fault) for fault in faults]}, indent=2))
+        record = {**asdict(report), "path": str(report.path), "notes": report.notes()}
+        print(json.dumps({**record, "faults": [asdict(issue) for issue in issues]}, indent=2))
     else:
-        _tell(written)
-        _show(faults, out)
-    if any(fault.severity == "error" for fault in faults):
-        raise typer.Exit(1)
+        _print_report(report)
+        _print_issues(issues, out)
+    _exit_on_error(issues)
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The submission.")],
-    sample: Annotated[Path, typer.Option(metavar="FILE", help="The organisers' sample file.")],
-    kind: Annotated[str | None, typer.Option(help="expr or va; by default the sample's.")] = None,
-    as_json: AsJson = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The submission file.")],
+    sample: SampleOption,
+    kind: Annotated[str | None, typer.Option(help="The track: expr or va; by default that of the sample.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check a challenge submission against the official sample, and explain every fault by its line.
+    """Validate a challenge submission against the sample file.
 
-    Exit code: 0 nothing wrong, or only warnings; 1 errors; 2 no such file or sample.
+    Prints every error and warning with its line and how to fix it. Writes nothing.
+
+    Exit code: 0 no errors, 1 errors in the submission, 2 a missing file or wrong usage.
 
     \b
-    Example:
+    Examples:
       mien validate expr.txt --sample CVPR_expr_sample.txt
+      mien validate va.txt --sample CVPR_va_sample.txt --json
     """
     from mien.errors import ConfigError
-    from mien.submission import validate as check
+    from mien.submission import validate as validate_file
 
     if kind not in (None, "expr", "va"):
-        raise ConfigError(f"--kind {kind!r} is neither expr nor va", remedy="leave it out: the sample says it")
-    faults = check(file, sample, kind)
+        raise ConfigError(
+            f"--kind {kind!r} is neither expr nor va",
+            follows="Nothing was validated.",
+            remedy="Omit --kind: the sample file determines it.",
+        )
+    issues = validate_file(file, sample, kind)
     if as_json:
-        print(json.dumps([asdict(fault) for fault in faults], indent=2))
+        print(json.dumps([asdict(issue) for issue in issues], indent=2))
     else:
-        _show(faults, file)
-    if any(fault.severity == "error" for fault in faults):
+        _print_issues(issues, file)
+    _exit_on_error(issues)
+
+
+def _exit_on_error(issues: list[Issue]) -> None:
+    if any(issue.severity == "error" for issue in issues):
         raise typer.Exit(1)
 
 
-def _predictions(
+def _predict(
     run: Path,
-    asked: Template,
+    template: Template,
     index: Path | None,
     store: Path | None,
     root: Path | None,
@@ -104,35 +131,36 @@ def _predictions(
     device: str,
     quiet: bool,
 ) -> list[ClipPrediction]:
+    """Calibrated predictions of the sample's clips, from a table or by a checkpoint."""
     from mien.errors import ConfigError
     from mien.evaluation import predictions
-    from mien.evaluation.calibration import FILE, Calibration
+    from mien.evaluation.calibration import FILE_NAME, Calibration
     from mien.labels import EXPRESSIONS
-    from mien.submission.template import fits
+    from mien.submission.template import check_classes
 
-    given = calibration or (run / FILE if (run / FILE).is_file() else None)
-    correct = Calibration.load(given) if given else None
+    path = calibration or (run / FILE_NAME if (run / FILE_NAME).is_file() else None)
+    calibrate = Calibration.load(path) if path else None
     if run.is_file():
-        found, labels = predictions.load(run)
-        fits(labels, EXPRESSIONS)
-        return [correct(clip) for clip in found] if correct else found
+        clips, labels = predictions.load(run)
+        check_classes(labels, EXPRESSIONS)
+        return [calibrate(clip) for clip in clips] if calibrate else clips
     if index is None or store is None:
-        lacks = " and ".join(name for name, value in (("--index", index), ("--store", store)) if value is None)
+        missing = " and ".join(name for name, value in (("--index", index), ("--store", store)) if value is None)
         raise ConfigError(
-            f"to predict the sample's {len(asked.clip_ids)} clips with {run}, {lacks} is needed",
-            follows="nothing was written",
-            remedy=f"mien submit {run} --sample {asked.path} --out FILE --index INDEX --store DIR",
+            f"{missing} is missing, which {run} needs to predict the sample's {len(template.clip_ids)} clips",
+            follows="Nothing was written.",
+            remedy=f"Run `mien submit {run} --sample {template.path} --out FILE --index INDEX --store DIR`.",
         )
-    return list(_from_store(run, asked, index, store, root, correct, device, quiet))
+    return list(_predict_from_store(run, template, index, store, root, calibrate, device, quiet))
 
 
-def _from_store(
+def _predict_from_store(
     run: Path,
-    asked: Template,
-    index: Path,
+    template: Template,
+    index_path: Path,
     store: Path,
     root: Path | None,
-    correct: Calibration | None,
+    calibration: Calibration | None,
     device: str,
     quiet: bool,
 ) -> Iterator[ClipPrediction]:
@@ -142,53 +170,51 @@ def _from_store(
     from mien.evaluation.predict_clips import predict_clips
     from mien.labels import EXPRESSIONS
     from mien.store import FeatureStore
-    from mien.submission.template import fits
+    from mien.submission.template import check_classes
 
-    found = Index.load(index, root)
-    known = {entry.id for entry in found.entries}
-    loaded = checkpoint.load(run, checkpoint.torch_device(device))
-    fits(loaded.labels, EXPRESSIONS)
-    clips = [clip for clip in asked.clip_ids if clip in known]
-    with console.progress("predicting clips", quiet=quiet) as bar:
+    index = Index.load(index_path, root)
+    indexed = {entry.id for entry in index.entries}
+    trained = checkpoint.load(run, checkpoint.torch_device(device))
+    check_classes(trained.labels, EXPRESSIONS)
+    clips = [clip for clip in template.clip_ids if clip in indexed]
+    with console.progress("predicting clips", quiet=quiet, unit="clips") as bar:
         yield from predict_clips(
-            loaded,
-            found,
+            trained,
+            index,
             FeatureStore(store),
             clips,
-            calibration=correct,
+            calibration=calibration,
             progress=lambda done: bar(done, len(clips)),
         )
 
 
-def _tell(written: Written) -> None:
+def _print_report(report: SubmissionReport) -> None:
     from mien.cli import console
 
-    console.out().print(f"{written.path}  {written.rows:,} rows of {written.clips:,} clips", markup=False)
-    for note in written.notes():
-        console.out().print(f"note  {note}", style="yellow", markup=False)
+    console.stdout().print(f"{report.path}  {report.rows:,} rows of {report.clips:,} clips", markup=False)
+    for note in report.notes():
+        console.stdout().print(f"note  {note}", style="yellow", markup=False)
 
 
-def _show(faults: list[Issue], path: Path) -> None:
+def _print_issues(issues: list[Issue], path: Path) -> None:
+    """Print the issues by kind: the lines, the consequence, and the fix."""
     from rich.text import Text
 
     from mien.cli import console
 
-    out = console.out()
-    kinds = dict.fromkeys((fault.severity, fault.kind) for fault in faults)
+    screen = console.stdout()
+    kinds = dict.fromkeys((issue.severity, issue.kind) for issue in issues)
     for severity, kind in kinds:
-        mine = [fault for fault in faults if (fault.severity, fault.kind) == (severity, kind)]
-        rows = sum(fault.rows for fault in mine)
+        group = [issue for issue in issues if (issue.severity, issue.kind) == (severity, kind)]
+        rows = sum(issue.rows for issue in group)
         style = "bold red" if severity == "error" else "yellow"
         count = f"  {rows:,} rows" if rows > 1 else ""
-        out.print(Text.assemble((severity, style), "  ", (kind, "bold"), (count, "dim")))
-        for fault in mine:
-            out.print(Text(f"       {fault}"))
-        out.print(Text(f"       {mine[0].follows}", style="dim"))
-        out.print(Text.assemble("       ", ("try  ", "bold green"), mine[0].remedy))
+        screen.print(Text.assemble((severity, style), "  ", (kind, "bold"), (count, "dim")))
+        for issue in group:
+            screen.print(Text(f"       {issue}"))
+        screen.print(Text(f"       {group[0].follows}", style="dim"))
+        screen.print(Text.assemble("       ", ("try  ", "bold green"), group[0].remedy))
     errors = sum(severity == "error" for severity, _ in kinds)
-    warnings = len(kinds) - errors
-    if not faults:
-        out.print(f"{path}: no fault found", markup=False)
-    else:
-        words = [f"{n} kind{'s' * (n > 1)} of {name}" for n, name in ((errors, "error"), (warnings, "warning")) if n]
-        out.print(f"{path}: {', '.join(words)}", markup=False)
+    counts = [(errors, "error"), (len(kinds) - errors, "warning")]
+    summary = ", ".join(f"{n} kind{'s' * (n > 1)} of {name}" for n, name in counts if n) or "no fault found"
+    screen.print(f"{path}: {summary}", markup=False)

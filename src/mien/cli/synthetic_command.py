@@ -1,4 +1,4 @@
-"""`mien synthetic`: the synthetic corpus."""
+"""`mien synthetic`: write a synthetic corpus."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import typer
 
 
 def synthetic(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the corpus goes.")],
-    videos: Annotated[int, typer.Option(min=1, help="How many recordings.")] = 12,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of each.")] = 20.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same corpus.")] = 0,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the corpus.")],
+    videos: Annotated[int, typer.Option(min=1, help="Number of videos.")] = 12,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each video in seconds.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same corpus.")] = 0,
 ) -> None:
-    """Write a synthetic corpus with known truth, laid out like Aff-Wild2.
+    """Write a synthetic corpus with known labels.
 
-    Nobody's face or voice is in it, and every label is true by construction: good for trying a pipeline,
-    for tests, and for seeing how a model takes missing faces and silence. Not a substitute for real data.
+    Writes videos, cropped faces and annotations into DIR, in the layout of Aff-Wild2. Faces and voices are simulated,
+    and every label is true by construction. Use it to try the other commands, for tests, and to measure the effect of
+    missing faces and silence. It does not replace real data.
 
     \b
-    Example:
+    Examples:
       mien synthetic demo-corpus --videos 6 --seconds 15
+      mien reproduce starter --root demo-corpus --corpus synthetic
     """
     from mien.cli import console
     from mien.synthetic import affwild2_export
 
     with console.progress("rendering", unit="frames") as bar:
-        affwild2_export.write(folder, videos, seconds, seed, progress=bar)
-    console.out().print(f"{videos} recordings of {seconds:g} s in {folder}", markup=False)
+        affwild2_export.write_corpus(folder, videos, seconds, seed, progress=bar)
+    console.stdout().print(f"{videos} videos of {seconds:g} s in {folder}", markup=False)

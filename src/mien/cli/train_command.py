@@ -1,4 +1,4 @@
-"""`mien train` and `mien recipes`."""
+"""`mien train` and `mien recipes`: train a checkpoint by a recipe, and list the recipes."""
 
 from __future__ import annotations
 
@@ -10,101 +10,114 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import console
+from mien.cli.options import (
+    DeviceOption,
+    JsonOption,
+    OptionalIndexOption,
+    OptionalStoreOption,
+    OverridesArgument,
+    RecipeArgument,
+    TaskOption,
+)
 from mien.errors import ConfigError
 
 if TYPE_CHECKING:
     from mien.config import Recipe
-    from mien.datasets.synthetic_recordings import Material
+    from mien.datasets.synthetic_recordings import TrainingData
 
 
+# Over 60 lines, because Typer reads the options from the signature.
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name (mien recipes) or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Folder for the checkpoint; by default runs/RECIPE.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Resume the interrupted run in this folder; replaces --out.")
+    ] = None,
     emodb: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="EMO-DB's .wav files, where the recipe asks for real voices.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of EMO-DB's .wav files, for recipes that add real voices (starter)."),
     ] = None,
-    index: Annotated[
-        Path | None, typer.Option(metavar="INDEX", help="A corpus of yours (mien index), in place of the recipe's.")
+    index: OptionalIndexOption = None,
+    store: OptionalStoreOption = None,
+    task: TaskOption = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The image folder of an image recipe; or the corpus, if it was moved."),
     ] = None,
-    store: Annotated[Path | None, typer.Option(metavar="DIR", help="Its features (mien extract).")] = None,
-    task: Annotated[str | None, typer.Option(help="expr or va: whose labels and splits; the first by default.")] = None,
-    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the corpus lies now, if it moved.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share a batch.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each (MASTER_ADDR).")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share each batch.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; start the command on each, with MASTER_ADDR and NODE_RANK set.")
+    ] = 1,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train a model by a recipe.
+    """Train a checkpoint by a recipe.
 
-    A recipe of the synthetic corpus simulates its recordings. With --index and --store the recordings are those of an
-    indexed corpus, with the features of the recipe's encoders, split as the corpus is: clips of its split "train"
-    are trained on, those of "val" choose the epoch.
+    Writes the checkpoint (weights, recipe, metrics.json) into OUT; mien predict, evaluate and submit take the folder.
+
+    With --index and --store, trains on an indexed corpus: its clips of the split train are trained on, those of val
+    select the epoch. Without them, a recipe of the synthetic corpus simulates its recordings.
 
     \b
     Examples:
-      mien train starter --emodb EMODB
       mien train starter corpus.options.real_voices=false train.epochs=2
-      mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
-      mien train mine.yaml --resume runs/mine
       mien train safe_cross_attention --index index.jsonl --store features
+      mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
+      mien train mine.yaml --resume runs/wide
+      mien train starter --emodb EMODB
       mien train dynamic_threshold --root RAF-DB/basic corpus.options.labelled=100
     """
     from mien import config, models
 
     settings = config.load(recipe, overrides or (), check=models.problems)
-    if settings.model.name in ("dynamic_threshold", "cnn_static"):
-        _pictures(settings, resume or out or Path("runs") / Path(recipe).stem, root, resume is not None, as_json)
+    run, is_resumed = resume or out or Path("runs") / Path(recipe).stem, resume is not None
+    if models.system_class(settings).input_kind == "images":
+        folder = _train_on_images(settings, run, root, is_resumed, device)
+        hint = f"mien extract INDEX --encoder {folder} --store DIR"
+        _print_metrics(folder, hint, as_json, only=("val_macro_f1", "val_accuracy"))
         return
     if (index is None) != (store is None):
         raise ConfigError(
-            "--index and --store go together: one names the clips, the other holds their features",
-            follows="nothing was started",
-            remedy="give both, or neither for a recipe of the synthetic corpus",
+            f"{'--store' if store is None else '--index'} is missing: --index names the clips, --store their features",
+            follows="Nothing was trained.",
+            remedy="Give both --index and --store, or neither for a recipe of the synthetic corpus.",
         )
-    from mien.training.fit import fit  # takes seconds: a mistyped recipe should not wait for it
+    from mien.training.fit import fit  # takes seconds, so errors in the recipe are reported before
 
-    material = _simulated(settings, emodb) if store is None else _stored(settings, index, store, task, root)
-    run = resume or out or Path("runs") / Path(recipe).stem
+    data = _simulate(settings, emodb) if index is None or store is None else _load(settings, index, store, task, root)
     folder = fit(
         settings,
-        material.train,
-        material.val,
+        data.train,
+        data.val,
         run,
-        resume=resume is not None,
-        augment=material.augment,
+        resume=is_resumed,
+        augment=data.augment,
         device=device,
         devices=devices,
         nodes=nodes,
     )
     if devices * nodes > 1:
-        from mien.training.callbacks import first_process
+        from mien.training.callbacks import is_first_process
 
-        if not first_process():
+        if not is_first_process():
             return
-    metrics = json.loads((folder / "metrics.json").read_text())
-    if as_json:
-        print(json.dumps({"run": str(folder), "metrics": metrics}, indent=2))
-        return
-    screen = console.out()
-    screen.print(f"{folder}  ready for: mien predict clip.mp4 --model {folder}", markup=False)
-    for name, value in metrics.items():
-        if isinstance(value, float):
-            screen.print(f"  {name:24}{value:.4f}", markup=False)
+    _print_metrics(folder, f"mien predict clip.mp4 --model {folder}", as_json)
 
 
-def _pictures(settings: Recipe, run: Path, root: Path | None, resume: bool, as_json: bool) -> None:
-    from mien.datasets.image_datasets import gather_pictures
-    from mien.training.semi_supervised import fit_pictures
+def _train_on_images(settings: Recipe, run: Path, root: Path | None, resume: bool, device: str) -> Path:
+    from mien.datasets.image_datasets import load_image_sets
+    from mien.training.semi_supervised import fit_images
 
-    console.err().print("reading pictures ...")
-    labelled, unlabelled, val = gather_pictures(settings, root, workers=os.cpu_count() or 1)
+    console.stderr().print("reading images ...")
+    labelled, unlabelled, val = load_image_sets(settings, root, workers=os.cpu_count() or 1)
     scored = len(val) if val is not None else 0
-    console.err().print(f"{len(labelled)} labelled pictures, {len(unlabelled)} unlabelled, {scored} to score")
+    console.stderr().print(f"{len(labelled)} labelled images, {len(unlabelled)} unlabelled, {scored} to score")
     steps = max(1, settings.train.epochs * max(100, len(unlabelled) // (4 * settings.train.batch)))
     with console.progress("training", unit="steps") as bar:
-        folder = fit_pictures(
+        return fit_images(
             settings,
             labelled,
             unlabelled,
@@ -112,46 +125,54 @@ def _pictures(settings: Recipe, run: Path, root: Path | None, resume: bool, as_j
             run,
             steps=steps,
             resume=resume,
-            told=lambda step, row: bar(step, steps),
+            device=device,
+            on_epoch=lambda _, report: bar(int(report["step"]), steps),
         )
+
+
+def _simulate(settings: Recipe, emodb: Path | None) -> TrainingData:
+    from mien.datasets.synthetic_recordings import prepare_training_data
+
+    console.stderr().print("simulating and encoding recordings ...")
+    return prepare_training_data(settings, voices=emodb, workers=os.cpu_count() or 1)
+
+
+def _load(settings: Recipe, index: Path, store: Path, task: str | None, root: Path | None) -> TrainingData:
+    from mien.datasets.index import Index
+    from mien.datasets.stored_recordings import load_recordings
+    from mien.datasets.synthetic_recordings import TrainingData
+
+    corpus = Index.load(index, root)
+    encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
+    train, val = (load_recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
+    console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")
+    return TrainingData(train, val)
+
+
+def _print_metrics(folder: Path, hint: str, as_json: bool, only: tuple[str, ...] = ()) -> None:
+    """Print a run's metrics (those of `only`, if given) and the next command."""
     metrics = json.loads((folder / "metrics.json").read_text())
     if as_json:
         print(json.dumps({"run": str(folder), "metrics": metrics}, indent=2))
         return
-    console.out().print(f"{folder}  ready for: mien extract INDEX --encoder {folder} --store DIR", markup=False)
-    for name in ("val_macro_f1", "val_accuracy"):
-        if name in metrics:
-            console.out().print(f"  {name:24}{metrics[name]:.4f}", markup=False)
-
-
-def _simulated(settings: Recipe, emodb: Path | None) -> Material:
-    from mien.datasets.synthetic_recordings import gather
-
-    console.err().print("simulating and encoding recordings ...")
-    return gather(settings, voices=emodb, workers=os.cpu_count() or 1)
-
-
-def _stored(settings: Recipe, index: Path | None, store: Path, task: str | None, root: Path | None) -> Material:
-    from mien.datasets.index import Index
-    from mien.datasets.stored_recordings import recordings
-    from mien.datasets.synthetic_recordings import Material
-
-    assert index is not None
-    corpus = Index.load(index, root)
-    encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
-    train, val = (recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
-    console.err().print(f"{len(train)} clips to train on, {len(val)} to choose the epoch by")
-    return Material(train, val)
+    screen = console.stdout()
+    screen.print(f"{folder}  next: {hint}", markup=False)
+    for name, value in metrics.items():
+        if isinstance(value, float) and (not only or name in only):
+            screen.print(f"  {name:24}{value:.4f}", markup=False)
 
 
 def recipes(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Just these.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Recipes to list in detail; by default all.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the recipes: paper, inputs, what the paper reports, what was obtained here, and on what.
+    """List the recipes with published and measured results.
 
-    Published figures are the papers' own, on their corpora; obtained ones were measured by the command named beside
-    them. What a recipe does otherwise than its paper is listed under it when it is named.
+    Prints each recipe's paper, its encoders, the results that the paper reports on its own corpus, and the results
+    measured with mien, each with the data and the command. For a recipe that is named, the differences from the paper
+    are printed too. Writes nothing.
 
     \b
     Examples:
@@ -159,13 +180,15 @@ def recipes(
       mien recipes va_reliability
     """
     from mien import config
-    from mien.results import obtained
+    from mien.results import for_recipe
 
     known = config.names()
     for name in names or ():
         if name not in known:
             raise ConfigError(
-                f"no recipe is called {name!r}{config.nearest(name, known)}", follows="nothing was listed"
+                f"there is no recipe {name!r}{config.nearest(name, known)}",
+                follows="Nothing was listed.",
+                remedy="Run `mien recipes` for all names.",
             )
     records = [
         {
@@ -173,9 +196,9 @@ def recipes(
             "model": recipe.model.name,
             "paper": recipe.paper.title,
             "arxiv": recipe.paper.arxiv,
-            "inputs": {n: f.encoder for n, f in recipe.features.items()},
+            "inputs": {modality: feature.encoder for modality, feature in recipe.features.items()},
             "reported": recipe.paper.reported,
-            "obtained": obtained(name),
+            "obtained": for_recipe(name),
             "differs": recipe.paper.differs,
         }
         for name, recipe in ((n, config.load(n)) for n in names or known)
@@ -184,20 +207,18 @@ def recipes(
         print(json.dumps(records, indent=1))
         return
     for record in records:
-        _tell_recipe(record, whole=bool(names))
+        _print_recipe(record, details=bool(names))
 
 
-def _tell_recipe(record: dict[str, Any], *, whole: bool) -> None:
-    screen = console.out()
-    inputs = ", ".join(f"{n} from {e}" for n, e in record["inputs"].items())
-    screen.print(f"[bold]{record['name']}[/bold]  arXiv {record['arxiv']}", highlight=False)
-    screen.print(f"  inputs     {inputs}", markup=False, highlight=False)
+def _print_recipe(record: dict[str, Any], *, details: bool) -> None:
+    screen = console.stdout()
+    screen.print(f"[bold]{record['name']}[/bold]  arXiv {record['arxiv']}")
+    rows = [("inputs", ", ".join(f"{modality} from {encoder}" for modality, encoder in record["inputs"].items()))]
     if record["reported"]:
-        told = ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in record["reported"].items())
-        screen.print(f"  published  {told}", markup=False, highlight=False)
-    for line in record["obtained"]:
-        screen.print(f"  obtained   {line}", markup=False, highlight=False)
-    if whole:
-        screen.print(f"  paper      {record['paper']}", markup=False, highlight=False)
-        for line in record["differs"]:
-            screen.print(f"  differs    {line}", markup=False, highlight=False)
+        reported = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in record["reported"].items())
+        rows.append(("published", reported))
+    rows += [("measured", line) for line in record["obtained"]]
+    if details:
+        rows += [("paper", record["paper"]), *(("differs", line) for line in record["differs"])]
+    for title, text in rows:
+        screen.print(f"  {title:11}{text}", markup=False)

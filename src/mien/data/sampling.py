@@ -1,4 +1,4 @@
-"""Which windows training sees, what it is told of them, and voices borrowed by label."""
+"""Window sampling, input statistics, and same-class voice augmentation."""
 
 from __future__ import annotations
 
@@ -10,34 +10,44 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from mien.data.token_table import InMemory, table
-from mien.data.windows import Draw, WindowDataset
+from mien.data.token_table import InMemoryTokens, build_table
+from mien.data.windows import WindowBatch, WindowDataset
 from mien.labels import UNLABELLED
 from mien.records import Recording
 
 
 def window_weights(counts: Tensor, balance: float) -> Tensor:
-    """How likely each window is drawn, `(window,)` float64 summing to 1, from its label counts `(window,
-    classes)`.
+    """Sampling probability of each window, to balance the classes. Our choice, because classes are very unequal.
 
-    A window weighs the mean over its labelled tokens of `n_c ** -balance`, n_c its class's count: with 0
-    all are equal, with 1 a token of a rare class counts as much as all of a common one. Windows without
-    an expression label weigh as the average window.
+    The weight of a window is the mean over its labelled tokens of `n_c ** -balance`, where n_c is the number of tokens
+    of that class in all windows: 0 makes all windows equal, 1 makes all classes equal. Windows without an expression
+    label weigh as much as the average window.
+
+    Args:
+        counts: `(window, classes)` labelled tokens of each class.
+        balance: exponent, 0 to 1.
+
+    Returns:
+        `(window,)` float64, sum 1.
     """
     per_class = counts.sum(0).double()
     value = torch.where(per_class > 0, per_class.clamp_min(1) ** -balance, 0.0)
     labelled = counts.sum(1)
     weight = (counts.double() @ value) / labelled.clamp_min(1)
-    some = labelled > 0
-    weight = torch.where(some, weight, weight[some].mean() if some.any() else torch.ones((), dtype=weight.dtype))
+    has_label = labelled > 0
+    average = weight[has_label].mean() if has_label.any() else torch.ones((), dtype=weight.dtype)
+    weight = torch.where(has_label, weight, average)
     return weight / weight.sum()
 
 
-class WindowSampler(Sampler[Draw]):
-    """Draws an epoch's batches. Everything follows from (seed, epoch), so that an interrupted run can go
-    on exactly.
+class WindowSampler(Sampler[WindowBatch]):
+    """Sample the batches of one epoch. They depend only on (seed, epoch), so an interrupted run resumes exactly.
 
-    balance 0: every window once, in random order. Above: with replacement, by `window_weights`. part: of `Draw`.
+    Args:
+        weights: `(window,)` from `window_weights`.
+        batch: windows per batch.
+        balance: 0 takes every window once, in random order; otherwise windows are drawn with replacement by `weights`.
+        part: see `WindowBatch`.
     """
 
     def __init__(
@@ -56,45 +66,53 @@ class WindowSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return -(-len(self.weights) // self.batch)
 
-    def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+    def __iter__(self) -> Iterator[WindowBatch]:
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, self.epoch))
         if self.balance:
             order = torch.multinomial(self.weights, len(self.weights), replacement=True, generator=generator)
         else:
             order = torch.randperm(len(self.weights), generator=generator)
-        for step, chunk in enumerate(order.split(self.batch)):
-            yield Draw(mixed_seed(self.seed, self.epoch, step), chunk.tolist(), self.part)
+        for step, chunk in enumerate(torch.split(order, self.batch)):
+            yield WindowBatch(mix_seeds(self.seed, self.epoch, step), chunk.tolist(), self.part)
 
 
-def mixed_seed(*parts: int) -> int:
-    """One 63-bit seed from several integers; near inputs give unrelated seeds."""
+def mix_seeds(*parts: int) -> int:
+    """Combine integers into one 63-bit seed. Similar inputs give unrelated seeds (numpy's SeedSequence)."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """Of training data. mean, deviation: modality -> `(dim,)` over valid tokens; counts `(classes,)`
-    labels."""
+class InputStatistics:
+    """Statistics of training data.
+
+    mean, deviation: modality -> `(dim,)` float32 over valid tokens, for standardisation.
+    counts: `(classes,)` expected number of labelled tokens, for class weights.
+    """
 
     mean: dict[str, Tensor]
     deviation: dict[str, Tensor]
     counts: Tensor
 
 
-def statistics(dataset: WindowDataset, classes: int, *, balance: float = 0.0, limit: int = 4096) -> Statistics:
-    """What the network is told of its inputs, as training will draw them (augmentation included).
+def input_statistics(
+    dataset: WindowDataset, classes: int, *, balance: float = 0.0, limit: int = 4096
+) -> InputStatistics:
+    """Estimate the statistics of the network's inputs as training samples them, augmentation included.
 
-    Means and deviations are estimated on at most `limit` windows, evenly spaced; a value that never
-    varies gets deviation 1. Counts are those expected under `window_weights`, so that class weights
-    correct only what balanced drawing leaves.
+    Args:
+        dataset: windows of the training data.
+        classes: number of expression classes.
+        balance: of `window_weights`. Counts are those expected under it, so that class weights correct only the
+            imbalance that remains.
+        limit: most windows used for means and deviations, evenly spaced. A constant feature gets deviation 1.
     """
     counts = dataset.class_counts(classes)
     weights = window_weights(counts, balance)
     expected = (weights[:, None] * counts).sum(0) * len(dataset)
     sums: dict[str, Tensor] = {}
-    picks = torch.linspace(0, len(dataset) - 1, min(limit, len(dataset))).long().unique()
-    for step, chunk in enumerate(picks.split(256)):
-        batch = dataset.__getitems__(Draw(mixed_seed(step), chunk.tolist()))
+    picks = torch.unique(torch.linspace(0, len(dataset) - 1, min(limit, len(dataset))).long())
+    for step, chunk in enumerate(torch.split(picks, 256)):
+        batch = dataset.__getitems__(WindowBatch(mix_seeds(step), chunk.tolist()))
         for name, values in batch.values.items():
             known = values[batch.valid[name]].double()
             part = torch.stack((torch.full_like(known[:1].sum(0), len(known)), known.sum(0), known.square().sum(0)))
@@ -105,20 +123,23 @@ def statistics(dataset: WindowDataset, classes: int, *, balance: float = 0.0, li
         mean[name] = (total / n).float()
         spread = (squares / n - (total / n).square()).clamp_min(0).sqrt()
         deviation[name] = torch.where(spread > 1e-6 * (1 + mean[name].abs()), spread, 1.0).float()
-    return Statistics(mean, deviation, expected)
+    return InputStatistics(mean, deviation, expected)
 
 
-class LabelPool:
-    """Augment that speaks with another voice: tokens of one modality taken from a pool by their label.
+class SameClassAugment:
+    """Same-class augmentation: replace one modality by tokens of other recordings with the same label.
 
-    For each sample and class one pool recording of that class is drawn; the sample's tokens of that class
-    take that recording's tokens, in order, from a random point, again from its start when it ends. Used
-    to pair simulated faces with real utterances, of which no corpus has both (our choice). Classes that
-    the pool lacks, unlabelled tokens, and samples spared by `probability` keep what they had.
+    For each sample and class, one recording of that class is drawn from the pool. The sample's tokens of that class are
+    replaced by that recording's tokens in order, from a random position, cyclically. Tokens without a label, of classes
+    that the pool lacks, and of samples not chosen by `probability` stay as they are.
+
+    Our choice, to pair simulated faces with real utterances: no corpus has both.
 
     Args:
-        recordings: each with one label throughout (its most frequent one counts).
-        modality: the stream to take.
+        recordings: the pool, each of one class (the most frequent label counts).
+        modality: the stream to replace.
+        rate_hz: rate of the token clock.
+        classes: number of expression classes.
         probability: share of samples that are changed.
     """
 
@@ -131,9 +152,9 @@ class LabelPool:
         classes: int,
         probability: float,
     ) -> None:
-        pool = table(recordings, rate_hz, [modality])
+        pool = build_table(recordings, rate_hz, [modality])
         source = pool.sources[modality]
-        assert isinstance(source, InMemory)
+        assert isinstance(source, InMemoryTokens)
         self.source, self.probability = source, probability
         sizes = pool.bounds.diff()
         counts = torch.stack(
@@ -153,17 +174,17 @@ class LabelPool:
     def __call__(
         self, values: Tensor, valid: Tensor, expression: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """Augment a batch; arguments and result as `mien.data.Augment`."""
         batch, time = expression.shape
-        chosen, where = torch.rand(2, batch, len(self.members), generator=generator, dtype=torch.float64)
-        spared = torch.rand(batch, 1, generator=generator) >= self.probability
-        member = (self.offset + (chosen * self.members).long()).clamp_max(len(self.starts) - 1)
+        pick, position = torch.rand(2, batch, len(self.members), generator=generator, dtype=torch.float64)
+        unchanged = torch.rand(batch, 1, generator=generator) >= self.probability
+        member = (self.offset + (pick * self.members).long()).clamp_max(len(self.starts) - 1)
         start, size = self.starts[member], self.sizes[member]
-        phase = (where * size).long()
-        kind = expression.clamp_min(0)
-        taken = (expression >= 0) & (self.members[kind] > 0) & ~spared
-        position = (torch.arange(time) + phase.gather(1, kind)) % size.gather(1, kind)
-        index = start.gather(1, kind) + position
+        first = (position * size).long()
+        label = expression.clamp_min(0)
+        replaced = (expression >= 0) & (self.members[label] > 0) & ~unchanged
+        index = start.gather(1, label) + (torch.arange(time) + first.gather(1, label)) % size.gather(1, label)
         return (
-            torch.where(taken[..., None], self.source.values[index], values),
-            torch.where(taken, self.source.valid[index], valid),
+            torch.where(replaced[..., None], self.source.values[index], values),
+            torch.where(replaced, self.source.valid[index], valid),
         )

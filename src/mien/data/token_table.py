@@ -1,4 +1,4 @@
-"""Recordings on a token clock, end to end."""
+"""Token table: all recordings of a dataset on one token clock, end to end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from mien.records import Labels, Recording, Stream
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One recording on a token clock. times `(time,)` seconds; values: modality -> `(time, dim)` float32;
-    valid: modality -> `(time,)` bool; expression `(time,)` int64, -1 unlabelled; valence_arousal `(time,
-    2)` float32, NaN unlabelled."""
+    """One recording on a token clock.
+
+    times: `(time,)` seconds, the centres of the tokens.
+    values, valid: modality -> `(time, dim)` float32 and `(time,)` bool.
+    expression: `(time,)` int64 class index, -1 unlabelled.
+    valence_arousal: `(time, 2)` float32 in [-1, 1], NaN unlabelled.
+    """
 
     times: np.ndarray
     values: dict[str, np.ndarray]
@@ -29,28 +33,33 @@ class Tokens:
     valence_arousal: np.ndarray
 
 
-def tokens(
+def make_tokens(
     recording: Recording,
     rate_hz: float,
     start_s: float | None = None,
     stop_s: float | None = None,
     modalities: Collection[str] | None = None,
 ) -> Tokens:
-    """A recording's streams (those of `modalities`, or all) and labels on a clock of `rate_hz`.
+    """Resample the streams and labels of a recording to a token clock.
 
-    The clock spans all streams and labels unless told otherwise. A token's expression is that of the
-    nearest label within one token or one label period, whichever is longer; its valence and arousal are
-    the mean over its cell.
+    The expression of a token is that of the nearest label within one token or one label period, whichever is longer.
+    Its valence and arousal are the mean of the labels in its interval.
+
+    Args:
+        recording: the recording.
+        rate_hz: tokens per second.
+        start_s, stop_s: span of the clock; None spans all streams and labels.
+        modalities: streams to resample; None resamples all.
     """
-    sides = [(s.times, clock.median_step(s.times)) for s in recording.streams.values() if len(s.times)]
+    spans = [(s.times, clock.median_step(s.times)) for s in recording.streams.values() if len(s.times)]
     labels = recording.clip.labels
     if labels is not None and len(labels.times):
-        sides.append((labels.times, clock.median_step(labels.times)))
+        spans.append((labels.times, clock.median_step(labels.times)))
     if start_s is None:
-        start_s = min((t[0] - p / 2 for t, p in sides), default=0.0)
-        start_s = max(0.0, float(start_s)) if all(t[0] >= 0 for t, _ in sides) else float(start_s)
+        start_s = min((t[0] - p / 2 for t, p in spans), default=0.0)
+        start_s = max(0.0, float(start_s)) if all(t[0] >= 0 for t, _ in spans) else float(start_s)
     if stop_s is None:
-        stop_s = max((float(t[-1] + p / 2) for t, p in sides), default=start_s)
+        stop_s = max((float(t[-1] + p / 2) for t, p in spans), default=start_s)
     times = clock.token_times(start_s, stop_s, rate_hz)
     values, valid = {}, {}
     for name, stream in recording.streams.items():
@@ -75,17 +84,23 @@ def _labels_at(labels: Labels | None, times: np.ndarray, rate_hz: float) -> tupl
 
 
 class TokenSource(ABC):
-    """One modality of all recordings on the global token axis. `dim`: width of a token."""
+    """One modality of all recordings on the global token axis. dim: length of one token."""
 
     dim: int
 
     @abstractmethod
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Tokens [start, stop): values `(stop - start, dim)` float32, valid `(stop - start,)` bool."""
+        """Read the tokens [start, stop): values `(stop - start, dim)` float32, valid `(stop - start,)` bool."""
 
     def read_many(self, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows `(batch,)` stacked and padded to the longest: values `(batch, time, dim)`, valid
-        `(batch, time)`. Padding is zero and invalid."""
+        """Read windows, stacked and padded to the longest one. Padding is zero and invalid.
+
+        Args:
+            starts, lengths: `(batch,)` int64 positions and lengths of the windows.
+
+        Returns:
+            values `(batch, time, dim)` float32 and valid `(batch, time)` bool.
+        """
         longest = int(lengths.max())
         values = torch.zeros(len(starts), longest, self.dim)
         valid = torch.zeros(len(starts), longest, dtype=torch.bool)
@@ -94,16 +109,18 @@ class TokenSource(ABC):
         return values, valid
 
 
-class InMemory(TokenSource):
-    """Tokens held as two tensors, `(token, dim)` float32 and `(token,)` bool: a batch is one gather."""
+class InMemoryTokens(TokenSource):
+    """Tokens in memory: values `(token, dim)` float32 and valid `(token,)` bool. A batch is one gather."""
 
     def __init__(self, values: Tensor, valid: Tensor) -> None:
         self.values, self.valid, self.dim = values, valid, values.shape[1]
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """See `TokenSource.read`."""
         return self.values[start:stop], self.valid[start:stop]
 
     def read_many(self, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TokenSource.read_many`."""
         index, padding = window_index(starts, lengths, len(self.values))
         values = self.values.index_select(0, index.flatten()).view(*index.shape, self.dim)
         valid = self.valid[index]
@@ -112,13 +129,15 @@ class InMemory(TokenSource):
         return values, valid
 
 
-class Stored(TokenSource):
-    """Tokens made when a window is drawn, from streams that stay where they are: mapped from a store, they take no
-    memory. The values are those of `clock.resample` over the whole stream, bit for bit.
+class StreamTokens(TokenSource):
+    """Tokens resampled from the streams when a window is read. Streams mapped from a store take no memory.
+
+    The values equal those of `clock.resample` over the whole stream, bit for bit.
 
     Args:
-        streams: of each recording, None where it has none. clocks: `(time,)` token times of each recording.
-        rate_hz: of the clocks.
+        streams: stream of each recording, None where it has none.
+        clocks: `(time,)` token times of each recording.
+        rate_hz: rate of the clocks.
     """
 
     def __init__(self, streams: Sequence[Stream | None], clocks: Sequence[np.ndarray], rate_hz: float) -> None:
@@ -128,6 +147,7 @@ class Stored(TokenSource):
         self.tolerance = [max(1 / rate_hz, clock.median_step(s.times)) if s is not None else 0.0 for s in streams]
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """See `TokenSource.read`. The tokens must be of one recording."""
         which = int(np.searchsorted(self.bounds, start, side="right")) - 1
         stream, first = self.streams[which], int(self.bounds[which])
         if stream is None or stop <= start:
@@ -141,7 +161,10 @@ class Stored(TokenSource):
 
 
 def window_index(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor | None]:
-    """Global positions `(batch, longest)` of windows, and where they are padding (None if nowhere)."""
+    """Positions of windows on the global token axis, `(batch, longest)`, and where they are padding (None if nowhere).
+
+    Positions of padding are within the axis of `total` tokens, so they can be read and then masked.
+    """
     offset = torch.arange(int(lengths.max()))
     index = starts[:, None] + offset
     padding = offset >= lengths[:, None]
@@ -152,9 +175,13 @@ def window_index(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, T
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Recordings end to end. sources: modality -> TokenSource; expression `(token,)` int64; valence_arousal
-    `(token, 2)` float32; bounds `(recording + 1,)` int64: recording i is tokens [bounds[i], bounds[i +
-    1])."""
+    """All recordings end to end.
+
+    sources: modality -> tokens.
+    expression: `(token,)` int64 class index, -1 unlabelled.
+    valence_arousal: `(token, 2)` float32 in [-1, 1], NaN unlabelled.
+    bounds: `(recording + 1,)` int64; recording i is the tokens [bounds[i], bounds[i + 1]).
+    """
 
     sources: Mapping[str, TokenSource]
     expression: Tensor
@@ -162,45 +189,51 @@ class TokenTable:
     bounds: Tensor
 
 
-#: A modality whose tokens would take more than this is not held but read window by window (`Stored`).
-HELD_BYTES = 1 << 30
+#: A modality whose tokens would take more memory than this is resampled window by window (`StreamTokens`).
+MEMORY_LIMIT_BYTES = 1 << 30
 
 
-def table(
+def build_table(
     recordings: Sequence[Recording],
     rate_hz: float,
     modalities: Sequence[str] | None = None,
     *,
-    held_bytes: int | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> TokenTable:
-    """Recordings on one clock. A modality that a recording lacks is invalid throughout it.
+    """Build the token table of recordings. A modality that a recording lacks is invalid throughout it.
 
-    held_bytes: the most that a modality's tokens may take in memory; beyond it they are made from the streams
-    whenever a window is drawn; None takes `HELD_BYTES`.
+    Args:
+        recordings: the recordings, in order.
+        rate_hz: tokens per second.
+        modalities: streams to include; None includes all.
+        memory_limit_bytes: largest memory of one modality's tokens, beyond which they are resampled from the streams
+            for each window; None takes `MEMORY_LIMIT_BYTES`.
 
-    Raises ValueError naming the clip whose stream is not as wide as the others', or if there is no recording.
+    Raises:
+        ValueError: there are no recordings, or the streams of one modality differ in dim.
     """
     if not recordings:
         raise ValueError("no recordings: there is nothing to cut windows from")
     names = list(modalities or dict.fromkeys(n for r in recordings for n in r.streams))
-    dims = _widths(recordings, names)
-    cut = [tokens(recording, rate_hz, modalities=()) for recording in recordings]
-    sizes = [len(t.times) for t in cut]
-    most = HELD_BYTES if held_bytes is None else held_bytes
-    clocks = [t.times for t in cut]
+    dims = _dims(recordings, names)
+    labels = [make_tokens(recording, rate_hz, modalities=()) for recording in recordings]
+    sizes = [len(t.times) for t in labels]
+    limit = MEMORY_LIMIT_BYTES if memory_limit_bytes is None else memory_limit_bytes
+    clocks = [t.times for t in labels]
     sources: dict[str, TokenSource] = {}
     for name in (n for n in names if n in dims):
-        source = Stored([r.streams.get(name) for r in recordings], clocks, rate_hz)
-        sources[name] = source if sum(sizes) * dims[name] * 4 > most else _held(source)
+        source = StreamTokens([r.streams.get(name) for r in recordings], clocks, rate_hz)
+        sources[name] = source if sum(sizes) * dims[name] * 4 > limit else _load(source)
     return TokenTable(
         sources,
-        torch.from_numpy(np.concatenate([t.expression for t in cut])),
-        torch.from_numpy(np.concatenate([t.valence_arousal for t in cut])),
+        torch.from_numpy(np.concatenate([t.expression for t in labels])),
+        torch.from_numpy(np.concatenate([t.valence_arousal for t in labels])),
         torch.tensor([0, *np.cumsum(sizes).tolist()]),
     )
 
 
-def _widths(recordings: Sequence[Recording], names: Sequence[str]) -> dict[str, int]:
+def _dims(recordings: Sequence[Recording], names: Sequence[str]) -> dict[str, int]:
+    """Modality -> dim of its streams."""
     dims: dict[str, tuple[int, str]] = {}
     for recording in recordings:
         for name in names:
@@ -209,12 +242,12 @@ def _widths(recordings: Sequence[Recording], names: Sequence[str]) -> dict[str, 
             dim, first = dims.setdefault(name, (stream.dim, recording.clip.id))
             if stream.dim != dim:
                 raise ValueError(
-                    f"clip {recording.clip.id!r} has {stream.dim} {name} values a token, but {first!r} has "
-                    f"{dim}: they come from different encoders; extract one of them again"
+                    f"clip {recording.clip.id!r} has {stream.dim} {name} values per token, but {first!r} has "
+                    f"{dim}: they come from different encoders. Extract one of them again."
                 )
     return {name: dim for name, (dim, _) in dims.items()}
 
 
-def _held(source: Stored) -> InMemory:
+def _load(source: StreamTokens) -> InMemoryTokens:
     parts = [source.read(int(start), int(stop)) for start, stop in pairwise(source.bounds) if stop > start]
-    return InMemory(torch.cat([values for values, _ in parts]), torch.cat([valid for _, valid in parts]))
+    return InMemoryTokens(torch.cat([values for values, _ in parts]), torch.cat([valid for _, valid in parts]))

@@ -1,4 +1,4 @@
-"""Windows over a token table, one at a time or a batch at once."""
+"""Dataset of windows over a token table, and batches of them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from torch.utils.data import Dataset
 
 from mien import clock
 from mien.config import Windows
-from mien.data.token_table import TokenTable, table, window_index
+from mien.data.token_table import TokenTable, build_table, window_index
 from mien.labels import UNLABELLED
 from mien.records import Batch, Recording
 
-#: Changes one modality of a drawn batch: `(values (batch, time, dim), valid (batch, time), expression
-#: (batch, time), generator) -> (values, valid)`. Rows are samples; draws come from the generator only, so
-#: that a run repeats.
+#: Augmentation of one modality of a training batch: `(values (batch, time, dim), valid (batch, time), expression
+#: (batch, time), generator) -> (values, valid)`. It takes random numbers only from the generator, so that a run is
+#: reproducible.
 Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
-class Draw(NamedTuple):
-    """A batch to fetch for training: which windows, and the seed of everything random about them. part: which of how
-    many processes asks; it gets every so many-th window."""
+class WindowBatch(NamedTuple):
+    """Request for one training batch.
+
+    seed: of the jitter and the augmentation of the batch.
+    windows: indices of the windows.
+    part: (rank, processes) of distributed training; rank r gets the windows r, r + processes, ...
+    """
 
     seed: int
     windows: list[int]
@@ -34,15 +38,18 @@ class Draw(NamedTuple):
 class WindowDataset(Dataset[Batch]):
     """Windows over recordings.
 
-    `dataset[i]` is window i as a batch of one, as it lies in the data. A DataLoader whose batch sampler is
-    `WindowSampler` fetches whole batches at once: those windows are shifted (`windows.jitter`) and augmented.
+    `dataset[i]` is window i as a batch of one, unchanged. A DataLoader whose batch sampler is `WindowSampler` fetches
+    whole batches (`__getitems__`), in which windows are shifted (`windows.jitter`) and augmented.
 
     Args:
         data: recordings, or a table of them.
-        windows: seconds, hop and rate.
-        modalities: which streams to serve; all by default.
-        augment: modality -> `Augment`, for drawn batches only.
-        labelled: keep only windows with any label.
+        windows: length, hop, rate and jitter.
+        modalities: streams to read; None reads all.
+        augment: modality -> augmentation, for training batches only.
+        labelled: keep only windows with at least one label.
+
+    Raises:
+        ValueError: see `build_table`.
     """
 
     def __init__(
@@ -54,10 +61,10 @@ class WindowDataset(Dataset[Batch]):
         augment: Mapping[str, Augment] | None = None,
         labelled: bool = False,
     ) -> None:
-        self.table = data if isinstance(data, TokenTable) else table(data, windows.rate_hz, modalities)
+        self.table = data if isinstance(data, TokenTable) else build_table(data, windows.rate_hz, modalities)
         self.augment = dict(augment or {})
-        length = clock.tokens_in(windows.seconds, windows.rate_hz)
-        hop = min(length, clock.tokens_in(windows.hop_seconds, windows.rate_hz))
+        length = clock.token_count(windows.seconds, windows.rate_hz)
+        hop = min(length, clock.token_count(windows.hop_seconds, windows.rate_hz))
         self.shift = hop // 2 if windows.jitter else 0
         bounds = self.table.bounds.tolist()
         cut = [
@@ -67,39 +74,42 @@ class WindowDataset(Dataset[Batch]):
         ]
         self.starts, self.lengths, self.first, self.last = torch.tensor(cut, dtype=torch.int64).view(-1, 4).T
         if labelled:
-            has = (self.table.expression != UNLABELLED) | torch.isfinite(self.table.valence_arousal).any(1)
-            self._keep(_inside(has[:, None].long(), self.starts, self.lengths)[:, 0] > 0)
-
-    def _keep(self, mask: Tensor) -> None:
-        self.starts, self.lengths = self.starts[mask], self.lengths[mask]
-        self.first, self.last = self.first[mask], self.last[mask]
+            has_label = (self.table.expression != UNLABELLED) | torch.isfinite(self.table.valence_arousal).any(1)
+            keep = _window_sums(has_label[:, None].long(), self.starts, self.lengths)[:, 0] > 0
+            self.starts, self.lengths = self.starts[keep], self.lengths[keep]
+            self.first, self.last = self.first[keep], self.last[keep]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, window: int) -> Batch:
         if not -len(self) <= window < len(self):
-            raise IndexError(f"window {window} of {len(self)}")
+            raise IndexError(f"there is no window {window}; the dataset has {len(self)}")
         return self._gather(self.starts[[window]], self.lengths[[window]])
 
-    def __getitems__(self, draw: Draw | list[int]) -> Batch:
-        if not isinstance(draw, Draw):
-            return self._gather(self.starts[draw], self.lengths[draw])
-        generator = torch.Generator().manual_seed(draw.seed)
-        starts, lengths = self.starts[draw.windows], self.lengths[draw.windows]
+    def __getitems__(self, request: WindowBatch | list[int]) -> Batch:
+        """Fetch a batch: windows by index as they are, or a `WindowBatch` with jitter and augmentation.
+
+        Every process of distributed training gets equally many windows; the first ones are repeated if need be.
+        """
+        if not isinstance(request, WindowBatch):
+            return self._gather(self.starts[request], self.lengths[request])
+        windows = request.windows
+        generator = torch.Generator().manual_seed(request.seed)
+        starts, lengths = self.starts[windows], self.lengths[windows]
         if self.shift:
-            moved = starts + torch.randint(-self.shift, self.shift + 1, starts.shape, generator=generator)
-            starts = moved.clamp(self.first[draw.windows], self.last[draw.windows] - lengths)
-        rank, processes = draw.part
+            shifted = starts + torch.randint(-self.shift, self.shift + 1, starts.shape, generator=generator)
+            starts = shifted.clamp(self.first[windows], self.last[windows] - lengths)
+        rank, processes = request.part
         if processes > 1:
-            mine = torch.arange(rank, -(-len(starts) // processes) * processes, processes) % len(starts)
-            starts, lengths = starts[mine], lengths[mine]
-            generator.manual_seed(draw.seed + rank)
+            own = torch.arange(rank, -(-len(starts) // processes) * processes, processes) % len(starts)
+            starts, lengths = starts[own], lengths[own]
+            generator.manual_seed(request.seed + rank)
         batch = self._gather(starts, lengths)
         assert batch.expression is not None
-        for name, change in self.augment.items():
+        for name, augment in self.augment.items():
             if name in batch.values:
-                batch.values[name], batch.valid[name] = change(
+                batch.values[name], batch.valid[name] = augment(
                     batch.values[name], batch.valid[name], batch.expression, generator
                 )
         return batch
@@ -119,32 +129,34 @@ class WindowDataset(Dataset[Batch]):
         )
 
     def class_counts(self, classes: int) -> Tensor:
-        """`(window, classes)` labelled tokens of each class in each window."""
+        """Labelled tokens of each class in each window, `(window, classes)` int64."""
         one_hot = torch.nn.functional.one_hot(self.table.expression + 1, classes + 1)[:, 1:]
-        return _inside(one_hot, self.starts, self.lengths)
+        return _window_sums(one_hot, self.starts, self.lengths)
 
 
-def _inside(counts: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+def _window_sums(counts: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """Sums of `(token, k)` counts over windows, `(window, k)`, by cumulative sums."""
     sums = torch.cat((counts.new_zeros(1, counts.shape[1]), counts.cumsum(0)))
     return sums[starts + lengths] - sums[starts]
 
 
 def collate(batches: Batch | Sequence[Batch]) -> Batch:
-    """Batches stacked, padded at the end to the longest: padding is zero, invalid everywhere and
-    unlabelled. What is one batch already passes."""
+    """Stack batches, padded at the end to the longest one. A single `Batch` is returned as it is.
+
+    Padding is zero, invalid in every modality, and unlabelled. All batches have the same modalities.
+    """
     if isinstance(batches, Batch):
         return batches
     longest = max(next(iter(b.valid.values())).shape[1] for b in batches)
 
     def stack(parts: list[Tensor], fill: float) -> Tensor:
         shape = (sum(len(p) for p in parts), longest, *parts[0].shape[2:])
-        out = parts[0].new_full(shape, fill)
+        stacked = parts[0].new_full(shape, fill)
         row = 0
         for part in parts:
-            out[row : row + len(part), : part.shape[1]] = part
+            stacked[row : row + len(part), : part.shape[1]] = part
             row += len(part)
-        return out
+        return stacked
 
     labels = [b.expression for b in batches if b.expression is not None]
     affect = [b.valence_arousal for b in batches if b.valence_arousal is not None]

@@ -1,0 +1,1 @@
+"""Corpora: one file each, the index of clips, and recordings from the feature store."""

@@ -1,7 +1,7 @@
-"""Aff-Wild2's label files: EXPR and VA, one row a frame, read strictly.
+"""Label files of Aff-Wild2: EXPR and VA, one row for each frame.
 
-EXPR: a header of the eight class names joined by commas, then one integer a line, -1 to 7. VA: the header
-`valence,arousal`, then two numbers a line in [-1, 1], or -5 for unlabelled. Row i after the header is frame i
+EXPR: a header of the eight class names joined by commas, then one integer from -1 to 7 a line. VA: the header
+`valence,arousal`, then two numbers in [-1, 1] a line, or -5 for unlabelled. Row i after the header is frame i
 (picture `0000i.jpg`), counting from 1.
 """
 
@@ -17,21 +17,25 @@ from mien.labels import EXPRESSIONS, UNLABELLED, VA_UNLABELLED
 
 EXPR_HEADER = ",".join(EXPRESSIONS)
 VA_HEADER = "valence,arousal"
-#: Problems of one kind in one file are listed one by one up to here, then counted.
+#: Up to this many problems of one kind in one file are listed one by one; the others are only counted.
 _LISTED = 20
 
 
 @dataclass
 class LabelFile:
-    """task: `expr` or `va`. values: `(row,)` int with -1 for unlabelled, or `(row, 2)` float with NaN."""
+    """Contents of one label file.
+
+    task: `expr` or `va`; `au` or "" where the header is another. values: `(row,)` int64 class index, -1 for
+    unlabelled; or `(row, 2)` float64 valence and arousal in [-1, 1], NaN for unlabelled.
+    """
 
     task: str
     values: np.ndarray
     problems: list[Problem]
 
 
-def task_of(header: str) -> str:
-    """`expr`, `va`, or `au` by the first line of a label or sample file; "" where it is none of them."""
+def task_of_header(header: str) -> str:
+    """Task of a label file or sample submission, from its first line: `expr`, `va` or `au`, else ""."""
     names = [part.strip().strip('"').lower() for part in header.lstrip("\ufeff").strip().split(",")]
     names = names[1:] if names[:1] == ["image_location"] else names
     if names == [name.lower() for name in EXPRESSIONS]:
@@ -41,50 +45,50 @@ def task_of(header: str) -> str:
     return "au" if names and all(name.startswith("au") and name[2:].isdigit() for name in names) else ""
 
 
-def read_labels(path: Path, shown: str = "") -> LabelFile:
-    """Reads one label file. shown: its name in problems. A row that cannot be used is unlabelled and a
-    problem.
+def read_labels(path: Path, name: str = "") -> LabelFile:
+    """Read one label file.
 
-    A file whose header is neither of the two gives no rows and an error that quotes the header.
+    A row that cannot be used becomes unlabelled and is listed as a problem. A file that cannot be read, or whose
+    header is neither of the two, has no rows and one problem. Nothing is raised.
+
+    Args:
+        name: how problems call the file; default: its path.
     """
-    shown = shown or str(path)
+    name = name or str(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        return LabelFile("", np.zeros(0), [_error("unreadable labels", shown, None, f"cannot be read ({error})")])
-    task = task_of(lines[0])
+        return LabelFile("", np.zeros(0), [_file_error("unreadable labels", name, None, f"cannot be read ({error})")])
+    task = task_of_header(lines[0])
     if task not in ("expr", "va"):
         what = f"the header is {lines[0][:90]!r}, neither {EXPR_HEADER!r} nor {VA_HEADER!r}"
-        return LabelFile(task, np.zeros(0), [_error("wrong header", shown, 1, what)])
+        return LabelFile(task, np.zeros(0), [_file_error("wrong header", name, 1, what)])
     rows = lines[1:]
     while rows and not rows[-1].strip():
         rows.pop()
     if not rows:
-        empty = _error("empty labels", shown, 1, "a header and no rows")
+        empty = _file_error("empty labels", name, 1, "a header and no rows")
         return LabelFile(task, np.zeros((0, 2) if task == "va" else 0), [empty])
-    return _expressions(rows, shown) if task == "expr" else _affects(rows, shown)
+    return _parse_expressions(rows, name) if task == "expr" else _parse_valence_arousal(rows, name)
 
 
-def _expressions(rows: list[str], shown: str) -> LabelFile:
-    try:
-        values = np.array(list(map(int, rows)), np.int64)
-        bad = [(int(i), f"class {values[i]}") for i in np.flatnonzero((values < -1) | (values > 7))]
-    except ValueError:
-        values, bad = np.full(len(rows), UNLABELLED, np.int64), []
-        for i, row in enumerate(rows):
-            try:
-                values[i] = int(row)
-            except ValueError:
-                bad.append((i, f"{row.strip()[:40]!r}"))
-            else:
-                if not -1 <= values[i] <= 7:
-                    bad.append((i, f"class {values[i]}"))
-    values[[i for i, _ in bad]] = UNLABELLED
-    found = [(i, f"{what} where an integer from -1 to 7 belongs") for i, what in bad]
-    return LabelFile("expr", values, _listed(ERROR, "bad label", shown, found))
+def _parse_expressions(rows: list[str], name: str) -> LabelFile:
+    values = np.full(len(rows), UNLABELLED, np.int64)
+    bad: list[tuple[int, str]] = []
+    for i, row in enumerate(rows):
+        try:
+            value = int(row)
+        except ValueError:
+            bad.append((i, f"{row.strip()[:40]!r} where an integer from -1 to 7 belongs"))
+            continue
+        if -1 <= value <= 7:
+            values[i] = value
+        else:
+            bad.append((i, f"class {value} where an integer from -1 to 7 belongs"))
+    return LabelFile("expr", values, _row_problems(ERROR, "bad label", name, bad))
 
 
-def _affects(rows: list[str], shown: str) -> LabelFile:
+def _parse_valence_arousal(rows: list[str], name: str) -> LabelFile:
     values = np.full((len(rows), 2), np.nan)
     bad: list[tuple[int, str]] = []
     half: list[tuple[int, str]] = []
@@ -94,26 +98,26 @@ def _affects(rows: list[str], shown: str) -> LabelFile:
         except ValueError:
             bad.append((i, f"{row.strip()[:40]!r} where two numbers and a comma belong"))
             continue
-        marks = (valence == VA_UNLABELLED) + (arousal == VA_UNLABELLED)
-        if marks == 1:
+        unlabelled = (valence == VA_UNLABELLED) + (arousal == VA_UNLABELLED)
+        if unlabelled == 1:
             half.append((i, f"{row.strip()!r}: one of the two is -5"))
-        elif marks == 0:
+        elif unlabelled == 0:
             if abs(valence) <= 1 and abs(arousal) <= 1:
                 values[i] = valence, arousal
             else:
                 bad.append((i, f"{row.strip()[:40]!r} is outside [-1, 1] and not -5"))
-    problems = _listed(ERROR, "bad label", shown, bad) + _listed(NOTE, "half label", shown, half)
+    problems = _row_problems(ERROR, "bad label", name, bad) + _row_problems(NOTE, "half label", name, half)
     return LabelFile("va", values, problems)
 
 
-def _listed(severity: str, kind: str, shown: str, found: list[tuple[int, str]]) -> list[Problem]:
+def _row_problems(severity: str, kind: str, name: str, rows: list[tuple[int, str]]) -> list[Problem]:
     rule = "the row counts as unlabelled"
-    problems = [Problem(severity, kind, shown, i + 2, what, rule) for i, what in found[:_LISTED]]
-    if len(found) > _LISTED:
-        more = f"and {len(found) - _LISTED} more rows like these, the last at line {found[-1][0] + 2}"
-        problems.append(Problem(severity, kind, shown, found[_LISTED][0] + 2, more, rule))
+    problems = [Problem(severity, kind, name, i + 2, what, rule) for i, what in rows[:_LISTED]]
+    if len(rows) > _LISTED:
+        more = f"and {len(rows) - _LISTED} more rows like these, the last at line {rows[-1][0] + 2}"
+        problems.append(Problem(severity, kind, name, rows[_LISTED][0] + 2, more, rule))
     return problems
 
 
-def _error(kind: str, shown: str, line: int | None, what: str) -> Problem:
-    return Problem(ERROR, kind, shown, line, what, "the file is left out")
+def _file_error(kind: str, name: str, line: int | None, what: str) -> Problem:
+    return Problem(ERROR, kind, name, line, what, "the file is left out")

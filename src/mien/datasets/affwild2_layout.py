@@ -1,10 +1,12 @@
-"""Where the parts of Aff-Wild2 lie under a root: videos, crop folders, label files, test lists.
+"""File layout of Aff-Wild2: find its videos, crop folders, label files and test lists under a root.
 
 Copies of the corpus differ in how archives were unpacked (`batch1`, `batch1 (1)/cropped_aligned`,
-`6th ABAW Annotations/EXPR_Recognition_Challenge`, ...), so parts are known by what they are: a folder named
-`cropped_aligned*` with folders of pictures, a folder named `Train_Set` or `Validation_Set` with text files
-whose header says the task, a text file of clip names whose own name says test set, and everything that is a
-video.
+`6th ABAW Annotations/EXPR_Recognition_Challenge`, ...). Parts are therefore recognised by name and content:
+
+* crops: folders of pictures in a folder named `cropped_aligned*`
+* labels: text files in a folder named `Train_Set` or `Validation_Set`; the header of each file gives the task
+* test lists: text files of clip names whose file name contains `test_set` or `sample`
+* videos: every file with a video suffix
 """
 
 from __future__ import annotations
@@ -13,61 +15,69 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mien.datasets.affwild2_labels import task_of
+from mien.datasets.affwild2_labels import task_of_header
 from mien.datasets.index_entries import ERROR, NOTE, WARNING, Problem
 from mien.errors import CorpusError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv"})
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 SPLIT_FOLDERS = {"train_set": "train", "validation_set": "val", "test_set": "test"}
-#: Folders are followed this deep; deeper lies nothing of the corpus.
+#: Folders are searched this deep; no known copy of the corpus goes deeper.
 _DEPTH = 6
 
 
 @dataclass
 class Layout:
-    """All paths are relative to the root, in order. videos: stem -> files. crops: clip -> folders.
-    labels: (file, split). lists: task -> clip -> (file, line, rows or None)."""
+    """Parts of a copy of the corpus. All paths are relative to `root` and sorted.
+
+    videos: file stem -> files. crops: clip -> folders. crop_roots: folders that hold crop folders. labels: (file,
+    split). test_lists: task -> clip -> (file, line, number of rows or None).
+    """
 
     root: Path
     videos: dict[str, list[Path]] = field(default_factory=dict)
     crops: dict[str, list[Path]] = field(default_factory=dict)
     crop_roots: list[Path] = field(default_factory=list)
     labels: list[tuple[Path, str]] = field(default_factory=list)
-    lists: dict[str, dict[str, tuple[str, int, int | None]]] = field(default_factory=dict)
+    test_lists: dict[str, dict[str, tuple[str, int, int | None]]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def find(root: Path) -> Layout:
-    """Walks the root once. Raises CorpusError where it is no folder or holds no part of the corpus."""
+def find_layout(root: Path) -> Layout:
+    """Search `root` for the parts of the corpus.
+
+    Raises:
+        CorpusError: `root` is no folder, or holds no annotations.
+    """
     root = Path(root)
     if not root.is_dir():
         raise CorpusError(
-            f"{root} is {'a file' if root.exists() else 'not there'}; the root of a corpus is a folder",
-            remedy="mien index aff-wild2 ROOT, ROOT being the folder above batch1, batch2 ...",
+            f"{root} {'is a file' if root.exists() else 'does not exist'}; the root of a corpus is a folder",
+            follows="Nothing was indexed.",
+            remedy="Run `mien index aff-wild2 ROOT`, where ROOT is the folder above batch1, batch2, ...",
         )
     layout = Layout(root)
     _walk(layout, Path("."), 0)
-    if not layout.labels and not layout.lists:
-        have = f"{sum(map(len, layout.videos.values()))} videos and {len(layout.crops)} crop folders"
+    if not layout.labels and not layout.test_lists:
+        parts = f"{sum(map(len, layout.videos.values()))} videos and {len(layout.crops)} crop folders"
         raise CorpusError(
             f"{root} holds no annotations of Aff-Wild2: no folder Train_Set or Validation_Set with label "
-            f"files and no test list was found {_DEPTH} levels deep (but {have})",
-            follows="nothing was indexed",
-            remedy="name the folder above both the videos and the annotations; your own videos are read by "
-            "`mien index folder ROOT`",
+            f"files and no test list was found {_DEPTH} levels deep (but {parts})",
+            follows="Nothing was indexed.",
+            remedy="Name the folder above both the videos and the annotations. To index your own videos, use "
+            "`mien index folder ROOT`.",
         )
     return layout
 
 
 def _walk(layout: Layout, folder: Path, depth: int) -> None:
-    with os.scandir(layout.root / folder) as found:
-        entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
-    lower = folder.name.lower()
+    with os.scandir(layout.root / folder) as listing:
+        entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name)
+    folder_name = folder.name.lower()
     for entry in entries:
         path = folder / entry.name
         if entry.is_dir():
-            if lower.startswith("cropped_aligned") and not entry.name.lower().startswith("cropped_aligned"):
+            if folder_name.startswith("cropped_aligned") and not entry.name.lower().startswith("cropped_aligned"):
                 layout.crops.setdefault(entry.name, []).append(path)
                 if folder not in layout.crop_roots:
                     layout.crop_roots.append(folder)
@@ -76,28 +86,28 @@ def _walk(layout: Layout, folder: Path, depth: int) -> None:
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             layout.videos.setdefault(path.stem, []).append(path)
         elif path.suffix.lower() == ".txt":
-            if lower in SPLIT_FOLDERS:
-                layout.labels.append((path, SPLIT_FOLDERS[lower]))
+            if folder_name in SPLIT_FOLDERS:
+                layout.labels.append((path, SPLIT_FOLDERS[folder_name]))
             elif any(word in entry.name.lower() for word in ("test_set", "sample")):
-                _read_list(layout, path)
+                _read_test_list(layout, path)
 
 
-def _read_list(layout: Layout, path: Path) -> None:
-    """A list of names, or a sample submission whose rows begin `clip/00001.jpg`."""
+def _read_test_list(layout: Layout, path: Path) -> None:
+    """Read a list of clip names, or a sample submission whose rows begin with `clip/00001.jpg`."""
     with open(layout.root / path, encoding="utf-8-sig", errors="replace") as file:
         lines = [line.strip() for line in file]
-    sample = lines[:1] and lines[0].replace('"', "").lower().startswith("image_location")
-    task = task_of(lines[0]) if sample else _task_by_name(path)
+    is_sample = bool(lines) and lines[0].replace('"', "").lower().startswith("image_location")
+    task = task_of_header(lines[0]) if is_sample else _task_of_file_name(path)
     if task not in ("expr", "va"):
         what = f"a test list of {'action units' if task == 'au' else 'an unknown task'}"
         layout.problems.append(Problem(NOTE, "other task", str(path), None, what, "it is not read"))
         return
-    names = layout.lists.setdefault(task, {})
+    names = layout.test_lists.setdefault(task, {})
     for number, line in enumerate(lines, 1):
-        if not line or (sample and number == 1):
+        if not line or (is_sample and number == 1):
             continue
-        name = line.split("/")[0] if sample else line.removesuffix(".txt")
-        if sample:
+        name = line.split("/")[0] if is_sample else line.removesuffix(".txt")
+        if is_sample:
             first = names.get(name, (str(path), number, None))
             names[name] = (first[0], first[1], (first[2] or 0) + 1)
         elif name not in names:
@@ -107,18 +117,18 @@ def _read_list(layout: Layout, path: Path) -> None:
             layout.problems.append(Problem(WARNING, "listed twice", str(path), number, what, "it counts once"))
 
 
-def _task_by_name(path: Path) -> str:
+def _task_of_file_name(path: Path) -> str:
     name = path.name.lower()
-    marks = {"va": ("valence", "va_"), "expr": ("expr",), "au": ("action_unit", "au_")}
-    found = [task for task, words in marks.items() if any(word in name for word in words)]
-    return found[0] if len(found) == 1 else ""
+    task_words = {"va": ("valence", "va_"), "expr": ("expr",), "au": ("action_unit", "au_")}
+    tasks = [task for task, words in task_words.items() if any(word in name for word in words)]
+    return tasks[0] if len(tasks) == 1 else ""
 
 
-def recording_of(layout: Layout, clip: str) -> tuple[Path | None, str, list[Problem]]:
-    """The video a clip was cut from, which side of it the clip shows, and problems.
+def find_recording(layout: Layout, clip: str) -> tuple[Path | None, str, list[Problem]]:
+    """Find the video of a clip. Returns its path or None, the clip's side of it (`left`, `right` or ""), and problems.
 
-    A clip whose own name is a video's is that one. Else `_left` or `_right` is stripped: two subjects, one
-    recording.
+    A video with the clip's own name comes first. Otherwise the suffix `_left` or `_right` is removed: two clips then
+    share one recording.
     """
     stem, side = clip, ""
     for suffix in ("_left", "_right"):
@@ -138,8 +148,11 @@ def recording_of(layout: Layout, clip: str) -> tuple[Path | None, str, list[Prob
     return (paths[0] if paths else None), side, problems
 
 
-def crops_of(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, list[int], list[Problem]]:
-    """A clip's crop folder and the frame numbers (from 1) that have a picture."""
+def find_crops(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, list[int], list[Problem]]:
+    """Find the crops of a clip. Returns its folder or None, the frame numbers (from 1) with a picture, and problems.
+
+    rows: number of label rows, if known.
+    """
     folders = layout.crops.get(clip, [])
     if not folders:
         return None, [], []
@@ -147,7 +160,7 @@ def crops_of(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, 
     if len(folders) > 1:
         what = f"{clip!r} has {len(folders)} crop folders: also {', '.join(map(str, folders[1:]))}"
         problems.append(Problem(WARNING, "two crop folders", str(folders[0]), None, what, "the first by name is used"))
-    numbers, strange = [], []
+    numbers, unknown = [], []
     for name in os.listdir(layout.root / folders[0]):
         stem, suffix = os.path.splitext(name)
         if name.startswith("."):
@@ -155,9 +168,9 @@ def crops_of(layout: Layout, clip: str, rows: int | None) -> tuple[Path | None, 
         if suffix.lower() in PICTURE_SUFFIXES and stem.isdigit() and int(stem) > 0:
             numbers.append(int(stem))
         else:
-            strange.append(name)
-    if strange:
-        what = f"{len(strange)} entries are no frame numbers, such as {sorted(strange)[0]!r}"
+            unknown.append(name)
+    if unknown:
+        what = f"{len(unknown)} entries are not pictures named by frame number, such as {sorted(unknown)[0]!r}"
         problems.append(Problem(WARNING, "strange crops", str(folders[0]), None, what, "they are not read"))
     beyond = sorted(n for n in numbers if rows is not None and n > rows)
     if beyond:

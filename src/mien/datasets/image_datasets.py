@@ -1,5 +1,4 @@
-"""The pictures a recipe of single faces trains on: a corpus with labels, of which some are used, and unlabelled
-faces."""
+"""Labelled, unlabelled and validation images for recipes that train on single face images."""
 
 from __future__ import annotations
 
@@ -19,16 +18,19 @@ from mien.faces.tracker import FaceTracker
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.video import frames
 from mien.records import ImageSet
-from mien.synthetic.face_images import DOWN, MARGIN, stills
+from mien.synthetic.face_images import CROP_DOWN, CROP_MARGIN, render_faces
 
-#: Faces a second taken of unlabelled videos.
+#: Frames a second of unlabelled videos that are searched for faces. Our choice: neighbouring frames are nearly equal.
 VIDEO_HZ = 2.0
 
 
 class ImageOptions(Section):
-    """`corpus.options`: labelled, a class, drawn with the recipe's seed (None: all); unlabelled, a folder of pictures
-    or videos, whose faces are found (None: the rest of the corpus); size, of the pictures; people, of the synthetic
-    corpus."""
+    """`corpus.options` of a recipe that trains on face images.
+
+    labelled: labelled images of each class, sampled with the recipe's seed; None: all. unlabelled: folder of face
+    images, and of videos in which faces are detected; None: all images of the corpus, their labels unused. size: side
+    of the images, pixels. people: subjects of the synthetic corpus.
+    """
 
     labelled: Count | None = 40
     unlabelled: str | None = None
@@ -36,71 +38,101 @@ class ImageOptions(Section):
     people: Count = 100
 
 
-def gather_pictures(
+def load_image_sets(
     recipe: Recipe, root: Path | None, *, workers: int = 1
 ) -> tuple[ImageSet, ImageSet, ImageSet | None]:
-    """Labelled, unlabelled and validation pictures. Raises ConfigError for an unknown corpus, wrong options, or a root
-    that is missing; CorpusError for what cannot be read."""
+    """Load the labelled, unlabelled and validation images of a recipe; None without validation images.
+
+    Args:
+        root: the corpus's folder; not needed for `synthetic`.
+        workers: processes that render the synthetic corpus.
+
+    Raises:
+        ConfigError: an unknown corpus, wrong options, or a missing root.
+        CorpusError: a file of the corpus cannot be read.
+    """
     try:
         options = ImageOptions(**recipe.corpus.options)
     except ValidationError as error:
         raise config.refusal("corpus", config.explain(error, ImageOptions, "corpus.options")) from None
     classes, name = recipe.corpus.labels, recipe.corpus.name
-    val: ImageSet | None
+    val: ImageSet | None = None
     if name == "synthetic":
         if tuple(classes) != EXPRESSIONS:
             raise ConfigError(
-                f"the synthetic corpus plays {', '.join(EXPRESSIONS)}", remedy="set corpus.labels to these"
+                f"corpus.labels: the synthetic corpus has {', '.join(EXPRESSIONS)}, not {', '.join(classes)}",
+                follows="Nothing was started.",
+                remedy="Omit corpus.labels, or set it to these eight.",
             )
         size, seed = options.size, recipe.train.seed
-        whole = stills("train", options.people, size=size, seed=seed, workers=workers)
-        val = stills("val", max(1, options.people // 4), size=size, seed=seed, workers=workers)
+        whole = render_faces("train", options.people, size=size, seed=seed, workers=workers)
+        val = render_faces("val", max(1, options.people // 4), size=size, seed=seed, workers=workers)
     elif name in face_images.READERS:
         if root is None:
-            raise ConfigError(f"{name} lies on disk", follows="nothing was started", remedy="say where: --root DIR")
-        whole = face_images.load(face_images.READERS[name](root, "train", classes), options.size)
-        listing = face_images.READERS[name](root, "val", classes)
-        val = face_images.load(listing, options.size) if name != "class-folders" or (root / "val").is_dir() else None
+            raise ConfigError(
+                f"{name} is read from a folder, and none is given",
+                follows="Nothing was started.",
+                remedy="Name its folder with --root DIR.",
+            )
+        whole = face_images.load_images(face_images.READERS[name](root, "train", classes), options.size)
+        if name != "class-folders" or (root / "val").is_dir():
+            val = face_images.load_images(face_images.READERS[name](root, "val", classes), options.size)
     else:
         known = ["synthetic", *face_images.READERS]
         raise ConfigError(
-            f"corpus.name: {name!r} has no single pictures{config.nearest(name, known)}", remedy=", ".join(known)
+            f"corpus.name: {name!r} is not an image dataset{config.nearest(name, known)}",
+            follows="Nothing was started.",
+            remedy=f"Use one of {', '.join(known)}.",
         )
-    labelled = drawn(whole, options.labelled, recipe.train.seed)
-    unlabelled = videos(Path(options.unlabelled), options.size, *framing(recipe)) if options.unlabelled else whole
+    labelled = sample_per_class(whole, options.labelled, recipe.train.seed)
+    unlabelled = whole
+    if options.unlabelled:
+        unlabelled = load_unlabelled_faces(Path(options.unlabelled), options.size, *crop_framing(recipe))
     return labelled, unlabelled, val
 
 
-def drawn(whole: ImageSet, each: int | None, seed: int) -> ImageSet:
-    """`each` labelled pictures of every class (all it has, where it has fewer); None: all."""
-    rng, kept = np.random.default_rng(seed), []
+def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """Sample `count` labelled images of every class, or all of a class that has fewer; None: all labelled images."""
+    rng, sampled = np.random.default_rng(seed), []
     for c in np.unique(whole.labels[whole.labels >= 0]):
-        places = rng.permutation(np.flatnonzero(whole.labels == c))
-        kept.append(places[:each])
-    return whole.take(np.concatenate(kept)) if kept else whole
+        sampled.append(rng.permutation(np.flatnonzero(whole.labels == c))[:count])
+    return whole.take(np.concatenate(sampled)) if sampled else whole
 
 
-def framing(recipe: Recipe) -> tuple[float, float]:
-    """How faces lie in the recipe's pictures: margin and down of `mien.faces.align.align`. The synthetic corpus's
-    run from brow to chin; corpora of aligned faces follow the five-point template."""
-    return (MARGIN, DOWN) if recipe.corpus.name == "synthetic" else (0.0, 0.0)
+def crop_framing(recipe: Recipe) -> tuple[float, float]:
+    """Crop of the faces in a recipe's images: `margin` and `down` of `mien.faces.align.align`.
+
+    Images of the synthetic corpus show brow to chin; corpora of aligned faces follow the five-point template.
+    """
+    return (CROP_MARGIN, CROP_DOWN) if recipe.corpus.name == "synthetic" else (0.0, 0.0)
 
 
-def videos(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> ImageSet:
-    """Aligned faces of a folder of videos, two a second, or the pictures that lie in it as they are."""
-    found: list[np.ndarray] = []
+def load_unlabelled_faces(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> ImageSet:
+    """Load a folder as unlabelled images: aligned faces of its videos, twice a second, and its image files in full.
+
+    Videos that cannot be read are skipped. margin, down: of `mien.faces.align.align`, for the videos.
+
+    Raises:
+        ConfigError: the folder gives no image.
+        CorpusError: an image file cannot be read.
+    """
+    faces: list[np.ndarray] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
-        reader, due = FaceTracker(), 0.0
+        tracker, next_s = FaceTracker(), 0.0
         try:
             for frame in frames(path):
-                if frame.time_s >= due:
-                    due += 1 / VIDEO_HZ
-                    found += [align(frame.image, face.mesh, size, margin, down) for face in reader(frame)]
+                if frame.time_s >= next_s:
+                    next_s += 1 / VIDEO_HZ
+                    faces += [align(frame.image, face.mesh, size, margin, down) for face in tracker(frame)]
         except MediaError:
-            continue  # one broken video of many unlabelled ones teaches nothing and costs nothing
-    still = [(p, UNLABELLED) for p in sorted(folder.rglob("*")) if p.suffix.lower() in face_images.SUFFIXES]
-    if still:
-        found += list(face_images.load(still, size).images)
-    if not found:
-        raise ConfigError(f"{folder} holds no face: no video or picture with one", follows="nothing was started")
-    return ImageSet(np.stack(found), np.full(len(found), UNLABELLED))
+            continue  # there are many unlabelled videos, so a damaged one is skipped
+    image_files = [(p, UNLABELLED) for p in sorted(folder.rglob("*")) if p.suffix.lower() in face_images.SUFFIXES]
+    if image_files:
+        faces += list(face_images.load_images(image_files, size).images)
+    if not faces:
+        raise ConfigError(
+            f"corpus.options.unlabelled: {folder} holds no image, and no video with a face",
+            follows="Nothing was started.",
+            remedy="Name a folder of face images or videos.",
+        )
+    return ImageSet(np.stack(faces), np.full(len(faces), UNLABELLED))

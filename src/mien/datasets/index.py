@@ -1,9 +1,8 @@
-"""What a corpus holds, written down once: clips, splits, where labels lie, and every problem with its file
-and line.
+"""Dataset index: the clips, splits and problems of a corpus, and the registry of dataset readers.
 
-`index(corpus, root)` reads a corpus and returns an `Index`; `Index.save` and `Index.load` keep it as JSON
-lines (the first line says what it is, then one line a clip, then one line a problem). Labels are not in it:
-they are read from the corpus when they are asked for.
+`build_index(corpus, root)` reads a corpus into an `Index`; `Index.save` and `Index.load` store it as JSON lines (a
+header, then one line for each clip, then one line for each problem). Labels are not stored: `Index.clip` reads them
+from the corpus. To add a dataset, write a module that follows `DatasetReader` and add it to `CORPORA`.
 """
 
 from __future__ import annotations
@@ -15,23 +14,85 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from mien.atomic import atomic_path
 from mien.datasets import affwild2, csv_folder, emodb
-from mien.datasets.index_entries import ERROR, NOTE, WARNING, Entry, Problem, packed, unpacked
+from mien.datasets.index_entries import (
+    ERROR,
+    NOTE,
+    WARNING,
+    CorpusContents,
+    Entry,
+    Problem,
+    entry_from_record,
+    entry_to_record,
+)
 from mien.errors import ConfigError, CorpusError
 from mien.labels import EXPRESSIONS
-from mien.records import Clip
+from mien.records import Clip, Labels
 
 FORMAT = "mien-index-1"
 
 
+class DatasetReader(Protocol):
+    """Contract of a dataset reader. A module with these two functions is one, such as `mien.datasets.emodb`.
+
+    Paths in the result are relative to `root`, so that a corpus can be moved. A fault of one file or row is a `Problem`
+    in the result, and that clip or row is left out; only a root that is not the corpus is an error.
+    """
+
+    def read(self, root: Path, *, progress: Callable[[int, int], None] | None = None) -> CorpusContents:
+        """List the clips of the corpus in `root`, its problems, class names and label counts.
+
+        Every entry has a unique `id` and the tasks of its `splits` and `labels` are `expr` or `va`. Media files are
+        probed, not decoded.
+
+        Args:
+            progress: called with (recordings done, recordings in total).
+
+        Raises:
+            CorpusError: `root` is missing or does not have the layout of the corpus.
+        """
+        ...
+
+    def labels(self, root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str]) -> Labels | None:
+        """Read the labels of one clip.
+
+        Args:
+            entry: of this reader's `read`; `entry.labels[task]` is what `read` stored there.
+            tasks: those of `entry.labels` to read, at least one. Labels of other tasks may be in another split and
+                must stay unlabelled.
+            classes: names in the order of the class index.
+
+        Returns:
+            times `(time,)` seconds from the recording's origin, increasing; expression `(time,)` int, class index or
+            -1; valence_arousal `(time, 2)` in [-1, 1] or NaN. None where the clip has no labels of these tasks.
+
+        Raises:
+            CorpusError: the label file can no longer be read.
+        """
+        ...
+
+
+#: Corpus name on the command line -> its reader.
+CORPORA: dict[str, DatasetReader] = {
+    "aff-wild2": affwild2,
+    "synthetic": affwild2,
+    "folder": csv_folder,
+    "emodb": emodb,
+}
+
+
 @dataclass
 class Index:
-    """A corpus as it was found. See `clips` for what training takes, `entries` for what extraction takes."""
+    """Index of a corpus. Training reads `clips`, extraction reads `entries`.
+
+    corpus: key of `CORPORA`. root: the corpus's folder. classes: names in the order of the class index. counts: title
+    -> label -> number, for `summary`.
+    """
 
     corpus: str
     root: Path
@@ -41,32 +102,39 @@ class Index:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __getitem__(self, clip: str) -> Entry:
+        """Entry of a clip id. Raises CorpusError for an unknown one."""
         for entry in self.entries:
             if entry.id == clip:
                 return entry
         near = difflib.get_close_matches(clip, [e.id for e in self.entries], 1)
         raise CorpusError(
             f"no clip {clip!r} in the index of {self.root}",
-            remedy=f"did you mean {near[0]!r}?" if near else "`mien index` again if it was added since",
+            follows="The clip was not read.",
+            remedy=f"Did you mean {near[0]!r}?" if near else "Run `mien index` again if the clip was added since.",
         )
 
     def clip(self, entry: Entry, task: str | None = None, *, labels: bool = True) -> Clip:
-        """An entry as a Clip. task: whose split and labels (`expr`, `va`); None takes the first the corpus
-        has.
+        """Convert an entry to a Clip with the split and, unless `labels` is false, the labels of a task.
 
-        With a task, the labels of the other one come along where both files put the clip in the same split,
-        so that nothing from one task's validation set is trained on through the other.
+        Labels of the other task are read too, but only where it puts the clip in the same split: so no frame of one
+        task's validation set is trained on through the other task.
+
+        Args:
+            task: `expr` or `va`; None is the first that the corpus has.
         """
         tasks = self.tasks
         task = task or (tasks[0] if tasks else "")
         split = entry.splits.get(task, "")
-        wanted = [t for t in tasks if t in entry.labels and entry.splits.get(t, "") == split]
-        found = CORPORA[self.corpus].labels(self.root, entry, wanted, self.classes) if labels and wanted else None
+        same_split = [t for t in tasks if t in entry.labels and entry.splits.get(t, "") == split]
+        clip_labels = None
+        if labels and same_split:
+            clip_labels = CORPORA[self.corpus].labels(self.root, entry, same_split, self.classes)
         media = self.root / entry.media if entry.media else None
-        return Clip(entry.id, media, entry.subject, split, found)
+        return Clip(entry.id, media, entry.subject, split, clip_labels)
 
     def clips(self, task: str | None = None, split: str | None = None, *, labels: bool = True) -> Iterator[Clip]:
-        """Clips that take part in a task, one at a time (so that only one's labels are in memory)."""
+        """Iterate over the clips of a task and split; None takes the first task and every split. The labels of one clip
+        at a time are in memory."""
         task = task or (self.tasks[0] if self.tasks else None)
         for entry in self.entries:
             if (task is None or task in entry.splits or task in entry.labels) and (
@@ -76,49 +144,66 @@ class Index:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """`expr`, `va`: those for which any clip has a split or labels."""
-        found = {t for e in self.entries for t in (*e.splits, *e.labels)}
-        return tuple(t for t in ("expr", "va") if t in found)
+        """Tasks (`expr`, `va`) for which any clip has a split or labels."""
+        used = {t for e in self.entries for t in (*e.splits, *e.labels)}
+        return tuple(t for t in ("expr", "va") if t in used)
 
     def save(self, path: Path) -> None:
         """Write the index to a file. Raises OutputError."""
-        head = {"format": FORMAT, "corpus": self.corpus, "root": str(self.root.resolve())}
-        head |= {"classes": list(self.classes), "counts": self.counts}  # type: ignore[dict-item]
+        header = {
+            "format": FORMAT,
+            "corpus": self.corpus,
+            "root": str(self.root.resolve()),
+            "classes": list(self.classes),
+            "counts": self.counts,
+        }
         with (
             atomic_path(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            for record in (head, *map(packed, self.entries), *({"problem": asdict(p)} for p in self.problems)):
+            for record in (
+                header,
+                *map(entry_to_record, self.entries),
+                *({"problem": asdict(p)} for p in self.problems),
+            ):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path, root: Path | None = None) -> Index:
-        """root: where the corpus lies now, if it was moved. Raises CorpusError for a file that is no
-        index."""
+        """Read an index from a file.
+
+        Args:
+            root: the corpus's folder, if it was moved since.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not an index of this version.
+        """
         try:
             lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-            head, *rest = [json.loads(line) for line in lines if line]
-            if head["format"] != FORMAT:
-                raise KeyError(head["format"])
-            entries = [unpacked(record) for record in rest if "problem" not in record]
+            header, *rest = [json.loads(line) for line in lines if line]
+            if header["format"] != FORMAT:
+                raise KeyError(header["format"])
+            entries = [entry_from_record(record) for record in rest if "problem" not in record]
             problems = [Problem(**record["problem"]) for record in rest if "problem" in record]
-            where = Path(root) if root else Path(head["root"])
-            return cls(head["corpus"], where, entries, problems, tuple(head["classes"]), head["counts"])
+            root = Path(root or header["root"])
+            return cls(header["corpus"], root, entries, problems, tuple(header["classes"]), header["counts"])
         except OSError as error:
             raise ConfigError(
                 f"{path}: {error.strerror or error}",
-                remedy="mien index CORPUS ROOT --out FILE makes an index",
+                follows="No index was read.",
+                remedy="Make an index: mien index CORPUS ROOT --out FILE.",
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{path} is not an index of this version ({type(error).__name__}: {error})",
-                remedy="mien index CORPUS ROOT --out FILE makes one",
+                follows="No index was read.",
+                remedy="Make the index again: mien index CORPUS ROOT --out FILE.",
             ) from None
 
-    def table(self) -> list[tuple[str, str]]:
-        """What was found, as label and value, for `mien index` to print."""
+    def summary(self) -> list[tuple[str, str]]:
+        """Numbers of clips, recordings, hours, splits, labels and problems, as (title, value) for `mien index`."""
         rows = [("corpus", self.corpus), ("root", str(self.root)), ("clips", f"{len(self.entries):,}")]
         recordings = {e.media for e in self.entries if e.media}
         rows.append(("recordings", f"{len(recordings):,}"))
@@ -130,8 +215,8 @@ class Index:
             rows.append((f"{task} splits", ", ".join(f"{k} {n:,}" for k, n in sorted(splits.items()))))
         crops = [e.present for e in self.entries if e.present is not None]
         if crops:
-            there = sum(int(present.sum()) for present in crops)
-            rows.append(("face crops", f"{there:,} of {sum(map(len, crops)):,} frames"))
+            with_crop = sum(int(present.sum()) for present in crops)
+            rows.append(("face crops", f"{with_crop:,} of {sum(map(len, crops)):,} frames"))
         rows.append(("without sound", f"{sum(1 for e in self.entries if not e.has_audio):,}"))
         rows += [(name, ", ".join(f"{k} {n:,}" for k, n in c.items())) for name, c in self.counts.items()]
         for severity in (ERROR, WARNING, NOTE):
@@ -141,66 +226,89 @@ class Index:
         return rows
 
     def split_by(self, shares: Mapping[str, float], *, by: str = "subject", seed: int = 0) -> Index:
-        """A copy with new splits. shares: split -> share of clips, the rest is `train`. by: `subject` keeps
-        all clips of a subject together (those without one, of a recording); `clip` splits at random, which
-        puts the same person on both sides and has to be asked for."""
-        together = [e.id if by == "clip" else e.subject or e.media or e.id for e in self.entries]
-        splits = dealt(together, shares, by=by, seed=seed)
+        """Copy with new random splits.
+
+        Args:
+            shares: split -> share of clips in [0, 1]; the rest is `train`.
+            by: `subject` keeps all clips of a subject together (where it is unknown, of a recording); `clip` splits
+                clip by clip, which puts one person in several splits.
+
+        Raises:
+            ConfigError: another `by`.
+        """
+        groups = [e.id if by == "clip" else e.subject or e.media or e.id for e in self.entries]
+        splits = assign_splits(groups, shares, by=by, seed=seed)
         tasks = self.tasks or ("expr",)
         entries = [replace(e, splits=dict.fromkeys(tasks, s)) for e, s in zip(self.entries, splits, strict=True)]
         return replace(self, entries=entries)
 
 
-def dealt(together: Sequence[str], shares: Mapping[str, float], *, by: str, seed: int) -> list[str]:
-    """The split of every clip: those with one name in `together` stay together. shares: split -> share of the clips,
-    the rest is `train`. by: what the names are, `subject` or `clip`. Raises ConfigError for another."""
-    if by not in ("subject", "clip"):
-        raise ConfigError(f"split by {by!r}", remedy="by='subject' (the default) or by='clip'")
-    sizes = Counter(together)
-    order = sorted(sizes)
-    np.random.default_rng(seed).shuffle(order)
-    split_of, left = dict.fromkeys(order, "train"), iter(order)
-    for split, share in shares.items():
-        size = 0
-        while size < round(share * len(together)) and (group := next(left, None)) is not None:
-            split_of[group] = split
-            size += sizes[group]
-    return [split_of[group] for group in together]
+def assign_splits(groups: Sequence[str], shares: Mapping[str, float], *, by: str, seed: int) -> list[str]:
+    """Assign a random split to every clip; clips of one group get the same split.
 
-
-def index(
-    corpus: str, root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Index:
-    """Reads a corpus: `aff-wild2` and `synthetic` (one layout), `folder` (see `mien.datasets.csv_folder`), `emodb`.
-
-    table: for `folder`, the CSV. progress: told how many recordings of how many were looked at.
+    Args:
+        groups: group name of every clip. by: what a group is, `subject` or `clip`.
+        shares: split -> share of the clips in [0, 1]; the rest is `train`.
 
     Raises:
-        ConfigError: an unknown corpus. CorpusError: `root` is not what the corpus's layout promises.
+        ConfigError: another `by`.
+    """
+    if by not in ("subject", "clip"):
+        raise ConfigError(
+            f"clips cannot be split by {by!r}",
+            follows="No split was made.",
+            remedy="Use by='subject' (the default) or by='clip'.",
+        )
+    sizes = Counter(groups)
+    order = sorted(sizes)
+    np.random.default_rng(seed).shuffle(order)
+    split_of, unassigned = dict.fromkeys(order, "train"), iter(order)
+    for split, share in shares.items():
+        size = 0
+        while size < round(share * len(groups)) and (group := next(unassigned, None)) is not None:
+            split_of[group] = split
+            size += sizes[group]
+    return [split_of[group] for group in groups]
+
+
+def build_index(
+    corpus: str, root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Index:
+    """Read a corpus into an index.
+
+    Args:
+        corpus: key of `CORPORA`: `aff-wild2` and `synthetic` (one layout), `folder` (see `mien.datasets.csv_folder`) or
+            `emodb`.
+        table: the CSV of labels, for `folder` only.
+        progress: called with (recordings done, recordings in total).
+
+    Raises:
+        ConfigError: an unknown corpus, or a table for another than `folder`.
+        CorpusError: `root` does not have the layout of the corpus, or no clip in it can be used.
     """
     if corpus not in CORPORA:
         near = difflib.get_close_matches(corpus.lower(), CORPORA, 1)
         raise ConfigError(
             f"no corpus is called {corpus!r}; known are {', '.join(CORPORA)}",
-            remedy=f"did you mean {near[0]!r}?" if near else "your own videos are a `folder`",
+            follows="Nothing was indexed.",
+            remedy=f"Did you mean {near[0]!r}?" if near else "For your own videos, use `folder`.",
         )
     root = Path(root)
     if corpus == "folder":
-        found = csv_folder.read(root, table=table, progress=progress)
+        contents = csv_folder.read(root, table=table, progress=progress)
     elif table is not None:
-        raise ConfigError(f"{corpus} takes no --table", remedy="leave it out, or index a `folder`")
+        raise ConfigError(
+            f"{corpus} takes no --table",
+            follows="Nothing was indexed.",
+            remedy="Omit --table, or index the root as `folder`.",
+        )
     else:
-        found = CORPORA[corpus].read(root, progress=progress)
-    if not found.entries:
-        first = next((str(p) for p in found.problems if p.severity == ERROR), "nothing was found")
-        raise CorpusError(f"{root} gives not one clip: {first}", remedy="mend that and index again")
-    return Index(corpus, root, found.entries, found.problems, found.classes, found.counts)
-
-
-#: Name on the command line -> the file that reads it: `read(root)`, `labels(root, entry, tasks, classes)`.
-CORPORA: dict[str, Any] = {
-    "aff-wild2": affwild2,
-    "synthetic": affwild2,
-    "folder": csv_folder,
-    "emodb": emodb,
-}
+        contents = CORPORA[corpus].read(root, progress=progress)
+    if not contents.entries:
+        reason = next((str(p) for p in contents.problems if p.severity == ERROR), "nothing was found")
+        raise CorpusError(
+            f"{root} has no usable clip: {reason}",
+            follows="No index was written.",
+            remedy="Fix the problem and run `mien index` again.",
+        )
+    return Index(corpus, root, contents.entries, contents.problems, contents.classes, contents.counts)

@@ -1,4 +1,4 @@
-"""What `mien index` writes down: clips as they lie on the disk, what they were then, and problems."""
+"""Records of a dataset index: clips, file stamps that detect changes, and problems."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SAMPLE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a media file (or a folder of crops) was when it was indexed.
+    """State of a media file or crop folder at indexing time, to detect later changes.
 
-    size: bytes (entries of a folder). mtime_ns: last change. fingerprint: SHA-256 of the size and of 64 KiB
-    at the start, the middle and the end of a file; of the names in a folder. Our choice: hashing whole
-    corpora takes hours; a change that keeps size and time, or all three samples and the size, is not seen.
+    size: bytes of a file, entries of a folder. mtime_ns: time of the last change. fingerprint: of a file, the SHA-256
+    of its size and of 64 KiB at its start, middle and end; of a folder, of its names. Our choice, because hashing whole
+    corpora takes hours: a change that keeps size and time, or size and all three samples, is not detected.
     """
 
     size: int
@@ -34,38 +34,37 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Raises OSError (FileNotFoundError where it is gone)."""
+        """Stamp of a file or folder as it is now. Raises OSError."""
         stat = path.stat()
         if path.is_dir():
             names = sorted(os.listdir(path))
             digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
             return cls(len(names), stat.st_mtime_ns, digest[:32])
-        digest256 = hashlib.sha256(str(stat.st_size).encode())
+        content_hash = hashlib.sha256(str(stat.st_size).encode())
         with open(path, "rb") as file:
             for offset in (0, max(0, stat.st_size // 2 - _SAMPLE // 2), max(0, stat.st_size - _SAMPLE)):
                 file.seek(offset)
-                digest256.update(file.read(_SAMPLE))
-        return cls(stat.st_size, stat.st_mtime_ns, digest256.hexdigest()[:32])
+                content_hash.update(file.read(_SAMPLE))
+        return cls(stat.st_size, stat.st_mtime_ns, content_hash.hexdigest()[:32])
 
-    def still(self, path: Path) -> bool:
-        """Whether `path` is what it was; a copy with another time but the same fingerprint is. Raises
-        OSError."""
+    def matches(self, path: Path) -> bool:
+        """True if `path` is unchanged, or is a copy with the same fingerprint. Raises OSError."""
         stat = path.stat()
         if not path.is_dir() and (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns):
             return True
-        return self.same(Stamp.of(path))
+        return self.same_content(Stamp.of(path))
 
-    def same(self, other: Stamp) -> bool:
+    def same_content(self, other: Stamp) -> bool:
+        """True if size and fingerprint are equal; the modification time is ignored."""
         return (self.size, self.fingerprint) == (other.size, other.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about a corpus that its user should know.
+    """One finding about a corpus: a fault or a deviation from its description.
 
-    kind: one word or two, for counting. line: of the file, from 1, or None. rule: what mien does about it.
-    severity: `error` (something is left out), `warning` (used, but look), `note` (an oddity with a stated
-    rule).
+    severity: `error` (something is left out), `warning` (used, but needs a check), `note` (a known deviation). kind: a
+    few words, for counting. line: of the file, from 1, or None. what: the finding. rule: what mien does about it.
     """
 
     severity: str
@@ -76,19 +75,20 @@ class Problem:
     rule: str
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line is not None else self.file
-        return f"{self.severity}: {where}: {self.what}; {self.rule}"
+        location = f"{self.file}:{self.line}" if self.line is not None else self.file
+        return f"{self.severity}: {location}: {self.what}; {self.rule}"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One clip: one subject in one recording.
+    """One indexed clip: one subject in one recording.
 
-    media: the recording, relative to the index's root, or None. side: `left` or `right` where it is one of
-    two subjects in the picture. crops: folder of ready face crops, relative, or "". present: which crops are
-    there, one bool a frame, or None. times: frame times of the recording's video, or None. splits and labels:
-    by task (`expr`, `va`); labels says where they lie, for the corpus that wrote it. rows: label rows or
-    frames to predict.
+    media: the recording, relative to the index's root, or None. side: `left` or `right` for one of two subjects in the
+    picture, else "". splits: task (`expr`, `va`) -> `train`, `val` or `test`. labels: task -> what the dataset reader
+    needs to read the labels again, such as a file relative to the root. rows: label rows, or frames to predict.
+    times: frame times of the recording's video, or None. crops: folder of the corpus's face crops, relative to the
+    root, or "". present: `(frame,)` bool, frames that have a crop, or None. stamp, crops_stamp: state of the recording
+    and of the crop folder at indexing time.
     """
 
     id: str
@@ -96,7 +96,7 @@ class Entry:
     subject: str = ""
     side: str = ""
     splits: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str | int] = field(default_factory=dict)
     rows: int | None = None
     stamp: Stamp | None = None
     duration_s: float | None = None
@@ -110,7 +110,8 @@ class Entry:
 
 @dataclass
 class CorpusContents:
-    """What a corpus reader brings back. counts: name -> label -> number, for the table."""
+    """Result of `DatasetReader.read`. classes: names in the order of the class index. counts: title -> label -> number,
+    rows of the summary that `mien index` prints."""
 
     entries: list[Entry]
     problems: list[Problem]
@@ -118,24 +119,26 @@ class CorpusContents:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def packed(entry: Entry) -> dict[str, Any]:
+def entry_to_record(entry: Entry) -> dict[str, Any]:
+    """Entry as a JSON object; empty fields are left out."""
     record = {k: getattr(entry, k) for k in Entry.__dataclass_fields__}
     record["stamp"] = asdict(entry.stamp) if entry.stamp else None
     record["crops_stamp"] = asdict(entry.crops_stamp) if entry.crops_stamp else None
-    record["times"] = entry.times.packed() if entry.times else None
+    record["times"] = entry.times.to_text() if entry.times else None
     record["present"] = (
         None if entry.present is None else [len(entry.present), np.packbits(entry.present).tobytes().hex()]
     )
     return {k: v for k, v in record.items() if v not in (None, "", {}, False)} | {"media": entry.media}
 
 
-def unpacked(record: dict[str, Any]) -> Entry:
+def entry_from_record(record: dict[str, Any]) -> Entry:
+    """Entry of a JSON object; changes `record`. Raises TypeError, ValueError or KeyError for another object."""
     for key in ("stamp", "crops_stamp"):
         if record.get(key):
             record[key] = Stamp(**record[key])
     if record.get("times"):
-        record["times"] = FrameTimes.unpacked(record["times"])
+        record["times"] = FrameTimes.from_text(record["times"])
     if record.get("present"):
-        count, packed = record["present"]
-        record["present"] = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8))[:count].astype(bool)
+        count, bits = record["present"]
+        record["present"] = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:count].astype(bool)
     return Entry(**record)

@@ -1,4 +1,4 @@
-"""Indexed clips with their stored features, as training and evaluation take them."""
+"""Load indexed clips with their stored features as `Recording`s, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mien.errors import ConfigError
 from mien.records import Recording, Stream
 from mien.store import EncoderFeatures, FeatureStore
 
-#: File descriptors left for everything else.
-_SPARE = 256
+#: File descriptors kept free for the rest of the process.
+_SPARE_DESCRIPTORS = 256
 
 
-def recordings(
+def load_recordings(
     index: Index,
     store: Path | str,
     encoders: Mapping[str, str],
@@ -25,57 +25,59 @@ def recordings(
     mapped: bool = True,
     partial: bool = False,
 ) -> list[Recording]:
-    """The clips of a task and split, each with the streams of these encoders. A stream without rows (no sound track,
-    no pictures) is left out of its recording.
+    """Load the clips of a task and split, each with the stored streams of some encoders.
+
+    A stream without rows (the recording has no audio, or no video) is left out of its recording.
 
     Args:
         encoders: modality -> name of the encoder in the store, such as `{"face": "beit-large"}`.
-        mapped: leave the values on the disk, in the precision they are stored in, until they are touched; otherwise
-            float32 in memory.
-        partial: take the clips that the store has, instead of an error about those it lacks.
+        task, split: as in `Index.clips`. labels: read the clips' labels too.
+        mapped: memory-map the values, in the precision they are stored in; otherwise load them as float32.
+        partial: return the clips that the store has, instead of raising ConfigError about those it lacks.
 
     Raises:
-        ConfigError: the store lacks clips; says how many of which encoder and names one. ProvenanceError,
-            StoreError: it holds features of several kinds, or none of an encoder.
+        ConfigError: the store lacks features of clips.
+        ProvenanceError: the features of one encoder were made in different ways.
+        StoreError: the store has no features of an encoder, or a file of it cannot be read.
     """
-    held = FeatureStore(store)
-    shelves = {modality: held.open(name) for modality, name in encoders.items()}
+    feature_store = FeatureStore(store)
+    features = {modality: feature_store.open(name) for modality, name in encoders.items()}
     clips = [clip.id for clip in index.clips(task, split, labels=False)]
-    lacking = {m: [c for c in clips if c not in shelf] for m, shelf in shelves.items()}
+    lacking = {m: [c for c in clips if c not in stored] for m, stored in features.items()}
     if any(lacking.values()) and not partial:
-        told = "; ".join(
+        what = "; ".join(
             f"{len(missing)} of {len(clips)} clips have no {encoders[m]} features, such as {missing[0]!r}"
             for m, missing in lacking.items()
             if missing
         )
-        named = " ".join(f"--encoder {encoders[m]}" for m, missing in lacking.items() if missing)
+        options = " ".join(f"--encoder {encoders[m]}" for m, missing in lacking.items() if missing)
         raise ConfigError(
-            f"{store}: {told}",
-            follows="nothing was started",
-            remedy=f"mien extract INDEX {named} --store {store}; what failed stands in {store}/failures.jsonl",
+            f"{store}: {what}",
+            follows="Nothing was started.",
+            remedy=f"Run `mien extract INDEX {options} --store {store}`. {store}/failures.jsonl lists failures.",
         )
     if mapped:
-        _allow_files(len(clips) * len(shelves))
+        _raise_descriptor_limit(len(clips) * len(features))
     return [
-        Recording(clip, _streams(clip.id, shelves, mapped))
+        Recording(clip, _streams(clip.id, features, mapped))
         for clip in index.clips(task, split, labels=labels)
-        if any(clip.id in shelf for shelf in shelves.values())
+        if any(clip.id in stored for stored in features.values())
     ]
 
 
-def _streams(clip: str, shelves: Mapping[str, EncoderFeatures], mapped: bool) -> dict[str, Stream]:
-    found = {m: shelf[clip] for m, shelf in shelves.items() if clip in shelf}
-    return {m: reader.stream(mapped=mapped) for m, reader in found.items() if reader.rows}
+def _streams(clip: str, features: Mapping[str, EncoderFeatures], mapped: bool) -> dict[str, Stream]:
+    readers = {m: stored[clip] for m, stored in features.items() if clip in stored}
+    return {m: reader.stream(mapped=mapped) for m, reader in readers.items() if reader.rows}
 
 
-def _allow_files(count: int) -> None:
-    """A mapping holds a file descriptor, of which a process may have 1,024 until it asks for more."""
+def _raise_descriptor_limit(count: int) -> None:
+    """Allow `count` open files: each memory-mapped stream holds one descriptor, and the usual limit is 1,024."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _SPARE
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    needed = count + _SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))

@@ -1,9 +1,9 @@
-"""What a recipe trains on: its corpus section, turned into recordings.
+"""Training and validation recordings of the synthetic corpus, simulated and encoded in memory.
 
-`synthetic` needs no files: plans are drawn, simulated and encoded here. Faces are cheap to simulate and voices are not,
-so most recordings are faces alone (`faces`), and a share of all training windows (`lent_voices`) takes its voice by
-label from a pool: synthesised utterances, and those of EMO-DB if `real_voices`. No corpus at hand has real faces and
-real voices together; pairing them by label is our choice. Windows left without a voice learn to do without.
+Simulating faces is cheap and synthesising voices is not. So most recordings have a face alone (`faces`), and a share of
+the training windows (`voice_pool_share`) takes a voice of the same class from a pool: synthesised utterances, and those
+of EMO-DB with `real_voices`. Pairing real voices with faces by label is our choice, because no corpus at hand has both.
+The other windows of these recordings have no voice and train the network for a missing modality.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor
 
 from mien import config
 from mien.config import Count, Recipe, Section, Share
-from mien.data import Augment, LabelPool
+from mien.data import Augment, SameClassAugment
 from mien.datasets import emodb
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
-from mien.records import FACE, VOICE, Clip, Labels, Recording
-from mien.synthetic.recordings import spread_out, troupe
-from mien.synthetic.scenario import entropy
+from mien.records import FACE, VOICE, Clip, Recording
+from mien.synthetic.recordings import map_in_processes, simulate_recordings
+from mien.synthetic.scenario import seeded_rng
 from mien.synthetic.speech_synthesis import Speaker, synthesise
 
 NotNegativeCount = Annotated[int, Field(ge=0)]
@@ -38,10 +38,11 @@ NotNegativeCount = Annotated[int, Field(ge=0)]
 class SyntheticOptions(Section):
     """`corpus.options` of the synthetic corpus.
 
-    train, val: recordings with face and voice. faces: training recordings more, without voice. seconds: of each.
-    balance: 0 keeps Aff-Wild2's class shares, 1 makes classes equally frequent. utterances: synthesised ones in the
-    pool, of each class. real_voices: EMO-DB's utterances in the pool too. lent_voices: share of training windows that
-    take their voice from the pool. jitter, short: of `FaceJitter`.
+    train, val: number of recordings with face and voice. faces: number of further training recordings, face only.
+    seconds: length of each recording. balance: 0 keeps Aff-Wild2's class shares, 1 makes classes equally frequent.
+    utterances: synthesised utterances of each class in the voice pool. real_voices: add EMO-DB's utterances to the
+    pool. voice_pool_share: share of training windows whose voice comes from the pool. identity_jitter,
+    short_baseline_share: of `FaceJitter`.
     """
 
     train: Count = 200
@@ -52,45 +53,51 @@ class SyntheticOptions(Section):
     balance: Share = 0.5
     utterances: NotNegativeCount = 0
     real_voices: bool = False
-    lent_voices: Share = 0.0
-    jitter: Share = 0.0
-    short: Share = 0.0
+    voice_pool_share: Share = 0.0
+    identity_jitter: Share = 0.0
+    short_baseline_share: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """Labelled recordings, and what to do to drawn batches (`mien.training.fit.fit`)."""
+class TrainingData:
+    """Labelled recordings for `mien.training.fit.fit`. augment: modality -> augmentation of training batches."""
 
     train: list[Recording]
     val: list[Recording]
     augment: dict[str, Augment] = field(default_factory=dict)
 
 
-def utterances(clips: Sequence[Clip]) -> list[Recording]:
-    """Clips with sound alone, their voices encoded."""
+def encode_utterances(clips: Sequence[Clip]) -> list[Recording]:
+    """Encode the voices of clips as recordings with a voice stream only. Clips without media are left out."""
     encoder = ProsodyExtractor()
     return [Recording(clip, {VOICE: encoder(blocks(clip.media))}) for clip in clips if clip.media is not None]
 
 
-def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, workers: int = 1) -> Material:
-    """The recordings a recipe names.
+def prepare_training_data(
+    recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, workers: int = 1
+) -> TrainingData:
+    """Simulate and encode the recordings of a recipe.
 
     Args:
-        voices: EMO-DB's folder, or utterances of it already encoded, for `real_voices`.
+        voices: EMO-DB's folder, or its encoded utterances, for `real_voices`.
         workers: processes that simulate and encode.
 
-    Raises ConfigError for a corpus that cannot be made here, wrong options, or real voices asked for and not given.
+    Raises:
+        ConfigError: the recipe's corpus is not synthetic, its options are wrong, or `real_voices` is set and `voices`
+            is not given.
+        CorpusError: the folder `voices` is not EMO-DB.
     """
     if recipe.corpus.name != "synthetic":
         raise ConfigError(
-            f"corpus.name: {recipe.corpus.name!r} cannot be made on the spot; only 'synthetic' can",
-            remedy="index and extract it first",
+            f"corpus.name: {recipe.corpus.name!r} cannot be generated; only 'synthetic' can",
+            follows="Nothing was started.",
+            remedy="Run `mien index` and `mien extract` first, and train with --index and --store.",
         )
     options = _options(recipe)
-    hears = VOICE in recipe.features
+    uses_voice = VOICE in recipe.features
 
-    def made(split: str, count: int, *, voice: bool = hears, first: int = 0) -> list[Recording]:
-        return troupe(
+    def simulate(split: str, count: int, *, voice: bool = uses_voice, first: int = 0) -> list[Recording]:
+        return simulate_recordings(
             split,
             count,
             first=first,
@@ -101,76 +108,86 @@ def gather(recipe: Recipe, *, voices: Path | Sequence[Recording] | None = None, 
             workers=workers,
         )
 
-    train = made("train", options.train) + made("train", options.faces, voice=False, first=options.train)
+    train = simulate("train", options.train) + simulate("train", options.faces, voice=False, first=options.train)
     augment: dict[str, Augment] = {}
-    if hears and options.lent_voices:
-        pool = synthetic_utterances(options.utterances, options.seed, workers)
+    if uses_voice and options.voice_pool_share:
+        pool = synthesise_utterances(options.utterances, options.seed, workers)
         if options.real_voices:
-            pool += _spoken(voices)
-        augment[VOICE] = LabelPool(
-            pool, VOICE, recipe.windows.rate_hz, classes=len(recipe.corpus.labels), probability=options.lent_voices
+            pool += _real_utterances(voices)
+        augment[VOICE] = SameClassAugment(
+            pool, VOICE, recipe.windows.rate_hz, classes=len(recipe.corpus.labels), probability=options.voice_pool_share
         )
-    if (options.jitter or options.short) and FACE in recipe.features:
-        augment[FACE] = FaceJitter.fit(train, options.jitter, options.short, recipe.windows.rate_hz)
-    return Material(train, made("val", options.val), augment)
+    if (options.identity_jitter or options.short_baseline_share) and FACE in recipe.features:
+        augment[FACE] = FaceJitter.fit(
+            train, options.identity_jitter, options.short_baseline_share, recipe.windows.rate_hz
+        )
+    return TrainingData(train, simulate("val", options.val), augment)
 
 
 class FaceJitter:
-    """Augment for face geometry: another face at rest, and another baseline.
+    """Augmentation of face geometry: a random resting face, and baselines of short recordings.
 
-    A simulator's people are less various than people, and a network that learns where exactly their brows rest calls
-    a stranger surprised. So a window gets one offset per feature, normal, of `share` of the feature's spread. And a
-    recording of three seconds may be one smile: its baseline then leans to the smile, and the neutral half second
-    before it looks like raised lids. So a share `short` of the windows is given the baseline of the window alone. Our
-    choice; docs/BENCHMARKS.md says what it does to a real clip.
+    Our choice, for two reasons; docs/BENCHMARKS.md gives its effect on a real clip:
+
+    * Simulated faces vary less than real ones, so a network may learn their exact resting position. Each window
+      therefore gets one normal offset per feature, of `identity_jitter` times the feature's standard deviation.
+    * A short recording may be one smile, which then shifts its baseline. A share `short_baseline_share` of the windows
+      therefore gets the baseline of the window alone, instead of the recording's.
 
     Args:
-        spread: `(dim,)` standard deviation of each feature over the training material.
-        share: of it, 0 to 1.
-        short: share of windows with a baseline of their own, 0 to 1.
+        spread: `(dim,)` standard deviation of each feature over the training recordings.
+        identity_jitter: in [0, 1].
+        short_baseline_share: in [0, 1].
         rate_hz: tokens a second of the windows.
     """
 
-    def __init__(self, spread: Tensor, share: float, short: float = 0.0, rate_hz: float = 10.0) -> None:
-        self.size, self.short, self.rate_hz = spread * share, short, rate_hz
+    def __init__(
+        self, spread: Tensor, identity_jitter: float, short_baseline_share: float = 0.0, rate_hz: float = 10.0
+    ) -> None:
+        self.offset_scale = spread * identity_jitter
+        self.short_baseline_share, self.rate_hz = short_baseline_share, rate_hz
 
     @classmethod
-    def fit(cls, made: Sequence[Recording], share: float, short: float, rate_hz: float) -> FaceJitter:
-        """With the spread of the valid face values of recordings."""
-        values = np.concatenate([r.streams[FACE].values[r.streams[FACE].valid] for r in made if FACE in r.streams])
-        return cls(torch.from_numpy(values.std(axis=0)), share, short, rate_hz)
+    def fit(
+        cls, recordings: Sequence[Recording], identity_jitter: float, short_baseline_share: float, rate_hz: float
+    ) -> FaceJitter:
+        """Make the augmentation with the spread of the valid face features of recordings."""
+        streams = [r.streams[FACE] for r in recordings if FACE in r.streams]
+        values = np.concatenate([stream.values[stream.valid] for stream in streams])
+        return cls(torch.from_numpy(values.std(axis=0)), identity_jitter, short_baseline_share, rate_hz)
 
     def __call__(
         self, values: Tensor, valid: Tensor, expression: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        offset = torch.randn(len(values), 1, values.shape[-1], generator=generator) * self.size
-        if self.short:
+        """Augment a batch: values `(batch, time, dim)`, valid `(batch, time)` bool. Returns new values, and `valid`."""
+        offset = torch.randn(len(values), 1, values.shape[-1], generator=generator) * self.offset_scale
+        if self.short_baseline_share:
             half, values = values.shape[-1] // 2, values.clone()
             times = np.arange(values.shape[1]) / self.rate_hz
-            for i in torch.nonzero(torch.rand(len(values), generator=generator) < self.short).flatten().tolist():
-                there = values[i, valid[i], :half]
-                own = face_geometry.baseline(there.numpy(), times[valid[i].numpy()])
-                values[i, valid[i], half:] = there - torch.from_numpy(own).float()
+            chosen = torch.rand(len(values), generator=generator) < self.short_baseline_share
+            for i in torch.nonzero(chosen).flatten().tolist():
+                measures = values[i, valid[i], :half]
+                baseline = face_geometry.resting_baseline(measures.numpy(), times[valid[i].numpy()])
+                values[i, valid[i], half:] = measures - torch.from_numpy(baseline).float()
         return values + offset * valid[..., None], valid
 
 
-def _utterance(number: int, expression: int, seed: int) -> Recording:
-    rng = entropy(seed, "utterance", expression, number)
+def _synthesise_utterance(number: int, expression: int, seed: int) -> Recording:
+    rng = seeded_rng(seed, "utterance", expression, number)
     speaker = Speaker.random(rng, ("female", "male")[number % 2])
     seconds = float(rng.uniform(1.5, 4.0))
-    said = synthesise(
+    speech = synthesise(
         [(0.0, seconds, EXPRESSIONS[expression], float(rng.uniform(0.4, 1.0)))], speaker, int(rng.integers(2**31))
     )
-    times = (np.arange(max(1, round(seconds * 25))) + 0.5) / 25
-    labels = Labels(times, np.full(len(times), expression), np.full((len(times), 2), np.nan))
+    labels = emodb.utterance_labels(seconds, expression)
     clip = Clip(f"synthetic_{expression}_{number:04d}", None, labels=labels)
-    return Recording(clip, {VOICE: ProsodyExtractor()([(0.0, said.samples)])})
+    return Recording(clip, {VOICE: ProsodyExtractor()([(0.0, speech.samples)])})
 
 
-def synthetic_utterances(each: int, seed: int, workers: int = 1) -> list[Recording]:
-    """`each` utterances of every class by as many synthetic speakers, encoded, 1.5 to 4 s long."""
-    jobs = [(number, expression, seed) for expression in range(len(EXPRESSIONS)) for number in range(each)]
-    return spread_out(_utterance, jobs, workers)
+def synthesise_utterances(per_class: int, seed: int, workers: int = 1) -> list[Recording]:
+    """Synthesise and encode `per_class` utterances of every class, 1.5 to 4 s long, each by another speaker."""
+    jobs = [(number, expression, seed) for expression in range(len(EXPRESSIONS)) for number in range(per_class)]
+    return map_in_processes(_synthesise_utterance, jobs, workers)
 
 
 def _options(recipe: Recipe) -> SyntheticOptions:
@@ -180,11 +197,11 @@ def _options(recipe: Recipe) -> SyntheticOptions:
         raise config.refusal("corpus", config.explain(error, SyntheticOptions, "corpus.options")) from None
 
 
-def _spoken(voices: Path | Sequence[Recording] | None) -> list[Recording]:
+def _real_utterances(voices: Path | Sequence[Recording] | None) -> list[Recording]:
     if voices is None:
         raise ConfigError(
             "corpus.options.real_voices is true, and no folder of real voices was given",
-            follows="nothing was started",
-            remedy="give EMO-DB's folder with --emodb DIR, or set corpus.options.real_voices=false",
+            follows="Nothing was started.",
+            remedy="Name EMO-DB's folder with --emodb DIR, or set corpus.options.real_voices=false.",
         )
-    return utterances(emodb.utterances(voices)) if isinstance(voices, Path) else list(voices)
+    return encode_utterances(emodb.read_utterances(voices)) if isinstance(voices, Path) else list(voices)

@@ -1,0 +1,1 @@
+"""One recording and its encoders -> streams: the passes over pictures and audio."""

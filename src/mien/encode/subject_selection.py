@@ -1,4 +1,4 @@
-"""Which of the faces in a picture a clip is about."""
+"""Subject selection: choose the face of each clip among the faces of a frame."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from mien.records import Face
 
 
 class SubjectSelector:
-    """Chooses, frame by frame, the face of each clip that shares a recording. One for each recording.
+    """Chooses the face of each clip, frame by frame. Use one selector for each recording.
 
-    A clip without a side is about the person who has filled most of the picture so far (sum over frames of
-    the box's area): in one pass, and the same person keeps the place when another walks by. A clip with a
-    side is about the left or right one of the two such persons; where only one of them is seen, that person
-    keeps the side she had, and a person never seen beside another belongs to the half of the picture she is
-    in. Our choice: the corpora that name sides do not say how they were told apart; `left` is the left of the
-    picture.
+    A clip without a side gets the subject with the largest box area summed over the frames so far, so that a passer-by
+    does not replace it. A clip with a side gets the left or right of the two largest such subjects in the picture. A
+    subject that is alone keeps the side that it had most often; without one, the half of the picture decides. Our
+    choice, because corpora with sides do not document how they assigned them; `left` is the left of the picture.
     """
 
     def __init__(self) -> None:
@@ -25,7 +23,7 @@ class SubjectSelector:
         self._votes: dict[int, int] = {}
 
     def __call__(self, faces: Sequence[Face], width: int) -> dict[str, Face]:
-        """The face for each of "", `left` and `right` that is seen. width: of the picture, pixels."""
+        """Side ("", `left`, `right`) -> chosen face; sides without one are left out. width: of the frame, pixels."""
         if not faces:
             return {}
         for face in faces:

@@ -1,5 +1,12 @@
-"""From a recording to what is kept of it: times, boxes, geometry and voice features. No picture is kept, so
-memory is flat but for about 300 bytes a frame and face."""
+"""Video pass of prediction: detect and track all faces of one recording, and keep boxes and geometry.
+
+Called by `predict/predictor.py` and `predict/pretrained_face.py`. `read_faces` returns `VideoFaces`: the time of every
+frame, and for each subject its boxes and mesh features, from which a `FaceTrack` and a face `Stream` are made on
+request. Frames are decoded in a thread of their own and not kept; memory grows by about 300 bytes for each frame and
+face.
+
+The corresponding passes are `corpus_pass.py` for extraction and `encode_media.py` for corrupted media.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +30,32 @@ from mien.records import Face, FaceTrack, Frame, Stream
 
 Item = TypeVar("Item")
 
-#: Larger pictures are scaled down before faces are looked for: a face of 40 pixels in a 4K frame is still
-#: read, and a frame never takes more than 11 MB. Our choice.
+#: Larger frames are scaled down to this side, pixels. Our choice: a face of 40 pixels in a 4K frame is still detected,
+#: and a frame takes 11 MB at most.
 MAX_SIDE = 1920
-#: Without faces only the times of the pictures matter.
+#: Side of the frames where only their times are needed, pixels.
 TIMES_ONLY_SIDE = 64
-#: Decoded pictures that wait for the face reader hold at most this many bytes.
-WAITING_BYTES = 48 << 20
-#: Threads of the face networks: more than two gain nothing on pictures this small, measured.
+#: Most bytes of decoded frames that wait for the face tracker.
+PREFETCH_BYTES = 48 << 20
+#: Threads of the face networks: on inputs this small more than two are no faster, as measured.
 THREADS = min(2, os.cpu_count() or 1)
-#: Faces seen for less than this at a stretch are passers-by or mistakes. Our choice: the shortest expressions last
-#: about as long.
-LEAST_SEEN_S = 0.5
-#: A face lost for less than this is still the same stretch.
-LONGEST_BLINK_S = 0.25
-#: Meshes turned into geometry at once: one call costs as much as forty meshes.
-_MESHES = 256
+#: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
+#: shortest expressions last about as long.
+MIN_VISIBLE_S = 0.5
+#: A face missing for less than this is no gap.
+MAX_GAP_S = 0.25
+#: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
+_MESH_BATCH = 256
 _OPENING = face_encoder.NAMES.index("mouth_opening")
 
 
 @dataclass(slots=True)
 class SubjectTrack:
-    """One subject, only in the frames where it was seen. id: the reader's number of it. rows: their numbers. boxes:
-    four pixels each, of the original. geometry: the features of the mesh."""
+    """One subject in the frames that show it.
+
+    id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
+    frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`.
+    """
 
     id: int
     rows: GrowingArray = field(default_factory=lambda: GrowingArray(0, np.int64))
@@ -54,12 +64,13 @@ class SubjectTrack:
 
 
 @dataclass(slots=True)
-class FacesSeen:
-    """What the pictures held. times: `(frame,)` seconds. subjects: in the order they appeared. brief: how many
-    were left out because they were seen for less than half a second. encode_s: processor seconds of encoding.
+class VideoFaces:
+    """Faces of one recording.
 
-    Tracks and streams are made when they are asked for and not kept: for one subject at a time they are small, for
-    several people over an hour they are not.
+    times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. brief: number of
+    subjects left out because they were visible too briefly. encode_s: processor seconds spent on encoding.
+
+    Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
 
     times: np.ndarray
@@ -68,43 +79,47 @@ class FacesSeen:
     encode_s: float = 0.0
 
     def track(self, number: int) -> FaceTrack:
-        """Where a subject was seen, over all frames."""
-        seen = self.subjects[number]
+        """Track of a subject over all frames."""
+        subject = self.subjects[number]
         valid = np.zeros(len(self.times), bool)
-        valid[seen.rows.array()] = True
+        valid[subject.rows.array()] = True
         boxes = np.full((len(self.times), 4), np.nan)
-        boxes[seen.rows.array()] = seen.boxes.array()
+        boxes[subject.rows.array()] = subject.boxes.array()
         return FaceTrack(number, self.times, boxes, valid)
 
-    def opening(self, number: int) -> np.ndarray:
-        """`(frame,)` how far a subject's lips are apart, NaN where it was not seen."""
-        seen = self.subjects[number]
+    def mouth_opening(self, number: int) -> np.ndarray:
+        """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
+        subject = self.subjects[number]
         out = np.full(len(self.times), np.nan)
-        out[seen.rows.array()] = seen.geometry.array()[:, _OPENING]
+        out[subject.rows.array()] = subject.geometry.array()[:, _OPENING]
         return out
 
     def stream(self, number: int) -> Stream:
-        """A subject's face features, over all frames."""
-        began = time.thread_time()
-        seen = self.subjects[number]
+        """Face geometry stream of a subject over all frames; invalid where it has no face."""
+        start = time.thread_time()
+        subject = self.subjects[number]
         values = np.full((len(self.times), len(face_encoder.NAMES)), np.nan, np.float32)
-        values[seen.rows.array()] = seen.geometry.array()
+        values[subject.rows.array()] = subject.geometry.array()
         stream = face_encoder.encode(values, self.times)
-        self.encode_s += time.thread_time() - began
+        self.encode_s += time.thread_time() - start
         return stream
 
 
 class Prefetch(Generic[Item]):
-    """Runs an iterable in a thread of its own, a few items ahead. Errors come out where they would have;
-    close it (or exhaust it) and the thread ends.
+    """Iterator that computes its items ahead, in a thread. Use `contextlib.closing`, or exhaust it, to end the thread.
+
+    An exception of `items` is raised in its place among the items.
+
+    Args:
+        depth: number of items that may wait, computed from an item, since its size is known only then.
 
     Attributes:
-        seconds: processor time that making the items took.
+        seconds: processor time spent on the items.
     """
 
-    def __init__(self, items: Iterable[Item], room: Callable[[Item], int]) -> None:
+    def __init__(self, items: Iterable[Item], depth: Callable[[Item], int]) -> None:
         self.seconds = 0.0
-        self._items, self._room = items, room
+        self._items, self._depth = items, depth
         self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(1)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mien-ahead", daemon=True)
@@ -120,6 +135,7 @@ class Prefetch(Generic[Item]):
             yield item
 
     def close(self) -> None:
+        """End the thread; items that wait are dropped."""
         self._closed.set()
         while self._thread.is_alive():
             try:
@@ -128,12 +144,11 @@ class Prefetch(Generic[Item]):
                 continue
 
     def _run(self) -> None:
-        began = time.thread_time()
+        start = time.thread_time()
         try:
             for item in self._items:
-                self.seconds = time.thread_time() - began
-                # The first item says how large they are, and so how many may wait.
-                self._queue.maxsize = max(self._queue.maxsize, self._room(item))
+                self.seconds = time.thread_time() - start
+                self._queue.maxsize = max(self._queue.maxsize, self._depth(item))
                 if not self._put(item, None):
                     break
             self._put(None, None)
@@ -150,87 +165,92 @@ class Prefetch(Generic[Item]):
         return False
 
 
-def _room(frame: Frame) -> int:
-    return max(1, min(32, WAITING_BYTES // frame.image.nbytes))
+def _prefetch_depth(frame: Frame) -> int:
+    return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
 
 
-class _Keeper:
-    """Turns meshes into geometry, many at once, and lets go of them."""
+class _GeometryCollector:
+    """Collects the boxes and geometry of all subjects; meshes are converted in batches and dropped."""
 
     def __init__(self) -> None:
         self.subjects: dict[int, SubjectTrack] = {}
         self.seconds = 0.0
-        self._waiting: list[tuple[int, int, np.ndarray, np.ndarray]] = []
+        self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
 
     def add(self, row: int, face: Face, scale: float) -> None:
-        self._waiting.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
-        if len(self._waiting) >= _MESHES:
+        self._pending.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
+        if len(self._pending) >= _MESH_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        if not self._waiting:
+        if not self._pending:
             return
-        began = time.thread_time()
-        whose, rows, boxes, meshes = map(np.array, zip(*self._waiting, strict=True))
-        geometry = face_encoder.geometry(meshes)
-        for number in np.unique(whose).tolist():
-            seen, theirs = self.subjects.setdefault(number, SubjectTrack(number)), whose == number
-            seen.rows.extend(rows[theirs])
-            seen.boxes.extend(boxes[theirs])
-            seen.geometry.extend(geometry[theirs])
-        self._waiting = []
-        self.seconds += time.thread_time() - began
+        start = time.thread_time()
+        numbers, rows, boxes, meshes = map(np.array, zip(*self._pending, strict=True))
+        geometry = face_encoder.compute_features(meshes)
+        for number in np.unique(numbers).tolist():
+            subject, mask = self.subjects.setdefault(number, SubjectTrack(number)), numbers == number
+            subject.rows.extend(rows[mask])
+            subject.boxes.extend(boxes[mask])
+            subject.geometry.extend(geometry[mask])
+        self._pending = []
+        self.seconds += time.thread_time() - start
 
 
 def read_faces(
     info: MediaInfo,
     *,
-    look: bool,
+    detect: bool,
     max_faces: int,
     notes: list[str],
     seconds: dict[str, float],
-    tell: Callable[[float], None],
-    least_s: float = LEAST_SEEN_S,
-    each: Callable[[Frame, list[Face]], None] | None = None,
-) -> FacesSeen:
-    """Every frame's time and, if `look`, what is kept of every subject.
+    on_time: Callable[[float], None],
+    min_visible_s: float = MIN_VISIBLE_S,
+    on_faces: Callable[[Frame, list[Face]], None] | None = None,
+) -> VideoFaces:
+    """Decode a video once; return its frame times and, with `detect`, its faces.
 
     Args:
-        least_s: who is seen for less than this at a stretch is left out (0 for a still image).
+        detect: detect and track faces; otherwise only frame times are returned.
+        max_faces: most subjects tracked at once.
+        notes: gets remarks about damaged parts of the video.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
-        tell: called with the time of each frame.
-        each: called with each frame and the faces in it, while the picture is there.
+        on_time: called with the time of each frame, seconds.
+        min_visible_s: subjects never visible for this long without a gap are left out; 0 for a still image.
+        on_faces: called with each frame and its faces while the frame is in memory.
+
+    Raises:
+        MediaError: the video cannot be decoded. ArtefactError: a face network is missing.
     """
     if not info.has_video:
-        return FacesSeen(np.zeros(0))
-    reader = FaceTracker(max_faces=max_faces, threads=THREADS) if look else None
-    keeper = _Keeper()
+        return VideoFaces(np.zeros(0))
+    tracker = FaceTracker(max_faces=max_faces, threads=THREADS) if detect else None
+    collector = _GeometryCollector()
     times: list[float] = []
-    spent = 0.0
-    with closing(
-        Prefetch(frames(info.path, max_side=MAX_SIDE if look else TIMES_ONLY_SIDE, notes=notes), _room)
-    ) as ahead:
+    tracker_s = 0.0
+    decoded = frames(info.path, max_side=MAX_SIDE if detect else TIMES_ONLY_SIDE, notes=notes)
+    with closing(Prefetch(decoded, _prefetch_depth)) as ahead:
         for frame in ahead:
-            if reader is not None:
-                began = time.thread_time()
-                seen = reader(frame)
-                spent += time.thread_time() - began
-                if each is not None:
-                    each(frame, seen)
-                for face in seen:
-                    keeper.add(len(times), face, info.width / frame.image.shape[1])
+            if tracker is not None:
+                start = time.thread_time()
+                faces = tracker(frame)
+                tracker_s += time.thread_time() - start
+                if on_faces is not None:
+                    on_faces(frame, faces)
+                for face in faces:
+                    collector.add(len(times), face, info.width / frame.image.shape[1])
             times.append(frame.time_s)
-            tell(frame.time_s)
-    keeper.flush()
+            on_time(frame.time_s)
+    collector.flush()
     seconds["decode"] = seconds.get("decode", 0.0) + ahead.seconds
-    if reader is not None:
-        seconds |= reader.seconds
-        seconds["track"] = spent - sum(reader.seconds.values())
-    return _long_enough(np.array(times), keeper, least_s)
+    if tracker is not None:
+        seconds |= tracker.seconds
+        seconds["track"] = tracker_s - sum(tracker.seconds.values())
+    return _drop_brief(np.array(times), collector, min_visible_s)
 
 
 def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
-    """What a Timeline's `info` says of the recording."""
+    """Properties of a recording for the `media` entry of `Timeline.info`. frames: number of decoded frames."""
     return {
         "kind": info.kind,
         "width": info.width,
@@ -240,16 +260,17 @@ def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
     }
 
 
-def _long_enough(times: np.ndarray, keeper: _Keeper, least_s: float) -> FacesSeen:
-    """Those seen for `least_s` at a stretch, numbered anew from 0 in the order they appeared."""
-    lasting = row_durations(times)
-    everyone = sorted(keeper.subjects.values(), key=lambda seen: seen.rows.array()[0])
-    subjects = [seen for seen in everyone if _longest(times, lasting, seen.rows.array(), least_s) >= least_s]
-    return FacesSeen(times, subjects, len(everyone) - len(subjects), keeper.seconds)
+def _drop_brief(times: np.ndarray, collector: _GeometryCollector, min_visible_s: float) -> VideoFaces:
+    """Keep the subjects visible for `min_visible_s` without a gap, in order of appearance."""
+    durations = row_durations(times)
+    everyone = sorted(collector.subjects.values(), key=lambda subject: subject.rows.array()[0])
+    subjects = [
+        s for s in everyone if _longest_visible_s(times, durations, s.rows.array(), min_visible_s) >= min_visible_s
+    ]
+    return VideoFaces(times, subjects, len(everyone) - len(subjects), collector.seconds)
 
 
-def _longest(times: np.ndarray, lasting: np.ndarray, rows: np.ndarray, gap_s: float) -> float:
-    """Seconds of the longest stretch of `rows` in which no two neighbours lie further apart than `gap_s`. In all a
-    mistake may be seen for long: for a frame or two each time that somebody comes back."""
-    breaks = np.flatnonzero(np.diff(times[rows]) > max(gap_s, LONGEST_BLINK_S)) + 1
-    return max(float(lasting[stretch].sum()) for stretch in np.split(rows, breaks))
+def _longest_visible_s(times: np.ndarray, durations: np.ndarray, rows: np.ndarray, gap_s: float) -> float:
+    """Longest time without a gap, seconds. The total does not serve: a false detection may recur for a frame or two."""
+    breaks = np.flatnonzero(np.diff(times[rows]) > max(gap_s, MAX_GAP_S)) + 1
+    return max(float(durations[stretch].sum()) for stretch in np.split(rows, breaks))

@@ -1,8 +1,8 @@
-"""Sound without a network: rows of a log-mel spectrogram, or of raw samples, for systems that learn on those.
+"""Audio features without a network: a log-mel spectrogram or the raw samples, for systems that learn from those.
 
-A row every 40 ms. `log-mel`: four frames of 64 bands side by side (25 ms windows every 10 ms, 50 to 8000 Hz, decibels
-against full scale: the settings of PANN, arXiv 1912.10211, at its 16 kHz). `waveform`: the 640 samples. Rows that are
-digital silence are not valid.
+One row every 40 ms. `log-mel`: four frames of 64 bands side by side (25 ms windows every 10 ms, 50 to 8000 Hz, decibels
+against full scale: the settings of PANN, arXiv 1912.10211, at its 16 kHz). `waveform`: the 640 samples. Rows of digital
+silence are not valid.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from mien.errors import ConfigError
 from mien.records import Stream
 
 SAMPLE_RATE, ROW, HOP, WIDTH, BANDS = 16_000, 640, 160, 400, 64
 FRAMES = ROW // HOP
-#: Half of what a frame sees beyond its hop, on either side.
-_BEYOND = (WIDTH - HOP) // 2
+#: Samples of a frame's window beyond its hop, on either side.
+_OVERHANG = (WIDTH - HOP) // 2
 
 
 @lru_cache
@@ -30,58 +29,65 @@ def _filters() -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
-    """`(n,)` samples of whole rows, with `_BEYOND` more on either side -> `(rows, 4 * 64)` decibels."""
+    """Log-mel rows in decibels: `(n,)` samples at 16 kHz -> `(rows, 4 * 64)` float32.
+
+    `samples` are those of whole rows (640 each), with 120 more on either side.
+    """
     frames = np.lib.stride_tricks.sliding_window_view(samples, WIDTH)[::HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(WIDTH), axis=1)) ** 2 @ _filters()
-    decibels = 10 * np.log10(np.maximum(power, 1e-10))
+    decibels: np.ndarray = 10 * np.log10(np.maximum(power, 1e-10))
     return decibels.reshape(-1, FRAMES * BANDS).astype(np.float32)
 
 
 class AudioFeatures:
-    """An `AudioEncoder` of one of the two kinds."""
+    """`AudioEncoder` without weights. name: `log-mel` or `waveform`."""
 
     modality = "voice"
     rate_hz: float | None = SAMPLE_RATE / ROW
     licence = "MIT"
 
     def __init__(self, name: str) -> None:
-        self.name, self._mel = name, name == "log-mel"
-        self.dim = FRAMES * BANDS if self._mel else ROW
-        self.receptive_field_s = (ROW + 2 * _BEYOND * self._mel) / SAMPLE_RATE
+        self.name, self._is_mel = name, name == "log-mel"
+        self.dim = FRAMES * BANDS if self._is_mel else ROW
+        self.receptive_field_s = (ROW + 2 * _OVERHANG * self._is_mel) / SAMPLE_RATE
         self.provenance = {"network": name, "version": "1", "preprocessing": "16 kHz mono"}
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
-        held, start, done = np.zeros(_BEYOND, np.float32), 0.0, 0
-        for number, (time_s, samples) in enumerate(blocks):
-            start = time_s if number == 0 else start
-            held = np.concatenate((held, np.asarray(samples, np.float32)))
-            rows = (len(held) - 2 * _BEYOND) // ROW
+        """Encode the audio of one recording.
+
+        Args:
+            blocks: `(start in seconds, (n,) float32 samples)` at 16 kHz, consecutive.
+
+        Yields:
+            Pieces of one stream at 25 Hz; times are the centres of the rows. A last row that is more than half
+            complete is padded with zeros.
+        """
+        buffer, start_s, done = np.zeros(_OVERHANG, np.float32), 0.0, 0
+        for number, (block_start_s, samples) in enumerate(blocks):
+            start_s = block_start_s if number == 0 else start_s
+            buffer = np.concatenate((buffer, np.asarray(samples, np.float32)))
+            rows = (len(buffer) - 2 * _OVERHANG) // ROW
             if rows > 0:
-                yield self._piece(held[: rows * ROW + 2 * _BEYOND], start, done)
-                held, done = held[rows * ROW :], done + rows
-        rows = round((len(held) - _BEYOND) / ROW)  # a last row that is at least half there
+                yield self._piece(buffer[: rows * ROW + 2 * _OVERHANG], start_s, done)
+                buffer, done = buffer[rows * ROW :], done + rows
+        rows = round((len(buffer) - _OVERHANG) / ROW)
         if rows > 0:
-            padded = np.zeros(rows * ROW + 2 * _BEYOND, np.float32)
-            padded[: min(len(held), len(padded))] = held[: len(padded)]
-            yield self._piece(padded, start, done)
+            padded = np.zeros(rows * ROW + 2 * _OVERHANG, np.float32)
+            padded[: min(len(buffer), len(padded))] = buffer[: len(padded)]
+            yield self._piece(padded, start_s, done)
 
-    def _piece(self, samples: np.ndarray, start: float, done: int) -> Stream:
-        rows = samples[_BEYOND : len(samples) - _BEYOND].reshape(-1, ROW)
-        times = start + (done + np.arange(len(rows)) + 0.5) * ROW / SAMPLE_RATE
-        return Stream(
-            log_mel(samples) if self._mel else rows.copy(), times, np.asarray(rows.any(axis=1)), self.provenance
-        )
-
-
-def _made(name: str, source: str | None) -> AudioFeatures:
-    if source:
-        raise ConfigError(f"{name} takes no source, got {source!r}", remedy=f"--encoder {name}")
-    return AudioFeatures(name)
+    def _piece(self, samples: np.ndarray, start_s: float, done: int) -> Stream:
+        rows = samples[_OVERHANG : len(samples) - _OVERHANG].reshape(-1, ROW)
+        times = start_s + (done + np.arange(len(rows)) + 0.5) * ROW / SAMPLE_RATE
+        values = log_mel(samples) if self._is_mel else rows.copy()
+        return Stream(values, times, np.asarray(rows.any(axis=1)), self.provenance)
 
 
-def mel(source: str | None = None, *, device: str = "cpu") -> AudioFeatures:
-    return _made("log-mel", source)
+def create_log_mel() -> AudioFeatures:
+    """Create the encoder `log-mel`."""
+    return AudioFeatures("log-mel")
 
 
-def waveform(source: str | None = None, *, device: str = "cpu") -> AudioFeatures:
-    return _made("waveform", source)
+def create_waveform() -> AudioFeatures:
+    """Create the encoder `waveform`."""
+    return AudioFeatures("waveform")

@@ -1,19 +1,19 @@
-"""Cards: what an ONNX face network expects and says, in a small YAML file beside it.
+"""Cards: YAML files that describe the inputs and outputs of ONNX face networks.
 
 ```yaml
-name: my-net                  # what the store calls it
-file: my-net.onnx             # beside the card, or in a folder that MIEN_HUB names
+name: my-net                  # name of the encoder in the feature store
+file: my-net.onnx             # beside the card, or in a folder of MIEN_HUB
 licence: MIT
-size: 64                      # pixels, square
+size: 64                      # side of the square input in pixels
 colour: grey                  # rgb, bgr or grey
 layout: nchw                  # or nhwc
-mean: [0.5]                   # the network sees (pixel / 255 - mean) / std, per channel
+mean: [0.5]                   # the input is (pixel / 255 - mean) / std, per channel
 std: [0.5]
-margin: 0.25                  # how much around the aligned face (mien.faces.align.align)
-labels: [Anger, Sad, Calm]    # its classes, in its order: columns 0, 1, 2 ... of its outputs side by side
-means: {Sad: Sadness, Calm: Neutral}    # which of mien's expressions each is, where the word differs
+margin: 0.25                  # border around the aligned face (mien.faces.align.align)
+labels: [Anger, Sad, Calm]    # classes in columns 0, 1, 2 ... of the outputs, side by side
+means: {Sad: Sadness, Calm: Neutral}    # the labels that mien names differently
 scores: logits                # or probabilities
-valence: 3                    # columns, where it has them
+valence: 3                    # columns of valence and arousal, if there are any
 arousal: 4
 ```
 """
@@ -31,13 +31,18 @@ from mien.config import Section, explain, nearest
 from mien.errors import ArtefactError, ConfigError
 from mien.labels import EXPRESSIONS
 
+_EXAMPLE = "The documentation of mien.encoders.cards shows an example."
 BUILT_IN = Path(__file__).with_name("card_files")
 Column = Annotated[int, Field(ge=0)]
 
 
 class Card(Section):
-    """See the module's example. `artefact`: its name in `mien hub list`, in the place of `file`. `sha256`: of
-    the file, checked where given. Without `labels` the network is an encoder only, and predicts nothing."""
+    """Description of an ONNX face network; the module's docstring shows an example.
+
+    artefact: name in `mien hub list`, instead of `file`.
+    sha256: hash of the file, checked if given.
+    labels: without them, the network is an encoder only and predicts nothing.
+    """
 
     name: str
     file: str = ""
@@ -58,11 +63,12 @@ class Card(Section):
 
     @property
     def channels(self) -> int:
+        """Number of colour channels of the input."""
         return 1 if self.colour == "grey" else 3
 
     @property
     def expressions(self) -> list[int]:
-        """Of each label, its index in `EXPRESSIONS`."""
+        """Index in `mien.labels.EXPRESSIONS` of each label."""
         return [EXPRESSIONS.index(self.means.get(label, label)) for label in self.labels]
 
     @model_validator(mode="after")
@@ -75,92 +81,107 @@ class Card(Section):
         if 0 in self.std:
             raise ValueError("std must not be 0")
         for label in self.labels:
-            meant = self.means.get(label, label)
-            if meant not in EXPRESSIONS:
+            expression = self.means.get(label, label)
+            if expression not in EXPRESSIONS:
                 raise ValueError(
-                    f"label {meant!r} is none of mien's expressions ({', '.join(EXPRESSIONS)})"
-                    f"{nearest(meant, EXPRESSIONS)}; say in `means` which one it is"
+                    f"label {expression!r} is none of mien's expressions ({', '.join(EXPRESSIONS)})"
+                    f"{nearest(expression, EXPRESSIONS)}; map it to one in `means`"
                 )
         return self
 
 
 def read(path: Path) -> Card:
-    """The card in a YAML or JSON file (JSON is YAML). Raises ConfigError, which names every fault."""
+    """Read a card from a YAML or JSON file (JSON is YAML).
+
+    Raises:
+        ConfigError: the file cannot be read, or it is not a valid card; the text lists every problem.
+    """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no readable card: {error}", follows="No encoder was made.") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} is no card: it holds no keys.", follows="No encoder was made.")
+        raise ConfigError(
+            f"{path} is not a readable card: {error}", follows="No encoder was created.", remedy=_EXAMPLE
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} is not a card: it holds no keys.", follows="No encoder was created.", remedy=_EXAMPLE
+        )
     try:
-        return Card.model_validate(found)
+        return Card.model_validate(content)
     except ValidationError as error:
         problems = explain(error, Card, "card")
         raise ConfigError(
             f"{path}: {'1 problem' if len(problems) == 1 else f'{len(problems)} problems'}\n  " + "\n  ".join(problems),
-            follows="No encoder was made.",
-            remedy="Correct the lines named above; mien.encoders.cards shows an example.",
+            follows="No encoder was created.",
+            remedy="Correct these keys. The documentation of mien.encoders.cards shows an example.",
         ) from error
 
 
 def find(source: str) -> tuple[Card, Path]:
-    """A card and its network. source: the name of a built-in card, or the path of a card or of an ONNX file
-    with a card of the same stem beside it.
+    """Find a card and the file of its network.
+
+    Args:
+        source: name of a built-in card, path of a card, or path of an ONNX file with a card of the same stem beside it.
 
     Raises:
-        ConfigError: no such card, or a card with faults. ArtefactError: the network is not here.
+        ConfigError: there is no such card, or it is not valid.
+        ArtefactError: the network is missing, or its hash differs from the card's.
     """
     built_in = BUILT_IN / f"{source}.yaml"
     if built_in.is_file() and "/" not in source:
         card = read(built_in)
-        return card, _network(card, None)
+        return card, _find_network(card, None)
     path = Path(source).expanduser()
     if path.suffix != ".onnx":
         if not path.is_file():
             raise ConfigError(
                 f"There is no card {source}.",
-                follows="No encoder was made.",
-                remedy=f"Built in are {', '.join(names())}; else name a card (.yaml) or a network (.onnx).",
+                follows="No encoder was created.",
+                remedy=f"Built in are {', '.join(names())}. Otherwise name a card (.yaml) or a network (.onnx).",
             )
         card = read(path)
-        return card, _network(card, path.parent)
+        return card, _find_network(card, path.parent)
     beside = [p for suffix in (".yaml", ".yml", ".json") if (p := path.with_suffix(suffix)).is_file()]
     if not beside:
         raise ConfigError(
             f"{path} has no card beside it ({path.with_suffix('.yaml').name}).",
-            follows="What the network expects is unknown; no encoder was made.",
-            remedy="Write one; mien.encoders.cards shows how, with an example.",
+            follows="Its inputs and outputs are unknown. No encoder was created.",
+            remedy="Write one. The documentation of mien.encoders.cards shows an example.",
         )
     card = read(beside[0])
-    return card, _verified(card, path)
+    return card, _verify(card, path)
 
 
 def names() -> list[str]:
-    """The built-in cards."""
+    """Names of the built-in cards, sorted."""
     return sorted(p.stem for p in BUILT_IN.glob("*.yaml"))
 
 
-def _network(card: Card, folder: Path | None) -> Path:
+def _find_network(card: Card, folder: Path | None) -> Path:
+    """File of a card's network: an artefact, or in the card's folder, or in a folder of MIEN_HUB."""
     if card.artefact:
         return hub.fetch(card.artefact)
     folders = [folder] if folder else hub.mirrors()
-    for place in folders:
-        if (place / card.file).is_file():
-            return _verified(card, place / card.file)
-    where = f"beside its card in {folder}" if folder else "in any folder that MIEN_HUB names"
+    for candidate in folders:
+        if (candidate / card.file).is_file():
+            return _verify(card, candidate / card.file)
+    where = f"beside its card in {folder}" if folder else "in any folder of MIEN_HUB"
     raise ArtefactError(
         f"{card.file} ({card.name}, {card.licence}) is not {where}.",
         follows=f"{card.name} is not available.",
-        remedy="Put it there." if folder else f"Put {card.file} into a folder and name it: MIEN_HUB=FOLDER.",
+        remedy=f"Put {card.file} into {folder}."
+        if folder
+        else f"Put {card.file} into a folder and set MIEN_HUB=FOLDER.",
     )
 
 
-def _verified(card: Card, path: Path) -> Path:
+def _verify(card: Card, path: Path) -> Path:
+    """Return `path` if it exists and has the card's hash."""
     if not path.is_file():
-        raise ArtefactError(f"There is no file {path}.", follows="No encoder was made.")
-    if card.sha256 and (found := hub.digest_of(path, "sha256")) != f"sha256:{card.sha256}":
+        raise ArtefactError(f"There is no file {path}.", follows="No encoder was created.", remedy="Check the path.")
+    if card.sha256 and (digest := hub.digest_of(path, "sha256")) != f"sha256:{card.sha256}":
         raise ArtefactError(
-            f"{path} is not the network of card {card.name}: its digest is {found}, not sha256:{card.sha256}.",
+            f"{path} is not the network of card {card.name}: its digest is {digest}, not sha256:{card.sha256}.",
             follows="It was not used.",
             remedy="Replace the file, or correct the card.",
         )

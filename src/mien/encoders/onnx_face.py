@@ -1,7 +1,7 @@
-"""Face networks in ONNX with a card beside them: as encoders, and as predictors that need no training.
+"""ONNX face networks with a card, as encoders and as predictors that need no training.
 
-What `encode_crops` gives are the network's outputs side by side, untouched, so that they can be stored;
-`interpret` turns them into mien's expressions, valence and arousal.
+`encode_crops` returns the network's outputs side by side, unchanged, so that they can be stored. `interpret` converts
+them to mien's expressions, valence and arousal.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from mien.labels import EXPRESSIONS
 
 
 class OnnxFace:
-    """An ONNX network over aligned face crops, as a `CropEncoder`, and its predictions.
+    """ONNX network over aligned face crops as a `CropEncoder`, and its predictions.
 
     Args:
-        source: a built-in card (`hsemotion`, `fer`), a card, or an `.onnx` file with a card beside it.
-        name: what it is called in the store; None takes the card's name.
-        device: `cpu`, or `cuda` where onnxruntime was built for it.
-        threads: of the CPU; None takes OMP_NUM_THREADS, or else every core.
+        source: name of a built-in card (`hsemotion`, `fer`), path of a card, or path of an ONNX file with a card beside
+            it.
+        name: name of the encoder in the feature store; None takes the card's name.
+        device: `cpu`, or `cuda` if onnxruntime was built for it.
+        margin: extra border around the face (`mien.encoders.protocol.Crop`); None takes the card's.
+        batch_size: crops per call of the network.
+        threads: number of CPU threads; None takes OMP_NUM_THREADS, or all cores.
 
     Raises:
-        ConfigError: a card with faults, or one that does not fit its network. ArtefactError: no network there,
-            or a file that is none.
+        ConfigError: the card is not valid, or does not fit its network.
+        ArtefactError: the network is missing or unreadable.
     """
 
     modality = "face"
@@ -54,7 +57,7 @@ class OnnxFace:
         self._session = _session(path, device, threads)
         self._input = self._session.get_inputs()[0]
         self._check_input(path)
-        self._one_by_one = isinstance(self._input.shape[0], int)
+        self._fixed_batch = isinstance(self._input.shape[0], int)
         self.crop = Crop(self.card.size, self.card.margin if margin is None else margin)
         self.dim = len(self._run(np.zeros((1, self.card.size, self.card.size, 3), np.uint8))[0])
         self._check_columns(path)
@@ -68,47 +71,57 @@ class OnnxFace:
         }
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
-        """crops: `(batch, size, size, 3)` uint8 RGB, of any size. Returns `(batch, dim)` float32."""
-        size = 1 if self._one_by_one else self.batch_size
+        """Encode crops: `(batch, size, size, 3)` uint8 RGB of any size -> `(batch, dim)` float32."""
+        size = 1 if self._fixed_batch else self.batch_size
         rows = [self._run(crops[i : i + size]) for i in range(0, len(crops), size)]
         return np.concatenate(rows) if rows else np.zeros((0, self.dim), np.float32)
 
     def interpret(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """values: `(batch, dim)` from `encode_crops`. Returns probabilities `(batch, 8)` in the order of
-        `EXPRESSIONS`, 0 for those the network does not know, and valence and arousal `(batch, 2)` in [-1, 1],
-        NaN where it has none."""
+        """Convert outputs to mien's classes, valence and arousal.
+
+        Args:
+            values: `(batch, dim)` from `encode_crops`.
+
+        Returns:
+            Probabilities `(batch, 8)` in the order of `EXPRESSIONS`, 0 for classes that the network lacks; valence and
+            arousal `(batch, 2)` in [-1, 1], NaN if the network has none.
+
+        Raises:
+            ConfigError: the card has no labels.
+        """
         card = self.card
         if not card.labels:
             raise ConfigError(
-                f"{card.name} predicts nothing: its card has no labels.", remedy="Use it as an encoder, or add labels."
+                f"{card.name} predicts nothing: its card has no labels.",
+                follows="Nothing was predicted.",
+                remedy="Use it as an encoder, or add labels to the card.",
             )
         scores = values[:, : len(card.labels)].astype(np.float64)
         if card.scores == "logits":
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares = scores / scores.sum(axis=1, keepdims=True)
+        of_label = scores / scores.sum(axis=1, keepdims=True)
         probabilities = np.zeros((len(values), len(EXPRESSIONS)), np.float32)
-        for column, expression in enumerate(card.expressions):
-            probabilities[:, expression] += shares[:, column]
+        for label, expression in enumerate(card.expressions):
+            probabilities[:, expression] += of_label[:, label]
         valence_arousal = np.full((len(values), 2), np.nan, np.float32)
-        for i, place in enumerate((card.valence, card.arousal)):
-            if place is not None:
-                valence_arousal[:, i] = values[:, place].clip(-1, 1)
+        for i, column in enumerate((card.valence, card.arousal)):
+            if column is not None:
+                valence_arousal[:, i] = values[:, column].clip(-1, 1)
         return probabilities, valence_arousal
 
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`interpret` of `encode_crops`."""
+        """Encode crops and interpret the outputs; see `encode_crops` and `interpret`."""
         return self.interpret(self.encode_crops(crops))
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        outputs = self._session.run(None, {self._input.name: self._prepared(crops)})
+        outputs = self._session.run(None, {self._input.name: self._prepare(crops)})
         return np.concatenate([o.reshape(len(crops), -1) for o in outputs], axis=1).astype(np.float32)
 
-    def _prepared(self, crops: np.ndarray) -> np.ndarray:
+    def _prepare(self, crops: np.ndarray) -> np.ndarray:
         card = self.card
         if crops.shape[1:3] != (card.size, card.size):
-            shrink = crops.shape[1] > card.size
-            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            crops = np.stack([cv2.resize(crop, (card.size, card.size), interpolation=how) for crop in crops])
+            method = cv2.INTER_AREA if crops.shape[1] > card.size else cv2.INTER_LINEAR
+            crops = np.stack([cv2.resize(crop, (card.size, card.size), interpolation=method) for crop in crops])
         if card.colour == "grey":
             crops = np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops])[..., None]
         elif card.colour == "bgr":
@@ -122,26 +135,32 @@ class OnnxFace:
         return f"{card.colour}, {card.layout}, (x / 255 - {card.mean}) / {card.std}"
 
     def _check_input(self, path: Path) -> None:
+        """Raise ConfigError unless the network's only input has the shape that the card states."""
         card, side = self.card, self.card.size
-        image = (card.channels, side, side) if card.layout == "nchw" else (side, side, card.channels)
-        found = self._input.shape
-        fits = len(found) == 4 and all(
-            not isinstance(f, int) or f == wanted for f, wanted in zip(found[1:], image, strict=True)
+        stated = (card.channels, side, side) if card.layout == "nchw" else (side, side, card.channels)
+        actual = self._input.shape
+        fits = (
+            len(actual) == 4
+            and all(
+                not isinstance(length, int) or length == expected  # a dimension of any length has a name
+                for length, expected in zip(actual[1:], stated, strict=True)
+            )
         )
         if not fits or len(self._session.get_inputs()) != 1:
             raise ConfigError(
-                f"The card of {path} says that it takes (batch, {', '.join(map(str, image))}); it takes {found}.",
-                follows="No encoder was made.",
+                f"The card of {path} states the input (batch, {', '.join(map(str, stated))}); it takes {actual}.",
+                follows="No encoder was created.",
                 remedy="Correct size, colour or layout in the card.",
             )
 
     def _check_columns(self, path: Path) -> None:
+        """Raise ConfigError unless the outputs have all columns that the card names."""
         columns = [len(self.card.labels) - 1, self.card.valence, self.card.arousal]
-        most = max(c for c in columns if c is not None)
-        if most >= self.dim:
+        last = max(c for c in columns if c is not None)
+        if last >= self.dim:
             raise ConfigError(
-                f"The card of {path} names column {most}; the network's outputs have columns 0 to {self.dim - 1}.",
-                follows="No encoder was made.",
+                f"The card of {path} names column {last}; the network's outputs have columns 0 to {self.dim - 1}.",
+                follows="No encoder was created.",
                 remedy="Correct labels, valence or arousal in the card.",
             )
 
@@ -152,14 +171,14 @@ def _session(path: Path, device: str, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("OMP_NUM_THREADS", "0"))
     options.log_severity_level = 3
-    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
-    here = onnxruntime.get_available_providers()
-    providers = [p for p in [*wanted, "CPUExecutionProvider"] if p in here]
+    preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in [*preferred, "CPUExecutionProvider"] if p in available]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its errors have no common class but Exception
+    except Exception as error:  # the errors of onnxruntime have no other common class
         raise ArtefactError(
-            f"{path} is no network that onnxruntime can read: {str(error).splitlines()[0]}",
-            follows="No encoder was made.",
-            remedy="It may be truncated; fetch it again.",
+            f"onnxruntime cannot read the network {path}: {str(error).splitlines()[0]}",
+            follows="No encoder was created.",
+            remedy="The file may be truncated. Download it again.",
         ) from error

@@ -1,15 +1,22 @@
-"""What extraction asks of an encoder. A class is an encoder by having these attributes; nothing is inherited.
+"""Protocols of encoders: the attributes and methods that extraction and prediction use.
 
-Every encoder says what it is (`Encoder`) and takes one kind of input, which is the method it has:
+An encoder turns face crops, face meshes, audio or segments of video into feature vectors. It is a plain class that has
+the attributes of `Encoder` and the method of one input kind; it inherits from nothing here:
 
-* `CropEncoder.encode_crops`: aligned faces `(batch, size, size, 3)` uint8 RGB -> `(batch, dim)`
-* `MeshEncoder.measure`, `.encode_measures`: one face's meshes over a recording -> a `Stream`
-* `AudioEncoder.encode_audio`: 16 kHz mono blocks of one recording, in order -> pieces of a `Stream`
-* `SegmentEncoder.encode_segments`: a few upright RGB pictures for each of some segments -> `(segments, dim)`
+| protocol | method | input | output |
+|---|---|---|---|
+| `CropEncoder` | `encode_crops` | aligned face crops, a batch | `(batch, dim)` float32 |
+| `MeshEncoder` | `measure`, `encode_measures` | 468-point face meshes of one recording | one `Stream` |
+| `AudioEncoder` | `encode_audio` | 16 kHz mono audio of one recording, in blocks | pieces of one `Stream` |
+| `SegmentEncoder` | `encode_segments` | pictures of short segments of video, a batch | `(segments, dim)` float32 |
 
-Batches of crops and of segments are filled across clips, so a row's result must not depend on the rows beside
-it. An encoder is made once in each worker process and used for many recordings; it holds no state between
-calls.
+Rules for all encoders:
+
+* Each worker process creates an encoder once and uses it for many recordings. An encoder keeps no state between calls.
+* Batches of crops and of segments mix several recordings, so a row of the output depends only on its own input.
+* Missing input gives `valid = False`, never a placeholder value that counts as valid.
+
+Register an encoder under a name in `mien.encoders.registry.ENCODERS`, or pass it as `package.module:factory`.
 """
 
 from __future__ import annotations
@@ -25,40 +32,49 @@ from mien.records import Stream
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What every encoder declares.
-
-    name: its folder in the store, e.g. `beit-large`.
-    modality: `face`, `voice` or `behaviour`.
-    dim: length of one value. rate_hz: values a second, or None where there is one a frame.
-    receptive_field_s: seconds of input that one value depends on (0 for a single picture).
-    licence: of the weights, as an SPDX name or a sentence.
-    provenance: everything that changes the values: network, revision, layer, preprocessing, crop, version
-        ...; strings to strings. Two streams are comparable only where it is equal in every key.
-    """
+    """Attributes that every encoder declares. `mien.encoders.registry.create` refuses an encoder without them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the encoder's folder in the feature store, e.g. `beit-large`."""
+
     @property
-    def modality(self) -> str: ...
+    def modality(self) -> str:
+        """`face`, `voice` or `behaviour`: the modality under which a system receives the stream."""
+
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Length of one feature vector."""
+
     @property
-    def rate_hz(self) -> float | None: ...
+    def rate_hz(self) -> float | None:
+        """Feature vectors per second, or None for one per decoded video frame."""
+
     @property
-    def receptive_field_s(self) -> float: ...
+    def receptive_field_s(self) -> float:
+        """Seconds of input that one feature vector depends on; 0 for a single picture. For readers only."""
+
     @property
-    def licence(self) -> str: ...
+    def licence(self) -> str:
+        """Licence of the weights: an SPDX identifier or a sentence. Stored with the features."""
+
     @property
-    def provenance(self) -> Mapping[str, str]: ...
+    def provenance(self) -> Mapping[str, str]:
+        """Everything that changes the values, as strings: network, revision, layer, preprocessing, crop, version, ...
+
+        The feature store keeps it with each stream. Two streams are comparable only if it is equal in every key.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The picture of a face that an encoder wants: aligned by five points, `size` pixels square.
+    """Face crop that a `CropEncoder` takes: a square, aligned by five facial points (`mien.faces.align.align`).
 
-    margin, down: how much more than the five-point template to show and how much lower, as shares of its side
-    (`mien.faces.align.align`).
-    Crops that a corpus ships (Aff-Wild2's 112×112) have the margin they have, and are only resized.
+    size: side in pixels.
+    margin: extra border, as a share of the side of the five-point template; 0 shows the template alone.
+    down: downward shift of the crop's centre, as a share of the template's side.
+
+    Crops that a corpus ships (Aff-Wild2: 112 x 112 pixels) keep their own margin and are only resized to `size`.
     """
 
     size: int
@@ -68,51 +84,82 @@ class Crop:
 
 @runtime_checkable
 class CropEncoder(Encoder, Protocol):
-    """A face encoder over aligned crops."""
+    """Encoder of aligned face crops."""
 
     @property
-    def crop(self) -> Crop: ...
+    def crop(self) -> Crop:
+        """Size and framing of the crops. The decoding pass cuts crops accordingly."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Crops per call that run fastest. Extraction collects that many; prediction may pass more or fewer."""
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
-        """crops: `(batch, size, size, 3)` uint8 RGB, 1 <= batch <= batch_size. Returns `(batch, dim)`
-        float32."""
+        """Encode a batch of crops.
+
+        Called with batches of several recordings during extraction, and of one recording during prediction.
+
+        Args:
+            crops: `(batch, size, size, 3)` uint8 RGB, batch >= 1.
+
+        Returns:
+            `(batch, dim)` float32.
+        """
         ...
 
 
 @runtime_checkable
 class MeshEncoder(Encoder, Protocol):
-    """A face encoder over the 468-point mesh: a few measures of each mesh first, so that a long recording's
-    meshes need not be kept, then the stream from all of them, so that it may use the subject's own
-    baseline."""
+    """Encoder of 468-point face meshes, in two steps.
+
+    `measure` reduces each mesh to a few numbers while the video is decoded, so that the meshes of a long recording need
+    not be kept. `encode_measures` then gets the whole recording and can subtract the subject's own baseline.
+    """
 
     def measure(self, meshes: np.ndarray) -> np.ndarray:
-        """meshes: `(n, 468, 3)` pixels, all of them seen. Returns `(n, measures)` float32."""
+        """Measure meshes: `(n, 468, 3)` pixels (x right, y down, z away), all finite -> `(n, measures)` float32."""
         ...
 
     def encode_measures(self, measures: np.ndarray, times: np.ndarray, valid: np.ndarray) -> Stream:
-        """measures: `(time, measures)` of one subject over a recording, zero where not valid; times:
-        `(time,)` seconds; valid: `(time,)` bool. Returns a Stream at these times; it may call fewer of them
-        valid, never more."""
+        """Encode the measurements of one subject over a whole recording. Called once per subject, at the end.
+
+        Args:
+            measures: `(time, measures)` from `measure`; unspecified where not valid.
+            times: `(time,)` seconds, increasing.
+            valid: `(time,)` bool, a face was measured.
+
+        Returns:
+            A stream at `times`. Its mask may clear entries of `valid`; it never sets one.
+        """
         ...
 
 
 @runtime_checkable
 class AudioEncoder(Encoder, Protocol):
-    """A voice encoder over sound."""
+    """Encoder of audio."""
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
-        """blocks: `(start_s, (n,) float32)` at 16 kHz, consecutive and without gaps. Yields consecutive
-        pieces of one stream, times increasing across them and each the centre of its receptive field; one
-        piece is fine where memory allows, none where there is no sound."""
+        """Encode the audio of one recording. Called once per recording.
+
+        Args:
+            blocks: `(start in seconds, (n,) float32 samples in [-1, 1])` at 16 kHz mono, consecutive, without gaps.
+
+        Yields:
+            Consecutive pieces of one stream. Times increase across pieces; each is the centre of its receptive field.
+            One piece is enough where memory allows; no piece where there is no audio.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How a recording is cut for a segment encoder: `length_s` every `hop_s`; pictures at `rate_hz`, at most
-    `pictures` of them, the longer side at most `max_side` pixels."""
+    """How a recording is cut into segments for a `SegmentEncoder`.
+
+    length_s, hop_s: length of a segment and distance between the starts of two segments, in seconds.
+    rate_hz: pictures per second taken from the video.
+    pictures: most pictures in one segment; more are thinned out evenly.
+    max_side: longer side of a picture in pixels; larger pictures are scaled down.
+    """
 
     length_s: float = 4.0
     hop_s: float = 2.0
@@ -123,14 +170,24 @@ class Segments:
 
 @runtime_checkable
 class SegmentEncoder(Encoder, Protocol):
-    """A behaviour encoder over short segments of whole pictures."""
+    """Encoder of short segments of whole video frames, for body and behaviour."""
 
     @property
-    def segments(self) -> Segments: ...
+    def segments(self) -> Segments:
+        """How recordings are cut. The decoding pass cuts segments accordingly."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Segments per call. Extraction collects that many; the last call has fewer."""
 
     def encode_segments(self, segments: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Each segment: 1 to `segments.pictures` pictures `(height, width, 3)` uint8 RGB, in order.
-        Returns `(len(segments), dim)` float32."""
+        """Encode a batch of segments. Called with batches of several recordings during extraction.
+
+        Args:
+            segments: for each segment 1 to `Segments.pictures` pictures `(height, width, 3)` uint8 RGB, upright, in
+                temporal order.
+
+        Returns:
+            `(len(segments), dim)` float32.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What is measured in each 10 ms of speech: log-mel bands, tilt, pitch candidates, the first two harmonics."""
+"""Spectral measurements of audio every 10 ms: log-mel bands, spectral tilt, pitch candidates, first two harmonics."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SAMPLE_RATE = pitch.SAMPLE_RATE
 #: Samples between frames, 10 ms. Frame i is centred on sample i * HOP + HOP / 2.
 HOP = 160
 BANDS = 40
-#: 25 ms for the spectrum's shape, 64 ms to tell harmonics of a low voice apart.
+#: Windows: 25 ms for the shape of the spectrum, 64 ms to resolve the harmonics of a low voice.
 _SHORT, _SHORT_FFT = 400, 512
 _LONG = 1024
 _LOWEST_BAND_HZ, _HIGHEST_BAND_HZ = 50.0, 7600.0
-#: Rumble, hum's base and constant offsets carry no voice; the lowest pitch is 60 Hz.
+#: Removes rumble, mains hum and constant offsets; the lowest pitch is 60 Hz.
 _HIGH_PASS_HZ = 50.0
-#: Frames measured at once: what is held meanwhile stays under 10 MB. Batches start at multiples of it whatever the
-#: caller's blocks are, so that rounding is the same, too.
+#: Frames per batch, which takes less than 10 MB. Batches start at multiples of it whatever the caller's blocks are, so
+#: that even rounding is the same.
 _BATCH = 256
-#: Power below which there is silence: -140 dB of full scale, far under a 16-bit file's own noise.
+#: Power floor: -140 dB of full scale, far below the noise of a 16-bit file.
 _SILENCE = 1e-14
 
 #: Columns of a measured frame. Powers are in bel (log10).
@@ -39,49 +39,57 @@ COLUMNS = HARMONICS.stop
 
 
 class SpectrumFrames:
-    """Streaming measurement. Feed it consecutive `(n,)` float32 samples of one recording, then `finish` it; both
-    yield `(frames, COLUMNS)` float32, in all as many frames as asked for."""
+    """Measure the audio of one recording block by block.
+
+    Call it with consecutive blocks, then call `finish`. Both yield `(frames, COLUMNS)` float32.
+
+    frames: number of frames yielded so far.
+    """
 
     def __init__(self) -> None:
         self._high_pass = _HighPass()
-        self._held = np.zeros(_LONG // 2 - HOP // 2, np.float32)
-        self._waiting: list[np.ndarray] = []
-        self._count = len(self._held)
+        self._buffer = np.zeros(_LONG // 2 - HOP // 2, np.float32)
+        self._new_blocks: list[np.ndarray] = []
+        self._count = len(self._buffer)
         self.frames = 0
 
     def __call__(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        yield from self._take(self._high_pass(samples))
+        """Add a block of `(n,)` float32 samples at 16 kHz; yield the frames that are complete."""
+        yield from self._add(self._high_pass(samples))
 
     def finish(self, frames: int) -> Iterator[np.ndarray]:
-        """The frames that are left until there are `frames`, zeros standing after the last sample."""
+        """Yield the remaining frames up to `frames` in total, with zeros after the last sample."""
         left = frames - self.frames
         if left <= 0:
             return
-        yield from self._take(np.zeros(max(0, (left - 1) * HOP + _LONG - self._count), np.float32))
+        yield from self._add(np.zeros(max(0, (left - 1) * HOP + _LONG - self._count), np.float32))
         left = frames - self.frames
         if left > 0:
             yield self._batch(left)
 
-    def _take(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        self._waiting.append(samples)
+    def _add(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        self._new_blocks.append(samples)
         self._count += len(samples)
         while self._count >= (_BATCH - 1) * HOP + _LONG:
             yield self._batch(_BATCH)
 
     def _batch(self, frames: int) -> np.ndarray:
-        if self._waiting:
-            self._held = np.concatenate([self._held, *self._waiting])
-            self._waiting = []
-        out = measure(self._held[: (frames - 1) * HOP + _LONG])
-        self._held = self._held[frames * HOP :]
-        self._count = len(self._held)
+        if self._new_blocks:
+            self._buffer = np.concatenate([self._buffer, *self._new_blocks])
+            self._new_blocks = []
+        out = measure(self._buffer[: (frames - 1) * HOP + _LONG])
+        self._buffer = self._buffer[frames * HOP :]
+        self._count = len(self._buffer)
         self.frames += frames
         return out
 
 
 class _HighPass:
-    """Second-order Butterworth high pass with its state, by libavfilter: it is loaded already wherever sound is read,
-    while scipy.signal would take two seconds to import before every prediction."""
+    """Second-order Butterworth high pass with state, by libavfilter.
+
+    libavfilter is loaded already wherever audio is decoded; importing scipy.signal would delay every prediction by two
+    seconds.
+    """
 
     def __init__(self) -> None:
         clock = Fraction(1, SAMPLE_RATE)
@@ -94,7 +102,7 @@ class _HighPass:
         self._graph.configure()
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """`(n,)` float32 -> `(n,)` float32, the next n samples of the recording."""
+        """Filter the next n samples of the recording: `(n,)` float32 -> `(n,)` float32."""
         if not len(samples):
             return np.zeros(0, np.float32)
         block = av.AudioFrame.from_ndarray(samples.astype(np.float64)[None], format="dblp", layout="mono")
@@ -109,25 +117,26 @@ class _HighPass:
 
 
 def measure(samples: np.ndarray) -> np.ndarray:
-    """`((frames - 1) * HOP + 1024,)` float32 -> `(frames, COLUMNS)` float32; a frame's centre is 512 samples after
-    its start."""
+    """Measure frames: `((frames - 1) * HOP + 1024,)` float32 samples -> `(frames, COLUMNS)` float32.
+
+    The centre of a frame is 512 samples after its start.
+    """
     middle = _LONG // 2
     short = _windowed(samples[middle - _SHORT // 2 : len(samples) - middle + _SHORT // 2], _SHORT)
     spectrum = rfft(short, _SHORT_FFT, axis=1)
     power = (np.square(spectrum.real) + np.square(spectrum.imag)) / np.float32(_SHORT)
     before = middle - pitch.WIDTH // 2
     after = len(samples) - _LONG + before + pitch.WIDTH
-    hz, strength = pitch.candidates(samples[before:after], HOP)
+    hz, strength = pitch.find_candidates(samples[before:after], HOP)
     out = np.empty((len(power), COLUMNS), np.float32)
     sums = power @ _weights()
     out[:, BAND] = _bel(sums[:, :BANDS])
     low, high, total, moment = sums[:, BANDS:].T
     out[:, POWER] = _bel(total)
     out[:, ALPHA] = _bel(high) - _bel(low)
-    hz_of = _bin_hz()
-    out[:, HAMMARBERG] = _bel(power[:, hz_of < 2000].max(axis=1)) - _bel(
-        power[:, (hz_of >= 2000) & (hz_of < 5000)].max(axis=1)
-    )
+    bin_hz = _bin_hz()
+    below, above = power[:, bin_hz < 2000], power[:, (bin_hz >= 2000) & (bin_hz < 5000)]
+    out[:, HAMMARBERG] = _bel(below.max(axis=1)) - _bel(above.max(axis=1))
     out[:, CENTROID] = moment / (total + np.float32(_SILENCE))
     out[:, PITCH], out[:, STRENGTH] = hz, strength
     out[:, HARMONICS] = _harmonics(_windowed(samples, _LONG), hz)
@@ -135,25 +144,30 @@ def measure(samples: np.ndarray) -> np.ndarray:
 
 
 def _windowed(samples: np.ndarray, width: int) -> np.ndarray:
-    return sliding_window_view(samples, width)[::HOP] * _hann(width)
+    windowed: np.ndarray = sliding_window_view(samples, width)[::HOP] * _hann(width)
+    return windowed
 
 
 def _harmonics(frames: np.ndarray, hz: np.ndarray) -> np.ndarray:
-    """`(frames, candidates)`: first harmonic over second in bel, for each candidate of the pitch; 0 where none."""
-    magnitude = np.abs(rfft(frames, axis=1))
+    """First harmonic over second in bel for each pitch candidate, 0 where there is none: `(frames, candidates)`."""
+    magnitude: np.ndarray = np.abs(rfft(frames, axis=1))
     place = np.rint(hz * (_LONG / SAMPLE_RATE)).astype(np.int64)
     spread = np.arange(-1, 2)
 
     def peak(centre: np.ndarray) -> np.ndarray:
-        near = np.clip(centre[..., None] + spread, 0, magnitude.shape[1] - 1)
-        return np.take_along_axis(magnitude, near.reshape(len(near), -1), 1).reshape(near.shape).max(axis=2)
+        bins = np.clip(centre[..., None] + spread, 0, magnitude.shape[1] - 1)
+        peaks: np.ndarray = (
+            np.take_along_axis(magnitude, bins.reshape(len(bins), -1), 1).reshape(bins.shape).max(axis=2)
+        )
+        return peaks
 
     tiny = np.float32(1e-7)
     return np.where(hz > 0, 2 * np.log10((peak(place) + tiny) / (peak(2 * place) + tiny)), 0)
 
 
 def _bel(power: np.ndarray) -> np.ndarray:
-    return np.log10(np.maximum(power, np.float32(_SILENCE)))
+    bel: np.ndarray = np.log10(np.maximum(power, np.float32(_SILENCE)))
+    return bel
 
 
 @lru_cache(maxsize=2)
@@ -167,8 +181,10 @@ def _bin_hz() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _weights() -> np.ndarray:
-    """`(bins, BANDS + 4)`: mel bands (mean power under a triangle), 50 to 1000 Hz, 1 to 5 kHz, all, first moment
-    in kHz."""
+    """Weights of the power spectrum, `(bins, BANDS + 4)`.
+
+    Mel bands (mean power under a triangle), then sums: 50 to 1000 Hz, 1 to 5 kHz, all, and first moment in kHz.
+    """
     hz = _bin_hz()
     low, high = (2595 * np.log10(1 + f / 700) for f in (_LOWEST_BAND_HZ, _HIGHEST_BAND_HZ))
     mel = np.linspace(low, high, BANDS + 2)

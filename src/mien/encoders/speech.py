@@ -1,70 +1,72 @@
-"""Speech networks over 16 kHz sound: WavLM, wav2vec 2.0, and PDEM with its arousal-dominance-valence head.
+"""Speech encoders: WavLM, wav2vec 2.0, and PDEM with its arousal-dominance-valence head, over 16 kHz audio.
 
-A value every 20 ms, at the time of the centre of the 25 ms that its frame sees through the convolutions; through
-attention it depends on the chunk around it.
+One feature vector every 20 ms, at the centre of the 25 ms that its frame covers in the convolutions. Through attention
+it depends on the chunk around it.
 
-How far chunks agree with the recording in one piece: a recording no longer than one chunk is exact. Beyond that,
-convolutions agree to 1e-5; the rest only as far as attention looks no further than the chunk, which no network
-promises; random networks of these classes agree to 2 %. Where the checkpoint wants sound of mean 0 and variance
-1, those are of the chunk (which is also what it was trained on: utterances, not films), and frames then differ
-by under 1 % typically and 5 % at worst, in the quietest; networks with group norm (the base ones), which
-normalise their first layer over all of time, by 2 % and 10 %. `tests/encoders/test_waveform.py` holds them to
-these figures.
+Agreement of chunked encoding with encoding a recording at once:
+
+* A recording of at most one chunk is exact.
+* The convolutions agree to 1e-5. Beyond them, chunks agree only as far as attention reaches no further than the chunk;
+  random networks of these classes agree to 2 %.
+* Checkpoints whose input has mean 0 and variance 1 are normalised per chunk (as in their training on utterances).
+  Frames then differ by less than 1 % typically and 5 % at most, in the quietest frames.
+* Base networks with group norm normalise their first layer over all of time: 2 % typically and 10 % at most.
+
+`tests/encoders/test_speech.py` checks these figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mien import memory
-from mien.encoders import pretrained
-from mien.encoders.audio_chunks import Chunk, Grid, cut
-from mien.encoders.int8 import switch
-from mien.encoders.precision import choose, name_of
-from mien.encoders.pretrained import PretrainedWeights, WeightSource
+from mien.encoders.audio_chunks import Chunk, FrameGrid, cut_chunks
+from mien.encoders.pretrained import PretrainedWeights, WeightSource, load_processor, load_tensors
+from mien.encoders.pretrained_encoder import PretrainedEncoder, select_layers
 from mien.encoders.wavlm_forward import SpeechNetwork
 from mien.errors import ArtefactError, ConfigError
 from mien.records import Stream
 
 SAMPLE_RATE = 16_000
-#: Read by `model_type` of config.json.
+#: Class of transformers by `model_type` of config.json.
 _CLASSES = {"wavlm": "WavLMModel", "wav2vec2": "Wav2Vec2Model"}
-#: Only training uses it, and published checkpoints lack it.
-_UNUSED = r"masked_spec_embed$"
-#: Stay in float32 under int8: of WavLM-Large's error in 8 bits (1.8e-2, random weights) the layers' last product makes
-#: 1.5e-2 and their wide one 1.0e-2, less where fewer layers follow; the four projections of attention make 5e-4.
-_ROUNDED_BADLY = r"output_dense$|\.(\d|1[01])\.feed_forward\.intermediate_dense$"
-#: What PDEM's head says, in its order, each about 0 to 1.
+#: Used in training only; published checkpoints lack it.
+_TRAINING_ONLY = r"masked_spec_embed$"
+#: Layers that stay in float32 under int8. Of WavLM-Large's int8 error (1.8e-2, random weights) the second layer of the
+#: feed-forward blocks causes 1.5e-2 and the first 1.0e-2 (less where fewer layers follow), the four projections of
+#: attention 5e-4.
+_FLOAT32_LAYERS = r"output_dense$|\.(\d|1[01])\.feed_forward\.intermediate_dense$"
+#: Outputs of PDEM's head, in order, each about 0 to 1.
 DIMENSIONS = ("arousal", "dominance", "valence")
 
 
-class SpeechEncoder:
-    """A pretrained speech network as an `AudioEncoder`.
+class SpeechEncoder(PretrainedEncoder):
+    """Pretrained speech network as an `AudioEncoder`.
+
+    Frames whose 25 ms are digital silence (a filled gap, a muted track) are not valid.
 
     Args:
-        name: what it is called in the store.
-        about: where it comes from (hub id or folder), its size and licence.
-        types: the `model_type`s it may be.
-        layer: None for the network's last hidden state; else the index of a hidden layer (0: the input of the
-            first, -1: the output of the last). last: the mean of that layer and the `last - 1` before it.
-        head: give what the checkpoint's regression head says (`DIMENSIONS`) instead of hidden states: over the
-            mean of the hidden states of `head_s` seconds around each frame. The head was trained on means over
-            whole utterances of some seconds; a centred window is our choice, because it makes a timeline.
-        chunk_s, context_s: seconds in one chunk, and how many of them at each end are only context. 20 and 1.5:
-            the positional convolution sees 1.28 s to each side; longer chunks cost more in attention than they
-            save in overlap (measured on a CPU: 0.51 ms a frame and layer at 20 s, 0.57 at 30, 0.50 at 15).
-        precision: `auto`, `float32`, `bfloat16`, `float16`, or `int8` (see `quantised`; on a CPU).
-        batch_size: chunks at once; None: 4 on a GPU, 1 on a CPU, where more gains nothing.
-
-    Frames whose 25 ms are digital silence (a gap that was filled, a muted track) are not valid.
+        layer: index of a hidden layer (0: the input of the first, -1: the output of the last); None for the last hidden
+            state.
+        last: average that layer and the `last - 1` before it.
+        head: return the outputs of the checkpoint's regression head (`DIMENSIONS`) instead of hidden states, computed
+            from the mean of the hidden states of `head_s` seconds around each frame. The head was trained on means of
+            whole utterances of some seconds; a centred window is our choice, because it gives a timeline.
+        chunk_s, context_s: length of a chunk, and how much of it at each end is context only, in seconds. Default 20
+            and 1.5: the positional convolution covers 1.28 s to each side; longer chunks cost more in attention than
+            they save in overlap (measured on a CPU: 0.51 ms per frame and layer at 20 s, 0.57 at 30, 0.50 at 15).
+        precision: `auto`, `float32`, `bfloat16`, `float16`, or `int8` on a CPU.
+        batch_size: chunks per call of the network; None takes 4 on a GPU and 1 on a CPU, where more gains nothing.
+        name, about, types, device, revision, allow_pickle: see `PretrainedEncoder`.
 
     Raises:
-        ConfigError: an option that does not fit the network. ArtefactError: see `pretrained`.
+        ConfigError: an option that does not fit the network.
+        ArtefactError: see `PretrainedEncoder`; also if the checkpoint has no head, no feature extractor, or another
+            sample rate.
     """
 
     modality = "voice"
@@ -74,7 +76,7 @@ class SpeechEncoder:
         name: str,
         about: WeightSource,
         *,
-        types: tuple[str, ...] = ("wavlm", "wav2vec2"),
+        types: tuple[str, ...] = tuple(_CLASSES),
         device: str | torch.device = "cpu",
         revision: str | None = None,
         layer: int | None = None,
@@ -87,84 +89,99 @@ class SpeechEncoder:
         batch_size: int | None = None,
         allow_pickle: bool = False,
     ) -> None:
-        self.name, self.licence, self.device = name, about.licence, torch.device(device)
-        if self.device.type == "cpu":
-            memory.keep_freed_memory()
-        checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
-        pretrained.check_type(checkpoint, types)
-        self._dtype, self._rounds = choose(precision, self.device, int8=True), precision == "int8"
-        self._normalise = _normalises(checkpoint)
-        model = _load(checkpoint, types, self._dtype).to(self.device)
-        self._layers = _layers(name, model.config.num_hidden_layers, layer, last)
+        super().__init__(
+            name,
+            about,
+            types,
+            device=device,
+            revision=revision,
+            precision=precision,
+            allow_pickle=allow_pickle,
+            int8=True,
+        )
+        self._normalise = _reads_normalised(self._weights)
+        model = self._load(_CLASSES[self._weights.config["model_type"]], optional=_TRAINING_ONLY)
+        self._layers = select_layers(name, model.config.num_hidden_layers, layer, last)
         self._network = SpeechNetwork(model, None if self._layers is None else self._layers.stop - 1)
-        self._head = _Head(checkpoint, self._dtype, self.device) if head else None
         if head and layer is not None:
-            raise ConfigError(f"{name}: its head reads the last hidden state; layer={layer} has no head.")
-        self._grid = Grid.of(self._network.kernels, self._network.strides)
+            raise ConfigError(
+                f"{name}: its head reads the last hidden state; layer={layer} has no head.",
+                follows="No encoder was created.",
+                remedy="Omit `layer`, or omit `head`.",
+            )
+        self._head = _Head(self._weights, self._dtype, self.device) if head else None
+        self._grid = FrameGrid.from_convolutions(self._network.kernels, self._network.strides)
         self.rate_hz: float | None = SAMPLE_RATE / self._grid.hop
         context_s = max(context_s, head_s / 2) if head else context_s
         self._length, self._context = round(chunk_s * self.rate_hz), round(context_s * self.rate_hz)
         if self._length <= 2 * self._context:
             raise ConfigError(
-                f"{name}: a chunk of {chunk_s:g} s is nothing but context, {context_s:g} s at each end.",
+                f"{name}: a chunk of {chunk_s:g} s consists of context only, {context_s:g} s at each end.",
+                follows="No encoder was created.",
                 remedy="Make chunk_s more than twice context_s.",
             )
         self._head_frames = round(head_s * self.rate_hz / 2)
-        self.dim = len(DIMENSIONS) if self._head else self._network.dim
+        self.dim = len(DIMENSIONS) if head else self._network.dim
         self.receptive_field_s = self._grid.samples(self._length) / SAMPLE_RATE
         self.batch_size = batch_size or (4 if self.device.type == "cuda" else 1)
-        what = "last hidden state" if layer is None else f"{layer}, mean of {last}"
-        self.provenance: Mapping[str, str] = pretrained.provenance(
-            about,
-            checkpoint,
-            layer=f"head over {head_s:g} s" if head else what,
+        hidden = "last hidden state" if layer is None else f"{layer}, mean of {last}"
+        self.provenance = self._provenance(
+            layer=f"head over {head_s:g} s" if head else hidden,
             preprocessing="16 kHz mono" + (", each chunk to mean 0 and variance 1" if self._normalise else ""),
             crop=f"chunks of {chunk_s:g} s, context {context_s:g} s",
-            precision="int8" if self._rounds else name_of(self._dtype),
         )
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
-        """blocks: `(start_s, (n,) float32)` at 16 kHz, consecutive. Yields pieces of one stream at 50 Hz, in
-        order; none where there is less than 25 ms of sound."""
-        starts: list[float] = []
+        """Encode the audio of one recording in chunks.
+
+        Args:
+            blocks: `(start in seconds, (n,) float32 samples)` at 16 kHz, consecutive.
+
+        Yields:
+            Pieces of one stream at 50 Hz, in order; none for less than 25 ms of audio.
+        """
+        start_s: float | None = None
 
         def samples() -> Iterator[np.ndarray]:
-            for start, block in blocks:
-                starts.append(start) if not starts else None
+            nonlocal start_s
+            for block_start_s, block in blocks:
+                start_s = block_start_s if start_s is None else start_s
                 yield np.asarray(block, np.float32)
 
-        for batch in _batches(cut(samples(), self._grid, self._length, self._context), self.batch_size):
+        for batch in _batches(cut_chunks(samples(), self._grid, self._length, self._context), self.batch_size):
             for chunk, values in zip(batch, self._encode(batch), strict=True):
-                yield self._piece(chunk, values, starts[0])
+                yield self._piece(chunk, values, start_s or 0.0)
 
     @torch.inference_mode()
     def dimensions(self, samples: np.ndarray) -> np.ndarray:
-        """`(n,)` float32 -> `(3,)` arousal, dominance, valence of an utterance, as the authors of PDEM compute
-        them: the head over the mean of all hidden states. Needs `head=True`."""
-        if self._head is None:
-            raise ConfigError(f"{self.name} was made without its head.", remedy="Say head=True.")
-        hidden = self._network(self._prepared(np.asarray(samples, np.float32)[None]))[-1]
-        return self._head(hidden.mean(dim=1))[0].float().cpu().numpy()
+        """Arousal, dominance and valence of one utterance, as PDEM's authors compute them: `(n,)` float32 -> `(3,)`.
 
-    def _encode(self, batch: list[Chunk]) -> np.ndarray:
-        if self._rounds:
-            self._rounds = False
-            return switch(self.name, self._network, lambda: self._values(batch), leave=_ROUNDED_BADLY)
-        return self._values(batch)
+        The head reads the mean of all hidden states. Raises ConfigError if the encoder was created without its head.
+        """
+        if self._head is None:
+            raise ConfigError(
+                f"{self.name} was created without its head.",
+                follows="Nothing was encoded.",
+                remedy="Create it with head=True.",
+            )
+        hidden = self._network(self._prepare(np.asarray(samples, np.float32)[None]))[-1]
+        dimensions: Tensor = self._head(hidden.mean(dim=1))[0]
+        return dimensions.float().cpu().numpy()
 
     @torch.inference_mode()
-    def _values(self, batch: list[Chunk]) -> np.ndarray:
-        """`(batch, frames, dim)` float32 of chunks of one length."""
-        states = self._network(self._prepared(np.stack([chunk.samples for chunk in batch])))
-        if self._head is not None:
-            values = self._head(_box_mean(states[-1], self._head_frames))
-        elif self._layers is None:
-            values = states[-1]
-        else:
-            values = torch.stack([states[i] for i in self._layers]).mean(dim=0)
-        return values.float().cpu().numpy()
+    def _encode(self, batch: list[Chunk]) -> np.ndarray:
+        """`(batch, frames, dim)` float32 of chunks of equal length."""
+        return self._run(lambda: self._values(batch).float().cpu().numpy(), exclude=_FLOAT32_LAYERS)
 
-    def _prepared(self, samples: np.ndarray) -> Tensor:
+    def _values(self, batch: list[Chunk]) -> Tensor:
+        states: list[Tensor] = self._network(self._prepare(np.stack([chunk.samples for chunk in batch])))
+        if self._head is not None:
+            return self._head.forward(_box_mean(states[-1], self._head_frames))
+        if self._layers is None:
+            return states[-1]
+        return torch.stack([states[i] for i in self._layers]).mean(dim=0)
+
+    def _prepare(self, samples: np.ndarray) -> Tensor:
         if self._normalise:
             mean = samples.mean(axis=1, keepdims=True)
             samples = (samples - mean) / np.sqrt(samples.var(axis=1, keepdims=True) + 1e-7)
@@ -173,35 +190,35 @@ class SpeechEncoder:
     def _piece(self, chunk: Chunk, values: np.ndarray, start_s: float) -> Stream:
         frames = np.arange(*chunk.keep)
         times = start_s + self._grid.centre(chunk.first + frames) / SAMPLE_RATE
-        sound = np.concatenate([[0], np.cumsum(chunk.samples != 0)])
+        nonzero = np.concatenate([[0], np.cumsum(chunk.samples != 0)])
         begin = frames * self._grid.hop
-        valid = sound[begin + self._grid.field] > sound[begin]
+        valid = nonzero[begin + self._grid.field] > nonzero[begin]
         return Stream(values[chunk.keep[0] : chunk.keep[1]], times, valid, self.provenance)
 
 
 class _Head(torch.nn.Module):
-    """PDEM's regression head: two linear layers with a tanh between them. `(..., dim)` -> `(..., 3)`."""
+    """Regression head of PDEM: two linear layers with a tanh between them, `(..., dim)` -> `(..., 3)`."""
 
-    def __init__(self, checkpoint: PretrainedWeights, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, weights: PretrainedWeights, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
-        weights = pretrained.tensors(checkpoint, "classifier.")
-        wanted = {f"{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")}
-        if set(weights) != wanted or len(weights["out_proj.bias"]) != len(DIMENSIONS):
+        tensors = load_tensors(weights, "classifier.")
+        expected = {f"{layer}.{part}" for layer in ("dense", "out_proj") for part in ("weight", "bias")}
+        if set(tensors) != expected or len(tensors["out_proj.bias"]) != len(DIMENSIONS):
             raise ArtefactError(
-                f"{checkpoint.folder} has no head of {len(DIMENSIONS)} dimensions ({', '.join(DIMENSIONS)}).",
-                follows="No encoder was made.",
-                remedy="Leave `head` out for its hidden states, or name a checkpoint of PDEM.",
+                f"{weights.folder} has no head of {len(DIMENSIONS)} dimensions ({', '.join(DIMENSIONS)}).",
+                follows="No encoder was created.",
+                remedy="Omit `head` for its hidden states, or name a checkpoint of PDEM.",
             )
-        self._weights = {key: value.to(device, dtype) for key, value in weights.items()}
+        self._tensors = {key: value.to(device, dtype) for key, value in tensors.items()}
 
     def forward(self, hidden: Tensor) -> Tensor:
-        w = self._weights
+        w = self._tensors
         hidden = torch.tanh(torch.nn.functional.linear(hidden, w["dense.weight"], w["dense.bias"]))
         return torch.nn.functional.linear(hidden, w["out_proj.weight"], w["out_proj.bias"])
 
 
 def _box_mean(hidden: Tensor, reach: int) -> Tensor:
-    """`(batch, time, dim)`: mean over `reach` frames to each side, fewer at the ends."""
+    """Mean over `reach` frames to each side, fewer at the ends: `(batch, time, dim)` -> the same shape."""
     time = hidden.shape[1]
     total = torch.nn.functional.pad(hidden.double().cumsum(dim=1), (0, 0, 1, 0))
     frame = torch.arange(time, device=hidden.device)
@@ -210,7 +227,7 @@ def _box_mean(hidden: Tensor, reach: int) -> Tensor:
 
 
 def _batches(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Up to `size` chunks of equal length at a time."""
+    """Group up to `size` consecutive chunks of equal length."""
     batch: list[Chunk] = []
     for chunk in chunks:
         if batch and (len(batch) == size or len(batch[0].samples) != len(chunk.samples)):
@@ -221,40 +238,13 @@ def _batches(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
         yield batch
 
 
-def _layers(name: str, count: int, layer: int | None, last: int) -> range | None:
-    """Indices of the hidden states to average; None for the last hidden state."""
-    if layer is None:
-        if last != 1:
-            raise ConfigError(f"{name}: last={last} needs `layer`, the last of the layers to average.")
-        return None
-    index = layer + count + 1 if layer < 0 else layer
-    if not 0 <= index <= count or not 1 <= last <= index + 1:
-        raise ConfigError(f"{name}: layer={layer} with last={last} does not exist; it has hidden layers 0 to {count}.")
-    return range(index - last + 1, index + 1)
-
-
-def _load(checkpoint: PretrainedWeights, types: tuple[str, ...], dtype: torch.dtype) -> Any:
-    import transformers
-
-    kind = _CLASSES.get(str(checkpoint.config.get("model_type")), "WavLMModel")
-    return pretrained.load(checkpoint, getattr(transformers, kind), types, dtype=dtype, may_miss=_UNUSED)
-
-
-def _normalises(checkpoint: PretrainedWeights) -> bool:
-    """Whether the checkpoint's feature extractor brings sound to mean 0 and variance 1."""
-    from transformers import AutoFeatureExtractor
-
-    try:
-        extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ArtefactError(
-            f"{checkpoint.folder} has no readable preprocessor_config.json, so what the network expects is unknown.",
-            follows="No encoder was made.",
-            remedy="Save the feature extractor beside the weights (`save_pretrained`), or download all files.",
-        ) from error
+def _reads_normalised(weights: PretrainedWeights) -> bool:
+    """Whether the checkpoint's feature extractor scales audio to mean 0 and variance 1."""
+    extractor: Any = load_processor(weights.folder, "AutoFeatureExtractor")
     if extractor.sampling_rate != SAMPLE_RATE:
         raise ArtefactError(
-            f"{checkpoint.folder} wants sound at {extractor.sampling_rate} Hz; mien reads {SAMPLE_RATE} Hz.",
-            follows="No encoder was made.",
+            f"{weights.folder} requires audio at {extractor.sampling_rate} Hz; mien provides {SAMPLE_RATE} Hz.",
+            follows="No encoder was created.",
+            remedy=f"Use a network trained on audio at {SAMPLE_RATE} Hz.",
         )
     return bool(extractor.do_normalize)

@@ -1,26 +1,28 @@
-"""Words in the space of CLIP's pictures: prompts for systems that compare a face with what its label says."""
+"""Text encoder: prompts in the embedding space of CLIP, for systems that compare faces with descriptions of classes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from mien.encoders import pretrained
-from mien.encoders.precision import choose, name_of
-from mien.encoders.pretrained import WeightSource
+from mien.encoders.pretrained import WeightSource, load_clip_config, load_tensors, load_tokenizer
+from mien.encoders.pretrained_encoder import PretrainedEncoder
 from mien.errors import ConfigError
 
 
-class PromptEncoder:
-    """CLIP's text tower. Not for streams: `encode_prompts` is asked once, and its answer is kept.
+class PromptEncoder(PretrainedEncoder):
+    """Text tower of CLIP. It encodes a fixed list of prompts, not a stream of a recording.
 
-    temperature: what CLIP multiplies cosine similarities with (about 100).
+    temperature: factor of CLIP's cosine similarities (about 100); NaN if the checkpoint has none.
 
-    Raises ArtefactError: see `pretrained`.
+    Args:
+        name, about, device, revision, precision, allow_pickle: see `PretrainedEncoder`.
+
+    Raises:
+        ConfigError, ArtefactError: see `PretrainedEncoder`. ArtefactError also if there is no tokenizer.
     """
 
     modality = "text"
@@ -37,35 +39,33 @@ class PromptEncoder:
         precision: str = "float32",
         allow_pickle: bool = False,
     ) -> None:
-        from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-        self.name, self.licence, self.device = name, about.licence, torch.device(device)
-        checkpoint = pretrained.fetch(about, revision=revision, allow_pickle=allow_pickle)
-        types, dtype = ("clip", "clip_text_model"), choose(precision, self.device)
-        pretrained.check_type(checkpoint, types)
-        config = CLIPTextConfig.from_pretrained(checkpoint.folder)
-        # A whole CLIP says the width once for both towers; the text part alone would take its default.
-        config.projection_dim = checkpoint.config.get("projection_dim", config.projection_dim)
-        network = pretrained.load(checkpoint, CLIPTextModelWithProjection, types, dtype=dtype, config=config)
-        self._network = network.to(self.device)
-        self._tokenizer: Any = pretrained.tokenizer(checkpoint)
-        self._most: int = config.max_position_embeddings
-        self.dim = int(network.config.projection_dim)
-        scale = pretrained.tensors(checkpoint, "logit_scale").get("")
-        self.temperature = math.exp(float(scale)) if scale is not None else math.nan
-        self.provenance: Mapping[str, str] = pretrained.provenance(
-            about, checkpoint, layer="embedding", preprocessing="its tokenizer", crop="", precision=name_of(dtype)
+        types = ("clip", "clip_text_model")
+        super().__init__(
+            name, about, types, device=device, revision=revision, precision=precision, allow_pickle=allow_pickle
         )
+        config = load_clip_config(self._weights, "CLIPTextConfig")
+        self._network = self._load("CLIPTextModelWithProjection", config=config)
+        self._tokenizer = load_tokenizer(self._weights)
+        self._max_tokens: int = config.max_position_embeddings
+        self.dim = int(self._network.config.projection_dim)
+        scale = load_tensors(self._weights, "logit_scale").get("")
+        self.temperature = math.exp(float(scale)) if scale is not None else math.nan
+        self.provenance = self._provenance(layer="embedding", preprocessing="its tokenizer", crop="")
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """`(len(prompts), dim)` float32, not normalised. Raises ConfigError for a prompt that CLIP would cut
-        off (77 tokens in the published ones)."""
+        """Encode prompts -> `(len(prompts), dim)` float32, not normalised.
+
+        Raises ConfigError for a prompt longer than CLIP reads (77 tokens in the published checkpoints).
+        """
         tokens = self._tokenizer(list(prompts), padding=True, return_tensors="pt")
         lengths = tokens["attention_mask"].sum(dim=1)
-        if (worst := int(lengths.max())) > self._most:
+        if (longest := int(lengths.max())) > self._max_tokens:
             raise ConfigError(
-                f"The prompt {prompts[int(lengths.argmax())]!r} has {worst} tokens; {self.name} reads {self._most}.",
-                remedy="Shorten it.",
+                f"The prompt {prompts[int(lengths.argmax())]!r} has {longest} tokens; "
+                f"{self.name} reads {self._max_tokens}.",
+                follows="Nothing was encoded.",
+                remedy="Shorten the prompt.",
             )
-        return self._network(**tokens.to(self.device)).text_embeds.float().cpu().numpy()
+        embeddings: torch.Tensor = self._network(**tokens.to(self.device)).text_embeds
+        return embeddings.float().cpu().numpy()

@@ -1,7 +1,7 @@
-"""The starter's voice encoder: log-mel and prosody of 16 kHz sound, valid where somebody speaks. No download.
+"""Voice encoder of the starter: log-mel and prosody features of 16 kHz audio, valid where someone speaks. No weights.
 
-Streamed: sound goes through in batches of frames and the frames in stretches of a minute, both laid out from the
-recording's start, so that the caller's blocks leave no trace and only the features themselves grow with its length.
+Audio is measured in batches of frames and frames are encoded in stretches of 32 s. Both are counted from the start of
+the recording, so the result does not depend on the caller's blocks, and memory grows only with the features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from mien.encoders import prosody_features, spectrum
 from mien.encoders.prosody_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE
 from mien.encoders.spectrum import HOP
-from mien.errors import ConfigError
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
 from mien.memory import GrowingArray
 from mien.records import VOICE, Stream
@@ -23,54 +22,61 @@ __all__ = ["COLUMN", "DIM", "FEATURES", "NAME", "RATE_HZ", "VERSION", "ProsodyEx
 
 NAME = "voice-prosody"
 VERSION = "1"
-#: Frames of a stretch, and of the run-up on either side within which a cell's features lie. Both are whole
-#: numbers of seconds (`pitch.track`), of cells, and of steps of the voice activity network.
-_STRETCH, _RUN_UP = 3200, 400
+#: Frames of a stretch, and of the context on either side on which its cells depend. Both are whole numbers of seconds
+#: (`pitch.track`), of cells, and of steps of the voice activity network.
+_STRETCH, _CONTEXT = 3200, 400
 
 
 class ProsodyExtractor:
-    """Sound to features, 25 a second.
-
-    Call it with the blocks of one recording, `(start_s, (n,) float32)` at 16 kHz, consecutive, as from
-    `mien.media.audio.blocks`. It holds no state between calls.
-
-    Returns a Stream: values `(time, DIM)` float32, the columns named in `FEATURES`; times the cells' centres in
-    seconds; valid where somebody speaks (`is_speech` of silero-vad, in the middle of the cell). Invalid rows are
-    zero. No sound: no rows. A value depends on the sound within 1.5 s of its time (and on the recording's median,
-    the last three), far less on what is further than a second away.
-    """
+    """Extract prosody features of a recording, 25 per second. Keeps no state between calls."""
 
     NAME, VERSION, RATE_HZ, DIM = NAME, VERSION, RATE_HZ, DIM
     FEATURES = tuple(f.name for f in FEATURES)
 
     def __call__(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Stream:
-        run = _Run()
-        values, valid = run.all(blocks)
-        _against_recording(values, valid)
+        """Extract the features of one recording.
+
+        Args:
+            blocks: `(start in seconds, (n,) float32 samples)` at 16 kHz, consecutive, as from
+                `mien.media.audio.blocks`.
+
+        Returns:
+            A stream: values `(time, DIM)` float32 with the columns `FEATURES`; times the centres of the cells in
+            seconds; valid where someone speaks (silero-vad in the middle of the cell). Invalid rows are zero; no audio
+            gives no rows. A value depends on the audio within 1.5 s, mostly within 1 s; the last three columns also on
+            the median of the recording.
+        """
+        extraction = _Extraction()
+        values, valid = extraction.run(blocks)
+        _subtract_median(values, valid)
         values[~valid] = 0.0
-        times = run.start_s + (np.arange(len(values)) + 0.5) / RATE_HZ
-        made_by = {"encoder": NAME, "version": VERSION, "speech": f"silero-vad {metadata.version('silero-vad')}"}
-        return Stream(values, times, valid, made_by)
+        times = extraction.start_s + (np.arange(len(values)) + 0.5) / RATE_HZ
+        provenance = {"encoder": NAME, "version": VERSION, "speech": f"silero-vad {metadata.version('silero-vad')}"}
+        return Stream(values, times, valid, provenance)
 
 
-class _Run:
-    """One recording on its way through."""
+class _Extraction:
+    """State of the extraction of one recording.
+
+    _rows: measured frames, a buffer whose first row is frame `_first`, with `_count` rows in use.
+    _next: first frame whose cell has not been computed.
+    """
 
     def __init__(self) -> None:
         self.start_s = 0.0
         self._frames, self._activity = spectrum.SpectrumFrames(), VoiceActivity()
-        self._rows = np.zeros((_STRETCH + 2 * _RUN_UP, spectrum.COLUMNS), np.float32)
+        self._rows = np.zeros((_STRETCH + 2 * _CONTEXT, spectrum.COLUMNS), np.float32)
         self._speech: list[np.ndarray] = []
-        self._first = self._held = self._next = self._samples = 0
+        self._first = self._count = self._next = self._samples = 0
 
-    def all(self, blocks: Iterable[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, blocks: Iterable[tuple[float, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         values, speaking = GrowingArray(DIM), GrowingArray(0, bool)
-        for piece, spoken in self._pieces(blocks):
-            values.extend(piece)
-            speaking.extend(spoken)
+        for stretch_values, stretch_speaking in self._stretches(blocks):
+            values.extend(stretch_values)
+            speaking.extend(stretch_speaking)
         return values.array(), speaking.array()
 
-    def _pieces(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _stretches(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number, (start_s, samples) in enumerate(blocks):
             if number == 0:
                 self.start_s = start_s
@@ -83,53 +89,56 @@ class _Run:
         self._speech.append(self._activity.finish())
         total = max(1, self._samples // (HOP * FRAMES)) * FRAMES
         for batch in self._frames.finish(total):
-            yield from self._add(batch[: max(0, total - self._first - self._held)])
-        yield from self._stretch(total, total)
+            yield from self._add(batch[: max(0, total - self._first - self._count)])
+        yield from self._encode(total, total)
 
     def _add(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         while len(batch):
-            room = len(self._rows) - self._held
-            self._rows[self._held : self._held + len(batch[:room])] = batch[:room]
-            self._held += len(batch[:room])
-            batch = batch[room:]
-            if self._first + self._held >= self._next + _STRETCH + _RUN_UP:
-                yield from self._stretch(self._next + _STRETCH, self._next + _STRETCH + _RUN_UP)
+            space = len(self._rows) - self._count
+            part, batch = batch[:space], batch[space:]
+            self._rows[self._count : self._count + len(part)] = part
+            self._count += len(part)
+            if self._first + self._count >= self._next + _STRETCH + _CONTEXT:
+                yield from self._encode(self._next + _STRETCH, self._next + _STRETCH + _CONTEXT)
 
-    def _stretch(self, stop: int, seen: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Cells of the frames [next, stop), looking at frames until `seen`; forgets what is then too old."""
+    def _encode(self, stop: int, context_stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Encode the frames [next, stop) with the context up to `context_stop`; drop frames no longer needed."""
         if stop <= self._next:
             return
-        frames = self._rows[: seen - self._first]
-        speaking = self._speaking(self._first, seen)
+        frames = self._rows[: context_stop - self._first]
+        speaking = self._speaking(self._first, context_stop)
         cells = slice((self._next - self._first) // FRAMES, (stop - self._first) // FRAMES)
-        values = prosody_features.cells(frames, speaking)[cells]
+        values = prosody_features.compute_cells(frames, speaking)[cells]
         yield values, speaking.reshape(-1, FRAMES)[cells, FRAMES // 2]
-        keep = max(0, stop - _RUN_UP)
-        self._rows[: self._first + self._held - keep] = self._rows[keep - self._first : self._held]
-        self._held -= keep - self._first
+        keep = max(0, stop - _CONTEXT)
+        self._rows[: self._first + self._count - keep] = self._rows[keep - self._first : self._count]
+        self._count -= keep - self._first
         self._first, self._next = keep, stop
 
     def _speaking(self, first: int, stop: int) -> np.ndarray:
         self._speech = [np.concatenate(self._speech)]
         centres = np.arange(first, stop) * HOP + HOP // 2
-        # sound shorter than a cell is filled up with silence that the network has not seen
+        # Audio shorter than a cell is padded with silence, for which the network has no step.
         step = np.minimum(centres // STEP, len(self._speech[0]) - 1)
         probability = self._speech[0][step[0] : step[-1] + 1]
-        return is_speech(probability)[step - step[0]]
+        speaking: np.ndarray = is_speech(probability)[step - step[0]]
+        return speaking
 
 
-def _against_recording(values: np.ndarray, valid: np.ndarray) -> None:
-    """The last columns minus their median over the speech; pitch only where there is any."""
+def _subtract_median(values: np.ndarray, valid: np.ndarray) -> None:
+    """Subtract from the columns `RELATIVE`, in place, their median over speech; for pitch, over voiced speech."""
     voiced = values[:, COLUMN["voiced_share"]] > 0
     for column in range(RELATIVE.start, RELATIVE.stop):
         known = valid & voiced if column == COLUMN["pitch_against_recording"] else valid
-        middle = np.median(values[known, column]) if known.any() else 0.0
-        values[:, column] = np.where(known, values[:, column] - middle, 0.0)
+        median = np.median(values[known, column]) if known.any() else 0.0
+        values[:, column] = np.where(known, values[:, column] - median, 0.0)
 
 
 class VoiceProsody:
-    """`ProsodyExtractor` as a `mien.encoders.protocol.AudioEncoder`. It gives one stream at the end of a recording,
-    because its last columns are relative to the whole recording. It has no weights to download."""
+    """`AudioEncoder` of prosody features.
+
+    It yields one stream at the end of a recording, because the last columns are relative to the whole recording.
+    """
 
     name, modality, dim = NAME, VOICE, DIM
     rate_hz: float | None = RATE_HZ
@@ -141,12 +150,5 @@ class VoiceProsody:
         self.provenance = self._encoder(()).provenance
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
-        """Blocks `(start_s, (n,) float32)` at 16 kHz -> one stream."""
+        """Encode the audio of one recording; see `ProsodyExtractor`."""
         yield self._encoder(blocks)
-
-
-def create(source: str | None = None, *, device: str = "cpu") -> VoiceProsody:
-    """The encoder as `mien.encoders.registry` makes it. Raises ConfigError if a source is given: it has none."""
-    if source:
-        raise ConfigError(f"{NAME} takes no source, got {source!r}", remedy=f"--encoder {NAME}")
-    return VoiceProsody()

@@ -1,17 +1,16 @@
-"""WavLM and wav2vec 2.0 forward, with the library's weights and numbers (to 1e-4) and less work.
+"""Faster forward pass of WavLM and wav2vec 2.0, equal to that of transformers to 1e-4.
 
-What is done differently, and why:
+Differences from transformers:
 
-* Attention of WavLM runs through `scaled_dot_product_attention`, its gated relative position bias as the
-  mask; the library computes it eagerly and keeps every weight. The bias itself depends on the length alone
-  and is kept between calls.
-* Everything stays `(batch, time, dim)`: the library's attention of WavLM hands torch `(time, batch, dim)`,
-  for which bfloat16 linears on a CPU copy their weights once for each time step.
-* On a CPU the convolutions of the feature extractor are matrix products on `(time, channels)` rows. Layer
-  norm then needs no transposition, and no im2col is written: with stride 2, two neighbouring rows are one row
-  of a view.
+* Attention of WavLM runs in `scaled_dot_product_attention`, with the gated relative position bias as its mask;
+  transformers computes it step by step and keeps all attention weights. The bias depends only on the length and is
+  kept between calls.
+* Tensors stay `(batch, time, dim)`. Transformers passes `(time, batch, dim)` to WavLM's attention, for which bfloat16
+  linear layers on a CPU copy their weights once per time step.
+* On a CPU the convolutions of the feature extractor are matrix products on `(time, channels)` rows. Layer norm then
+  needs no transposition, and no im2col is written: with stride 2, two neighbouring rows are one row of a view.
 * The weight norm of the positional convolution is resolved once.
-* Layers above the one asked for are not run.
+* Layers above the requested one are not run.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Frames of the feature extractor's output made at once on a CPU: what passes between its layers then stays
-#: in the last-level cache (7 MB for 1 s with 512 channels).
+#: Output frames per block of the feature extractor on a CPU. The activations between its layers then fit the last-level
+#: cache (7 MB for 1 s with 512 channels).
 _BLOCK = 50
 
 
 class SpeechNetwork(nn.Module):
-    """A `WavLMModel` or `Wav2Vec2Model` of transformers, taken apart.
+    """Forward pass of a `WavLMModel` or `Wav2Vec2Model` of transformers, up to a given layer.
 
     Args:
         model: the loaded network, in evaluation mode. It is not changed.
-        layers: how many Transformer layers to run; None runs all.
+        layers: number of Transformer layers to run; None runs all.
     """
 
     def __init__(self, model: Any, layers: int | None = None) -> None:
@@ -41,9 +40,9 @@ class SpeechNetwork(nn.Module):
         self.dim: int = config.hidden_size
         self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
         self.layers = config.num_hidden_layers if layers is None else layers
-        self._final = self.layers == config.num_hidden_layers
-        self._stable: bool = config.do_stable_layer_norm
-        self._grouped: bool = config.feat_extract_norm == "group"
+        self._runs_all = self.layers == config.num_hidden_layers
+        self._pre_norm: bool = config.do_stable_layer_norm
+        self._group_norm: bool = config.feat_extract_norm == "group"
         self._features = model.feature_extractor
         self._projection = model.feature_projection
         position = model.encoder.pos_conv_embed
@@ -51,60 +50,71 @@ class SpeechNetwork(nn.Module):
         self.register_buffer("_position_weight", position.conv.weight.detach().clone(), persistent=False)
         self._norm = model.encoder.layer_norm
         self._stack = model.encoder.layers[: self.layers]
-        self._bias = _PositionBias(self._stack[0].attention) if config.model_type == "wavlm" and self.layers else None
-        self._rows: list[list[Tensor]] | None = None
+        has_bias = config.model_type == "wavlm" and self.layers > 0
+        self._position_bias = _PositionBias(self._stack[0].attention) if has_bias else None
+        self._kernel_rows: list[list[Tensor]] | None = None
 
     def frames(self, samples: int) -> int:
-        """How many frames `samples` make: each convolution keeps (n − kernel) // stride + 1."""
+        """Number of frames of `samples` samples: each convolution keeps (n − kernel) // stride + 1."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
         return samples
 
     def forward(self, samples: Tensor) -> list[Tensor]:
-        """samples: `(batch, n)`, normalised as the checkpoint's feature extractor does. Returns `layers + 1`
-        tensors `(batch, frames, dim)`, the `hidden_states` of the library (input of the first layer, output
-        of each), and, where all layers are run, `last_hidden_state` after them."""
+        """Compute the hidden states.
+
+        Args:
+            samples: `(batch, n)` at 16 kHz, normalised as the checkpoint's feature extractor does.
+
+        Returns:
+            `layers + 1` tensors `(batch, frames, dim)`: the `hidden_states` of transformers (input of the first layer,
+            then the output of each). If all layers run, `last_hidden_state` follows.
+        """
         hidden = self._projection(self._extract(samples))[0]
         hidden = hidden + self._positions(hidden)
-        if not self._stable:
+        if not self._pre_norm:
             hidden = self._norm(hidden)
-        bias = self._bias(hidden) if self._bias is not None else None
         states = [hidden]
         for layer in self._stack:
-            hidden = layer(hidden) if bias is None else self._layer(layer, hidden, bias)
+            if self._position_bias is None:
+                hidden = layer(hidden)
+            else:
+                hidden = self._wavlm_layer(self._position_bias, layer, hidden, self._position_bias(hidden))
             states.append(hidden)
-        if self._final:
-            states.append(self._norm(hidden) if self._stable else hidden)
+        if self._runs_all:
+            states.append(self._norm(hidden) if self._pre_norm else hidden)
         return states
 
     def _positions(self, hidden: Tensor) -> Tensor:
-        """The convolutional position embedding; an even kernel makes one frame too many."""
+        """Convolutional position embedding. An even kernel gives one frame too many, which is cut off."""
         conv, time = self._position, hidden.shape[1]
-        made = F.conv1d(
+        embedding: Tensor = F.conv1d(
             hidden.transpose(1, 2),
             self.get_buffer("_position_weight"),
             conv.bias,
             padding=conv.padding,
             groups=conv.groups,
         )
-        return self._activation(made[..., :time]).transpose(1, 2)
+        embedding = self._activation(embedding[..., :time])
+        return embedding.transpose(1, 2)
 
-    def _layer(self, layer: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-        """One layer of WavLM, before-norm (large) or after-norm (base)."""
-        assert self._bias is not None
-        attended = self._bias.attend(layer.attention, layer.layer_norm(hidden) if self._stable else hidden, bias)
-        hidden = hidden + attended
-        if self._stable:
-            return hidden + layer.feed_forward(layer.final_layer_norm(hidden))
-        hidden = layer.layer_norm(hidden)
-        return layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+    def _wavlm_layer(self, position_bias: _PositionBias, layer: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+        """One layer of WavLM, pre-norm (large) or post-norm (base)."""
+        if self._pre_norm:
+            hidden = hidden + position_bias.attend(layer.attention, layer.layer_norm(hidden), bias)
+            hidden = hidden + layer.feed_forward(layer.final_layer_norm(hidden))
+        else:
+            hidden = layer.layer_norm(hidden + position_bias.attend(layer.attention, hidden, bias))
+            hidden = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+        return hidden
 
     def _extract(self, samples: Tensor) -> Tensor:
         """`(batch, n)` -> `(batch, frames, channels)`."""
         if samples.device.type != "cpu":
-            return self._features(samples).transpose(1, 2)
+            channels_first: Tensor = self._features(samples)
+            return channels_first.transpose(1, 2)
         frames = self.frames(samples.shape[1])
-        if self._grouped:  # its first layer normalises over all of time, so time cannot be cut here
+        if self._group_norm:  # the first layer normalises over all of time, so time cannot be split into blocks
             return torch.stack([self._convolve(row) for row in samples])
         hop, field = receptive_field(self.kernels, self.strides)
         starts = range(0, frames, _BLOCK)
@@ -117,10 +127,10 @@ class SpeechNetwork(nn.Module):
 
     def _convolve(self, samples: Tensor) -> Tensor:
         """`(n,)` -> `(frames, channels)`."""
-        if self._rows is None:
-            self._rows = [_as_rows(layer.conv) for layer in self._features.conv_layers]
+        if self._kernel_rows is None:
+            self._kernel_rows = [_as_rows(layer.conv) for layer in self._features.conv_layers]
         rows = samples[:, None].contiguous()
-        for layer, weights in zip(self._features.conv_layers, self._rows, strict=True):
+        for layer, weights in zip(self._features.conv_layers, self._kernel_rows, strict=True):
             rows = _convolve_rows(rows, weights, layer.conv)
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):  # one channel a group: normalises each channel over time
@@ -132,24 +142,28 @@ class SpeechNetwork(nn.Module):
 
 
 class _PositionBias(nn.Module):
-    """WavLM's relative position bias: made for a length once, gated in each layer by that layer's input."""
+    """Relative position bias of WavLM: computed once per length, gated in each layer by that layer's input."""
 
     def __init__(self, first: Any) -> None:
         super().__init__()
         self._first = first
-        self._made: Tensor | None = None
+        self._cached: Tensor | None = None
         self._mask: Tensor | None = None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(heads, time, time)`, of the lengths seen last: chunks of a recording are all of one length."""
+        """`(heads, time, time)`. Cached for the last length: the chunks of a recording have equal length."""
         time = hidden.shape[1]
-        if self._made is None or self._made.shape[-1] != time or self._made.device != hidden.device:
-            self._made = self._first.compute_bias(time, time).contiguous()
-        return self._made
+        bias = self._cached
+        if bias is None or bias.shape[-1] != time or bias.device != hidden.device:
+            bias = self._cached = self._first.compute_bias(time, time).contiguous()
+        return bias
 
     def attend(self, attention: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden: `(batch, time, dim)`. The mask of a query's row is its gate times the bias (WavLM, section
-        3.1); it is written into one buffer for all layers, because a fresh one costs more than filling it."""
+        """Self-attention of one layer: `(batch, time, dim)` -> the same shape.
+
+        The mask row of a query is its gate times the bias (WavLM, arXiv 2110.13900, section 3.1). All layers share one
+        mask buffer, because allocating a new one costs more than filling it.
+        """
         batch, time, _ = hidden.shape
         heads = attention.num_heads
         split = hidden.view(batch, time, heads, -1)
@@ -164,12 +178,15 @@ class _PositionBias(nn.Module):
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask, scale=attention.scaling)
-        return attention.out_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        output: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        return output
 
 
 def receptive_field(kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Hop and width, in samples, of what one frame sees after a stack of convolutions without padding. The
-    convolutions of these networks: 320 and 400."""
+    """Hop and receptive field, in samples, of one frame after a stack of convolutions without padding.
+
+    320 and 400 for WavLM and wav2vec 2.0.
+    """
     hop, field = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         field += (kernel - 1) * hop
@@ -178,25 +195,27 @@ def receptive_field(kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple
 
 
 def _as_rows(conv: nn.Conv1d) -> list[Tensor]:
-    """The kernel cut into groups of `stride` taps, each as a matrix `(taps · channels, out)`."""
+    """Split the kernel into groups of `stride` taps, each a matrix `(taps · channels, out)`."""
     stride = conv.stride[0]
     taps = conv.weight.permute(2, 1, 0)  # tap, channel, out
     return [taps[i : i + stride].flatten(0, 1).contiguous() for i in range(0, len(taps), stride)]
 
 
 def _convolve_rows(rows: Tensor, weights: list[Tensor], conv: nn.Conv1d) -> Tensor:
-    """Convolution over `(time, channels)` rows without copying them: `stride` neighbouring rows, seen as one,
-    times each group of taps."""
+    """Convolution over `(time, channels)` rows without copying them.
+
+    A view joins `stride` neighbouring rows into one, which is multiplied by each group of taps.
+    """
     stride, kernel = conv.stride[0], conv.kernel_size[0]
     frames, channels = (len(rows) - kernel) // stride + 1, rows.shape[1]
-    made: Tensor | None = None
+    output: Tensor | None = None
     for i, weight in enumerate(weights):
-        seen = rows.as_strided(
+        joined = rows.as_strided(
             (frames, len(weight)), (stride * channels, 1), rows.storage_offset() + i * stride * channels
         )
-        if made is None:
-            made = seen @ weight if conv.bias is None else torch.addmm(conv.bias, seen, weight)
+        if output is None:
+            output = joined @ weight if conv.bias is None else torch.addmm(conv.bias, joined, weight)
         else:
-            made.addmm_(seen, weight)
-    assert made is not None
-    return made
+            output.addmm_(joined, weight)
+    assert output is not None
+    return output

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, calibration, bootstrap, robustness, and the evaluation run."""

@@ -1,12 +1,10 @@
-"""Smoothing, class bias and temperature, chosen by cross-validation inside the training clips.
+"""Smoothing, class bias and temperature, chosen by cross-validation on training clips; calibration metrics.
 
-Usual practice tunes these on the very clips that are then scored; what comes out is a number no other clip will see
-again. Here the scored clips take no part: `fit` sees training clips only, and `compare` prints the usual practice
-beside it, by name of what it is, optimistic.
+Common practice tunes these on the clips that are then scored, which overstates the result for new clips. Here `fit`
+uses training clips only, and `compare` reports the common practice next to it, marked as optimistic.
 
-What the training clips' predictions are worth depends on who made them: a network that was trained on a clip is surer
-about it than about any other. Give predictions of networks that did not see the clip (one network a fold, or clips
-held back from training) where there are any.
+A network is more confident on clips it was trained on. For a fair calibration, predict the training clips with networks
+that did not train on them (one network per fold, or clips held back from training).
 """
 
 from __future__ import annotations
@@ -24,30 +22,40 @@ from scipy.optimize import minimize_scalar
 from mien import clock
 from mien.errors import ConfigError
 from mien.evaluation import bootstrap
-from mien.evaluation.predictions import ClipPrediction, with_values
+from mien.evaluation.metrics import f1_from_confusion
+from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
 
-#: Radii of the moving mean that are tried, in seconds. PAPERS §0: a public model's best was 50 frames, 1.7 s at 30 a
-#: second, of 0 to 500.
+#: Candidate radii of the moving mean, in seconds. Our choice, around the best radius of a public model for Aff-Wild2,
+#: 1.7 s (authors' public code).
 RADII_S = (0.0, 0.1, 0.25, 0.5, 1.0, 1.7, 3.0, 5.0, 10.0, 17.0)
-#: Shares of the training clips' log frequencies that are taken off: 0 leaves the network's own prior, 1 is the
-#: balanced one (logit adjustment, Menon et al. 2021), which macro F1 leans to.
+#: Candidate strengths of logit adjustment (Menon et al., arXiv:2007.07314): the share of the training clips' log class
+#: frequencies that is subtracted. 0 keeps the network's prior, 1 gives a balanced prior, which favours macro F1.
 STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 FOLDS = 5
-#: Frames that candidates are compared on at most: neighbours say nearly the same, so every k-th does. Our choice.
-MOST_FRAMES = 400_000
+#: Most frames used to compare candidates; beyond it every k-th frame, since neighbours are similar. Our choice.
+MAX_FRAMES = 400_000
+#: Lower bound of probabilities, so that one frame with probability 0 cannot dominate the likelihood. Our choice.
+MIN_PROBABILITY = 1e-6
+#: Bins of the reliability diagram.
+BINS = 10
+FILE_NAME = "calibration.json"
 _TEMPERATURES = (0.05, 20.0)
-FILE = "calibration.json"
-#: radii in seconds, strengths
+#: Candidate radii in seconds and strengths.
 _Candidates = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How to correct predictions. radius_s, affect_radius_s: of the moving mean over probabilities, and over valence
-    and arousal, in seconds (the box is twice as wide). bias: `(classes,)` offsets of log probabilities, () for none.
-    temperature: divides them, after the bias: it changes how sure a prediction is and never which class it names.
-    strength: which share of the log frequencies `bias` takes off."""
+    """Correction of predictions: moving mean, class bias, temperature.
+
+    Attributes:
+        radius_s: radius of the moving mean over probabilities, in seconds; the window is twice as wide.
+        bias: `(classes,)` offsets of log probabilities, () for none.
+        temperature: divides the biased log probabilities. It changes confidence, never the predicted class.
+        affect_radius_s: radius of the moving mean over valence and arousal, in seconds.
+        strength: share of the log class frequencies that `bias` subtracts.
+    """
 
     radius_s: float = 0.0
     bias: tuple[float, ...] = ()
@@ -56,34 +64,101 @@ class Calibration:
     strength: float = 0.0
 
     def __call__(self, prediction: ClipPrediction) -> ClipPrediction:
-        """The same clip, corrected. Frames without evidence stay so, and lend nothing to their neighbours."""
+        """Corrects a prediction. Frames without evidence stay NaN and do not enter the moving mean."""
         smoothed = clock.smooth(prediction.probabilities, prediction.times, 2 * self.radius_s)
         affect = clock.smooth(prediction.valence_arousal, prediction.times, 2 * self.affect_radius_s)
         logits = (_log(smoothed) + (np.array(self.bias) if self.bias else 0.0)) / self.temperature
-        return with_values(prediction, _softmax(logits), affect)
+        return replace(prediction, probabilities=_softmax(logits), valence_arousal=affect)
 
     def save(self, path: Path) -> None:
-        """As JSON."""
+        """Writes the calibration as JSON."""
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Raises ConfigError where the file is no calibration."""
+        """Reads a file of `save`. Raises ConfigError for any other file."""
         try:
             raw: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**{**raw, "bias": tuple(map(float, raw["bias"]))})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"{path} is not a calibration ({type(error).__name__}: {error})",
-                remedy="`mien evaluate RUN` writes one",
+                follows="No calibration was applied.",
+                remedy="Write one with `mien evaluate RUN`.",
             ) from None
 
 
+# --- calibration metrics -------------------------------------------------------------------------------------
+
+
+def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log p(true class) in nats, from probabilities `(frame, classes)` and classes `(frame,)`."""
+    return float(-_log(probabilities[np.arange(len(truth)), truth]).mean())
+
+
+def reliability(clips: Sequence[ClipPrediction], bins: int = BINS) -> pl.DataFrame:
+    """Reliability diagram: `confidence, accuracy, share` (of frames) in bins of equal width.
+
+    Empty bins and frames without evidence are left out.
+    """
+    probabilities, truth = _labelled(clips)
+    confidence, is_right = probabilities.max(axis=1, initial=0.0), probabilities.argmax(axis=1) == truth
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    n = np.bincount(bin_of, minlength=bins)
+    used = n > 0
+    mean, accuracy = (np.bincount(bin_of, weights=w, minlength=bins)[used] / n[used] for w in (confidence, is_right))
+    return pl.DataFrame({"confidence": mean, "accuracy": accuracy, "share": n[used] / max(1, n.sum())})
+
+
+def calibration_error(clips: Sequence[ClipPrediction], bins: int = BINS) -> dict[str, float]:
+    """Calibration metrics: negative log-likelihood `nll` in nats and expected calibration error `ece` in [0, 1].
+
+    ECE (Naeini et al., AAAI 2015) is the mean distance of confidence and accuracy over the bins of `reliability`,
+    weighted by frames. Both are NaN if nothing is labelled.
+    """
+    probabilities, truth = _labelled(clips)
+    if not len(truth):
+        return {"nll": float("nan"), "ece": float("nan")}
+    table = reliability(clips, bins)
+    gap = float(((table["confidence"] - table["accuracy"]).abs() * table["share"]).sum())
+    return {"nll": negative_log_likelihood(probabilities, truth), "ece": gap}
+
+
+def _labelled(clips: Sequence[ClipPrediction]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities `(frame, classes)` and true classes `(frame,)` of labelled frames with evidence."""
+    used = [(c.true_class != UNLABELLED) & np.isfinite(c.probabilities).all(axis=1) for c in clips]
+    if not any(u.any() for u in used):
+        return np.zeros((0, 1)), np.zeros(0, np.int64)
+    probabilities = np.concatenate([c.probabilities[u] for c, u in zip(clips, used, strict=True)])
+    return probabilities, np.concatenate([c.true_class[u] for c, u in zip(clips, used, strict=True)])
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    logs: np.ndarray = np.log(np.maximum(probabilities, MIN_PROBABILITY))
+    return logs
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+# --- fitting -------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class Fitted:
-    """What `fit` found. calibration: fitted on all clips given. table: `radius_s, strength, macro_f1`, the score of
-    each candidate on held-out folds. affect_table: `radius_s, va_score`. held_out: macro F1 of clips whose fold took
-    no part in choosing anything; before: without correction. Scores are NaN where nothing is labelled."""
+class FitResult:
+    """Result of `fit`; scores are NaN if nothing is labelled.
+
+    Attributes:
+        calibration: fitted on all given clips.
+        table: `radius_s, strength, macro_f1`, each candidate's score pooled over held-out folds.
+        affect_table: `radius_s, va_score`.
+        held_out: nested cross-validation: macro F1 of each fold with the candidate chosen on the other folds.
+        before: macro F1 without correction.
+        folds: number of folds.
+    """
 
     calibration: Calibration
     table: pl.DataFrame
@@ -101,81 +176,82 @@ def fit(
     radii_s: Sequence[float] = RADII_S,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
-) -> Fitted:
+) -> FitResult:
     """Chooses a calibration by cross-validation over groups of clips (subjects).
 
-    Each candidate (radius, strength) is scored on each fold with the class frequencies of the others; the one with
-    the best macro F1, pooled over held-out folds, is taken, ties going to the smaller change. Frequencies and
-    temperature then come from all clips. Valence and arousal have a radius only, chosen by the mean CCC.
+    Each candidate (radius, strength) is scored on each fold with the class frequencies of the other folds. The best
+    macro F1, pooled over the held-out folds, wins; ties go to the smaller correction. Class frequencies and temperature
+    then come from all clips. Valence and arousal only have a radius, chosen by the mean CCC.
 
-    Raises ValueError if fewer than two groups are labelled.
+    Raises ValueError if fewer than two groups have expression labels.
     """
     fold_of, count = _folds(clips, folds, seed)
-    found = _cross_validated(_Frames(clips, classes), _candidates(radii_s, strengths), fold_of, count)
+    result = _cross_validate(_LabelledFrames(clips, classes), _candidates(radii_s, strengths), fold_of, count)
     table = _affect_table(clips, radii_s)
-    chosen = replace(found.calibration, affect_radius_s=_affect_radius(table))
-    return replace(found, calibration=chosen, affect_table=table)
+    calibration = replace(result.calibration, affect_radius_s=_affect_radius(table))
+    return replace(result, calibration=calibration, affect_table=table)
 
 
-class _Frames:
-    """Labelled frames of all clips end to end, thinned. truth, clip: `(frame,)`; counts: `(clip, classes)`."""
+class _LabelledFrames:
+    """Labelled frames of all clips, thinned to MAX_FRAMES. truth, clip: `(frame,)`; counts: `(clip, classes)`."""
 
     def __init__(self, clips: Sequence[ClipPrediction], classes: int) -> None:
         self.clips, self.classes = clips, classes
-        labelled = sum(int((c.expression != UNLABELLED).sum()) for c in clips)
-        step = max(1, -(-labelled // MOST_FRAMES))
-        self.kept = [np.flatnonzero(c.expression != UNLABELLED)[::step] for c in clips]
-        truth = [c.expression[k] for c, k in zip(clips, self.kept, strict=True)]
+        labelled = sum(int((c.true_class != UNLABELLED).sum()) for c in clips)
+        step = max(1, -(-labelled // MAX_FRAMES))
+        self.frames = [np.flatnonzero(c.true_class != UNLABELLED)[::step] for c in clips]
+        truth = [c.true_class[f] for c, f in zip(clips, self.frames, strict=True)]
         self.truth = np.concatenate(truth)
-        self.clip = np.repeat(np.arange(len(clips)), [len(k) for k in self.kept])
+        self.clip = np.repeat(np.arange(len(clips)), [len(f) for f in self.frames])
         self.counts = np.stack([np.bincount(t, minlength=classes) for t in truth])
 
     def logs(self, radius_s: float) -> np.ndarray:
-        """`(frame, classes)` smoothed log probabilities, every frame answered."""
+        """Smoothed log probabilities `(frame, classes)` without gaps."""
         smooth = Calibration(radius_s)
-        return _log(np.concatenate([smooth(c).answered[k] for c, k in zip(self.clips, self.kept, strict=True)]))
+        filled = [smooth(c).filled_probabilities[f] for c, f in zip(self.clips, self.frames, strict=True)]
+        return _log(np.concatenate(filled))
 
     def bias(self, strength: float, clips: np.ndarray) -> np.ndarray:
-        """`(classes,)` offsets from the class frequencies of some clips, `(clip,)` bool; a class that none of them
-        has is left alone."""
+        """Offsets `(classes,)` from the class frequencies of the clips in the mask `(clip,)`; 0 for absent classes."""
         counts = self.counts[clips].sum(axis=0)
         frequency = np.log(np.maximum(counts, 1) / max(1, counts.sum()))
-        some = counts > 0
-        return np.where(some, -strength * (frequency - frequency[some].mean()), 0.0)
+        present = counts > 0
+        return np.where(present, -strength * (frequency - frequency[present].mean()), 0.0)
 
     def confusions(self, logs: np.ndarray, fold_of: np.ndarray, folds: int) -> np.ndarray:
-        """`(fold, classes, classes)` of the likeliest classes by `logs` `(frame, classes)`."""
-        said = logs.argmax(axis=1)
-        place = (fold_of[self.clip] * self.classes + self.truth) * self.classes + said
-        return np.bincount(place, minlength=folds * self.classes**2).reshape(folds, self.classes, self.classes)
+        """Confusion matrix of each fold, `(fold, classes, classes)`, for predictions `logs` `(frame, classes)`."""
+        cell = (fold_of[self.clip] * self.classes + self.truth) * self.classes + logs.argmax(axis=1)
+        return np.bincount(cell, minlength=folds * self.classes**2).reshape(folds, self.classes, self.classes)
 
 
 def _candidates(radii_s: Sequence[float], strengths: Sequence[float]) -> _Candidates:
     return tuple(map(float, radii_s)), tuple(map(float, strengths))
 
 
-def _grid(data: _Frames, candidates: _Candidates, fold_of: np.ndarray, folds: int, *, left_out: bool) -> np.ndarray:
-    """`(fold f, radius, strength, fold g, classes, classes)`: fold g's confusion with the frequencies of all clips
-    but those of fold f (left_out), or of all."""
+def _grid(
+    data: _LabelledFrames, candidates: _Candidates, fold_of: np.ndarray, folds: int, *, leave_out: bool
+) -> np.ndarray:
+    """Confusions `(fold f, radius, strength, fold g, classes, classes)`: fold g's confusion matrix with the class
+    frequencies of all clips outside fold f (leave_out), or of all clips."""
     radii, strengths = candidates
     out = np.zeros((folds, len(radii), len(strengths), folds, data.classes, data.classes), np.int64)
     for r, radius in enumerate(radii):
         logs = data.logs(radius)
         for f in range(folds):
             for s, strength in enumerate(strengths):
-                bias = data.bias(strength, (fold_of != f) | (not left_out))
+                bias = data.bias(strength, (fold_of != f) | (not leave_out))
                 out[f, r, s] = data.confusions(logs + bias, fold_of, folds)
     return out
 
 
-def _cross_validated(data: _Frames, candidates: _Candidates, fold_of: np.ndarray, folds: int) -> Fitted:
-    grid = _grid(data, candidates, fold_of, folds, left_out=True)
+def _cross_validate(data: _LabelledFrames, candidates: _Candidates, fold_of: np.ndarray, folds: int) -> FitResult:
+    grid = _grid(data, candidates, fold_of, folds, leave_out=True)
     held_out = grid[np.arange(folds), :, :, np.arange(folds)]
-    scores = bootstrap.f1_of(held_out.sum(axis=0)).mean(-1)
-    # Each fold scored with the candidate that the other folds would have chosen.
+    scores = f1_from_confusion(held_out.sum(axis=0)).mean(-1)
+    # Nested: each fold is scored with the candidate that the other folds choose.
     nested = np.zeros((data.classes, data.classes), np.int64)
     for f in range(folds):
-        others = bootstrap.f1_of(grid[f].sum(axis=2) - held_out[f]).mean(-1)
+        others = f1_from_confusion(grid[f].sum(axis=2) - held_out[f]).mean(-1)
         nested += held_out[f][np.unravel_index(others.argmax(), others.shape)]
     radii, strengths = candidates
     before = data.confusions(data.logs(0.0), fold_of, folds).sum(axis=0)
@@ -184,31 +260,33 @@ def _cross_validated(data: _Frames, candidates: _Candidates, fold_of: np.ndarray
         "strength": np.tile(strengths, len(radii)),
         "macro_f1": scores.ravel(),
     }
-    return Fitted(
-        _settled(data, candidates, scores),
+    return FitResult(
+        _best_calibration(data, candidates, scores),
         pl.DataFrame(table),
         pl.DataFrame(),
-        float(bootstrap.f1_of(nested).mean()),
-        float(bootstrap.f1_of(before).mean()),
+        float(f1_from_confusion(nested).mean()),
+        float(f1_from_confusion(before).mean()),
         folds,
     )
 
 
-def _settled(data: _Frames, candidates: _Candidates, scores: np.ndarray) -> Calibration:
-    """The candidate with the highest of scores `(radius, strength)`, its numbers from all clips. Of equals the first:
-    they stand in the order of how much they change."""
+def _best_calibration(data: _LabelledFrames, candidates: _Candidates, scores: np.ndarray) -> Calibration:
+    """The candidate with the highest of scores `(radius, strength)`, with bias and temperature from all clips.
+
+    Candidates are sorted by how much they change, so argmax resolves ties to the smallest change.
+    """
     r, s = np.unravel_index(scores.argmax(), scores.shape)
     radius, strength = candidates[0][r], candidates[1][s]
     bias = data.bias(strength, np.ones(len(data.clips), bool))
     logits = data.logs(radius) + bias
     low, high = np.log(_TEMPERATURES)
-    # The temperature of least negative log likelihood (Guo et al. 2017).
-    found = minimize_scalar(
+    # Temperature scaling (Guo et al., arXiv:1706.04599): the temperature of least negative log-likelihood.
+    optimum = minimize_scalar(
         lambda t: negative_log_likelihood(_softmax(logits / np.exp(t)), data.truth),
         bounds=(low, high),
         method="bounded",
     )
-    return Calibration(radius, tuple(bias.tolist()), float(np.exp(found.x)), strength=strength)
+    return Calibration(radius, tuple(bias.tolist()), float(np.exp(optimum.x)), strength=strength)
 
 
 def _affect_table(clips: Sequence[ClipPrediction], radii_s: Sequence[float]) -> pl.DataFrame:
@@ -226,15 +304,15 @@ def _affect_radius(table: pl.DataFrame) -> float:
 
 
 def _folds(clips: Sequence[ClipPrediction], folds: int, seed: int) -> tuple[np.ndarray, int]:
-    """`(clip,)` the fold of each, groups kept whole and folds about equal in labelled frames."""
+    """Fold of each clip `(clip,)` and number of folds; groups stay whole, folds have about equal labelled frames."""
     sizes: dict[str, int] = {}
     for c in clips:
-        sizes[c.group or c.id] = sizes.get(c.group or c.id, 0) + int((c.expression != UNLABELLED).sum())
+        sizes[c.group or c.id] = sizes.get(c.group or c.id, 0) + int((c.true_class != UNLABELLED).sum())
     names = sorted(name for name, size in sizes.items() if size)
     if len(names) < 2:
         raise ValueError(
             f"cross-validation needs at least two subjects with expression labels, got {len(names)}; nothing was "
-            "chosen: give more training clips, or leave predictions as they are"
+            "chosen; give more training clips, or use the predictions without calibration"
         )
     count = min(folds, len(names))
     np.random.default_rng(seed).shuffle(names)
@@ -245,24 +323,25 @@ def _folds(clips: Sequence[ClipPrediction], folds: int, seed: int) -> tuple[np.n
     return np.array([fold_of[c.group or c.id] for c in clips]), count
 
 
-def _log(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities, LEAST))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+# --- comparison with tuning on the scored clips --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scored clips: as predicted, corrected by what the training clips say, and by what they say themselves, which
-    is the usual practice and optimistic. Each score name -> Interval, see `bootstrap.expression`. calibration_error,
-    reliability: of the corrected predictions, calibration_error also of those as they were."""
+    """Scores without calibration, with calibration fitted on training clips, and tuned on the scored clips.
 
-    fitted: Fitted
+    Attributes:
+        fitted: calibration fitted on the training clips.
+        as_predicted, calibrated, optimistic: intervals by score name (see `bootstrap.expression_intervals`) without
+            calibration, with `fitted`, and with `tuned_on_scored`.
+        tuned_on_scored: calibration chosen on the scored clips: common practice, and optimistic.
+        calibration_error: result of `calibration_error` for `as predicted` and `corrected`.
+        reliability: reliability diagram of the calibrated predictions.
+    """
+
+    fitted: FitResult
     as_predicted: Mapping[str, bootstrap.Interval]
-    honest: Mapping[str, bootstrap.Interval]
+    calibrated: Mapping[str, bootstrap.Interval]
     optimistic: Mapping[str, bootstrap.Interval]
     tuned_on_scored: Calibration
     calibration_error: Mapping[str, Mapping[str, float]]
@@ -275,82 +354,46 @@ def compare(
     *,
     classes: Sequence[str] = EXPRESSIONS,
     draws: int = bootstrap.DRAWS,
+    folds: int = FOLDS,
+    radii_s: Sequence[float] = RADII_S,
+    strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
-    **options: Any,
 ) -> Comparison:
-    """Fits on `train`, scores on `scored`, and prints the usual practice beside it. options: as of `fit`.
+    """Fits a calibration on `train`, scores it on `scored`, and compares it with tuning on `scored` itself.
 
-    Raises ValueError if a clip is in both, or as `fit`.
+    Args:
+        draws: bootstrap resamples. folds, radii_s, strengths: as in `fit`.
+
+    Raises ValueError if a clip is in both sets, or as `fit`.
     """
     if both := {c.id for c in train} & {c.id for c in scored}:
         raise ValueError(f"{len(both)} clips are in the training and in the scored set, such as {min(both)!r}")
-    fitted = fit(train, classes=len(classes), seed=seed, **options)
-    grid = {name: options[name] for name in ("radii_s", "strengths") if name in options}
-    tuned = _tuned_on(scored, len(classes), **grid)
+    fitted = fit(train, classes=len(classes), folds=folds, radii_s=radii_s, strengths=strengths, seed=seed)
+    tuned = _tune_on_scored(scored, len(classes), radii_s, strengths)
 
-    def scores(calibration: Calibration | None) -> dict[str, bootstrap.Interval]:
-        clips = [calibration(c) for c in scored] if calibration else scored
+    def scores(clips: Sequence[ClipPrediction]) -> dict[str, bootstrap.Interval]:
         return {
-            **bootstrap.expression(clips, classes=classes, draws=draws, seed=seed),
-            **bootstrap.affect(clips, draws=draws, seed=seed),
+            **bootstrap.expression_intervals(clips, classes=classes, draws=draws, seed=seed),
+            **bootstrap.affect_intervals(clips, draws=draws, seed=seed),
         }
 
     corrected = [fitted.calibration(c) for c in scored]
-    sure = {"as predicted": calibration_error(scored), "corrected": calibration_error(corrected)}
     return Comparison(
-        fitted, scores(None), scores(fitted.calibration), scores(tuned), tuned, sure, reliability(corrected)
+        fitted,
+        scores(scored),
+        scores(corrected),
+        scores([tuned(c) for c in scored]),
+        tuned,
+        {"as predicted": calibration_error(scored), "corrected": calibration_error(corrected)},
+        reliability(corrected),
     )
 
 
-def _tuned_on(
-    scored: Sequence[ClipPrediction],
-    classes: int,
-    radii_s: Sequence[float] = RADII_S,
-    strengths: Sequence[float] = STRENGTHS,
+def _tune_on_scored(
+    scored: Sequence[ClipPrediction], classes: int, radii_s: Sequence[float], strengths: Sequence[float]
 ) -> Calibration:
-    """The usual practice: the candidate that does best on the very clips that are scored."""
-    data, candidates = _Frames(scored, classes), _candidates(radii_s, strengths)
-    grid = _grid(data, candidates, np.zeros(len(scored), int), 1, left_out=False)
-    chosen = _settled(data, candidates, bootstrap.f1_of(grid[0, :, :, 0]).mean(-1))
-    return replace(chosen, affect_radius_s=_affect_radius(_affect_table(scored, radii_s)))
-
-
-#: Probabilities below this count as this: a single frame that was called impossible must not decide everything.
-LEAST = 1e-6
-BINS = 10
-
-
-def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of -log p(true class) over frames, in nats. probabilities `(frame, classes)`, truth `(frame,)`."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], LEAST)).mean())
-
-
-def reliability(clips: Sequence[ClipPrediction], bins: int = BINS) -> pl.DataFrame:
-    """How often predictions of a given confidence are right: `confidence, accuracy, share` (of frames) in bins of
-    equal width, empty ones left out. Frames without evidence claim nothing and are left out."""
-    probabilities, truth = _labelled(clips)
-    confidence, right = probabilities.max(axis=1, initial=0.0), probabilities.argmax(axis=1) == truth
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    n = np.bincount(place, minlength=bins)
-    some = n > 0
-    mean, accuracy = (np.bincount(place, weights=w, minlength=bins)[some] / n[some] for w in (confidence, right))
-    return pl.DataFrame({"confidence": mean, "accuracy": accuracy, "share": n[some] / max(1, n.sum())})
-
-
-def calibration_error(clips: Sequence[ClipPrediction], bins: int = BINS) -> dict[str, float]:
-    """`nll`, negative log likelihood in nats, and `ece`, expected calibration error (Naeini et al. 2015): the mean
-    distance between confidence and accuracy over the bins of `reliability`. NaN where nothing is labelled."""
-    probabilities, truth = _labelled(clips)
-    if not len(truth):
-        return {"nll": float("nan"), "ece": float("nan")}
-    table = reliability(clips, bins)
-    gap = float(((table["confidence"] - table["accuracy"]).abs() * table["share"]).sum())
-    return {"nll": negative_log_likelihood(probabilities, truth), "ece": gap}
-
-
-def _labelled(clips: Sequence[ClipPrediction]) -> tuple[np.ndarray, np.ndarray]:
-    kept = [(c.expression != UNLABELLED) & np.isfinite(c.probabilities).all(axis=1) for c in clips]
-    if not any(k.any() for k in kept):
-        return np.zeros((0, 1)), np.zeros(0, np.int64)
-    probabilities = np.concatenate([c.probabilities[k] for c, k in zip(clips, kept, strict=True)])
-    return probabilities, np.concatenate([c.expression[k] for c, k in zip(clips, kept, strict=True)])
+    """Choose the candidate that scores best on the scored clips themselves, as is common practice."""
+    data, candidates = _LabelledFrames(scored, classes), _candidates(radii_s, strengths)
+    grid = _grid(data, candidates, np.zeros(len(scored), int), 1, leave_out=False)
+    calibration = _best_calibration(data, candidates, f1_from_confusion(grid[0, :, :, 0]).mean(-1))
+    return replace(calibration, affect_radius_s=_affect_radius(_affect_table(scored, radii_s)))

@@ -1,4 +1,4 @@
-"""A checkpoint scored on an indexed corpus whose features are stored: record, page and predictions in one folder."""
+"""Evaluation run: score a checkpoint on an indexed corpus with stored features."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import polars as pl
 
 from mien.checkpoint import Checkpoint
 from mien.datasets.index import Index
-from mien.datasets.stored_recordings import recordings
+from mien.datasets.stored_recordings import load_recordings
 from mien.errors import ConfigError
 from mien.evaluation import calibration, predictions
 from mien.evaluation.corrupted_media import footage_curves
-from mien.evaluation.predict_clips import unsmoothed
+from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
-from mien.evaluation.robustness import curve, stream_conditions, streams_model
+from mien.evaluation.robustness import score_conditions, stream_conditions, stream_predictor
 from mien.records import FACE, VOICE, Recording
 from mien.views import evaluation as view
 
-#: `(title, unit=...)` -> a context whose value is told how much of how much is done.
-Bars = Callable[..., AbstractContextManager[Callable[[int, int], None]]]
+#: Function `(title, unit=...)` -> context manager of a function `(done, total)` that updates the bar.
+ProgressBars = Callable[..., AbstractContextManager[Callable[[int, int], None]]]
 PAGE, RECORD, FRAMES = "evaluation.html", "evaluation.json", "predictions.parquet"
 
 
 @contextmanager
-def no_bar(title: str, *, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """Shows nothing."""
+def no_progress_bar(title: str, *, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Progress bar that shows nothing."""
     yield lambda done, total: None
 
 
 def evaluate(
-    trained: Checkpoint,
+    checkpoint: Checkpoint,
     corpus: Index,
     store: Path,
     out: Path,
@@ -48,77 +48,101 @@ def evaluate(
     footage: bool = False,
     beside: Mapping[str, Checkpoint] | None = None,
     differs: Sequence[str] = (),
-    bars: Bars = no_bar,
+    bars: ProgressBars = no_progress_bar,
 ) -> dict[str, Any]:
     """Writes `evaluation.html`, `evaluation.json` and `predictions.parquet` into `out`; returns the record.
 
     Args:
-        name: of the system. folder: where to keep the calibration, if anywhere.
-        calibrate: choose smoothing, class bias and temperature by cross-validation inside the training clips.
-        robustness: also score under damage to stored features, beside each modality alone and the systems of `beside`.
-        footage: also damage the recordings themselves (dark, blurred, covered; noise, silence, late sound), which
-            decodes and encodes every clip again for every condition.
-        differs: what is not as in the publication.
+        name: of the system.
+        folder: folder to save the calibration in; None does not save it.
+        calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
+        robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
+        footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
+        beside: other systems for the robustness curves, by name.
+        differs: differences to the publication, in words.
 
-    Raises ConfigError where there is nothing to score, or the store lacks clips.
+    Raises ConfigError if no clip is labelled, or the store lacks clips.
     """
-    encoders = {modality: feature.encoder for modality, feature in trained.recipe.features.items()}
-
-    def clips(part: str) -> list[Recording]:
-        found = recordings(corpus, store, encoders, task=task, split=part)
-        return [r for r in found if r.clip.labels is not None]
-
-    scored = clips(split)
+    scored = _labelled_clips(checkpoint, corpus, store, split, task)
     if not scored:
         raise ConfigError(
             f"{corpus.root} has no labelled clip in the split {split!r}",
-            follows="there is nothing to score",
-            remedy="name another with --split; `mien index` prints what a corpus has",
+            follows="Nothing was scored.",
+            remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
-    said = _said(trained, scored, f"predicting {split}", bars)
+    clips = _predict_all(checkpoint, scored, split, bars)
     comparison = None
-    train = clips("train") if calibrate and split != "train" else []
+    train = _labelled_clips(checkpoint, corpus, store, "train", task) if calibrate and split != "train" else []
     if len({r.clip.subject or r.clip.id for r in train}) > 1:
-        plain = unsmoothed(trained)
-        inside, outside = (
-            _said(plain, rows, f"predicting {part}", bars) for rows, part in ((train, "train"), (scored, split))
-        )
-        comparison = calibration.compare(inside, outside, classes=trained.labels)
+        comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
         if folder is not None:
-            comparison.fitted.calibration.save(folder / calibration.FILE)
+            comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
     curves = None
     if robustness or footage:
-        alone = {f"{m} alone": streams_model(trained.predict_streams, m) for m in (FACE, VOICE) if m in encoders}
-        others = {title: streams_model(other.predict_streams) for title, other in (beside or {}).items()}
-        systems = {"fused": streams_model(trained.predict_streams)} | (alone if len(alone) > 1 else {}) | others
-        found = []
-        if robustness:
-            with bars("robustness", unit="conditions") as bar:
-                found.append(curve(stream_conditions(), scored, systems, classes=trained.labels, progress=bar))
-        if footage:
-            with bars("robustness of footage", unit="conditions") as bar:
-                found.append(footage_curves(trained, [r.clip for r in scored], systems, progress=bar))
-        curves = pl.concat(found)
+        curves = _robustness_curves(checkpoint, scored, beside or {}, robustness, footage, bars)
     record = summarise(
-        said,
+        clips,
         name=name,
-        classes=trained.labels,
+        classes=checkpoint.labels,
         split=split,
         comparison=comparison,
         curves=curves,
-        reported=trained.recipe.paper.reported,
+        reported=checkpoint.recipe.paper.reported,
         differs=differs,
     )
     out.mkdir(parents=True, exist_ok=True)
-    view.page(out / PAGE, record)
-    predictions.save(out / FRAMES, said, trained.labels)
+    view.write_page(out / PAGE, record)
+    predictions.save(out / FRAMES, clips, checkpoint.labels)
     return record
 
 
-def _said(trained: Checkpoint, scored: Sequence[Recording], title: str, bars: Bars) -> list[ClipPrediction]:
-    with bars(title, unit="clips") as bar:
-        found = []
-        for number, recording in enumerate(scored, 1):
-            found.append(predict(trained.predict_streams, recording))
-            bar(number, len(scored))
-    return found
+def _labelled_clips(
+    checkpoint: Checkpoint, corpus: Index, store: Path, split: str, task: str | None
+) -> list[Recording]:
+    encoders = {modality: feature.encoder for modality, feature in checkpoint.recipe.features.items()}
+    recordings = load_recordings(corpus, store, encoders, task=task, split=split)
+    return [r for r in recordings if r.clip.labels is not None]
+
+
+def _predict_all(
+    checkpoint: Checkpoint, clips: Sequence[Recording], split: str, bars: ProgressBars
+) -> list[ClipPrediction]:
+    with bars(f"predicting {split}", unit="clips") as bar:
+        predicted = []
+        for number, recording in enumerate(clips, 1):
+            predicted.append(predict(checkpoint.predict_streams, recording))
+            bar(number, len(clips))
+    return predicted
+
+
+def _compare_calibrations(
+    checkpoint: Checkpoint, train: Sequence[Recording], scored: Sequence[Recording], split: str, bars: ProgressBars
+) -> calibration.Comparison:
+    plain = without_smoothing(checkpoint)
+    train_clips = _predict_all(plain, train, "train", bars)
+    scored_clips = _predict_all(plain, scored, split, bars)
+    return calibration.compare(train_clips, scored_clips, classes=checkpoint.labels)
+
+
+def _robustness_curves(
+    checkpoint: Checkpoint,
+    scored: Sequence[Recording],
+    beside: Mapping[str, Checkpoint],
+    robustness: bool,
+    footage: bool,
+    bars: ProgressBars,
+) -> pl.DataFrame:
+    systems = {"fused": stream_predictor(checkpoint.predict_streams)}
+    modalities = [m for m in (FACE, VOICE) if m in checkpoint.recipe.features]
+    if len(modalities) > 1:
+        systems |= {f"{m} alone": stream_predictor(checkpoint.predict_streams, m) for m in modalities}
+    systems |= {name: stream_predictor(other.predict_streams) for name, other in beside.items()}
+    curves = []
+    if robustness:
+        with bars("robustness", unit="conditions") as bar:
+            conditions = stream_conditions()
+            curves.append(score_conditions(conditions, scored, systems, classes=checkpoint.labels, progress=bar))
+    if footage:
+        with bars("robustness of footage", unit="conditions") as bar:
+            curves.append(footage_curves(checkpoint, [r.clip for r in scored], systems, progress=bar))
+    return pl.concat(curves)

@@ -1,8 +1,8 @@
-"""The numbers a system is judged by, on numpy arrays, with marks for what nobody labelled.
+"""Metrics of the ABAW challenge on numpy arrays: confusion matrix, macro F1, accuracy, CCC.
 
-Every figure is pooled: arrays may be given as one array or as a list with one array a recording, and the list
-is joined before anything is counted. That is how the ABAW challenge scores (PAPERS §0): a long video counts
-for more than a short one, and a class that one video lacks costs nothing.
+Every metric is pooled: a list with one array per recording is concatenated first, so a long video has more weight than
+a short one. Public code for the ABAW challenge scores this way; Kollias, arXiv:2202.10659, defines the metrics.
+Unlabelled positions carry a marker (-1 or NaN) and are left out.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ Arrays = np.ndarray | Sequence[np.ndarray]
 def confusion(
     truth: Arrays, prediction: Arrays, *, classes: int = len(EXPRESSIONS), ignore: int = UNLABELLED
 ) -> np.ndarray:
-    """Counts `(classes, classes)` int64: row = the true class, column = the predicted one.
+    """Confusion matrix `(classes, classes)` int64: rows are true classes, columns predicted ones.
 
-    Confusions of parts add up to the confusion of the whole, so a long evaluation need not hold its frames.
+    Matrices of parts add up to the matrix of the whole.
 
     Args:
         truth, prediction: class indices of equal shape; positions where truth is `ignore` are left out.
 
     Raises:
-        ValueError: shapes differ, or a class index lies outside 0..classes-1. A prediction of -1 on a
-            labelled position is such a fault: an unanswered frame is a wrong frame, and the caller must say
-            which class it stands for.
+        ValueError: shapes differ, or a class index lies outside 0..classes-1. That includes a prediction of -1 at a
+            labelled position: every labelled frame is scored, so the caller has to choose a class for it.
     """
-    true, predicted = pooled(truth), pooled(prediction)
-    _same_shape(true, predicted)
-    kept = true != ignore
-    true, predicted = true[kept].astype(np.int64), predicted[kept].astype(np.int64)
+    true, predicted = pool(truth), pool(prediction)
+    _check_shapes(true, predicted)
+    labelled = true != ignore
+    true, predicted = true[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
     for name, values in (("truth", true), ("prediction", predicted)):
         wrong = values[(values < 0) | (values >= classes)]
         if len(wrong):
@@ -48,9 +47,8 @@ def confusion(
 def f1_per_class(
     truth: Arrays, prediction: Arrays, *, classes: int = len(EXPRESSIONS), ignore: int = UNLABELLED
 ) -> np.ndarray:
-    """F1 = 2·TP / (2·TP + FP + FN) of each class, `(classes,)` in [0, 1]; 0 for a class that neither occurs
-    nor is predicted, as the challenge's own scoring (scikit-learn's default) has it."""
-    return f1_of(confusion(truth, prediction, classes=classes, ignore=ignore))
+    """F1 of each class, `(classes,)` in [0, 1]; see `f1_from_confusion`."""
+    return f1_from_confusion(confusion(truth, prediction, classes=classes, ignore=ignore))
 
 
 def macro_f1(
@@ -61,45 +59,50 @@ def macro_f1(
     over: Sequence[int] | None = None,
     ignore: int = UNLABELLED,
 ) -> float:
-    """The mean of the F1 of the classes, the ABAW expression score, in [0, 1].
+    """Mean of the F1 of the classes in [0, 1]: the ABAW expression score.
 
     Args:
-        over: the classes the mean runs over (default: all). A corpus without a class (EMO-DB has no Surprise)
-            names those it has; predictions of the others still count as false.
+        over: classes in the mean (default: all). Name those that the corpus has: EMO-DB, for example, has no
+            Surprise. Predictions of the other classes still count as wrong.
     """
     per_class = f1_per_class(truth, prediction, classes=classes, ignore=ignore)
     return float(per_class[list(over) if over is not None else slice(None)].mean())
 
 
-def f1_of(counts: np.ndarray) -> np.ndarray:
-    """F1 of each class from a confusion `(classes, classes)`, see f1_per_class."""
-    hits = np.diag(counts).astype(float)
-    either = counts.sum(0) + counts.sum(1)
-    return np.divide(2 * hits, either, out=np.zeros(len(counts)), where=either > 0)
+def f1_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """F1 of each class from confusion matrices, `(..., classes, classes)` -> `(..., classes)`.
+
+    F1 = 2·TP / (2·TP + FP + FN). 0 for a class that neither occurs nor is predicted, the default of scikit-learn,
+    which the challenge uses.
+    """
+    hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(float)
+    either = counts.sum(-1) + counts.sum(-2)
+    f1: np.ndarray = np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
+    return f1
 
 
 def accuracy(truth: Arrays, prediction: Arrays, *, ignore: int = UNLABELLED) -> float:
-    """The share of labelled positions whose class was named, in [0, 1]; NaN where nothing is labelled."""
-    true, predicted = pooled(truth), pooled(prediction)
-    _same_shape(true, predicted)
-    kept = true != ignore
-    return float((true[kept] == predicted[kept]).mean()) if kept.any() else float("nan")
+    """Share of labelled positions with the right class, in [0, 1]; NaN if nothing is labelled."""
+    true, predicted = pool(truth), pool(prediction)
+    _check_shapes(true, predicted)
+    labelled = true != ignore
+    return float((true[labelled] == predicted[labelled]).mean()) if labelled.any() else float("nan")
 
 
 def ccc(truth: Arrays, prediction: Arrays) -> float:
-    """Lin's concordance correlation coefficient, in [-1, 1], with population variances (ABAW's definition,
-    PAPERS §0):
+    """Lin's concordance correlation coefficient in [-1, 1], with population variances (ABAW's definition):
 
         2·cov(x, y) / (var(x) + var(y) + (mean(x) - mean(y))²)
 
-    Positions where truth is NaN (unlabelled) are left out. A NaN prediction on a labelled position is an
-    error, for the same reason as in `confusion`. 0 where both are one and the same constant (0/0: our
-    choice, because a constant shows no concordance); NaN where nothing is labelled.
+    Positions where truth is NaN are left out. 0 where both are the same constant (0/0; our choice, because a constant
+    shows no concordance); NaN if nothing is labelled.
+
+    Raises ValueError for different shapes, or a NaN prediction at a labelled position.
     """
-    true, predicted = pooled(truth).astype(np.float64), pooled(prediction).astype(np.float64)
-    _same_shape(true, predicted)
-    kept = np.isfinite(true)
-    true, predicted = true[kept], predicted[kept]
+    true, predicted = pool(truth).astype(np.float64), pool(prediction).astype(np.float64)
+    _check_shapes(true, predicted)
+    labelled = np.isfinite(true)
+    true, predicted = true[labelled], predicted[labelled]
     if not len(true):
         return float("nan")
     missing = int((~np.isfinite(predicted)).sum())
@@ -115,17 +118,19 @@ def ccc(truth: Arrays, prediction: Arrays) -> float:
 
 
 def va_score(truth: Arrays, prediction: Arrays) -> float:
-    """The ABAW valence–arousal score: the mean of the CCC of valence and of arousal. Both `(..., 2)`; a
-    position where either truth is NaN counts in neither, as the challenge leaves out rows with one mark."""
-    true = pooled(truth, width=2).astype(np.float64)
-    predicted = pooled(prediction, width=2)
-    _same_shape(true, predicted)
-    kept = np.isfinite(true).all(axis=1)
-    return (ccc(true[kept, 0], predicted[kept, 0]) + ccc(true[kept, 1], predicted[kept, 1])) / 2
+    """ABAW valence–arousal score: mean of the CCC of valence and of arousal, both arrays `(..., 2)`.
+
+    A position with NaN in either truth is left out of both, as in the challenge.
+    """
+    true = pool(truth, width=2).astype(np.float64)
+    predicted = pool(prediction, width=2)
+    _check_shapes(true, predicted)
+    labelled = np.isfinite(true).all(axis=1)
+    return (ccc(true[labelled, 0], predicted[labelled, 0]) + ccc(true[labelled, 1], predicted[labelled, 1])) / 2
 
 
-def pooled(arrays: Arrays, width: int | None = None) -> np.ndarray:
-    """One array of all positions: `(positions,)`, or `(positions, width)` for rows of `width` values."""
+def pool(arrays: Arrays, width: int | None = None) -> np.ndarray:
+    """Concatenates arrays to `(positions,)`, or to `(positions, width)` for rows of `width` values."""
     shape = (-1,) if width is None else (-1, width)
     if isinstance(arrays, np.ndarray):
         return arrays.reshape(shape)
@@ -133,7 +138,7 @@ def pooled(arrays: Arrays, width: int | None = None) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, *shape[1:]))
 
 
-def _same_shape(truth: np.ndarray, prediction: np.ndarray) -> None:
+def _check_shapes(truth: np.ndarray, prediction: np.ndarray) -> None:
     if truth.shape != prediction.shape:
         raise ValueError(
             f"truth has {len(truth)} positions and prediction {len(prediction)}; no score was computed; "

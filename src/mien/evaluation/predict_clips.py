@@ -1,4 +1,4 @@
-"""Predictions of a challenge's clips from stored features: what stands between a trained run and a submission."""
+"""Prediction of the clips of a challenge from stored features, for submissions."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ def predict_clips(
     calibration: Calibration | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[ClipPrediction]:
-    """Predicts clips one by one, at every frame of their recordings; memory is that of one clip.
+    """Predicts clips one by one, at every frame of their recordings; holds one clip in memory.
 
-    A clip of which the store holds no stream at all is left out, so that writing a submission can name it; one that
-    lacks some of the model's modalities is predicted from the others.
+    A clip without any stored stream is skipped, so that the submission writer can report it. A clip that lacks some of
+    the model's modalities is predicted from the others.
 
     Args:
-        clips: ids to predict; each has to be in the index.
-        calibration: applied in place of the recipe's own smoothing, which it was chosen without.
-        progress: told how many clips are done.
+        clips: ids of clips of the index.
+        calibration: replaces the smoothing of the recipe.
+        progress: called with the number of finished clips.
 
     Raises:
-        ConfigError: features made in more than one way. StoreError: nothing of an encoder, or a broken file.
-        CorpusError: a clip that the index does not have, or that has no frames.
+        ConfigError: features of different provenance. StoreError: an encoder without features, or a broken file.
+        CorpusError: a clip that is not in the index, or that has no frames.
     """
     if calibration is not None:
-        checkpoint = unsmoothed(checkpoint)
-    shelves = {name: store.open(feature.encoder, check=False) for name, feature in checkpoint.recipe.features.items()}
+        checkpoint = without_smoothing(checkpoint)
+    readers = {name: store.open(feature.encoder, check=False) for name, feature in checkpoint.recipe.features.items()}
     for done, clip in enumerate(clips, 1):
         entry = index[clip]
-        streams = {name: shelf[clip].stream() for name, shelf in shelves.items() if clip in shelf}
+        streams = {name: reader[clip].stream() for name, reader in readers.items() if clip in reader}
         if streams and entry.times is not None:
             recording = Recording(Clip(clip, None, subject=entry.subject), streams)
-            said = predict(checkpoint.predict_streams, recording, times=entry.times.seconds)
-            yield calibration(said) if calibration else said
+            prediction = predict(checkpoint.predict_streams, recording, times=entry.times.seconds)
+            yield calibration(prediction) if calibration else prediction
         if progress:
             progress(done)
 
 
-def unsmoothed(checkpoint: Checkpoint) -> Checkpoint:
-    """The same without the recipe's smoothing: what a calibration is fitted on, and then takes the place of."""
+def without_smoothing(checkpoint: Checkpoint) -> Checkpoint:
+    """Checkpoint without the recipe's smoothing, which a calibration replaces."""
     if not checkpoint.recipe.vote.smooth_seconds:
         return checkpoint
     return replace(checkpoint, recipe=config.changed(checkpoint.recipe, vote={"smooth_seconds": 0.0}))

@@ -1,14 +1,14 @@
-"""What a system said about recordings, frame by frame beside the truth: what every score is computed from.
+"""Frame-by-frame predictions with ground truth: the input of scores, calibration and submissions.
 
-Predictions come from any function with the signature of `Checkpoint.predict_streams`. A table of them is kept as
-one Parquet file, so that scoring, calibration, submissions and anybody's own analysis start from the same rows.
+Predictions come from any function with the signature of `Checkpoint.predict_streams`. `save` and `load` store them as
+one Parquet table.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,74 +17,89 @@ import polars as pl
 from mien import clock
 from mien.atomic import atomic_path
 from mien.errors import ConfigError
-from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED, column
+from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED, probability_column
 from mien.records import Recording, Stream
 
-#: `(streams, start_s, stop_s)` -> times `(token,)` seconds, probabilities `(token, classes)`, valence and arousal
-#: `(token, 2)`; NaN where there was no evidence. `Checkpoint.predict_streams` is one.
+#: Function `(streams, start_s, stop_s)` -> times `(token,)` in seconds, probabilities `(token, classes)`, valence and
+#: arousal `(token, 2)`, such as `Checkpoint.predict_streams`. NaN means no evidence.
 PredictStreams = Callable[[Mapping[str, Stream], float, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
 FORMAT = "mien-predictions-1"
-_TRUTH = ("truth", "truth_valence", "truth_arousal")
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPrediction:
-    """One clip. id, group: of the clip, and what must not be torn apart when clips are drawn or split (the subject).
+    """Predictions and ground truth of one clip.
 
-    times: `(frame,)` seconds. probabilities: `(frame, classes)`, valence_arousal: `(frame, 2)`, both NaN where there
-    was no evidence. expression: `(frame,)` true class, -1 unlabelled; true_valence_arousal: `(frame, 2)`, NaN
-    unlabelled.
+    Attributes:
+        id: the clip's id.
+        times: `(frame,)` seconds.
+        probabilities: `(frame, classes)` predicted, NaN without evidence.
+        valence_arousal: `(frame, 2)` predicted, in [-1, 1], NaN without evidence.
+        true_class: `(frame,)` class index, -1 for unlabelled.
+        true_valence_arousal: `(frame, 2)` in [-1, 1], NaN for unlabelled.
+        group: clips of one group (subject) stay together in resampling and cross-validation.
     """
 
     id: str
     times: np.ndarray
     probabilities: np.ndarray
     valence_arousal: np.ndarray
-    expression: np.ndarray
+    true_class: np.ndarray
     true_valence_arousal: np.ndarray
     group: str = ""
 
     @property
-    def answered(self) -> np.ndarray:
-        """`(frame, classes)` probabilities, every frame answered (see `nearest_known`); Neutral where the clip has
-        none."""
-        known = np.isfinite(self.probabilities).all(axis=1)
-        if not known.any():
-            return np.tile(np.eye(self.probabilities.shape[1])[NEUTRAL], (len(self.times), 1))
-        return self.probabilities[nearest_known(known)]
+    def filled_probabilities(self) -> np.ndarray:
+        """Probabilities `(frame, classes)` without gaps, see `nearest_valid`; Neutral if no frame has evidence."""
+        valid = np.isfinite(self.probabilities).all(axis=1)
+        neutral = np.eye(self.probabilities.shape[1])[NEUTRAL]
+        return _fill(self.probabilities, valid, neutral)
 
     @property
-    def chosen(self) -> np.ndarray:
-        """`(frame,)` the likeliest class of each frame, every frame answered."""
-        return self.answered.argmax(axis=1)
+    def predicted_class(self) -> np.ndarray:
+        """Most probable class of each frame, `(frame,)`, without gaps."""
+        classes: np.ndarray = self.filled_probabilities.argmax(axis=1)
+        return classes
 
     @property
-    def affect(self) -> np.ndarray:
-        """`(frame, 2)` valence and arousal, every frame answered; 0, 0 where the clip has none."""
-        known = np.isfinite(self.valence_arousal).all(axis=1)
-        if not known.any():
-            return np.zeros((len(self.times), 2))
-        return self.valence_arousal[nearest_known(known)]
+    def filled_valence_arousal(self) -> np.ndarray:
+        """Valence and arousal `(frame, 2)` without gaps; 0, 0 if no frame has evidence."""
+        return _fill(self.valence_arousal, np.isfinite(self.valence_arousal).all(axis=1), np.zeros(2))
 
 
-def nearest_known(known: np.ndarray) -> np.ndarray:
-    """`(frame,)` for each frame the position of the nearest one that is `known` `(frame,)`, of two the earlier.
+def _fill(values: np.ndarray, valid: np.ndarray, default: np.ndarray) -> np.ndarray:
+    if not valid.any():
+        return np.tile(default, (len(values), 1))
+    filled: np.ndarray = values[nearest_valid(valid)]
+    return filled
 
-    The one rule for frames without evidence, in scores as in submissions: the nearest predicted frame of the clip
-    speaks for them; a clip without any is Neutral, or 0, 0. Our choice: expressions last, and an unanswered frame
-    counts as a wrong one. Raises ValueError where nothing is known.
+
+def nearest_valid(valid: np.ndarray) -> np.ndarray:
+    """Index of the nearest valid frame for each frame, `(frame,)` bool -> `(frame,)` int; the earlier one on ties.
+
+    Scores and submissions use this rule for frames without evidence: they take the nearest prediction of the clip, and
+    a clip without any is Neutral, or 0, 0. Our choice, because expressions last and a frame without a prediction
+    counts as wrong.
+
+    Raises ValueError if no frame is valid.
     """
-    places = np.flatnonzero(known)
-    if not len(places):
-        raise ValueError("no frame is known, so none is the nearest")
-    return places[clock.nearest(places, np.arange(len(known)))]
+    indices = np.flatnonzero(valid)
+    if not len(indices):
+        raise ValueError("no frame is valid, so there is no nearest one")
+    nearest: np.ndarray = indices[clock.nearest(indices, np.arange(len(valid)))]
+    return nearest
 
 
-def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | None = None) -> ClipPrediction:
-    """One recording's frames as a system sees them, asked from 0 (or the first frame, if that is earlier) to the end
-    of the last frame, whatever the streams hold: what is damaged does not change what is asked.
+def predict(
+    predict_streams: PredictStreams, recording: Recording, *, times: np.ndarray | None = None
+) -> ClipPrediction:
+    """Predicts every frame of one recording.
+
+    The predicted span runs from 0 s (or the first frame, if earlier) to the end of the last frame. It does not depend
+    on the streams, so corrupted streams are scored on the same span.
 
     Args:
+        predict_streams: the system.
         times: `(frame,)` seconds to predict at; None takes those of the labels.
 
     Raises ValueError if there are neither times nor labels.
@@ -98,7 +113,7 @@ def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | N
     n = len(times)
     step = clock.median_step(times)
     start_s, stop_s = (min(0.0, float(times[0])), float(times[-1]) + step) if n else (0.0, 0.0)
-    tokens, probabilities, affect = says(recording.streams, start_s, stop_s)
+    tokens, probabilities, affect = predict_streams(recording.streams, start_s, stop_s)
     truth, true_affect = np.full(n, UNLABELLED, np.int64), np.full((n, 2), np.nan)
     if labels is not None:
         rows = min(n, len(labels.times))
@@ -106,22 +121,19 @@ def predict(says: PredictStreams, recording: Recording, *, times: np.ndarray | N
     return ClipPrediction(
         clip.id,
         np.asarray(times, float),
-        clock.at(probabilities, tokens, times),
-        clock.at(affect, tokens, times),
+        clock.interpolate(probabilities, tokens, times),
+        clock.interpolate(affect, tokens, times),
         truth,
         true_affect,
         clip.subject or clip.id,
     )
 
 
-# --- files -------------------------------------------------------------------------------------------------
-
-
 def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[str] = EXPRESSIONS) -> Path:
-    """Writes Parquet: one row a frame, columns `clip, group, time_s`, a probability a class (`p_neutral`, ...),
-    `valence, arousal, truth, truth_valence, truth_arousal`; what is not there is null.
+    """Writes predictions as Parquet, one row per frame, missing values as null.
 
-    Raises OutputError.
+    Columns: `clip, group, time_s`, one probability per class (`p_neutral`, ...), `valence, arousal, truth,
+    truth_valence, truth_arousal`. Raises OutputError.
     """
     path = Path(path)
     parts = [_table(p, classes) for p in predictions]
@@ -130,7 +142,7 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     with atomic_path(path) as temporary:
         try:
             table.write_parquet(temporary, metadata={"mien": about})
-        except pl.exceptions.PolarsError as error:  # a full disk, among others
+        except pl.exceptions.PolarsError as error:  # polars wraps OSErrors such as a full disk
             raise OSError(str(error)) from error
     return path
 
@@ -138,7 +150,7 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
 def _table(prediction: ClipPrediction, classes: Sequence[str]) -> pl.DataFrame:
     p, n = prediction, len(prediction.times)
     floats = {
-        **{column(name): p.probabilities[:, i] for i, name in enumerate(classes)},
+        **{probability_column(name): p.probabilities[:, i] for i, name in enumerate(classes)},
         "valence": p.valence_arousal[:, 0],
         "arousal": p.valence_arousal[:, 1],
         "truth_valence": p.true_valence_arousal[:, 0],
@@ -150,13 +162,13 @@ def _table(prediction: ClipPrediction, classes: Sequence[str]) -> pl.DataFrame:
             pl.repeat(p.group, n, dtype=pl.String, eager=True).alias("group"),
             pl.Series("time_s", p.times, dtype=pl.Float64),
             *(pl.Series(name, np.asarray(v, np.float32)).fill_nan(None) for name, v in floats.items()),
-            pl.Series("truth", p.expression, dtype=pl.Int16),
+            pl.Series("truth", p.true_class, dtype=pl.Int16),
         ]
     ).with_columns(truth=pl.when(pl.col("truth") >= 0).then("truth"))
 
 
 def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
-    """What `save` wrote, and the names of the classes. Raises ConfigError for any other file."""
+    """Reads predictions and class names from a file of `save`. Raises ConfigError for any other file."""
     try:
         about = json.loads(pl.read_parquet_metadata(path)["mien"])
         table = pl.read_parquet(path)
@@ -166,8 +178,8 @@ def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigError(
             f"{path} is not a table of predictions ({type(error).__name__}: {error})",
-            follows="nothing was computed",
-            remedy="give a file that `mien evaluate` or mien.evaluation.predictions.save wrote",
+            follows="Nothing was computed.",
+            remedy="Give a file written by `mien evaluate` or mien.evaluation.predictions.save.",
         ) from None
     return [_prediction(rows, classes) for rows in table.partition_by("clip", maintain_order=True)], classes
 
@@ -179,17 +191,9 @@ def _prediction(rows: pl.DataFrame, classes: Sequence[str]) -> ClipPrediction:
     return ClipPrediction(
         rows["clip"][0],
         rows["time_s"].to_numpy(),
-        floats(*map(column, classes)),
+        floats(*map(probability_column, classes)),
         floats("valence", "arousal"),
         rows["truth"].fill_null(UNLABELLED).to_numpy().astype(np.int64),
         floats("truth_valence", "truth_arousal"),
         rows["group"][0],
     )
-
-
-def with_values(
-    prediction: ClipPrediction, probabilities: np.ndarray | None = None, valence_arousal: np.ndarray | None = None
-) -> ClipPrediction:
-    """The same clip with other answers."""
-    changes = {"probabilities": probabilities, "valence_arousal": valence_arousal}
-    return replace(prediction, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]

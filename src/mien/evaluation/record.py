@@ -1,4 +1,4 @@
-"""An evaluation as one record of plain numbers: what the report draws and what is kept as JSON beside it."""
+"""Evaluation record: all results as plain numbers, for the evaluation page and its JSON file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mien.evaluation import bootstrap
+from mien.evaluation import bootstrap, metrics
 from mien.evaluation.bootstrap import Interval
 from mien.evaluation.calibration import Comparison, calibration_error, reliability
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
 
-#: Names of the scores that papers print, and what they are called here.
+#: Score keys and their display names.
 SCORES = {
     "macro_f1": "macro F1",
     "accuracy": "accuracy",
@@ -41,75 +41,75 @@ def summarise(
     draws: int = bootstrap.DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything there is to say about predictions of some clips, as dicts, lists, strings and numbers (None where a
-    number does not exist).
+    """Builds the evaluation record of predictions: JSON-able dicts, lists, strings and numbers, None for missing ones.
 
     Args:
-        name: of the system. split: of the clips that are scored, for the reader.
-        over: classes that the macro F1 runs over, see `bootstrap.expression`.
-        comparison: of `calibrate.compare` on these clips. curves: of `robustness.curve`.
-        reported: published numbers by score, as a recipe has them: `macro_f1`, or with the split `val_macro_f1`.
-        differs: what is not as in the publication, in words.
+        name: of the system. split: of the scored clips.
+        over: classes in the macro F1, see `bootstrap.expression_intervals`.
+        comparison: result of `calibration.compare` on these clips.
+        curves: table of `robustness.score_conditions`.
+        reported: published scores by key, as in a recipe: `macro_f1`, or with the split `val_macro_f1`.
+        differs: differences to the publication, in words. notes: further remarks for the reader.
+        draws: bootstrap resamples.
     """
-    has_classes = any((p.expression != UNLABELLED).any() for p in scored)
+    has_classes = any((p.true_class != UNLABELLED).any() for p in scored)
     has_affect = any(np.isfinite(p.true_valence_arousal).all(axis=1).any() for p in scored)
     options = {"draws": draws, "seed": seed}
-    expression = bootstrap.expression(scored, classes=classes, over=over, **options) if has_classes else {}
-    affect = bootstrap.affect(scored, **options) if has_affect else {}
-    found = {**expression, **affect}
+    expression = bootstrap.expression_intervals(scored, classes=classes, over=over, **options) if has_classes else {}
+    affect = bootstrap.affect_intervals(scored, **options) if has_affect else {}
+    scores = {**expression, **affect}
+    confusion = _pooled_confusion(scored, len(classes))
     record = {
         "name": name,
         "split": split,
         "classes": list(classes),
         "clips": len(scored),
         "groups": len({p.group or p.id for p in scored}),
-        "frames": int(sum((p.expression != UNLABELLED).sum() for p in scored)) if has_classes else None,
+        "frames": int(sum((p.true_class != UNLABELLED).sum() for p in scored)) if has_classes else None,
         "draws": draws,
         "level": bootstrap.LEVEL,
-        "scores": [{"key": k, "name": SCORES[k], **asdict(found[k])} for k in SCORES if k in found],
-        "by_class": _by_class(scored, classes, expression) if has_classes else [],
-        "confusion": _pooled(scored, len(classes)).tolist() if has_classes else [],
-        "by_clip": [_clip(p) for p in scored],
+        "scores": [{"key": k, "name": SCORES[k], **asdict(scores[k])} for k in SCORES if k in scores],
+        "by_class": _by_class(confusion, classes, expression) if has_classes else [],
+        "confusion": confusion.tolist() if has_classes else [],
+        "by_clip": [_by_clip(p) for p in scored],
         "calibration_error": calibration_error(scored) if has_classes else None,
         "reliability": reliability(scored).to_dicts() if has_classes else [],
         "calibration": _calibration(comparison) if comparison else None,
         "robustness": curves.to_dicts() if curves is not None else [],
-        "reported": _reported(found, reported or {}, split),
+        "reported": _reported(scores, reported or {}, split),
         "differs": list(differs),
         "notes": list(notes),
     }
     return dict(_plain(record))
 
 
-def _pooled(scored: Sequence[ClipPrediction], classes: int) -> np.ndarray:
-    return bootstrap.confusions([p.expression for p in scored], [p.chosen for p in scored], classes=classes).sum(axis=0)
+def _pooled_confusion(scored: Sequence[ClipPrediction], classes: int) -> np.ndarray:
+    return metrics.confusion([p.true_class for p in scored], [p.predicted_class for p in scored], classes=classes)
 
 
-def _by_class(
-    scored: Sequence[ClipPrediction], classes: Sequence[str], found: Mapping[str, Interval]
-) -> list[dict[str, Any]]:
-    counts = _pooled(scored, len(classes))
-    hits, true, said = np.diag(counts), counts.sum(1), counts.sum(0)
+def _by_class(counts: np.ndarray, classes: Sequence[str], scores: Mapping[str, Interval]) -> list[dict[str, Any]]:
+    hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     return [
         {
             "name": name,
             "frames": int(true[i]),
-            "precision": hits[i] / said[i] if said[i] else None,
+            "precision": hits[i] / predicted[i] if predicted[i] else None,
             "recall": hits[i] / true[i] if true[i] else None,
-            "f1": asdict(found[f"f1 {name}"]),
+            "f1": asdict(scores[f"f1 {name}"]),
         }
         for i, name in enumerate(classes)
     ]
 
 
-def _clip(clip: ClipPrediction) -> dict[str, Any]:
-    kept = clip.expression != UNLABELLED
-    sure = np.isfinite(clip.probabilities).all(axis=1)
+def _by_clip(clip: ClipPrediction) -> dict[str, Any]:
+    labelled = clip.true_class != UNLABELLED
+    has_evidence = np.isfinite(clip.probabilities).all(axis=1)
+    is_right = clip.predicted_class[labelled] == clip.true_class[labelled]
     return {
         "id": clip.id,
-        "frames": int(kept.sum()),
-        "accuracy": float((clip.chosen[kept] == clip.expression[kept]).mean()) if kept.any() else None,
-        "without_evidence": float((~sure).mean()) if len(sure) else None,
+        "frames": int(labelled.sum()),
+        "accuracy": float(is_right.mean()) if labelled.any() else None,
+        "without_evidence": float((~has_evidence).mean()) if len(has_evidence) else None,
     }
 
 
@@ -117,13 +117,13 @@ def _calibration(comparison: Comparison) -> dict[str, Any]:
     fitted = comparison.fitted
     rows = (
         ("as predicted", comparison.as_predicted, ""),
-        ("corrected, chosen inside the training clips", comparison.honest, "chosen"),
+        ("corrected, chosen on the training clips", comparison.calibrated, "chosen"),
         ("corrected, tuned on the scored clips", comparison.optimistic, "optimistic"),
     )
     return {
         "rows": [
-            {"name": name, "mark": mark, **{k: asdict(said[k]) for k in SCORES if k in said}}
-            for name, said, mark in rows
+            {"name": name, "mark": mark, **{k: asdict(scores[k]) for k in SCORES if k in scores}}
+            for name, scores, mark in rows
         ],
         "chosen": asdict(fitted.calibration),
         "tuned": asdict(comparison.tuned_on_scored),
@@ -137,21 +137,21 @@ def _calibration(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _reported(found: Mapping[str, Interval], reported: Mapping[str, float], split: str) -> list[dict[str, Any]]:
+def _reported(scores: Mapping[str, Interval], reported: Mapping[str, float], split: str) -> list[dict[str, Any]]:
+    """Published scores with the obtained score of the same key and split, if there is one."""
     rows = []
     for key, value in reported.items():
-        where, _, rest = key.partition("_")
+        prefix, _, rest = key.partition("_")
         score = rest if rest in SCORES and key not in SCORES else key
-        here = score == key or where == split
-        name = SCORES.get(score, score.replace("_", " ")) + ("" if score == key else f", {where}")
-        rows.append(
-            {"name": name, "obtained": asdict(found[score]) if here and score in found else None, "reported": value}
-        )
+        same_split = score == key or prefix == split
+        name = SCORES.get(score, score.replace("_", " ")) + ("" if score == key else f", {prefix}")
+        obtained = asdict(scores[score]) if same_split and score in scores else None
+        rows.append({"name": name, "obtained": obtained, "reported": value})
     return rows
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity, and knows nothing of numpy."""
+    """Converts to JSON types: NaN and infinity to None, numpy scalars and tuples to Python numbers and lists."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,11 +1,11 @@
-"""Scores against damage: `curve` scores systems under conditions, each a transform of recordings.
+"""Robustness curves: scores of systems under corruptions of their input.
 
-A condition changes what goes in and nothing else: labels, clips and what is asked stay. All systems see the same
-damaged recordings, and stronger levels of a kind add to the damage of weaker ones (same seed), so that curves compare
-systems and levels, not luck.
+A condition changes the input only; labels, clips and the predicted span stay. All systems see the same corrupted
+recordings, and the stronger levels of a corruption contain the weaker ones (same seed), so curves compare systems and
+levels rather than random draws.
 
-Conditions here work on stored streams (validity, features, times); `mien.evaluation.corruptions` damages pictures and
-sound, which is slower and closer to the world, since the encoders then see the damage.
+Conditions here corrupt stored streams (validity, features, times). `mien.evaluation.corruptions` corrupts video and
+audio before encoding, which is slower and more realistic.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from mien.labels import EXPRESSIONS
 from mien.records import FACE, VOICE, Recording, Stream
 
 Item = TypeVar("Item")
-#: (item, randomness of that item, the same at every level) -> damaged item
+#: Function (item, generator seeded per item and equally for every level) -> corrupted item.
 Transform = Callable[[Item, np.random.Generator], Item]
-#: Shortest and longest stretch without a face, in seconds: a blink of the detector to a turned head.
+#: Shortest and longest burst of missing samples in seconds, from a missed detection to a turned head. Our choice.
 BURST_S = (0.2, 5.0)
+#: Levels of `stream_conditions`: share of samples missing, noise in standard deviations, shift in seconds.
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 NOISE = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHIFTS_S = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0)
@@ -36,10 +37,15 @@ SHIFTS_S = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Condition(Generic[Item]):
-    """One point of a curve. corruption: the curve's name; level: where on its axis (inf for none, where less is worse,
-    as of decibels); unit: of the level; label: how the level is called, if not by its number.
+    """One level of one corruption: a point of a robustness curve.
 
-    A transform that has nothing to do gives back the item itself: it is then predicted once for all curves.
+    Attributes:
+        corruption: name of the curve.
+        level: position on the curve's axis; inf for no corruption where lower is worse, as in decibels.
+        unit: unit of the level.
+        transform: applies the corruption. It returns the item itself for no corruption, so that the item is predicted
+            once for all curves.
+        label: text of the level, by default its number.
     """
 
     corruption: str
@@ -49,15 +55,15 @@ class Condition(Generic[Item]):
     label: str = ""
 
 
-def unchanged(item: Item, rng: np.random.Generator) -> Item:
-    """The transform of a condition without damage."""
+def no_corruption(item: Item, rng: np.random.Generator) -> Item:
+    """Transform that returns the item itself."""
     return item
 
 
-# --- the engine --------------------------------------------------------------------------------------------
+# --- scoring -------------------------------------------------------------------------------------------------
 
 
-def curve(
+def score_conditions(
     conditions: Iterable[Condition[Item]],
     items: Sequence[Item],
     models: Mapping[str, Callable[[Any], ClipPrediction]],
@@ -73,56 +79,58 @@ def curve(
     """Scores each model under each condition.
 
     Args:
-        items: recordings (or footage): anything that transforms and models take.
-        models: name -> what it says about an item (`streams_model` makes one of a checkpoint), or about what
-            `prepare` makes of it.
-        prepare: done once for all models: footage to encoded recording, for one.
-        over: classes of the macro mean, see `bootstrap.expression`.
-        reference: a model that the others are compared with, paired by clip.
-        progress: told how many conditions of how many are done.
+        items: recordings or footage, whatever the transforms accept.
+        models: name -> function from an item (or from the result of `prepare`) to its prediction, see
+            `stream_predictor`.
+        prepare: applied to each corrupted item once for all models, such as encoding footage.
+        over: classes in the macro mean, see `bootstrap.expression_intervals`.
+        reference: model that the others are compared with, paired by clip.
+        draws: bootstrap resamples.
+        progress: called with the number of finished conditions and of all conditions.
 
-    Returns a row per condition and model, in the order given: `corruption, level, label, unit, model, macro_f1, low,
-    high, accuracy, va_score, clips, frames`, and with a reference `difference, difference_low, difference_high`: the
-    reference's macro F1 minus the model's. Scores of what nobody labelled are NaN.
+    Returns:
+        One row per condition and model, in the given order: `corruption, level, label, unit, model, macro_f1, low,
+        high, accuracy, va_score, clips, frames`; with a reference also `difference, difference_low, difference_high`,
+        the macro F1 of the reference minus that of the model. Scores without labels are NaN.
     """
-    every = list(conditions)
-    scores = bootstrap.scores_of(classes, range(len(classes)) if over is None else over)
+    pending = list(conditions)
+    scores = bootstrap.expression_scores(classes, range(len(classes)) if over is None else over)
     rows: list[dict[str, object]] = []
-    clean: dict[int, dict[str, ClipPrediction]] = {}
-    for done, condition in enumerate(every, 1):
-        found: dict[str, list[ClipPrediction]] = {name: [] for name in models}
+    uncorrupted: dict[int, dict[str, ClipPrediction]] = {}
+    for done, condition in enumerate(pending, 1):
+        predictions: dict[str, list[ClipPrediction]] = {name: [] for name in models}
         for number, item in enumerate(items):
-            damaged = condition.transform(item, _rng(seed, condition.corruption, number))
-            said = clean.get(number) if damaged is item else None
-            if said is None:
-                given = prepare(damaged) if prepare else damaged
-                said = {name: says(given) for name, says in models.items()}
-            if damaged is item:
-                clean[number] = said
-            for name, prediction in said.items():
-                found[name].append(prediction)
-        rows += _scored(condition, found, scores, classes, reference, draws, seed)
+            corrupted = condition.transform(item, _rng(seed, condition.corruption, number))
+            by_model = uncorrupted.get(number) if corrupted is item else None
+            if by_model is None:
+                prepared = prepare(corrupted) if prepare else corrupted
+                by_model = {name: model(prepared) for name, model in models.items()}
+            if corrupted is item:
+                uncorrupted[number] = by_model
+            for name, prediction in by_model.items():
+                predictions[name].append(prediction)
+        rows += _score_condition(condition, predictions, scores, classes, reference, draws, seed)
         if progress:
-            progress(done, len(every))
+            progress(done, len(pending))
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _scored(
+def _score_condition(
     condition: Condition[Item],
-    found: Mapping[str, list[ClipPrediction]],
+    predictions: Mapping[str, list[ClipPrediction]],
     scores: bootstrap.Scores,
     classes: Sequence[str],
     reference: str | None,
     draws: int,
     seed: int,
 ) -> list[dict[str, object]]:
-    counts = {name: _grouped_confusions(clips, len(classes)) for name, clips in found.items()}
+    counts = {name: _grouped_confusions(clips, len(classes)) for name, clips in predictions.items()}
     rows = []
-    for name, clips in found.items():
-        said = bootstrap.intervals(counts[name], scores, draws=draws, seed=seed)
+    for name, clips in predictions.items():
+        expression = bootstrap.intervals(counts[name], scores, draws=draws, seed=seed)
         affect = bootstrap.affect_scores(bootstrap.affect_moments(clips).sum(axis=0))
         labelled = int(counts[name].sum())
-        macro = said["macro_f1"] if labelled else bootstrap.Interval(*[float("nan")] * 3)
+        macro = expression["macro_f1"] if labelled else bootstrap.Interval(*[float("nan")] * 3)
         row: dict[str, object] = {
             "corruption": condition.corruption,
             "level": float(condition.level),
@@ -132,26 +140,30 @@ def _scored(
             "macro_f1": macro.value,
             "low": macro.low,
             "high": macro.high,
-            "accuracy": said["accuracy"].value,
+            "accuracy": expression["accuracy"].value,
             "va_score": float(affect["va_score"]),
             "clips": len(clips),
             "frames": labelled,
         }
         if reference is not None:
-            gap = bootstrap.difference(counts[reference], counts[name], scores, draws=draws, seed=seed)["macro_f1"]
+            gaps = bootstrap.paired_difference(counts[reference], counts[name], scores, draws=draws, seed=seed)
+            gap = gaps["macro_f1"]
             row |= {"difference": gap.value, "difference_low": gap.low, "difference_high": gap.high}
         rows.append(row)
     return rows
 
 
 def _grouped_confusions(clips: Sequence[ClipPrediction], classes: int) -> np.ndarray:
-    counts = bootstrap.confusions([c.expression for c in clips], [c.chosen for c in clips], classes=classes)
-    return bootstrap.grouped(counts, [c.group or c.id for c in clips])
+    counts = bootstrap.confusions([c.true_class for c in clips], [c.predicted_class for c in clips], classes=classes)
+    return bootstrap.sum_by_group(counts, [c.group or c.id for c in clips])
 
 
-def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL) -> pl.DataFrame:
-    """Tables of `curve`, one for each training seed, as one: means of the scores, and as `low, high`, `va_low,
-    va_high` and `difference_low, difference_high` the t-interval over seeds of the mean. For one table: that table."""
+def aggregate_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL) -> pl.DataFrame:
+    """Averages tables of `score_conditions` over training seeds, one table per seed.
+
+    Scores become means over seeds; `low, high`, `va_low, va_high` and `difference_low, difference_high` become the ends
+    of the t-interval of the mean. One table is returned as it is.
+    """
     if len(tables) == 1:
         return tables[0]
     keys = ["corruption", "level", "label", "unit", "model"]
@@ -162,7 +174,7 @@ def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL)
         ("difference", "difference_low", "difference_high"),
     ]
     n = len(tables)
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) / n**0.5
+    half_width = float(stats.t.ppf((1 + level) / 2, n - 1)) / n**0.5
     grouped = pl.concat(tables).group_by(keys, maintain_order=True)
     out = grouped.agg(
         *(pl.col(c).mean() for c in means),
@@ -173,65 +185,69 @@ def across_seeds(tables: Sequence[pl.DataFrame], level: float = bootstrap.LEVEL)
     )
     for name, low, high in ends:
         if name in means:
-            half = pl.col(f"{name} spread") * reach
+            half = pl.col(f"{name} spread") * half_width
             out = out.with_columns((pl.col(name) - half).alias(low), (pl.col(name) + half).alias(high))
     return out.drop([c for c in out.columns if c.endswith(" spread")])
 
 
-def streams_model(says: PredictStreams, *modalities: str) -> Callable[[Recording], ClipPrediction]:
-    """A model for `curve` from a checkpoint's `predict_streams`. modalities: what it is given, all by default;
-    `streams_model(says, "voice")` is the voice-only system of a fused checkpoint."""
+def stream_predictor(predict_streams: PredictStreams, *modalities: str) -> Callable[[Recording], ClipPrediction]:
+    """Model for `score_conditions` from a checkpoint's `predict_streams`.
+
+    Args:
+        modalities: streams the model receives, all by default; `stream_predictor(f, "voice")` is voice only.
+
+    The model raises ValueError for a recording without labels.
+    """
 
     def model(recording: Recording) -> ClipPrediction:
         if recording.clip.labels is None:
             raise ValueError(f"clip {recording.clip.id!r} has no labels, so it cannot be scored")
-        kept = {n: s for n, s in recording.streams.items() if not modalities or n in modalities}
-        return predict(says, replace(recording, streams=kept))
+        streams = {n: s for n, s in recording.streams.items() if not modalities or n in modalities}
+        return predict(predict_streams, replace(recording, streams=streams))
 
     return model
 
 
 def _rng(seed: int, corruption: str, number: int) -> np.random.Generator:
-    """An item's randomness under a corruption: the same at every level, so that levels nest."""
+    """Random generator of an item under a corruption, the same for every level, so that levels are nested."""
     return np.random.default_rng([seed, zlib.crc32(corruption.encode()), number])
 
 
 # --- conditions on stored streams ----------------------------------------------------------------------------
 
 
-def missing(modality: str, share: float, burst_s: tuple[float, float] = BURST_S) -> Transform[Recording]:
-    """Takes a share of a stream's valid samples away, in bursts of `burst_s` seconds (log-uniform).
+def drop_samples(modality: str, share: float, burst_s: tuple[float, float] = BURST_S) -> Transform[Recording]:
+    """Transform that drops a share of a stream's valid samples, in bursts of `burst_s` seconds (log-uniform).
 
-    The recording is cut into stretches of such lengths, which go in random order until the share is gone; the last
-    one goes in part. So the share is met to one sample, and what is gone at 10 % is gone at 50 % too. A value that
-    went is zero as well as invalid: a system that forgets to look at validity must not see it.
+    The recording is cut into segments of such lengths. They are dropped in random order, the last one in part, so that
+    the share is exact to one sample and a larger share drops a superset. Dropped values are zeroed as well as invalid,
+    so that a system that ignores validity cannot use them.
     """
 
     def transform(recording: Recording, rng: np.random.Generator) -> Recording:
-        return _changed(recording, modality, lambda stream: _bursts(stream, share, burst_s, rng))
+        return _change_stream(recording, modality, lambda stream: _drop_bursts(stream, share, burst_s, rng))
 
-    return transform if share > 0 else unchanged
+    return transform if share > 0 else no_corruption
 
 
-def _bursts(stream: Stream, share: float, burst_s: tuple[float, float], rng: np.random.Generator) -> Stream:
+def _drop_bursts(stream: Stream, share: float, burst_s: tuple[float, float], rng: np.random.Generator) -> Stream:
     if not len(stream.times):
         return stream
     low, high = np.log(burst_s)
     span = float(stream.times[-1] - stream.times[0])
     lengths = np.exp(rng.uniform(low, high, int(span / burst_s[0]) + 2))
-    # A random first cut, or every recording would begin with a whole stretch.
+    # A random first cut, or every recording would begin with a whole segment.
     cuts = stream.times[0] - rng.uniform(0, lengths[0]) + np.cumsum(lengths)
-    stretch = np.searchsorted(cuts, stream.times, side="right")
-    turn = rng.permutation(len(lengths) + 1)[stretch]
-    places = np.flatnonzero(stream.valid)
-    going = places[np.argsort(turn[places], kind="stable")][: round(share * len(places))]
-    gone = np.zeros(len(stream.times), bool)
-    gone[going] = True
-    return replace(stream, values=np.where(gone[:, None], 0.0, stream.values), valid=stream.valid & ~gone)
+    segment = np.searchsorted(cuts, stream.times, side="right")
+    order = rng.permutation(len(lengths) + 1)[segment]
+    valid = np.flatnonzero(stream.valid)
+    is_dropped = np.zeros(len(stream.times), bool)
+    is_dropped[valid[np.argsort(order[valid], kind="stable")][: round(share * len(valid))]] = True
+    return replace(stream, values=np.where(is_dropped[:, None], 0.0, stream.values), valid=stream.valid & ~is_dropped)
 
 
-def noisy(modality: str, level: float) -> Transform[Recording]:
-    """Adds Gaussian noise to a stream's features, `level` deviations of each feature over the recording."""
+def add_feature_noise(modality: str, level: float) -> Transform[Recording]:
+    """Transform that adds Gaussian noise to a stream's features, `level` standard deviations of each feature."""
 
     def transform(recording: Recording, rng: np.random.Generator) -> Recording:
         def change(stream: Stream) -> Stream:
@@ -241,21 +257,21 @@ def noisy(modality: str, level: float) -> Transform[Recording]:
             noise = rng.standard_normal(stream.values.shape) * (level * spread)
             return replace(stream, values=(stream.values + noise).astype(stream.values.dtype))
 
-        return _changed(recording, modality, change)
+        return _change_stream(recording, modality, change)
 
-    return transform if level > 0 else unchanged
+    return transform if level > 0 else no_corruption
 
 
-def shifted(modality: str, seconds: float) -> Transform[Recording]:
-    """Moves a stream in time; positive seconds make it late."""
+def shift_stream(modality: str, seconds: float) -> Transform[Recording]:
+    """Transform that shifts a stream in time; positive seconds delay it."""
 
     def transform(recording: Recording, rng: np.random.Generator) -> Recording:
-        return _changed(recording, modality, lambda stream: replace(stream, times=stream.times + seconds))
+        return _change_stream(recording, modality, lambda stream: replace(stream, times=stream.times + seconds))
 
-    return transform if seconds else unchanged
+    return transform if seconds else no_corruption
 
 
-def _changed(recording: Recording, modality: str, change: Callable[[Stream], Stream]) -> Recording:
+def _change_stream(recording: Recording, modality: str, change: Callable[[Stream], Stream]) -> Recording:
     if modality not in recording.streams:
         return recording
     return replace(recording, streams={**recording.streams, modality: change(recording.streams[modality])})
@@ -267,13 +283,15 @@ def stream_conditions(
     noise: Sequence[float] = NOISE,
     shifts_s: Sequence[float] = SHIFTS_S,
 ) -> list[Condition[Recording]]:
-    """The stored-stream part of `mien evaluate --robustness`: missing face frames, silence, noise on the features of
-    either, and sound that is late or early. Silence here is what it leaves of a voice stream: nothing valid."""
+    """Conditions of `mien evaluate --robustness` on stored streams.
+
+    Missing face frames, silence (no valid voice samples), noise on the features of either, and late or early voice.
+    """
     percent = [(share, round(100 * share)) for share in shares]
     return [
-        *(Condition("face frames missing", p, "%", missing(FACE, s)) for s, p in percent),
-        *(Condition("voice silent", p, "%", missing(VOICE, s)) for s, p in percent),
-        *(Condition("noise on face features", n, "deviations", noisy(FACE, n)) for n in noise),
-        *(Condition("noise on voice features", n, "deviations", noisy(VOICE, n)) for n in noise),
-        *(Condition("voice late", s, "s", shifted(VOICE, s)) for s in shifts_s),
+        *(Condition("face frames missing", p, "%", drop_samples(FACE, s)) for s, p in percent),
+        *(Condition("voice silent", p, "%", drop_samples(VOICE, s)) for s, p in percent),
+        *(Condition("noise on face features", n, "deviations", add_feature_noise(FACE, n)) for n in noise),
+        *(Condition("noise on voice features", n, "deviations", add_feature_noise(VOICE, n)) for n in noise),
+        *(Condition("voice late", s, "s", shift_stream(VOICE, s)) for s in shifts_s),
     ]

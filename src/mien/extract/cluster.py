@@ -1,34 +1,36 @@
-"""The same stage on Ray Data: an actor pool over many machines that share the store's file system."""
+"""Ray runner of extraction: an actor pool over many machines that share the store's file system."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mien.errors import ConfigError
-from mien.extract.job_runner import ClipDone, JobRunner
-from mien.extract.local import At
-from mien.extract.plan import Declared, ExtractionSettings, RecordingJob
-from mien.extract.worker import limit_threads, sendable
+from mien.extract.job_runner import ClipResult, JobRunner
+from mien.extract.plan import EncoderInfo, ExtractionSettings, RecordingJob
+from mien.extract.worker import MediaPosition, limit_threads, picklable_error
 
-#: Recordings handed to an actor at once. Batches are filled across them; so many are lost with an actor.
-TASKS_A_CALL = 4
+if TYPE_CHECKING:
+    import pyarrow
+
+#: Recordings sent to an actor at once. Encoder batches are filled across them; all are lost if the actor dies.
+JOBS_PER_CALL = 4
 
 
-class OnRay:
-    """Extraction on a Ray cluster. Use as a context manager.
+class RayRunner:
+    """Runs extraction on a Ray cluster. Use as a context manager.
 
     Args:
-        address: `auto` (the cluster this machine belongs to, else one that is started here), or a cluster's
-        address.
-        workers: actors. cpus, gpus: of each; gpus may be a fraction, so that several actors share a card.
+        address: `auto` (the cluster of this machine, or a new one on this machine), or a cluster's address.
+        workers: most actors. cpus, gpus: of each; gpus may be a fraction, so that actors share a device.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: Ray is not installed, there is no cluster at the address, it is too small for an actor, or an
+            encoder cannot be created. ArtefactError: weights are missing.
     """
 
     def __init__(
@@ -45,109 +47,118 @@ class OnRay:
             import ray
         except ImportError:
             raise ConfigError(
-                "--ray needs Ray, which is not installed", remedy="pip install 'mien[ray]', or use --workers"
+                "--ray needs Ray, which is not installed",
+                follows="Nothing was extracted.",
+                remedy="Run pip install 'mien[ray]', or omit --ray.",
             ) from None
         device = ("cuda" if gpus else "cpu") if settings.device == "auto" else settings.device
         self._ray, self._specs, self._address = ray, list(specs), address
         self._settings = replace(settings, device=device, store=settings.store.absolute())
-        self._workers = workers
-        self._resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
-        self._ours = False
-        self.declared: list[Declared] = []
+        self._workers, self._cpus, self._gpus = workers, cpus, gpus
+        self._owns_connection = False
+        self.encoder_infos: list[EncoderInfo] = []
 
-    def __enter__(self) -> OnRay:
+    def __enter__(self) -> RayRunner:
         self._connect()
-        self._room()
-        describe = self._ray.remote(_describe).options(**self._resources)
-        found = self._ray.get(describe.remote(list(sys.path), self._specs, self._settings))
-        if isinstance(found, BaseException):
+        self._count_actors()
+        describe = self._ray.remote(_describe_encoders).options(num_cpus=self._cpus, num_gpus=self._gpus)
+        result = self._ray.get(describe.remote(list(sys.path), self._specs, self._settings))
+        if isinstance(result, Exception):
             self.__exit__()
-            raise found
-        self.declared = found
+            raise result
+        self.encoder_infos = result
         return self
 
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
-            self._ray.init(address=self._address, **quiet)
+            self._ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             if self._address != "auto":
                 raise ConfigError(
-                    f"no Ray cluster answers at {self._address!r}: {error}",
-                    remedy="ray status --address ADDRESS, or --ray auto to use this machine",
+                    f"no Ray cluster is reachable at {self._address!r}: {error}",
+                    follows="Nothing was extracted.",
+                    remedy="Check it with `ray status --address ADDRESS`, or use --ray auto for this machine.",
                 ) from None
-            self._ray.init(include_dashboard=False, **quiet)
-        self._ours = True
+            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        self._owns_connection = True
 
-    def _room(self) -> int:
-        """How many actors the cluster holds. Raises ConfigError where it is none: Ray would wait for ever."""
-        have = self._ray.cluster_resources()
-        wanted = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
-        for kind, each in wanted.items():
-            if each > have.get(kind, 0.0):
+    def _count_actors(self) -> int:
+        """Number of actors that fit the cluster. Raises ConfigError for none, since Ray would wait for ever."""
+        cluster_resources: Callable[[], dict[str, float]] = self._ray.cluster_resources
+        available = cluster_resources()
+        per_actor = {"CPU": self._cpus, "GPU": self._gpus}
+        for kind, count in per_actor.items():
+            if count > available.get(kind, 0.0):
                 raise ConfigError(
-                    f"an actor wants {each:g} {kind}, the Ray cluster has {have.get(kind, 0.0):g}",
-                    remedy="ask for less (--gpus), or add machines to the cluster",
+                    f"an actor needs {count:g} {kind}, and the Ray cluster has {available.get(kind, 0.0):g}",
+                    follows="Nothing was extracted.",
+                    remedy="Use a smaller --gpus, or add machines to the cluster.",
                 )
-        return min(int(have[kind] / each) for kind, each in wanted.items() if each)
+        return min(int(available[kind] / count) for kind, count in per_actor.items() if count)
 
     def __exit__(self, *_: object) -> None:
-        if self._ours:
+        if self._owns_connection:
             self._ray.shutdown()
-            self._ours = False
+            self._owns_connection = False
 
-    def run(self, tasks: Sequence[RecordingJob]) -> Iterator[ClipDone | At]:
-        if not tasks:
+    def run(self, jobs: Sequence[RecordingJob]) -> Iterator[ClipResult | MediaPosition]:
+        """Encode the jobs on the cluster. Yields clips in order of completion. Raises what `JobRunner.run` raises."""
+        if not jobs:
             return
         import ray.data
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        items = [{"task": pickle.dumps(task)} for task in tasks]
-        calls = -(-len(items) // TASKS_A_CALL)
+        items = [{"job": pickle.dumps(job)} for job in jobs]
+        calls = -(-len(items) // JOBS_PER_CALL)
         most = min(self._workers, calls)
-        # the pool begins with what the cluster can hold now and grows if the cluster does
-        pool = ray.data.ActorPoolStrategy(min_size=max(1, min(most, self._room())), max_size=most)
+        # The pool starts with what fits the cluster now, and grows if the cluster does.
+        pool = ray.data.ActorPoolStrategy(min_size=max(1, min(most, self._count_actors())), max_size=most)
         results = ray.data.from_items(items, override_num_blocks=calls).map_batches(
             RayWorker,
             fn_constructor_args=(list(sys.path), self._specs, self._settings),
-            batch_size=TASKS_A_CALL,
+            batch_size=JOBS_PER_CALL,
             batch_format="pyarrow",
             compute=pool,
-            **self._resources,
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
         )
         for row in results.iter_rows():
-            said = pickle.loads(row["said"])
-            if isinstance(said, BaseException):
-                raise said
-            yield said
+            result: ClipResult | Exception = pickle.loads(row["result"])
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
 
 class RayWorker:
-    """One process of the pool: makes its encoders once, then takes recordings."""
+    """Actor of the pool: creates the encoders once, then encodes batches of recordings."""
 
     def __init__(self, path: list[str], specs: list[str], settings: ExtractionSettings) -> None:
         sys.path[:] = list(dict.fromkeys([*path, *sys.path]))
-        self._stage = JobRunner(specs, settings)
+        self._runner = JobRunner(specs, settings)
         limit_threads(settings.threads)
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
+        """Encode pickled jobs (column `job`). Returns pickled results, and an exception if one ended the run (column
+        `result`)."""
         import pyarrow
 
-        tasks = [pickle.loads(raw.as_py()) for raw in batch["task"]]
-        said: list[Any] = []
+        jobs = [pickle.loads(raw.as_py()) for raw in batch["job"]]
+        results: list[ClipResult | Exception] = []
         try:
-            said += self._stage.run(tasks)
-        except Exception as error:  # handed on as data: Ray would try the call again on another actor
-            said.append(sendable(error))
-        return pyarrow.table({"said": pyarrow.array([pickle.dumps(s) for s in said], pyarrow.binary())})
+            results += self._runner.run(jobs)
+        except Exception as error:  # returned as data, because Ray would repeat a call that raises on another actor
+            results.append(picklable_error(error))
+        return pyarrow.table({"result": pyarrow.array([pickle.dumps(r) for r in results], pyarrow.binary())})
 
 
-def _describe(path: list[str], specs: list[str], settings: ExtractionSettings) -> Any:
+def _describe_encoders(
+    path: list[str], specs: list[str], settings: ExtractionSettings
+) -> list[EncoderInfo] | Exception:
     sys.path[:] = list(dict.fromkeys([*path, *sys.path]))
     try:
-        return JobRunner(specs, settings).declared
+        return JobRunner(specs, settings).encoder_infos
     except Exception as error:
-        return sendable(error)
+        return picklable_error(error)

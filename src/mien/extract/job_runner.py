@@ -1,4 +1,7 @@
-"""The work of one process: recordings in, store files out. Local processes and Ray run the same."""
+"""Job runner: the extraction work of one process, from recordings to files of the feature store.
+
+Local processes (`local.py`) and Ray actors (`cluster.py`) run the same class.
+"""
 
 from __future__ import annotations
 
@@ -10,155 +13,174 @@ import numpy as np
 from mien.checkpoint_encoder import create_encoder
 from mien.encode.audio_pass import encode_sound
 from mien.encode.corpus_pass import CropFolder, ImagePass
-from mien.encode.sinks import Batcher, MeshSink, RowSink, StreamSink, WholeSink
+from mien.encode.sinks import Batcher, MeshSink, PieceSink, RowSink, StreamSink
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.errors import ConfigError, OutputError
 from mien.extract.failures import Failure
-from mien.extract.plan import ClipJob, Declared, ExtractionSettings, RecordingJob
+from mien.extract.plan import ClipJob, EncoderInfo, ExtractionSettings, RecordingJob
 from mien.store import FeatureStore
 
-#: Between signs of life, in seconds of the recording.
-_SIGN_S = 2.0
+#: Seconds of the recording between two calls of `on_time`.
+_REPORT_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
-class ClipDone:
-    """One clip is through. encoders: that gave a file. seconds: of media, shared among the recording's
-    clips."""
+class ClipResult:
+    """Outcome of one clip. encoders: names of those whose stream was stored. media_s: seconds of the recording, divided
+    among its clips."""
 
     clip: str
     encoders: tuple[str, ...]
     failures: tuple[Failure, ...]
-    seconds: float
+    media_s: float
+
+
+@dataclass
+class _OpenJob:
+    """A recording whose streams are not all complete. failures: of a recording that could not be started."""
+
+    job: RecordingJob
+    sinks: list[StreamSink]
+    failures: list[Failure]
 
 
 class JobRunner:
-    """Encoders on a device, and the loop over recordings.
+    """Encoders on one device, and the loop over recordings.
 
     Args:
         specs: `NAME[=SOURCE]` of each encoder.
-        tick: told now and then how far the recording at hand is, in seconds.
+        on_time: called about every 2 s of media with the position in the current recording, seconds.
 
     Raises:
-        ConfigError, ArtefactError: an encoder cannot be made.
+        ConfigError, ArtefactError: an encoder cannot be created.
     """
 
     def __init__(
-        self, specs: Sequence[str], settings: ExtractionSettings, tick: Callable[[float], None] = lambda seconds: None
+        self,
+        specs: Sequence[str],
+        settings: ExtractionSettings,
+        on_time: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self.settings, self._tick = settings, tick
+        self.settings, self._on_time = settings, on_time
         self._store = FeatureStore(settings.store)
         self.encoders: dict[str, Encoder] = {}
-        self.declared: list[Declared] = []
-        self._batchers: dict[str, Batcher] = {}
-        self._images = ImagePass(self.encoders, self._batchers, settings.max_faces, settings.threads, self._passed)
-        self._at_s = 0.0
+        self.encoder_infos: list[EncoderInfo] = []
+        self._crop_batchers: dict[str, Batcher[np.ndarray]] = {}
+        self._segment_batchers: dict[str, Batcher[list[np.ndarray]]] = {}
+        self._images = ImagePass(
+            self.encoders,
+            self._crop_batchers,
+            self._segment_batchers,
+            settings.max_faces,
+            settings.threads,
+            self._report_time,
+        )
+        self._reported_s = 0.0
         for spec in specs:
-            encoder = create_encoder(spec, device=settings.device)
-            self._add(spec, encoder)
+            self._add(create_encoder(spec, device=settings.device))
 
-    def _add(self, spec: str, encoder: Encoder) -> None:
-        self.encoders[encoder.name] = encoder
-        self.declared.append(Declared.of(spec, encoder, self.settings))
+    def _add(self, encoder: Encoder) -> None:
+        name = encoder.name
+        self.encoders[name] = encoder
+        self.encoder_infos.append(EncoderInfo.of(encoder, self.settings))
         if isinstance(encoder, CropEncoder):
-            self._batchers[encoder.name] = Batcher(
-                encoder.name,
-                lambda crops: encoder.encode_crops(np.stack(crops)),
-                encoder.batch_size,
-                encoder.dim,
+            self._crop_batchers[name] = Batcher(
+                name, lambda crops: encoder.encode_crops(np.stack(crops)), encoder.batch_size, encoder.dim
             )
         elif isinstance(encoder, SegmentEncoder):
-            self._batchers[encoder.name] = Batcher(
-                encoder.name, encoder.encode_segments, encoder.batch_size, encoder.dim
-            )
+            self._segment_batchers[name] = Batcher(name, encoder.encode_segments, encoder.batch_size, encoder.dim)
         elif not isinstance(encoder, MeshEncoder | AudioEncoder):
             raise ConfigError(
-                f"encoder {encoder.name!r} encodes neither crops, segments, meshes nor sound",
-                remedy="see mien.encoders.protocol",
+                f"encoder {name!r} encodes neither crops, segments, meshes nor sound",
+                follows="Nothing was extracted.",
+                remedy="Give it one of the methods in mien.encoders.protocol.",
             )
 
-    def run(self, tasks: Iterable[RecordingJob]) -> Iterator[ClipDone]:
-        """Yields each clip when the last of its files is finished, which may be after the next recording
-        began."""
-        open_tasks: list[tuple[RecordingJob, list[StreamSink], list[Failure]]] = []
-        for task in tasks:
-            open_tasks.append(self._one(task))
-            yield from _finished(open_tasks)
-        for batcher in self._batchers.values():
-            batcher.flush()
-        yield from _finished(open_tasks)
-        for _, sinks, _ in open_tasks:
-            for sink in sinks:
-                sink.fail(RuntimeError("the encoder gave fewer rows than it was asked for"))
-        yield from _finished(open_tasks)
+    def run(self, jobs: Iterable[RecordingJob]) -> Iterator[ClipResult]:
+        """Encode recordings into the store. Yields each clip when its last stream is complete, which may be after the
+        next recording was started, because batches are filled across clips.
 
-    def _one(self, task: RecordingJob) -> tuple[RecordingJob, list[StreamSink], list[Failure]]:
-        sinks: dict[tuple[str, str], StreamSink] = {}
+        Raises:
+            OutputError: a stream cannot be written. Every other exception becomes a `Failure` of its clip.
+        """
+        open_jobs: list[_OpenJob] = []
+        for job in jobs:
+            open_jobs.append(self._encode(job))
+            yield from _pop_finished(open_jobs)
+        for crop_batcher in self._crop_batchers.values():
+            crop_batcher.flush()
+        for segment_batcher in self._segment_batchers.values():
+            segment_batcher.flush()
+        yield from _pop_finished(open_jobs)
+        for open_job in open_jobs:
+            for sink in open_job.sinks:
+                sink.fail(RuntimeError("the encoder returned fewer rows than it was given"))
+        yield from _pop_finished(open_jobs)
+
+    def _encode(self, job: RecordingJob) -> _OpenJob:
+        sinks: list[StreamSink] = []
         try:
-            task.check()
-            for job in task.jobs:
-                for name in job.encoders:
-                    sinks[job.clip, name] = self._sink(task, job, name)
+            job.check()
+            for clip_job in job.clip_jobs:
+                for name in clip_job.encoders:
+                    sinks.append(self._make_sink(job, clip_job, name))
         except OutputError:
             raise
         except Exception as error:
-            for sink in sinks.values():
+            for sink in sinks:
                 sink.fail(error)
-            return task, [], [Failure.of(j.clip, n, task.media, error) for j in task.jobs for n in j.encoders]
-        found = list(sinks.values())
-        self._at_s = 0.0
-        seen = [s for s in found if self._is(s, MeshEncoder, SegmentEncoder)]
-        crops = [s for s in found if self._is(s, CropEncoder)]
+            return _OpenJob(job, [], job.failures(error))
+        self._reported_s = 0.0
+        voices = {name: e for name, e in self.encoders.items() if isinstance(e, AudioEncoder)}
+        crop_sinks = [s for s in sinks if s.encoder in self._crop_batchers]
+        image_sinks = [s for s in sinks if s.encoder not in voices and s.encoder not in self._crop_batchers]
         if self.settings.faces == "crops":
-            self._images.crops(_crop_folders(task), crops)
-        sides = {job.clip: job.side for job in task.jobs}
-        self._images.video(task.media, sides, seen if self.settings.faces == "crops" else seen + crops)
-        encode_sound(task.media, self.encoders, [s for s in found if self._is(s, AudioEncoder)], self._passed)
-        return task, found, []
+            self._images.encode_crops(_crop_folders(job), crop_sinks)
+        else:
+            image_sinks += crop_sinks
+        self._images.encode_video(job.media, {c.clip: c.side for c in job.clip_jobs}, image_sinks)
+        encode_sound(job.media, voices, [s for s in sinks if s.encoder in voices], self._report_time)
+        return _OpenJob(job, sinks, [])
 
-    def _passed(self, seconds: float) -> None:
-        if seconds - self._at_s > _SIGN_S:
-            self._at_s = seconds
-            self._tick(seconds)
+    def _report_time(self, seconds: float) -> None:
+        if seconds - self._reported_s > _REPORT_EVERY_S:
+            self._reported_s = seconds
+            self._on_time(seconds)
 
-    def _is(self, sink: StreamSink, *kinds: type) -> bool:
-        return isinstance(self.encoders[sink.encoder], kinds)
-
-    def _sink(self, task: RecordingJob, job: ClipJob, name: str) -> StreamSink:
+    def _make_sink(self, job: RecordingJob, clip_job: ClipJob, name: str) -> StreamSink:
         encoder = self.encoders[name]
-        declared = next(d for d in self.declared if d.name == name)
-        faces = self.settings.faces if encoder.modality == "face" else "video"
+        info = next(i for i in self.encoder_infos if i.name == name)
         writer = self._store.writer(
             name,
-            job.clip,
+            clip_job.clip,
             dim=encoder.dim,
-            provenance=declared.provenance,
+            provenance=info.provenance,
             dtype=self.settings.dtype,
-            origin=task.origin(job, name, faces),
+            origin=job.origin(clip_job, from_crops=encoder.modality == "face" and self.settings.faces == "crops"),
             replace=self.settings.replace,
         )
         if isinstance(encoder, MeshEncoder):
-            return MeshSink(job.clip, encoder, writer)
-        return (WholeSink if isinstance(encoder, AudioEncoder) else RowSink)(job.clip, name, writer)
+            return MeshSink(clip_job.clip, encoder, writer)
+        return (PieceSink if isinstance(encoder, AudioEncoder) else RowSink)(clip_job.clip, name, writer)
 
 
-def _crop_folders(task: RecordingJob) -> dict[str, CropFolder]:
+def _crop_folders(job: RecordingJob) -> dict[str, CropFolder]:
     return {
-        job.clip: CropFolder(job.crops, job.crop_times, job.present)
-        for job in task.jobs
-        if job.crops is not None and job.crop_times is not None and job.present is not None
+        c.clip: CropFolder(c.crops, c.crop_times, c.present)
+        for c in job.clip_jobs
+        if c.crops is not None and c.crop_times is not None and c.present is not None
     }
 
 
-def _finished(open_tasks: list[tuple[RecordingJob, list[StreamSink], list[Failure]]]) -> Iterator[ClipDone]:
-    for item in list(open_tasks):
-        task, sinks, failures = item
-        if not all(sink.done for sink in sinks):
+def _pop_finished(open_jobs: list[_OpenJob]) -> Iterator[ClipResult]:
+    for open_job in list(open_jobs):
+        job = open_job.job
+        if not all(sink.done for sink in open_job.sinks):
             continue
-        open_tasks.remove(item)
-        for job in task.jobs:
-            mine = [s for s in sinks if s.clip == job.clip]
-            failed = [Failure.of(s.clip, s.encoder, task.media, s.failed) for s in mine if s.failed]
-            failed += [f for f in failures if f.clip == job.clip]
-            good = tuple(s.encoder for s in mine if not s.failed)
-            yield ClipDone(job.clip, good, tuple(failed), task.duration_s / len(task.jobs))
+        open_jobs.remove(open_job)
+        for clip_job in job.clip_jobs:
+            sinks = [s for s in open_job.sinks if s.clip == clip_job.clip]
+            failures = [Failure.from_error(s.clip, s.encoder, job.media, s.failed) for s in sinks if s.failed]
+            failures += [f for f in open_job.failures if f.clip == clip_job.clip]
+            stored = tuple(s.encoder for s in sinks if not s.failed)
+            yield ClipResult(clip_job.clip, stored, tuple(failures), job.duration_s / len(job.clip_jobs))

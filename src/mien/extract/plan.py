@@ -1,4 +1,7 @@
-"""What is missing in a store, as tasks: one recording each, so that it is decoded once for all its clips."""
+"""Extraction plan: compare an index with the feature store, and list the missing streams, one job for each recording.
+
+A recording is decoded once for all its clips and encoders.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,23 @@ from mien.encoders.protocol import CropEncoder, Encoder, MeshEncoder
 from mien.errors import ConfigError, MienError
 from mien.extract.failures import Failure
 from mien.store import FeatureStore, Reader, StoreError
-from mien.store.feature_store import differences
+from mien.store.feature_store import provenance_error
 
 FACES = ("video", "crops")
 
 
 class ChangedError(MienError):
-    """A clip whose media are not what they were when it was indexed."""
+    """A media file or crop folder changed since it was indexed."""
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """How extraction runs. store: the folder. faces: `video` finds faces in the pictures, `crops` takes the
-    corpus's own aligned crops. dtype: of stored values. replace: make features anew that were made in another
-    way.
-    device: `cpu`, `cuda`, `cuda:N` or `auto`. threads: of each process. max_faces: people followed at
-    once."""
+    """Settings of an extraction run.
+
+    store: folder of the feature store. faces: `video` detects faces in the frames, `crops` reads the corpus's aligned
+    crops. dtype: of stored values, `float16` or `float32`. replace: overwrite features of another provenance. device:
+    `cpu`, `cuda`, `cuda:N` or `auto`. threads: of each process. max_faces: most subjects tracked at once.
+    """
 
     store: Path
     faces: str = "video"
@@ -42,38 +46,36 @@ class ExtractionSettings:
 
 
 @dataclass(frozen=True)
-class Declared:
-    """What an encoder says of itself, without its network. provenance: the store's key."""
+class EncoderInfo:
+    """Properties of an encoder without its network, to send between processes.
 
-    spec: str
+    provenance: everything that changes its values; stored with every stream. kind: `crop`, `mesh` or `other`.
+    """
+
     name: str
     modality: str
-    dim: int
-    licence: str
     provenance: Mapping[str, str]
     kind: str
 
     @classmethod
-    def of(cls, spec: str, encoder: Encoder, settings: ExtractionSettings) -> Declared:
+    def of(cls, encoder: Encoder, settings: ExtractionSettings) -> EncoderInfo:
+        """Properties of an encoder under these settings."""
         return cls(
-            spec,
             encoder.name,
             encoder.modality,
-            encoder.dim,
-            encoder.licence,
             provenance(encoder, settings),
-            "crop" if isinstance(encoder, CropEncoder) else "mesh" if isinstance(encoder, MeshEncoder) else "whole",
+            "crop" if isinstance(encoder, CropEncoder) else "mesh" if isinstance(encoder, MeshEncoder) else "other",
         )
 
 
 def provenance(encoder: Encoder, settings: ExtractionSettings) -> dict[str, str]:
-    """The encoder's own key, and for faces where they came from and, in video, which networks found them."""
+    """Provenance of stored features: the encoder's, and for faces their source and the networks that detect them."""
     key = dict(encoder.provenance)
     if encoder.modality != "face":
         return key
     key["faces"] = settings.faces
     if settings.faces == "video":
-        from mien.hub import ARTEFACTS  # here: it takes longer to import than a process for sound needs at all
+        from mien.hub import ARTEFACTS  # imported here: a process for sound alone starts faster without it
 
         key["face_networks"] = ", ".join(f"{n} {ARTEFACTS[n].digest[:15]}" for n in ("blazeface", "facemesh"))
     return key
@@ -81,8 +83,11 @@ def provenance(encoder: Encoder, settings: ExtractionSettings) -> dict[str, str]
 
 @dataclass(frozen=True)
 class ClipJob:
-    """One clip of a task. encoders: names still missing. crops: its folder of ready crops, or None; with it
-    crop_times `(frame,)` seconds and present `(frame,)` bool."""
+    """One clip of a recording to encode.
+
+    side: `left`, `right` or "". encoders: names of those whose stream is missing. crops: folder of the corpus's crops,
+    or None; with it crop_times `(frame,)` seconds, and present `(frame,)` bool, frames that have a crop.
+    """
 
     clip: str
     side: str
@@ -95,132 +100,148 @@ class ClipJob:
 
 @dataclass(frozen=True)
 class RecordingJob:
-    """One recording. stamp: what it was when it was indexed. attempts: how often a process died over it."""
+    """One recording to encode, with its clips. stamp: its state at indexing time. attempts: number of worker processes
+    that died on it."""
 
     media: Path
     stamp: Stamp | None
     duration_s: float
-    jobs: tuple[ClipJob, ...]
+    clip_jobs: tuple[ClipJob, ...]
     attempts: int = 0
 
-    def origin(self, job: ClipJob, encoder: str, faces: str) -> dict[str, Any]:
-        """What a stored file remembers of its source, so that a clip that changed is made anew."""
-        stamp = job.crops_stamp if faces == "crops" else self.stamp
+    def origin(self, clip_job: ClipJob, *, from_crops: bool) -> dict[str, Any]:
+        """State of the source of a clip's features, stored with them, so that a changed clip is extracted again."""
+        stamp = clip_job.crops_stamp if from_crops else self.stamp
         return asdict(stamp) if stamp else {}
 
+    def failures(self, error: BaseException) -> list[Failure]:
+        """Failures of all streams of this recording, for one error."""
+        pairs = [(c.clip, name) for c in self.clip_jobs for name in c.encoders]
+        return [Failure.from_error(clip, name, self.media, error) for clip, name in pairs]
+
     def check(self) -> None:
-        """Raises ChangedError if the media are gone or changed since they were indexed."""
-        for path, stamp in [
-            (self.media, self.stamp),
-            *((j.crops, j.crops_stamp) for j in self.jobs if j.crops),
-        ]:
+        """Raise ChangedError if the media file or a crop folder is missing, or changed since it was indexed."""
+        for path, stamp in [(self.media, self.stamp), *((c.crops, c.crops_stamp) for c in self.clip_jobs if c.crops)]:
             if stamp is None or path is None:
                 continue
             try:
-                if stamp.still(path):
+                if stamp.matches(path):
                     continue
                 what = f"{path} changed since it was indexed ({stamp.size:,} then, {Stamp.of(path).size:,} now)"
             except OSError as error:
-                what = f"{path} was indexed and is gone now ({error.strerror or error})"
+                what = f"{path} was indexed and cannot be read now ({error.strerror or error})"
             raise ChangedError(
                 what,
-                follows="its features were not made",
-                remedy="index the corpus again, then extract again",
+                follows="Its features were not extracted.",
+                remedy="Run `mien index` again, then `mien extract`.",
             )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """tasks: longest first, so that no process ends up alone with the longest. made: pairs of clip and
-    encoder that are there already. failures: clips that cannot be tried."""
+    """Work that is left. jobs: longest recording first, so that the last job to finish is a short one. existing: number
+    of stored streams. failures: clips that cannot be encoded at all."""
 
-    tasks: list[RecordingJob]
-    made: int
+    jobs: list[RecordingJob]
+    existing: int
     failures: list[Failure]
 
     @property
-    def pairs(self) -> set[tuple[str, str]]:
-        return {(job.clip, encoder) for task in self.tasks for job in task.jobs for encoder in job.encoders}
+    def clip_encoder_pairs(self) -> set[tuple[str, str]]:
+        """(clip, encoder) of every stream in `jobs`."""
+        return {(c.clip, encoder) for job in self.jobs for c in job.clip_jobs for encoder in c.encoders}
 
 
-def plan(index: Index, declared: Sequence[Declared], settings: ExtractionSettings) -> Plan:
-    """Compares the index with the store.
+def plan_extraction(index: Index, encoders: Sequence[EncoderInfo], settings: ExtractionSettings) -> Plan:
+    """Compare the index with the store.
 
     Raises:
-        ConfigError: encoders of one name; crops asked for where they cannot serve.
-        ProvenanceError: the store holds features of one of these encoders made in another way (unless
-        replaced).
+        ConfigError: two encoders of one name, or `faces` of `crops` that the index or an encoder does not support.
+        ProvenanceError: the store holds features of one of the encoders with another provenance, and
+            `settings.replace` is not set.
     """
-    _check(index, declared, settings)
-    store, root = FeatureStore(settings.store), index.root.absolute()  # a process elsewhere has another working folder
-    groups: dict[str, list[Entry]] = {}
+    _check(index, encoders, settings)
+    root = index.root.absolute()  # a worker process may have another working directory
+    store = FeatureStore(settings.store)
+    by_media: dict[str, list[Entry]] = {}
     failures: list[Failure] = []
-    made = 0
+    existing = 0
     for entry in index.entries:
         if entry.media is None:
-            gone = ConfigError(f"clip {entry.id!r} has no media", remedy="index the corpus again")
-            failures += [Failure.of(entry.id, d.name, "", gone) for d in declared]
+            no_media = ConfigError(
+                f"clip {entry.id!r} has no media", follows="It was not extracted.", remedy="Run `mien index` again."
+            )
+            failures += [Failure.from_error(entry.id, e.name, "", no_media) for e in encoders]
         else:
-            groups.setdefault(entry.media, []).append(entry)
-    tasks = []
-    for media, entries in groups.items():
-        jobs = []
+            by_media.setdefault(entry.media, []).append(entry)
+    jobs = []
+    for media, entries in by_media.items():
+        clip_jobs = []
         for entry in entries:
             missing = []
-            for one in declared:
-                if one.modality == "face" and settings.faces == "crops" and not entry.crops:
-                    absent = ConfigError(
-                        f"clip {entry.id!r} has no folder of crops",
-                        remedy="extract it with --faces video, elsewhere",
+            for encoder in encoders:
+                if encoder.modality == "face" and settings.faces == "crops" and not entry.crops:
+                    no_crops = ConfigError(
+                        f"clip {entry.id!r} has no crop folder",
+                        follows="It was not extracted.",
+                        remedy="Extract it with --faces video, into another --store.",
                     )
-                    failures.append(Failure.of(entry.id, one.name, root / media, absent))
-                elif _there(store, entry, one, settings):
-                    made += 1
+                    failures.append(Failure.from_error(entry.id, encoder.name, root / media, no_crops))
+                elif _is_stored(store, entry, encoder, settings):
+                    existing += 1
                 else:
-                    missing.append(one.name)
+                    missing.append(encoder.name)
             if missing:
-                jobs.append(_job(root, entry, tuple(missing), settings))
-        if jobs:
+                clip_jobs.append(_clip_job(root, entry, tuple(missing), settings))
+        if clip_jobs:
             first = entries[0]
-            tasks.append(RecordingJob(root / media, first.stamp, first.duration_s or 0.0, tuple(jobs)))
-    tasks.sort(key=lambda task: -task.duration_s)
-    return Plan(tasks, made, failures)
+            jobs.append(RecordingJob(root / media, first.stamp, first.duration_s or 0.0, tuple(clip_jobs)))
+    jobs.sort(key=lambda job: -job.duration_s)
+    return Plan(jobs, existing, failures)
 
 
-def _check(index: Index, declared: Sequence[Declared], settings: ExtractionSettings) -> None:
+def _check(index: Index, encoders: Sequence[EncoderInfo], settings: ExtractionSettings) -> None:
+    nothing = "Nothing was extracted."
     if settings.faces not in FACES:
-        raise ConfigError(f"faces {settings.faces!r}", remedy=f"--faces {' or --faces '.join(FACES)}")
-    names = [d.name for d in declared]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"encoder {twice.pop()!r} is named twice", remedy="name each encoder once")
+        raise ConfigError(
+            f"--faces {settings.faces!r} is not one of {', '.join(FACES)}",
+            follows=nothing,
+            remedy=f"Use --faces {' or --faces '.join(FACES)}.",
+        )
+    names = [e.name for e in encoders]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(
+            f"encoder {repeated.pop()!r} is named twice", follows=nothing, remedy="Name each encoder once."
+        )
     if settings.faces == "crops":
-        if meshes := [d.name for d in declared if d.kind == "mesh"]:
+        if meshes := [e.name for e in encoders if e.kind == "mesh"]:
             raise ConfigError(
-                f"{meshes[0]} reads a mesh from whole pictures, which crops are not",
-                remedy="use --faces video for it",
+                f"encoder {meshes[0]!r} needs whole frames for its mesh, and --faces crops gives crops",
+                follows=nothing,
+                remedy="Use --faces video for it.",
             )
-        if any(d.modality == "face" for d in declared) and not any(e.crops for e in index.entries):
-            raise ConfigError(f"the index of {index.root} names no crops", remedy="use --faces video")
+        if any(e.modality == "face" for e in encoders) and not any(e.crops for e in index.entries):
+            raise ConfigError(f"the index of {index.root} names no crops", follows=nothing, remedy="Use --faces video.")
 
 
-def _there(store: FeatureStore, entry: Entry, declared: Declared, settings: ExtractionSettings) -> bool:
-    path = store.path(declared.name, entry.id)
+def _is_stored(store: FeatureStore, entry: Entry, encoder: EncoderInfo, settings: ExtractionSettings) -> bool:
+    path = store.path(encoder.name, entry.id)
     if not path.exists():
         return False
     try:
         reader = Reader(path)
     except StoreError:
-        return False  # a broken file is as good as none
-    if error := differences(path, reader.provenance, declared.provenance):
+        return False  # a broken file is written again
+    if error := provenance_error(path, reader.provenance, encoder.provenance):
         if settings.replace:
             return False
         raise error
-    stamp = entry.crops_stamp if declared.modality == "face" and settings.faces == "crops" else entry.stamp
-    return stamp is None or stamp.same(Stamp(**reader.origin) if reader.origin else stamp)
+    stamp = entry.crops_stamp if encoder.modality == "face" and settings.faces == "crops" else entry.stamp
+    return stamp is None or stamp.same_content(Stamp(**reader.origin) if reader.origin else stamp)
 
 
-def _job(root: Path, entry: Entry, missing: tuple[str, ...], settings: ExtractionSettings) -> ClipJob:
+def _clip_job(root: Path, entry: Entry, missing: tuple[str, ...], settings: ExtractionSettings) -> ClipJob:
     if settings.faces != "crops" or not entry.crops or entry.present is None or entry.times is None:
         return ClipJob(entry.id, entry.side, missing)
-    times = entry.times.first(len(entry.present))
+    times = entry.times.row_times(len(entry.present))
     return ClipJob(entry.id, entry.side, missing, root / entry.crops, times, entry.present, entry.crops_stamp)

@@ -1,4 +1,4 @@
-"""One process of a local extraction: asks for recordings over a pipe, says what became of them."""
+"""Worker process of a local extraction: receives recordings over a pipe and sends back the outcome of each clip."""
 
 from __future__ import annotations
 
@@ -7,57 +7,89 @@ import pickle
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from mien.extract.job_runner import JobRunner
-from mien.extract.plan import ExtractionSettings, RecordingJob
+from mien.extract.job_runner import ClipResult, JobRunner
+from mien.extract.plan import EncoderInfo, ExtractionSettings, RecordingJob
 
 
-def work(pipe: Connection, number: int, specs: Sequence[str], settings: ExtractionSettings) -> None:
-    """Runs until told to stop, or until the parent is gone. Messages: ("ready", declarations), ("next",),
-    ("at", s), ("made", Made), ("fatal", error); answers to ("next",) are a Task or None."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Message of a worker whose encoders are created."""
+
+    encoder_infos: list[EncoderInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class NextJob:
+    """Message of a worker that asks for a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPosition:
+    """Progress within recordings that are not complete, seconds of media; of a worker, in its current recording."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Message of a worker that has completed all its jobs."""
+
+
+#: What a worker sends. An exception ends the run.
+Message = Ready | NextJob | MediaPosition | ClipResult | Finished | Exception
+
+
+def run_worker(pipe: Connection, number: int, specs: Sequence[str], settings: ExtractionSettings) -> None:
+    """Run jobs until there are none, or until the parent process has ended. Entry point of a worker process.
+
+    Messages to the parent are `Message`s; the answer to `NextJob` is a `RecordingJob`, or None to stop.
+
+    Args:
+        pipe: to the parent. number: of this worker, from 0. specs: of the encoders.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     try:
-        settings = replace(settings, device=device_of(settings.device, number))
-        stage = JobRunner(specs, settings, lambda seconds: pipe.send(("at", seconds)))
+        settings = replace(settings, device=choose_device(settings.device, number))
+        runner = JobRunner(specs, settings, lambda seconds: pipe.send(MediaPosition(seconds)))
         limit_threads(settings.threads)
-        pipe.send(("ready", stage.declared))
-        for made in stage.run(_tasks(pipe)):
-            pipe.send(("made", made))
-        pipe.send(("over",))
+        pipe.send(Ready(runner.encoder_infos))
+        for result in runner.run(_receive_jobs(pipe)):
+            pipe.send(result)
+        pipe.send(Finished())
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone: nobody to tell, and the part files are cleared by the next run
+        pass  # the parent has ended; the next run removes the temporary files
     except Exception as error:
-        pipe.send(("fatal", sendable(error)))
+        pipe.send(picklable_error(error))
 
 
-def _tasks(pipe: Connection) -> Iterator[RecordingJob]:
+def _receive_jobs(pipe: Connection) -> Iterator[RecordingJob]:
     while True:
-        pipe.send(("next",))
-        task = pipe.recv()
-        if task is None:
+        pipe.send(NextJob())
+        job: RecordingJob | None = pipe.recv()
+        if job is None:
             return
-        yield task
+        yield job
 
 
-def device_of(device: str, number: int) -> str:
-    """`auto` is the graphics card whose turn it is, or the CPU."""
+def choose_device(device: str, number: int) -> str:
+    """Device of a worker: for `auto`, the CUDA devices in turn, or `cpu` where there is none. number: of the worker."""
     if device != "auto":
         return device
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return "cpu"  # torch takes seconds to import, and many encoders do not need it
+        return "cpu"  # without importing torch, which takes seconds and which many encoders do not need
     import torch
 
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return f"cuda:{number % cards}" if cards else "cpu"
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{number % devices}" if devices else "cpu"
 
 
 def limit_threads(threads: int) -> None:
-    """OpenCV and torch start as many threads as there are cores, in each process; that is slower for all of
-    them."""
+    """Limit the threads of OpenCV and torch in this process. By default each process uses every core, which is slower
+    for all of them."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -66,15 +98,16 @@ def limit_threads(threads: int) -> None:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """For libraries that read their number of threads when they are loaded."""
+    """Environment variables for libraries that read their number of threads when they are loaded."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {name: os.environ.get(name, str(threads)) for name in names}
 
 
-def sendable(error: Exception) -> Any:
-    """The error itself where it survives being pickled, else its text."""
+def picklable_error(error: Exception) -> Exception:
+    """The error itself if pickling preserves it, else a RuntimeError with its type and text."""
     try:
-        again = pickle.loads(pickle.dumps(error))
-        return error if str(again) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        pass  # errors of third-party libraries may not be picklable
+    return RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,1 @@
+"""Faces: detection, mesh, tracking, re-identification, alignment and crops."""

@@ -1,4 +1,4 @@
-"""Square cut-outs of a frame: where they lie, and how their pixels map to the frame's."""
+"""Square crops of a frame: their position and the mapping of their pixels to the frame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A square in a frame. x, y: its centre in pixels (pixel centres lie at whole numbers). side: pixels.
-    angle: radians by which it is turned, clockwise on the screen; 0 is upright."""
+    """A square in a frame. x, y: centre in pixels (pixel centres lie at whole numbers). side: pixels.
+    angle: rotation in radians, clockwise on the screen; 0 is upright."""
 
     x: float
     y: float
@@ -20,8 +20,7 @@ class Square:
     angle: float = 0.0
 
     def matrix(self, size: int) -> np.ndarray:
-        """`(2, 3)`: maps points of a `size` × `size` picture of this square, its edges at 0 and `size`, to
-        the frame."""
+        """Affine map `(2, 3)` from a `size` × `size` crop of this square, its edges at 0 and `size`, to the frame."""
         scale = self.side / size
         cos, sin = scale * math.cos(self.angle), scale * math.sin(self.angle)
         half = size / 2
@@ -33,29 +32,28 @@ class Square:
         )
 
 
-def around_box(box: np.ndarray, enlarge: float, angle: float = 0.0) -> Square:
-    """The square with the box's centre and `enlarge` times its longer side. box: `(4,)` x1, y1, x2, y2."""
+def square_around_box(box: np.ndarray, enlarge: float, angle: float = 0.0) -> Square:
+    """Square with the centre of a box and `enlarge` times its longer side. box: `(4,)` x1, y1, x2, y2."""
     x1, y1, x2, y2 = (float(v) for v in box)
     return Square((x1 + x2) / 2, (y1 + y2) / 2, enlarge * max(x2 - x1, y2 - y1), angle)
 
 
-def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """The `(size, size, 3)` picture whose points `matrix` `(2, 3)` maps into `image`; black beyond its
-    border.
+def extract_crop(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Crop `(size, size, 3)` whose points `matrix` `(2, 3)` maps into `image`; black beyond its border.
 
-    Bilinear. Where the picture would shrink to under half, the part of the frame it shows is averaged down
-    first, because bilinear reading of every third pixel would alias: large faces would shimmer.
+    Bilinear interpolation. A crop that shrinks to half or less is averaged down first, because bilinear sampling of
+    every second or third pixel aliases, and large faces would flicker.
     """
     (a, b, x), (c, d, y) = matrix.tolist()
     mapping = np.array([[a, b, x + (a + b) / 2], [c, d, y + (c + d) / 2]])  # pixel (0, 0) has its centre at .5, .5
     factor = int(math.hypot(a, c))
     if factor >= 2:
-        image, mapping = _averaged(image, mapping, size, factor)
+        image, mapping = _downscale(image, mapping, size, factor)
     return cv2.warpAffine(image, mapping, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def _averaged(image: np.ndarray, mapping: np.ndarray, size: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of `image` that the picture shows, `factor` times smaller, and the mapping into it."""
+def _downscale(image: np.ndarray, mapping: np.ndarray, size: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `image` that the crop shows, averaged `factor` times smaller, and the mapping into it."""
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ mapping.T
     limit = np.array(image.shape[1::-1])
     low = np.clip(np.floor(corners.min(axis=0)) - factor, 0, limit).astype(int)

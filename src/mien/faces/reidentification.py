@@ -1,11 +1,11 @@
-"""Who is who in a recording: a face that comes back gets the number it had.
+"""Re-identification: a face that reappears in a recording gets its earlier subject id.
 
-A face is compared by its *look*: the aligned face, 8 × 8, its brightness standardised, with a little colour.
-Our choice, by measurement on six recordings: looks of one person (talking, smiling, blinking) lie within 0.35
-of one another, with half the light within 0.45; those of two people are 0.75 and more apart. Ratios of
-distances between the mesh's bony points, tried first, move more with one person's smile (0.036) than they
-differ between the closest two people (0.017). A look tells people of one recording apart. It is no face
-recognition, and is not kept.
+A face is compared by an appearance descriptor: the aligned face at 8 × 8 pixels, its brightness standardised, with a
+small share of colour. Our choice, because of measurements on six recordings: descriptors of one person (talking,
+smiling, blinking) lie within 0.35 of each other, at half the light within 0.45; those of two people are at least 0.75
+apart. Ratios of distances between bony points of the mesh vary more with one person's smile (0.036) than between the
+closest two people (0.017). The descriptor separates the people of one recording. It is not face recognition and is not
+stored.
 """
 
 from __future__ import annotations
@@ -18,95 +18,106 @@ import numpy as np
 
 from mien.faces.align import align
 
-#: Below this distance two looks are of one person.
-SAME_LOOK = 0.55
-#: A look this far from all that are known of a person (turned, laughing) is added to them, up to MOST_LOOKS.
-NEW_LOOK, MOST_LOOKS = 0.2, 8
-#: How long someone out of the picture is remembered by look, and by the place where they were last.
-LOOK_MEMORY_S, PLACE_MEMORY_S = 120.0, 2.0
-#: Who was here a moment ago has not moved further than this share of their box's longer side. Centres are
-#: compared, not boxes: the mesh of a half hidden face is too small.
-SAME_PLACE = 0.5
+#: Two descriptors closer than this belong to one person.
+SAME_SUBJECT_DISTANCE = 0.55
+#: A descriptor at least this far from all known ones of a person (turned, laughing) is added, up to MAX_DESCRIPTORS.
+NEW_DESCRIPTOR_DISTANCE, MAX_DESCRIPTORS = 0.2, 8
+#: Seconds for which an absent person is matched by descriptor, and by last position.
+DESCRIPTOR_MEMORY_S, POSITION_MEMORY_S = 120.0, 2.0
+#: Largest movement of a person matched by position, as a share of the longer side of their box. Box centres are
+#: compared, not overlaps, because the mesh of a half-hidden face is too small.
+SAME_POSITION_SHARE = 0.5
 _GRID = 8
 
 
-def look(image: np.ndarray, mesh: np.ndarray) -> np.ndarray:
-    """`(192,)`: how the face of `mesh` looks in `image`. The Euclidean distance of two looks is 0 for equal
-    ones, about 1.4 for unrelated brightness patterns, plus what the colours differ (0.3 for 10 units of
-    Lab)."""
+def describe_appearance(image: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+    """Appearance descriptor `(192,)` of the face with `mesh` `(468, 3)` in `image` `(height, width, 3)` uint8 RGB.
+
+    The Euclidean distance of two descriptors is 0 for equal faces and about 1.4 for unrelated brightness patterns, plus
+    the difference in colour (0.3 for 10 units of Lab).
+    """
     small = cv2.resize(align(image, mesh, 4 * _GRID), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float32)
     light = lab[:, 0]
-    light = (light - light.mean()) / (light.std() + 1)  # + 1: a dark or flat face is all noise
+    light = (light - light.mean()) / (light.std() + 1)  # + 1: a dark or flat face is mostly noise
     colour = lab[:, 1:].ravel() * 0.03
     return np.concatenate([light / np.sqrt(light.size), colour / np.sqrt(colour.size)])
 
 
 @dataclass(slots=True, eq=False)
 class Subject:
-    """One person: `id` from 0, their looks, and where (`box`, pixels) and when they were seen last."""
+    """One person of a recording. id: from 0. box: last `(4,)` x1, y1, x2, y2 in pixels. last_seen_s: seconds.
+    descriptors: `(192,)` each."""
 
     id: int
     box: np.ndarray
-    seen_s: float
-    looks: list[np.ndarray] = field(default_factory=list)
+    last_seen_s: float
+    descriptors: list[np.ndarray] = field(default_factory=list)
 
-    def distance(self, to: np.ndarray) -> float:
-        """From the nearest of this person's looks."""
-        return min((float(np.linalg.norm(to - known)) for known in self.looks), default=np.inf)
+    def distance(self, descriptor: np.ndarray) -> float:
+        """Distance to the nearest of this person's descriptors."""
+        return min((float(np.linalg.norm(descriptor - known)) for known in self.descriptors), default=np.inf)
 
-    def learn(self, seen: np.ndarray) -> None:
-        """Add a look that is new, but not so new that it may be somebody else's."""
-        if len(self.looks) < MOST_LOOKS and NEW_LOOK < self.distance(seen) < SAME_LOOK:
-            self.looks.append(seen)
+    def add_descriptor(self, descriptor: np.ndarray) -> None:
+        """Add a descriptor that differs from the known ones, but less than another person's may."""
+        is_new = NEW_DESCRIPTOR_DISTANCE < self.distance(descriptor) < SAME_SUBJECT_DISTANCE
+        if len(self.descriptors) < MAX_DESCRIPTORS and is_new:
+            self.descriptors.append(descriptor)
 
 
 class Reidentifier:
-    """Everybody seen in one recording."""
+    """The subjects of one recording, and the assignment of new tracks to them."""
 
     def __init__(self) -> None:
         self._known: list[Subject] = []
         self._count = 0
 
-    def recent(self, now: float, since_s: float) -> list[Subject]:
-        """Those last seen within PLACE_MEMORY_S and not before `since_s`, when the scene began."""
-        return [s for s in self._known if now - s.seen_s <= PLACE_MEMORY_S and s.seen_s >= since_s]
+    def recent(self, now: float, scene_start_s: float) -> list[Subject]:
+        """Subjects last seen within POSITION_MEMORY_S and in the current scene."""
+        return [s for s in self._known if now - s.last_seen_s <= POSITION_MEMORY_S and s.last_seen_s >= scene_start_s]
 
-    def recognise(
+    def identify(
         self,
-        looks: Sequence[np.ndarray],
+        descriptors: Sequence[np.ndarray],
         boxes: Sequence[np.ndarray],
         now: float,
         present: Collection[Subject],
-        since_s: float,
+        scene_start_s: float,
         settled: Sequence[bool],
     ) -> list[Subject | None]:
-        """A Subject for each newcomer: the absent one that looks alike (closest pairs first), else the one
-        who was just there (not before `since_s`, when the scene began), else somebody new if the newcomer is
-        `settled`, else None: half a face at the edge of the picture looks like nobody."""
-        self._known = [s for s in self._known if s in present or now - s.seen_s <= LOOK_MEMORY_S]
+        """A Subject for each new track, in this order of preference.
+
+        The absent subject with the closest descriptor; else the one that was at this position in the current scene
+        within POSITION_MEMORY_S; else, if the track is `settled`, a new subject; else None, because half a face at the
+        edge of the frame resembles nobody.
+
+        Args:
+            descriptors, boxes: `(192,)` and `(4,)` of each new track. present: subjects that have a track.
+            now, scene_start_s: seconds. settled: whether each track may become a new subject.
+        """
+        self._known = [s for s in self._known if s in present or now - s.last_seen_s <= DESCRIPTOR_MEMORY_S]
         absent = [s for s in self._known if s not in present]
-        answer: dict[int, Subject] = {}
+        matches: dict[int, Subject] = {}
 
-        def match(pairs: list[tuple[float, int, Subject]]) -> None:
-            for _, newcomer, subject in sorted(pairs, key=lambda pair: pair[0]):
-                if newcomer not in answer and subject not in answer.values():
-                    answer[newcomer] = subject
+        def match_closest_first(pairs: list[tuple[float, int, Subject]]) -> None:
+            for _, index, subject in sorted(pairs, key=lambda pair: pair[0]):
+                if index not in matches and subject not in matches.values():
+                    matches[index] = subject
 
-        alike = [(s.distance(seen), i, s) for i, seen in enumerate(looks) for s in absent]
-        match([pair for pair in alike if pair[0] < SAME_LOOK])
-        near = [s for s in self.recent(now, since_s) if s not in present]
-        apart = [(_apart(s.box, box), i, s) for i, box in enumerate(boxes) for s in near]
-        match([pair for pair in apart if pair[0] < SAME_PLACE])
-        for i, (seen, box) in enumerate(zip(looks, boxes, strict=True)):
-            if i not in answer and settled[i]:
-                answer[i] = Subject(self._count, box, now, [seen])
-                self._known.append(answer[i])
+        by_appearance = [(s.distance(d), i, s) for i, d in enumerate(descriptors) for s in absent]
+        match_closest_first([pair for pair in by_appearance if pair[0] < SAME_SUBJECT_DISTANCE])
+        recent = [s for s in self.recent(now, scene_start_s) if s not in present]
+        by_position = [(_movement(s.box, box), i, s) for i, box in enumerate(boxes) for s in recent]
+        match_closest_first([pair for pair in by_position if pair[0] < SAME_POSITION_SHARE])
+        for i, (descriptor, box) in enumerate(zip(descriptors, boxes, strict=True)):
+            if i not in matches and settled[i]:
+                matches[i] = Subject(self._count, box, now, [descriptor])
+                self._known.append(matches[i])
                 self._count += 1
-        return [answer.get(i) for i in range(len(looks))]
+        return [matches.get(i) for i in range(len(descriptors))]
 
 
-def _apart(box: np.ndarray, other: np.ndarray) -> float:
-    """Distance of the boxes' centres `(4,)`, in longer sides of the first."""
-    centres = (other[:2] + other[2:] - box[:2] - box[2:]) / 2
-    return float(np.linalg.norm(centres) / max(1.0, float((box[2:] - box[:2]).max())))
+def _movement(before: np.ndarray, box: np.ndarray) -> float:
+    """Distance of the centres of two boxes `(4,)`, as a share of the longer side of the first."""
+    centres = (box[:2] + box[2:] - before[:2] - before[2:]) / 2
+    return float(np.linalg.norm(centres) / max(1.0, float((before[2:] - before[:2]).max())))

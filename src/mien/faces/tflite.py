@@ -1,4 +1,4 @@
-"""A small TFLite network on the CPU: through LiteRT, or through OpenCV where LiteRT cannot be imported."""
+"""Run small TFLite networks on the CPU with LiteRT, or with OpenCV where LiteRT is not installed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
 Backend = Literal["litert", "cv2"]
+Run = Callable[[np.ndarray], list[np.ndarray]]
 _BANNER = b"Created TensorFlow Lite XNNPACK delegate"
 _banner_lock = threading.Lock()
 
 
-def backend() -> Backend:
-    """What `TfliteNetwork` runs on here. LiteRT is preferred: about twice as fast as OpenCV on these networks."""
+def default_backend() -> Backend:
+    """The installed backend. LiteRT is preferred: about twice as fast as OpenCV on these networks."""
     try:
         import ai_edge_litert.interpreter  # noqa: F401
     except ImportError:  # it has wheels for fewer platforms than OpenCV
@@ -29,60 +30,71 @@ def backend() -> Backend:
 
 
 class TfliteNetwork:
-    """One TFLite network with one image input.
+    """TFLite network with one image input.
+
+    Not thread-safe: the object owns the input and output buffers.
 
     Args:
         path: the `.tflite` file.
-        threads: CPU threads (LiteRT only; OpenCV's threads are the process's business, `cv2.setNumThreads`).
-        on: `litert` or `cv2`; by default what `backend()` finds. Both give the same numbers to about 1e-4.
-
-    Not for several threads at once: the buffers belong to the object.
+        threads: CPU threads (LiteRT only; OpenCV's are set for the whole process by `cv2.setNumThreads`).
+        backend: `litert` or `cv2`; by default `default_backend()`. Both give the same numbers to about 1e-4.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, on: Backend | None = None) -> None:
-        self.on: Backend = on or backend()
-        if self.on == "cv2":
-            self._net: Any = cv2.dnn.readNetFromTFLite(str(path))
-            self._names = self._net.getUnconnectedOutLayersNames()
-            return
-        from ai_edge_litert.interpreter import Interpreter
-
-        with _without_banner():
-            self._net = Interpreter(str(path), num_threads=threads)
-            self._net.allocate_tensors()
-        self._input = self._net.get_input_details()[0]["index"]
-        self._outputs = [detail["index"] for detail in self._net.get_output_details()]
+    def __init__(self, path: Path, *, threads: int = 1, backend: Backend | None = None) -> None:
+        self._run = _opencv(path) if (backend or default_backend()) == "cv2" else _litert(path, threads)
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        """image: `(height, width, 3)` float32 as the network wants it. Returns its outputs, flat, smallest
-        first (the two backends order and shape them differently)."""
-        if self.on == "cv2":
-            self._net.setInput(image.transpose(2, 0, 1)[None])
-            outputs = [np.asarray(out).ravel() for out in self._net.forward(self._names)]
-        else:
-            self._net.set_tensor(self._input, image[None])
-            self._net.invoke()
-            outputs = [self._net.get_tensor(index).ravel() for index in self._outputs]
-        return sorted(outputs, key=len)
+        """Run the network on an image `(height, width, 3)` float32 in its input range.
+
+        Returns its outputs, flattened, smallest first, because the two backends order and shape them differently.
+        """
+        return sorted(self._run(image), key=len)
+
+
+def _opencv(path: Path) -> Run:
+    network = cv2.dnn.readNetFromTFLite(str(path))
+    names = network.getUnconnectedOutLayersNames()
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        network.setInput(image.transpose(2, 0, 1)[None])
+        return [np.asarray(output).ravel() for output in network.forward(names)]
+
+    return run
+
+
+def _litert(path: Path, threads: int) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _without_banner():
+        network = Interpreter(str(path), num_threads=threads)
+        network.allocate_tensors()
+    image_index = network.get_input_details()[0]["index"]
+    output_indices = [detail["index"] for detail in network.get_output_details()]
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        network.set_tensor(image_index, image[None])
+        network.invoke()
+        return [network.get_tensor(index).ravel() for index in output_indices]
+
+    return run
 
 
 @contextmanager
 def _without_banner() -> Iterator[None]:
-    """LiteRT announces its CPU delegate on file descriptor 2 and has no switch for it. All else is passed
-    on."""
-    with _banner_lock, tempfile.TemporaryFile() as caught:
+    """Remove LiteRT's banner from standard error; it has no option for that. All other output passes."""
+    with _banner_lock, tempfile.TemporaryFile() as captured:
         try:
             sys.stderr.flush()
-            kept = os.dup(2)
-        except (OSError, AttributeError, ValueError):  # no standard error at all: nothing to keep clean
+            stderr = os.dup(2)
+        except (OSError, AttributeError, ValueError):  # the process has no standard error
             yield
             return
-        os.dup2(caught.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            if rest := b"".join(line for line in caught if _BANNER not in line):
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            captured.seek(0)
+            if rest := b"".join(line for line in captured if _BANNER not in line):
                 os.write(2, rest)

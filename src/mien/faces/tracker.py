@@ -1,10 +1,9 @@
-"""Faces of a recording, frame by frame: found, followed, told apart.
+"""Face tracking: detect the faces of a recording, follow them from frame to frame, and identify their subjects.
 
-A face that was read in the last frame is read again where it was, so that most frames cost one pass of the
-mesh network and no detection. Detection runs when a face is lost or none is there, and twice a second for
-newcomers. Landmarks are not smoothed over time: they tremble by 0.2 to 0.35 % of the distance between the
-eyes (measured on five talking faces, real motion included), and a filter would delay the fast movements that
-expressions are made of.
+A tracked face is read at its last position, so that most frames need one run of the mesh network and no detection.
+Detection runs when a face is lost or no face is tracked, and twice a second to find new faces. Landmarks are not
+smoothed over time: they jitter by 0.2 to 0.35 % of the distance between the eyes (measured on five talking faces, with
+their motion), and a filter would delay the fast movements of expressions.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 
 from mien import hub
 from mien.faces.align import align, five_points
-from mien.faces.crops import around_box
-from mien.faces.detector import BlazeFace, Detection, overlaps, tiles
-from mien.faces.mesh import ENLARGE, FaceMesh, Reading
-from mien.faces.reidentification import SAME_LOOK, Reidentifier, Subject, look
-from mien.faces.small_face_detectors import SmallFaces
+from mien.faces.crops import square_around_box
+from mien.faces.detector import BlazeFace, Detection, iou, tiles
+from mien.faces.mesh import ENLARGE, FaceMesh, MeshPrediction
+from mien.faces.reidentification import SAME_SUBJECT_DISTANCE, Reidentifier, Subject, describe_appearance
+from mien.faces.small_face_detectors import SmallFaceDetector
 from mien.records import Face, Frame
 
 __all__ = ["FaceTracker", "align", "five_points"]
@@ -30,180 +29,196 @@ __all__ = ["FaceTracker", "align", "five_points"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Presence logits. Faces we have seen give 9 to 30, at 16 pixels of height still 5; what the detectors
-#: mistook for a face (cartoon, cat, moon, brick) gives -10 to 2. From THERE on a face is followed, from SURE
-#: on it is believed at once, between them when it has stayed for BELIEVED_AFTER frames.
-THERE, SURE = 0.0, 4.0
-BELIEVED_AFTER = 3
-#: Below this the first look through a detector's coarse square is not worth a second through a better one.
-HOPELESS = -4.0
-#: Seconds between searches for newcomers, and between questions to the second detector while someone is
-#: there.
+#: Presence logits. Observed faces give 9 to 30, at 16 pixels of height still 5; false detections (cartoon, cat, moon,
+#: brick) give -10 to 2. A face is tracked from PRESENT_LOGIT on. It is confirmed at once from CONFIRMED_LOGIT on, and
+#: below that after CONFIRM_FRAMES frames.
+PRESENT_LOGIT, CONFIRMED_LOGIT = 0.0, 4.0
+CONFIRM_FRAMES = 3
+#: A detection whose first mesh has a lower logit is dropped without a second prediction in a better square.
+RETRY_LOGIT = -4.0
+#: Seconds between searches for new faces, and between runs of the second detector while a face is tracked.
 SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
-#: Faces below this height in pixels are not read.
-SMALLEST = 10.0
-#: Seconds after which the look of a followed face is taken anew, while the view does not change.
-LOOK_EVERY_S = 0.5
-#: The view changes when this share of a coarse grid of its pixels jumps by more than so many grey levels. A
-#: face whose look changes at that moment is another person's: a cut.
-VIEW_SHARE, VIEW_LEVELS = 0.35, 12
+#: Smallest height of a tracked face in pixels.
+MIN_HEIGHT = 10.0
+#: Seconds between appearance descriptors of a tracked face within a scene.
+DESCRIBE_EVERY_S = 0.5
+#: The scene changes when this share of a coarse grid of pixels changes by more than so many grey levels. A face whose
+#: appearance changes in that frame is another person's.
+CHANGED_SHARE, CHANGED_LEVELS = 0.35, 12
 
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """A face being followed. subject: None as long as it is not believed."""
+    """A tracked face. descriptor, described_s: its last appearance descriptor and the time of it. frames: its length so
+    far. subject: None until the face is confirmed and identified."""
 
-    reading: Reading
-    look: np.ndarray
-    looked_s: float
+    prediction: MeshPrediction
+    descriptor: np.ndarray
+    described_s: float
     frames: int = 1
     subject: Subject | None = None
 
 
 class FaceTracker:
-    """Reads the faces of one recording, frame after frame in order. One reader for each recording and thread.
+    """Tracks the faces of one recording, called with its frames in order. One tracker for each recording and thread.
 
     Args:
-        max_faces: the most people followed at once; larger faces first.
-        small_faces: ask a second detector for faces too small for BlazeFace, where one is here.
+        max_faces: largest number of faces tracked at once; larger faces first.
+        small_faces: also run a second detector for faces too small for BlazeFace, where one is installed.
         threads: CPU threads of the networks.
 
     Raises:
-        ArtefactError: a network is not here and cannot be fetched.
+        ArtefactError: a network is missing and cannot be downloaded.
     """
 
     def __init__(self, *, max_faces: int = 4, small_faces: bool = True, threads: int = 1) -> None:
-        #: Processor seconds by stage; what is left of a call is following and telling apart.
+        #: CPU seconds by stage, `detect` and `mesh`; the rest of a call is tracking and identification.
         self.seconds = {"detect": 0.0, "mesh": 0.0}
         self._detector = self._timed("detect", BlazeFace(hub.fetch("blazeface"), threads=threads))
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
-        self._small = self._timed("detect", SmallFaces(threads=threads)) if small_faces else None
+        self._small = self._timed("detect", SmallFaceDetector(threads=threads)) if small_faces else None
         self._max_faces = max_faces
-        self._people = Reidentifier()
+        self._reidentifier = Reidentifier()
         self._tracks: list[_Track] = []
-        self._view: np.ndarray | None = None
-        self._searches, self._near = 0, False
-        self._scene_s = self._searched_s = self._asked_small_s = -np.inf
+        self._thumbnail: np.ndarray | None = None
+        self._search_count, self._search_near = 0, False
+        self._scene_start_s = self._searched_s = self._searched_small_s = -np.inf
 
     def _timed(self, stage: str, call: Callable[P, T]) -> Callable[P, T]:
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            began = time.thread_time()
+            start = time.thread_time()
             try:
                 return call(*args, **kwargs)
             finally:
-                self.seconds[stage] += time.thread_time() - began
+                self.seconds[stage] += time.thread_time() - start
 
         return timed
 
     def __call__(self, frame: Frame) -> list[Face]:
-        """The faces seen in this frame, by subject number. A box lies within the frame; a mesh may reach
-        out."""
+        """Track faces in the next frame; returns them by subject id.
+
+        Boxes are clipped to the frame; meshes may extend beyond it.
+        """
         image, now = frame.image, frame.time_s
-        changed = self._view_changed(image)
-        if changed:
-            self._scene_s = now
-        lost = self._follow(image, now, changed)
+        new_scene = self._scene_changed(image)
+        if new_scene:
+            self._scene_start_s = now
+        lost = self._follow(image, now, new_scene)
         if not self._full():
-            self._search(image, now, lost, cut=changed and lost)
-        self._name(now)
+            self._search(image, now, lost, cut=new_scene and lost)
+        self._identify(now)
         height, width = image.shape[:2]
         faces = []
         for track in self._tracks:
             if (subject := track.subject) is not None:
-                subject.box, subject.seen_s = track.reading.box, now
+                subject.box, subject.last_seen_s = track.prediction.box, now
                 box = np.clip(subject.box, 0, [width, height, width, height])
-                faces.append(Face(subject.id, box, track.reading.mesh, track.reading.score))
+                faces.append(Face(subject.id, box, track.prediction.mesh, track.prediction.score))
         return sorted(faces, key=lambda face: face.subject)
 
-    def _follow(self, image: np.ndarray, now: float, changed: bool) -> bool:
-        """Read every track again. Returns whether somebody was lost, or is somebody else now."""
-        before, self._tracks, lost = self._tracks, [], False
-        for track in before:
-            reading = self._mesh(image, track.reading.square)
-            if not _plausible(image, reading, track.reading):
+    def _follow(self, image: np.ndarray, now: float, new_scene: bool) -> bool:
+        """Update every track. Returns whether a subject was lost or replaced by another person."""
+        previous, self._tracks, lost = self._tracks, [], False
+        for track in previous:
+            prediction = self._mesh(image, track.prediction.square)
+            if not _plausible(image, prediction, track.prediction):
                 lost |= track.subject is not None
                 continue
-            track.reading, track.frames = reading, track.frames + 1
+            track.prediction, track.frames = prediction, track.frames + 1
             self._tracks.append(track)
-            if changed or track.subject is None or not 0 <= now - track.looked_s < LOOK_EVERY_S:
-                seen = look(image, reading.mesh)
-                if changed and float(np.linalg.norm(seen - track.look)) > SAME_LOOK:
+            if new_scene or track.subject is None or not 0 <= now - track.described_s < DESCRIBE_EVERY_S:
+                descriptor = describe_appearance(image, prediction.mesh)
+                if new_scene and float(np.linalg.norm(descriptor - track.descriptor)) > SAME_SUBJECT_DISTANCE:
                     track.subject, lost = None, True
-                elif track.subject is not None and reading.logit >= SURE:
-                    track.subject.learn(seen)
-                track.look, track.looked_s = seen, now
-        self._drop_doubles(image)
+                elif track.subject is not None and prediction.logit >= CONFIRMED_LOGIT:
+                    track.subject.add_descriptor(descriptor)
+                track.descriptor, track.described_s = descriptor, now
+        self._drop_duplicates(image)
         return lost
 
-    def _drop_doubles(self, image: np.ndarray) -> None:
-        """Where two tracks slid onto one face, the one whose person looks more like it stays."""
-        boxes = [t.reading.box for t in self._tracks]
+    def _drop_duplicates(self, image: np.ndarray) -> None:
+        """Of two tracks on one face, keep the one whose subject's appearance is closer to it."""
+        boxes = [t.prediction.box for t in self._tracks]
         if not any(_same_face(box, np.stack(boxes[i + 1 :])).any() for i, box in enumerate(boxes[:-1])):
             return
 
-        def unlike(track: _Track) -> float:
-            return track.subject.distance(look(image, track.reading.mesh)) if track.subject else np.inf
+        def distance(track: _Track) -> float:
+            if track.subject is None:
+                return np.inf
+            return track.subject.distance(describe_appearance(image, track.prediction.mesh))
 
-        ranked, self._tracks = sorted(self._tracks, key=unlike), []
+        ranked, self._tracks = sorted(self._tracks, key=distance), []
         for track in ranked:
-            if not self._taken(track.reading.box):
+            if not self._tracked(track.prediction.box):
                 self._tracks.append(track)
 
     def _search(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> None:
-        """Look for people who are not followed yet, until `max_faces` are."""
-        for found in self._looking(image, now, lost, cut):
-            self._admit(image, now, found)
+        """Run detectors and start tracks until `max_faces` faces are tracked."""
+        for detections in self._detect(image, now, lost, cut):
+            self._start_tracks(image, now, detections)
             if self._full():
                 return
 
-    def _looking(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Detection]]:
-        """What the detectors say, view by view. Where somebody just was, and the whole frame while nobody is
-        there: one of them in every frame in turn, both when somebody was lost. Tiles (in turn while somebody is
-        there) and the second detector only so often, so that empty video stays fast."""
-        missing = [s for s in self._people.recent(now, self._scene_s) if s not in self._present()]
+    def _detect(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Detection]]:
+        """Run the detectors on views of the frame; yield the detections of each.
+
+        Surroundings of the last positions of missing subjects, and the whole frame while no face is tracked: in
+        alternating frames, both in a frame where a subject is lost. Tiles (in turn while a face is tracked) and the
+        second detector only at intervals, so that video without faces stays fast.
+        """
+        present = self._present()
+        missing = [s for s in self._reidentifier.recent(now, self._scene_start_s) if s not in present]
         due = cut or not 0 <= now - self._searched_s < SEARCH_EVERY_S
-        self._near = due or lost or bool(self._tracks) or not self._near
-        if self._near:
+        self._search_near = due or lost or bool(self._tracks) or not self._search_near
+        if self._search_near:
             for subject in missing:
-                yield self._detector(image, around_box(subject.box, 3))
-        if due or lost or not (self._tracks or (self._near and missing)):
+                yield self._detector(image, square_around_box(subject.box, 3))
+        if due or lost or not (self._tracks or (self._search_near and missing)):
             yield self._detector(image)
         if not due:
             return
-        everything = cut or not self._searches
-        self._searched_s, self._searches = now, self._searches + 1
-        parts = tiles(image)
-        if parts and self._tracks and not everything:
-            parts = [parts[self._searches % len(parts)]]
-        for tile in parts:
-            yield self._detector(image, tile)
-        rested = not 0 <= now - self._asked_small_s < SMALL_EVERY_S
-        if self._small is not None and (rested or not self._tracks):
-            self._asked_small_s = now
-            yield self._small(image, everything=everything)
+        all_views = cut or not self._search_count
+        self._searched_s, self._search_count = now, self._search_count + 1
+        squares = tiles(image)
+        if squares and self._tracks and not all_views:
+            squares = [squares[self._search_count % len(squares)]]
+        for square in squares:
+            yield self._detector(image, square)
+        small_due = not 0 <= now - self._searched_small_s < SMALL_EVERY_S
+        if self._small is not None and (small_due or not self._tracks):
+            self._searched_small_s = now
+            yield self._small(image, all_views=all_views)
 
-    def _admit(self, image: np.ndarray, now: float, found: list[Detection]) -> None:
-        """Begin to follow what the mesh network, too, takes for a face. Larger ones first."""
-        for candidate in sorted(found, key=lambda f: -float(np.ptp(f.box[1::2]))):
+    def _start_tracks(self, image: np.ndarray, now: float, detections: list[Detection]) -> None:
+        """Start a track for every detection in which the mesh network also finds a face, larger ones first."""
+        for detection in sorted(detections, key=lambda d: -float(np.ptp(d.box[1::2]))):
             if self._full():
                 return
-            if self._taken(candidate.box):
+            if self._tracked(detection.box):
                 continue
-            reading = self._mesh(image, candidate.square(ENLARGE))
-            for _ in range(2):  # a detector's square is coarse: the mesh's own, read again, is better
-                if reading.logit > HOPELESS:
-                    reading = self._mesh(image, reading.square)
-            if _plausible(image, reading) and not self._taken(reading.box):
-                self._tracks.append(_Track(reading, look(image, reading.mesh), now))
+            prediction = self._mesh(image, detection.square(ENLARGE))
+            for _ in range(2):  # The detector's square is coarse; the mesh's own square gives a better mesh.
+                if prediction.logit > RETRY_LOGIT:
+                    prediction = self._mesh(image, prediction.square)
+            if _plausible(image, prediction) and not self._tracked(prediction.box):
+                self._tracks.append(_Track(prediction, describe_appearance(image, prediction.mesh), now))
 
-    def _name(self, now: float) -> None:
-        """Give believed newcomers their subject. Whoever looks like nobody known is somebody new after
-        BELIEVED_AFTER frames, at once where a scene begins."""
-        nameless = [t for t in self._tracks if t.subject is None]
-        new = [t for t in nameless if t.reading.logit >= SURE or t.frames >= BELIEVED_AFTER]
-        looks, boxes = [t.look for t in new], [t.reading.box for t in new]
-        settled = [now == self._scene_s or t.frames >= BELIEVED_AFTER for t in new]
-        subjects = self._people.recognise(looks, boxes, now, self._present(), self._scene_s, settled)
+    def _identify(self, now: float) -> None:
+        """Assign subjects to confirmed new tracks. A track that matches no known subject becomes a new one after
+        CONFIRM_FRAMES frames, or at once at the start of a scene."""
+        new = [
+            t
+            for t in self._tracks
+            if t.subject is None and (t.prediction.logit >= CONFIRMED_LOGIT or t.frames >= CONFIRM_FRAMES)
+        ]
+        subjects = self._reidentifier.identify(
+            [t.descriptor for t in new],
+            [t.prediction.box for t in new],
+            now,
+            self._present(),
+            self._scene_start_s,
+            [now == self._scene_start_s or t.frames >= CONFIRM_FRAMES for t in new],
+        )
         for track, subject in zip(new, subjects, strict=True):
             track.subject = subject
 
@@ -213,34 +228,35 @@ class FaceTracker:
     def _present(self) -> set[Subject]:
         return {t.subject for t in self._tracks if t.subject is not None}
 
-    def _taken(self, box: np.ndarray) -> bool:
-        """Whether a track is on the face in `box` already."""
-        return bool(self._tracks) and bool(_same_face(box, np.stack([t.reading.box for t in self._tracks])).any())
+    def _tracked(self, box: np.ndarray) -> bool:
+        """Whether a track is already on the face in `box`."""
+        return bool(self._tracks) and bool(_same_face(box, np.stack([t.prediction.box for t in self._tracks])).any())
 
-    def _view_changed(self, image: np.ndarray) -> bool:
-        """Whether much of the picture differs from the last one: a cut, or a fast pan."""
+    def _scene_changed(self, image: np.ndarray) -> bool:
+        """Whether much of the frame differs from the last one, after a cut or a fast pan."""
         height, width = image.shape[:2]
-        view = image[:: max(1, height // 18), :: max(1, width // 32), 1].astype(np.int16)
-        before, self._view = self._view, view
-        if before is None or before.shape != view.shape:
+        thumbnail = image[:: max(1, height // 18), :: max(1, width // 32), 1].astype(np.int16)
+        previous, self._thumbnail = self._thumbnail, thumbnail
+        if previous is None or previous.shape != thumbnail.shape:
             return True
-        return float(np.mean(np.abs(view - before) > VIEW_LEVELS)) >= VIEW_SHARE
+        return float(np.mean(np.abs(thumbnail - previous) > CHANGED_LEVELS)) >= CHANGED_SHARE
 
 
-def _plausible(image: np.ndarray, reading: Reading, before: Reading | None = None) -> bool:
-    """A face is there, large enough, its centre in the frame, and not blown up or collapsed since
-    `before`."""
-    square = reading.square
-    if reading.logit < THERE or square.side < ENLARGE * SMALLEST:
+def _plausible(image: np.ndarray, prediction: MeshPrediction, previous: MeshPrediction | None = None) -> bool:
+    """Whether a face is present, large enough, centred in the frame, and within half to twice its previous size."""
+    square = prediction.square
+    if prediction.logit < PRESENT_LOGIT or square.side < ENLARGE * MIN_HEIGHT:
         return False
-    if before is not None and not 0.5 < square.side / before.square.side < 2:
+    if previous is not None and not 0.5 < square.side / previous.square.side < 2:
         return False
-    return 0 <= square.x < image.shape[1] and 0 <= square.y < image.shape[0]
+    height, width = image.shape[:2]
+    return bool(0 <= square.x < width and 0 <= square.y < height)
 
 
 def _same_face(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """`(n,)` bool: whether `box` `(4,)` and each of `boxes` `(n, 4)` lie on one face: they share much, or
-    their centres are close (one of them may be a detector's, which draws its boxes otherwise)."""
+    """`(n,)` bool: whether `box` `(4,)` and each of `boxes` `(n, 4)` lie on one face: they overlap by more than 0.3, or
+    their centres are close (boxes of the detector and of the mesh differ in extent)."""
     apart = np.linalg.norm((boxes[:, :2] + boxes[:, 2:] - box[:2] - box[2:]) / 2, axis=1)
     sides = np.minimum((boxes[:, 2:] - boxes[:, :2]).max(axis=1), (box[2:] - box[:2]).max())
-    return (overlaps(box, boxes) > 0.3) | (apart < 0.4 * sides)
+    same: np.ndarray = (iou(box, boxes) > 0.3) | (apart < 0.4 * sides)
+    return same

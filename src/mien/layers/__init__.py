@@ -1,0 +1,1 @@
+"""Network blocks with two users or more, and the base classes of systems."""

@@ -1,159 +1,181 @@
-"""Systems that train models side by side and join what they say at the end: one network to the loop, several inside."""
+"""Base class of systems that train several member networks side by side and fuse their predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mien.labels import UNLABELLED
-from mien.layers.late_fusion import ForestFusion, KernelELMFusion, WeightedFusion, statistics
-from mien.layers.system import StreamSystem
+from mien.layers.late_fusion import ClassifierFusion, WeightedFusion, statistics
+from mien.layers.system import Measure, StreamSystem
 from mien.losses import ccc_loss
 from mien.records import Batch, Output
 
-#: `(labels, predicted, classes)` -> a score of expressions.
-Measure = Callable[[np.ndarray, np.ndarray, int], float]
+#: Classical methods are fitted to at most so many tokens or windows, evenly spaced (our choice, to bound the time).
+MAX_SAMPLES = 20_000
 
 
 @dataclass(slots=True)
-class Answer:
-    """One member's. logits `(batch, time, classes)`; affect `(batch, time, 2)` in (-1, 1); present `(batch, time)`
-    bool; tokens `(batch, time, dim)`: what it thought, for fusions that look inside; None if it has none."""
+class MemberOutput:
+    """The prediction of one member.
+
+    logits: `(batch, time, classes)`. valence_arousal: `(batch, time, 2)` in (-1, 1). present: `(batch, time)` bool,
+    where the member has input. tokens: `(batch, time, dim)`, its hidden state, for fusions that read it; or None.
+    """
 
     logits: Tensor
-    affect: Tensor
+    valence_arousal: Tensor
     present: Tensor
     tokens: Tensor | None = None
 
 
 class Ensemble(StreamSystem):
-    """Members, each of one modality, trained by their own losses (nothing is shared, so training them in one loop is
-    training them apart), and a fusion that `settle` fits on data they were not fitted to.
+    """Member networks, each of one modality, and a late fusion of their predictions.
 
-    Subclasses fill `members` (name -> module: `(values, valid) -> Answer`), `reads` (name -> modality) and `fusion`,
-    and have `member_loss(name, logits, labels)`.
+    Each member has its own loss and they share no parameters, so one loop trains them independently. `fit_fusion` then
+    fits the fusion, on data that the members were not trained on.
+
+    Subclasses set `members` (name -> module with `forward(values, valid) -> MemberOutput`), `modality_of` (name ->
+    modality) and `fusion`, and implement `member_loss`. Arguments: see `StreamSystem`.
     """
 
+    has_late_stage = True
     members: nn.ModuleDict
     fusion: nn.Module
-    reads: dict[str, str]
-    #: Weight of 1 - CCC of each member's valence and arousal.
-    affect_share = 0.0
-    #: What `settle` raises: a sum of measures by name.
-    criterion: Mapping[str, float] = MappingProxyType({"macro_f1": 1.0})
-    settled: Tensor
-    #: Of the search for weights.
-    draws: int = 1000
-    by: Literal["model", "class"] = "class"
+    modality_of: dict[str, str]
+    #: Weight of 1 - CCC of each member's valence and arousal in the loss.
+    valence_arousal_weight = 0.0
+    #: What `fit_fusion` maximises: a sum of measures, name -> weight.
+    fusion_measures: Mapping[str, float] = MappingProxyType({"macro_f1": 1.0})
+    #: Random draws of the search for fusion weights, and whether a draw has weights per model or per class.
+    weight_draws: int = 1000
+    weights_per: Literal["model", "class"] = "class"
+    #: Whether `fit_fusion` was called; before that the fusion is a plain mean.
+    fusion_is_fitted: Tensor
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+    def __init__(self, *, inputs: Mapping[str, int], classes: int, weighting: str = "none", clamp: float = 8.0) -> None:
+        super().__init__(inputs=inputs, classes=classes, weighting=weighting, clamp=clamp)
+        self.register_buffer("fusion_is_fitted", torch.zeros((), dtype=torch.bool))
 
     def member_loss(self, name: str, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of one member: logits `(batch, time, classes)`, labels `(batch, time)` int, -1 ignored -> a scalar."""
         raise NotImplementedError
 
-    def answers(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> dict[str, Answer]:
-        """Every member's answer, in the order of `members`."""
-        given = self.given(values, valid)
-        return {name: member(*given[self.reads[name]]) for name, member in self.members.items()}
+    def member_outputs(
+        self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]
+    ) -> dict[str, MemberOutput]:
+        """The prediction of every member by name, in the order of `members`. Arguments: see `StreamSystem.forward`."""
+        inputs = self.select_inputs(values, valid)
+        return {name: member(*inputs[self.modality_of[name]]) for name, member in self.members.items()}
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
-        """See `StreamSystem.given` for what may be left out."""
-        return self.joined(self.answers(values, valid))
+        """Predict every token, see `StreamSystem.forward`. `Output.modalities` holds the members' names."""
+        return self.fuse(self.member_outputs(values, valid))
 
-    def joined(self, answers: Mapping[str, Answer]) -> Output:
-        """The fusion's answer."""
-        probabilities, present = stacked(answers)
-        mixed = self.fusion(probabilities, present) if self.settled else even(probabilities, present)
-        share = present.to(mixed.dtype)
-        share = share / share.sum(dim=-1, keepdim=True).clamp_min(1)
-        affect = torch.stack([a.affect for a in answers.values()], dim=-2)
+    def fuse(self, outputs: Mapping[str, MemberOutput]) -> Output:
+        """Fuse the members' class probabilities; valence and arousal are the mean of the members present."""
+        probabilities, present = stack_members(outputs)
+        fused = self.fusion(probabilities, present) if self.fusion_is_fitted else uniform_mean(probabilities, present)
+        weights = present.to(fused.dtype)
+        weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1)
+        valence_arousal = torch.stack([o.valence_arousal for o in outputs.values()], dim=-2)
         return Output(
-            logits=mixed.clamp_min(1e-8).log(),
-            valence_arousal=(share[..., None] * torch.where(present[..., None], affect, 0.0)).sum(dim=-2),
-            weights=share,
+            logits=fused.clamp_min(1e-8).log(),
+            valence_arousal=(weights[..., None] * torch.where(present[..., None], valence_arousal, 0.0)).sum(dim=-2),
+            weights=weights,
             evidence=present.any(dim=(1, 2)),
-            modalities=list(answers),
+            modalities=list(outputs),
         )
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of the members' losses, each over the tokens where it is present."""
-        return self.losses(self.answers(batch.values, batch.valid), batch)
+        """Sum of the members' losses, each over the tokens where the member is present; see `System.objective`."""
+        return self.losses(self.member_outputs(batch.values, batch.valid), batch)
 
-    def losses(self, answers: Mapping[str, Answer], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of answers that were given."""
+    def losses(self, outputs: Mapping[str, MemberOutput], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """`objective` of member outputs that are already computed."""
         logs: dict[str, Tensor] = {}
-        loss = torch.stack([a.logits.sum() * 0.0 for a in answers.values()]).sum()
-        for name, answer in answers.items():
+        loss = torch.stack([o.logits.sum() * 0.0 for o in outputs.values()]).sum()
+        for name, output in outputs.items():
             if batch.expression is not None:
-                labels = batch.expression.masked_fill(~answer.present, UNLABELLED)
-                logs[name] = self.member_loss(name, answer.logits, labels)
+                labels = batch.expression.masked_fill(~output.present, UNLABELLED)
+                logs[name] = self.member_loss(name, output.logits, labels)
                 loss = loss + logs[name]
-            if batch.valence_arousal is not None and self.affect_share:
-                gone = ccc_loss(answer.affect, batch.valence_arousal, answer.present)
-                logs[f"{name} affect"] = gone
-                loss = loss + self.affect_share * gone
+            if batch.valence_arousal is not None and self.valence_arousal_weight:
+                va_loss = ccc_loss(output.valence_arousal, batch.valence_arousal, output.present)
+                logs[f"{name} valence_arousal"] = va_loss
+                loss = loss + self.valence_arousal_weight * va_loss
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
 
     @torch.no_grad()
-    def settle(self, batches: Iterable[Batch], measures: Mapping[str, Measure]) -> dict[str, float]:
-        """Fits the fusion on labelled windows; returns what it came to. measures: by the names in `criterion`.
+    def fit_fusion(self, batches: Iterable[Batch], measures: Mapping[str, Measure]) -> dict[str, float]:
+        """Fit the fusion to labelled windows; returns `fusion_score` if its weights were searched.
 
-        The published systems use the validation set, and so does `mien.training.fit`: scores on that set are then
-        flattered, and test scores are not."""
+        The published systems fit it to the validation set, and so does `mien.training.fit`: validation scores are then
+        optimistic, test scores are not.
+
+        Args:
+            measures: those that `fusion_measures` names.
+        """
         self.eval()
         parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for batch in batches:
             if batch.expression is None:
                 continue
-            probabilities, present = stacked(self.answers(batch.values, batch.valid))
-            kept = (batch.expression != UNLABELLED) & present.any(dim=-1)
+            probabilities, present = stack_members(self.member_outputs(batch.values, batch.valid))
+            is_used = (batch.expression != UNLABELLED) & present.any(dim=-1)
             rows = statistics(probabilities, present)
-            parts.append((probabilities[kept], present[kept], rows[kept], batch.expression[kept]))
-        if not parts or not sum(len(p[3]) for p in parts):
+            parts.append((probabilities[is_used], present[is_used], rows[is_used], batch.expression[is_used]))
+        if not any(len(labels) for *_, labels in parts):
             return {}
         probabilities, present, rows, labels = (torch.cat(p) for p in zip(*parts, strict=True))
-        truth = labels.numpy()
-        self.settled.fill_(True)
-        if isinstance(self.fusion, ForestFusion | KernelELMFusion):
-            self.fusion.grow(rows.numpy(), truth)
-        elif isinstance(self.fusion, WeightedFusion) and self.draws:
-            pick = np.linspace(0, len(truth) - 1, min(len(truth), 20_000)).astype(int)
-
-            def score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-                said, classes = probabilities.argmax(axis=1), probabilities.shape[1]
-                return sum(share * measures[name](labels, said, classes) for name, share in self.criterion.items())
-
-            best = self.fusion.search(
-                probabilities[pick], present[pick], truth[pick], score, draws=self.draws, by=self.by
-            )
-            return {"fusion_score": best}
+        self.fusion_is_fitted.fill_(True)
+        if isinstance(self.fusion, ClassifierFusion):
+            self.fusion.fit(rows.numpy(), labels.numpy())
+        elif isinstance(self.fusion, WeightedFusion) and self.weight_draws:
+            return {"fusion_score": self._search_weights(self.fusion, probabilities, present, labels.numpy(), measures)}
         return {}
 
+    def _search_weights(
+        self,
+        fusion: WeightedFusion,
+        probabilities: Tensor,
+        present: Tensor,
+        labels: np.ndarray,
+        measures: Mapping[str, Measure],
+    ) -> float:
+        def score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+            predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+            return sum(w * measures[name](labels, predicted, classes) for name, w in self.fusion_measures.items())
 
-def even(probabilities: Tensor, present: Tensor) -> Tensor:
-    """The plain mean of the members present, until the fusion is settled."""
-    share = present[..., None].to(probabilities.dtype)
-    some = share.sum(dim=-2)
-    mean = (torch.where(present[..., None], probabilities, 0.0)).sum(dim=-2) / some.clamp_min(1)
-    return torch.where(some > 0, mean, 1 / probabilities.shape[-1])
+        sample = evenly_spaced(len(labels), MAX_SAMPLES)
+        return fusion.search(
+            probabilities[sample], present[sample], labels[sample], score,
+            draws=self.weight_draws, weights_per=self.weights_per,
+        )  # fmt: skip
 
 
-def stacked(answers: Mapping[str, Answer]) -> tuple[Tensor, Tensor]:
-    """Probabilities `(batch, time, member, classes)` and `(batch, time, member)` bool."""
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` evenly spaced indices of 0..count-1, `(n,)` int."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def uniform_mean(probabilities: Tensor, present: Tensor) -> Tensor:
+    """Mean over the members present, uniform where none is; shapes as in `mien.layers.late_fusion`."""
+    weight = present[..., None].to(probabilities.dtype)
+    count = weight.sum(dim=-2)
+    mean = (torch.where(present[..., None], probabilities, 0.0)).sum(dim=-2) / count.clamp_min(1)
+    return torch.where(count > 0, mean, 1 / probabilities.shape[-1])
+
+
+def stack_members(outputs: Mapping[str, MemberOutput]) -> tuple[Tensor, Tensor]:
+    """The members' probabilities `(batch, time, member, classes)` and presence `(batch, time, member)` bool."""
     return (
-        torch.stack([a.logits.float().softmax(dim=-1) for a in answers.values()], dim=-2),
-        torch.stack([a.present for a in answers.values()], dim=-1),
+        torch.stack([o.logits.float().softmax(dim=-1) for o in outputs.values()], dim=-2),
+        torch.stack([o.present for o in outputs.values()], dim=-1),
     )
-
-
-def over_window(valid: Tensor) -> Tensor:
-    """`(batch, time)` bool: whether the window has anything valid, said at each token."""
-    return valid.any(dim=1, keepdim=True).expand_as(valid)

@@ -1,20 +1,30 @@
-"""From tokens to one vector, past what is missing."""
+"""Pooling of a window's valid tokens into one vector."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from mien.layers.attention import masked_softmax
+
+
+def any_valid(valid: Tensor) -> Tensor:
+    """Whether the window has a valid token, repeated for each of its tokens: `(batch, time)` bool -> the same shape."""
+    return valid.any(dim=1, keepdim=True).expand_as(valid)
+
 
 def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
     """Mean of the valid tokens: `(batch, time, dim)`, `(batch, time)` bool -> `(batch, dim)`; zero where none is."""
-    kept = torch.where(valid[..., None], tokens, 0.0)
-    return kept.sum(dim=1) / valid.sum(dim=1, keepdim=True).clamp_min(1)
+    total = torch.where(valid[..., None], tokens, 0.0).sum(dim=1)
+    return total / valid.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 class AttentionStatistics(nn.Module):
-    """Weighted mean and deviation side by side, the weights a softmax of a small network over the valid tokens
-    (Okabe et al. 2018, arXiv 1803.10963, eq. 3-6). Zero where no token is valid."""
+    """Attentive statistics pooling: weighted mean and standard deviation, concatenated.
+
+    The weights are a softmax, over the valid tokens, of a two-layer network's score (Okabe et al. 2018, arXiv
+    1803.10963, eq. 3-6). The result is zero where no token is valid.
+    """
 
     def __init__(self, *, dim: int, hidden: int = 128) -> None:
         super().__init__()
@@ -23,9 +33,7 @@ class AttentionStatistics(nn.Module):
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """`(batch, time, dim)`, `(batch, time)` bool -> `(batch, 2 * dim)`."""
         tokens = torch.where(valid[..., None], tokens, 0.0)
-        some = valid.any(dim=1, keepdim=True)
-        score = self.score(tokens)[..., 0].masked_fill(~valid & some, -torch.inf)
-        weight = score.softmax(dim=1).masked_fill(~valid, 0.0)[..., None]
+        weight = masked_softmax(self.score(tokens)[..., 0], valid)[..., None]
         mean = (weight * tokens).sum(dim=1)
         variance = (weight * (tokens - mean[:, None]).square()).sum(dim=1)
-        return torch.cat((mean, (variance + 1e-8).sqrt() * some), dim=1)
+        return torch.cat((mean, (variance + 1e-8).sqrt() * valid.any(dim=1, keepdim=True)), dim=1)

@@ -1,19 +1,103 @@
-"""What every system over streams does alike: normalise what is valid, weigh classes, say what it was told."""
+"""The base classes of the published systems: every hook that training, evaluation, prediction and export call.
+
+`System` names the hooks and their defaults. `StreamSystem` adds what systems over feature streams share (input
+normalisation, class weights, missing modalities), `ImageSystem` what systems over single face images share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mien.labels import UNLABELLED
 from mien.losses import class_weights
+from mien.records import Batch, ImageBatch, Output
+
+BatchT = TypeVar("BatchT", Batch, ImageBatch)
+
+#: `(labels (n,), predicted (n,), classes)` -> a score of predicted classes, more is better.
+Measure = Callable[[np.ndarray, np.ndarray, int], float]
+
+
+class System(nn.Module, Generic[BatchT]):
+    """A published system: a network, its training objective, and the hooks around both.
+
+    The order in which training calls the hooks: `prepare`, `set_prompts` if `uses_prompts`, then in every step
+    `objective`, `before_step`, `after_step`, and after every epoch `training_report`. If `has_late_stage`, the best
+    weights are loaded when training ends and `fit_classical`, then `fit_fusion` are called.
+    """
+
+    #: What the system is trained on: windows of feature streams, or single images.
+    input_kind: ClassVar[Literal["streams", "images"]]
+    #: Whether classes are described by text prompts, which training embeds and gives to `set_prompts`.
+    uses_prompts: ClassVar[bool] = False
+    #: Whether something is fitted after gradient training: a fusion, a random forest, a support vector machine.
+    has_late_stage: ClassVar[bool] = False
+    #: Width of what `embed` returns for a next stage; None if the system has no embedding.
+    embedding_dim: int | None = None
+
+    def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
+        """Set statistics of the training data, before the first step. Default: nothing.
+
+        Args:
+            mean, deviation: modality -> `(dim,)` over valid tokens. counts: `(classes,)` expected labels per class.
+        """
+
+    def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Modality -> mean and deviation of its inputs, each `(dim,)`, as set by `prepare`. Default: none."""
+        return {}
+
+    def set_prompts(self, embeddings: Tensor) -> None:
+        """Set the text embeddings of the classes, `(classes, text_dim)`. Only if `uses_prompts`."""
+        raise NotImplementedError(f"{type(self).__name__} uses no prompts")
+
+    def objective(self, batch: BatchT) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, a scalar with gradient, and scalars to log, `loss` among them. A value that is not
+        finite is left out of the logged mean."""
+        raise NotImplementedError
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for the optimiser: `params`, `weight_decay` and `scale`, a factor on the learning rate.
+
+        Default: matrices decay; biases, norms and single tokens do not (common practice).
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay, "scale": 1.0},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "scale": 1.0},
+        ]
+
+    def before_step(self) -> None:
+        """Called between backward and the optimiser's step, before gradients are clipped. Default: nothing."""
+
+    def after_step(self) -> None:
+        """Called after the optimiser's step. Default: nothing."""
+
+    def training_report(self) -> dict[str, float]:
+        """Numbers for the report of an epoch beside the logged means. Default: none."""
+        return {}
+
+    def fit_classical(self, batches: Iterable[BatchT]) -> None:
+        """Fit classical machines to training batches, with the best weights loaded. Default: nothing."""
+
+    def fit_fusion(self, batches: Iterable[BatchT], measures: Mapping[str, Measure]) -> dict[str, float]:
+        """Fit the fusion to validation batches, with the best weights loaded; returns metrics. Default: nothing.
+
+        Args:
+            measures: the scores it may optimise, by name (`macro_f1`, `accuracy`).
+        """
+        return {}
 
 
 class InputNorm(nn.Module):
-    """`(x - mean) / deviation` of the valid training tokens, cut to +-clamp; zero where invalid, whatever
-    stands there. Statistics are buffers: they travel with the weights."""
+    """`(x - mean) / deviation` over valid training tokens, cut to +-clamp; zero where invalid, whatever value is there.
+
+    The statistics are buffers: they are saved with the weights.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -25,17 +109,24 @@ class InputNorm(nn.Module):
         self.register_buffer("deviation", torch.ones(dim))
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """values `(batch, time, dim)`, valid `(batch, time)` bool -> `(batch, time, dim)` float32."""
         known = torch.where(valid[..., None], values.to(self.mean.dtype), self.mean)
         return ((known - self.mean) / self.deviation).clamp(-self.clamp, self.clamp)
 
 
-class StreamSystem(nn.Module):
-    """The part of a published system that the loop talks to (see `mien.models`).
+class StreamSystem(System[Batch]):
+    """A system over windows of feature streams.
+
+    Subclasses implement `forward` and `objective`, and read their inputs through `select_inputs`.
 
     Args:
-        inputs: modality -> width. classes: logits. weighting: of `mien.losses.class_weights`. clamp: of `InputNorm`.
+        inputs: modality -> width of its features.
+        classes: number of classes.
+        weighting, beta: class weights, see `mien.losses.class_weights`.
+        clamp: normalised inputs are cut to +- this many deviations.
     """
 
+    input_kind = "streams"
     class_weight: Tensor
 
     def __init__(
@@ -47,43 +138,92 @@ class StreamSystem(nn.Module):
         self.input_norm = nn.ModuleDict({name: InputNorm(width, clamp) for name, width in inputs.items()})
         self.register_buffer("class_weight", torch.ones(classes), persistent=False)
 
+    def norm_of(self, modality: str) -> InputNorm:
+        """The input normalisation of one modality."""
+        norm = self.input_norm[modality]
+        assert isinstance(norm, InputNorm)
+        return norm
+
     @torch.no_grad()
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
-        """Set what training data says: per modality mean and deviation `(dim,)`, labels per class
-        `(classes,)`."""
-        for name, norm in self.input_norm.items():
-            norm.mean.copy_(mean[name])  # type: ignore[operator]
-            norm.deviation.copy_(deviation[name])  # type: ignore[operator]
+        """Set input normalisation and class weights, see `System.prepare`."""
+        for name in self.input_norm:
+            self.norm_of(name).mean.copy_(mean[name])
+            self.norm_of(name).deviation.copy_(deviation[name])
         self.class_weight.copy_(class_weights(counts, *self._weighting))
 
     def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """What `prepare` was told of the inputs: modality -> mean and deviation, each `(dim,)`."""
-        return {name: (norm.mean, norm.deviation) for name, norm in self.input_norm.items()}  # type: ignore[misc]
+        """Modality -> mean and deviation of its inputs, each `(dim,)`."""
+        return {name: (self.norm_of(name).mean, self.norm_of(name).deviation) for name in self.input_norm}
 
-    def given(
-        self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]
+    def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
+        """Predict every token of every window.
+
+        Args:
+            values: modality -> `(batch, time, dim)`. valid: modality -> `(batch, time)` bool. A modality that is left
+                out, or None, is missing throughout.
+
+        Raises ValueError for unknown modalities, or if none is given.
+        """
+        raise NotImplementedError
+
+    def prompt_logits(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Tensor:
+        """Zero-shot logits `(batch, classes)` of windows against the prompts that are set. Only if `uses_prompts`."""
+        raise NotImplementedError(f"{type(self).__name__} uses no prompts")
+
+    def embed(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """What the next stage reads: `(batch, time, embedding_dim)`, and `(batch, time)` bool, where it is known.
+
+        Only if `embedding_dim` is set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no embedding")
+
+    def select_inputs(
+        self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None], *, fill: bool = True
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """modality -> normalised values `(batch, time, dim)` and validity `(batch, time)`, every modality of the
-        system in its own order; one that was left out is zero and invalid throughout. Raises ValueError for unknown
-        modalities or none at all."""
+        """Modality -> normalised values `(batch, time, dim)` and validity `(batch, time)`, in the system's own order.
+
+        Args:
+            fill: a modality that is left out comes as zeros, invalid throughout; otherwise it stays out.
+
+        Raises ValueError for unknown modalities, or if none is given.
+        """
         unknown = sorted((set(values) | set(valid)) - set(self.input_norm))
         if unknown:
             raise ValueError(f"modalities {unknown} are not inputs of this model; it has {sorted(self.input_norm)}")
-        like = next((v for n, v in valid.items() if v is not None and values.get(n) is not None), None)
+        like = next((mask for name, mask in valid.items() if mask is not None and values.get(name) is not None), None)
         if like is None:
-            raise ValueError(f"no modality given: a window needs at least one of {sorted(self.input_norm)}")
-        found = {}
-        for name, norm in self.input_norm.items():
-            value, mask = values.get(name), valid.get(name)
+            raise ValueError(
+                f"no modality given: a window needs at least one of {sorted(self.input_norm)}, valid or not"
+            )
+        inputs = {}
+        for name in self.input_norm:
+            norm, value, mask = self.norm_of(name), values.get(name), valid.get(name)
             if value is None or mask is None:
+                if not fill:
+                    continue
                 mask = torch.zeros_like(like)
-                value = torch.zeros(*like.shape, len(norm.mean), device=like.device)  # type: ignore[arg-type]
-            found[name] = (norm(value, mask), mask)
-        return found
+                value = torch.zeros(*like.shape, len(norm.mean), device=like.device)
+            inputs[name] = (norm(value, mask), mask)
+        return inputs
 
 
-def last_labelled(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of `(batch, time)` labels the last one of each window `(batch,)`, -1 if it has none, and its place."""
+class ImageSystem(System[ImageBatch]):
+    """A system over single face images, `(n, 3, size, size)` uint8 RGB. A checkpoint of one is also a face encoder."""
+
+    input_kind = "images"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(n, classes)` of `(n, 3, size, size)` uint8."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings `(n, embedding_dim)` of `(n, 3, size, size)` uint8."""
+        raise NotImplementedError
+
+
+def last_label(labels: Tensor) -> Tensor:
+    """The last known label of each window: `(batch, time)` int -> `(batch,)`, -1 where none is known."""
     known = labels != UNLABELLED
     place = labels.shape[1] - 1 - known.flip(1).float().argmax(dim=1)
-    return torch.where(known.any(dim=1), labels.gather(1, place[:, None])[:, 0], UNLABELLED), place
+    return torch.where(known.any(dim=1), labels.gather(1, place[:, None])[:, 0], UNLABELLED)

@@ -1,31 +1,48 @@
-"""Blocks along time: position codes and the Transformer layer."""
+"""Blocks over time: token embedding, positional encoding, Transformer layer, causal convolutions, forward fill."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mien.layers.attention import Kind, SafeAttention, SharedDropout
+from mien.layers.attention import AttentionKind, SafeAttention, SharedDropout
+
+
+class TokenEmbedding(nn.Module):
+    """Features to tokens: a linear projection, and one learned token in place of every missing one.
+
+    Args:
+        width: of the features. dim: of the tokens. skip_equal: leave the projection out if width equals dim.
+    """
+
+    def __init__(self, width: int, dim: int, *, skip_equal: bool = False) -> None:
+        super().__init__()
+        self.project = nn.Identity() if skip_equal and width == dim else nn.Linear(width, dim)
+        self.missing = nn.Parameter(torch.randn(dim) * 0.02)
+
+    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        return torch.where(valid[..., None], self.project(values), self.missing)
 
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """`(length, dim)` float32 codes of positions 0..length-1, sine and cosine halves side by side.
+    """Sinusoidal positional encoding of positions 0..length-1, `(length, dim)` float32: sines, then cosines.
 
-    Wavelengths run geometrically from 2 pi to 10000 * 2 pi (Vaswani et al. 2017, §3.5). An odd `dim`
-    drops the last cosine.
+    Wavelengths run geometrically from 2 pi to 10000 * 2 pi (Vaswani et al. 2017, arXiv 1706.03762, section 3.5). An odd
+    `dim` drops the last cosine.
     """
     half = (dim + 1) // 2
+    # 9.21... is ln 10000
     rates = torch.exp(torch.arange(half, device=device, dtype=torch.float32) * (-9.210340371976184 / half))
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), dim=1)[:, :dim]
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm Transformer layer over tokens of which some are missing (Xiong et al. 2020 for the order
-    of the norms).
+    """Pre-norm Transformer encoder layer over tokens of which some are missing (Xiong et al. 2020, arXiv 2002.04745).
 
-    Every position asks; only valid ones answer (`SafeAttention`). A missing position thus learns from its
-    neighbours and teaches them nothing.
+    Every token is a query, only valid tokens are keys (`SafeAttention`): a missing token reads its neighbours and
+    influences none of them.
     """
 
     def __init__(
@@ -36,7 +53,7 @@ class TransformerLayer(nn.Module):
         feedforward: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        kind: Kind = "safe",
+        kind: AttentionKind = "safe",
     ) -> None:
         super().__init__()
         self.norm_attention, self.norm_feedforward = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -47,33 +64,40 @@ class TransformerLayer(nn.Module):
         self.drop = SharedDropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """tokens `(batch, time, dim)`, finite everywhere; valid `(batch, time)` bool -> `(batch, time,
-        dim)`."""
-        asked = self.norm_attention(tokens)
-        tokens = tokens + self.drop(self.attention(asked, asked, valid))
-        return tokens + self.drop(self.feedforward(self.norm_feedforward(tokens)))
+        """tokens `(batch, time, dim)`, finite everywhere; valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        normed = self.norm_attention(tokens)
+        tokens = tokens + self.drop(self.attention(normed, normed, valid))
+        output: Tensor = tokens + self.drop(self.feedforward(self.norm_feedforward(tokens)))
+        return output
 
 
 class CausalBlock(nn.Module):
-    """Two causal convolutions, each with ReLU and dropout, and a residual: a level of a temporal convolutional
-    network (Bai et al. 2018, arXiv 1803.01271, fig. 1; without its weight norm: our choice)."""
+    """Residual block of a temporal convolutional network: two causal convolutions, each with ReLU and dropout.
+
+    Source: Bai et al. 2018, arXiv 1803.01271, fig. 1; without its weight norm (our choice).
+    """
 
     def __init__(self, *, dim: int, kernel: int, dilation: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.reach = (kernel - 1) * dilation
+        self.padding = (kernel - 1) * dilation
         self.first = nn.Conv1d(dim, dim, kernel, dilation=dilation)
         self.second = nn.Conv1d(dim, dim, kernel, dilation=dilation)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, values: Tensor) -> Tensor:
-        """`(batch, dim, time)` -> the same; an output depends on nothing later than itself."""
-        inner = self.drop(self.first(nn.functional.pad(values, (self.reach, 0))).relu())
-        inner = self.drop(self.second(nn.functional.pad(inner, (self.reach, 0))).relu())
-        return (inner + values).relu()
+        """`(batch, dim, time)` -> the same shape; no output depends on a later input."""
+        hidden = self.drop(self.first(nn.functional.pad(values, (self.padding, 0))).relu())
+        hidden = self.drop(self.second(nn.functional.pad(hidden, (self.padding, 0))).relu())
+        output: Tensor = (hidden + values).relu()
+        return output
 
 
 class TemporalConvolutions(nn.Module):
-    """`levels` causal blocks with dilations 1, 2, 4, ...: sees `receptive_field` tokens up to and with its own."""
+    """Temporal convolutional network: `levels` causal blocks with dilations 1, 2, 4, ...
+
+    Attributes:
+        receptive_field: number of tokens that an output depends on, its own included.
+    """
 
     def __init__(self, *, dim: int, levels: int, kernel: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -84,12 +108,19 @@ class TemporalConvolutions(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`(batch, time, dim)` -> `(batch, time, dim)`."""
-        return self.blocks(tokens.transpose(1, 2)).transpose(1, 2)
+        output: Tensor = self.blocks(tokens.transpose(1, 2)).transpose(1, 2)
+        return output
 
 
-def hold_last(valid: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """Where to read each token from if the last valid one is held for up to `reach` missing tokens. valid `(batch,
-    time)` -> places `(batch, time)` and whether there is one, `(batch, time)` bool."""
-    place = torch.arange(valid.shape[1], device=valid.device)
-    last = torch.where(valid, place, -1).cummax(dim=1).values
-    return last.clamp_min(0), (last >= 0) & (place - last <= reach)
+def forward_fill(valid: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Indices that fill up to `limit` missing tokens with the last valid one.
+
+    Args:
+        valid: `(batch, time)` bool.
+
+    Returns the index to read each token from, `(batch, time)` int, and whether that index is valid, `(batch, time)`
+    bool.
+    """
+    index = torch.arange(valid.shape[1], device=valid.device)
+    last_valid = torch.where(valid, index, -1).cummax(dim=1).values
+    return last_valid.clamp_min(0), (last_valid >= 0) & (index - last_valid <= limit)

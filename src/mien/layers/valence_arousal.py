@@ -1,80 +1,142 @@
-"""What systems of valence and arousal share: their loss, and an answer that has no classes."""
+"""Valence-arousal systems: loss, output without classes, options, and the base class of their fusions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mien.config import Section
+from mien.config import Count, DropoutRate, NotNegative, Positive, Section, Share
 from mien.errors import ConfigError
 from mien.layers.gating import ModalityDropout
+from mien.layers.options import check_dropout_names, check_heads
 from mien.layers.system import StreamSystem
 from mien.losses import ccc_loss
 from mien.records import Batch, Output
 
 
-def affect_loss(said: Tensor, truth: Tensor, counts: Tensor, *, valence: float, arousal: float, mse: float) -> Tensor:
-    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE` over `(batch, time, 2)` where `counts` `(batch, time)` and
-    truth is finite. Zero, with a zero gradient, where nothing is."""
-    columns = [ccc_loss(said[..., i : i + 1], truth[..., i : i + 1], counts) for i in range(2)]
-    known = torch.isfinite(truth) & counts[..., None]
-    gap = torch.where(known, said - torch.where(known, truth, 0.0), 0.0)
-    return valence * columns[0] + arousal * columns[1] + mse * gap.square().sum() / known.sum().clamp_min(1)
+class ValenceArousalObjective(Section):
+    """Weights of the terms of `valence_arousal_loss`."""
+
+    valence: NotNegative = 0.7
+    arousal: NotNegative = 0.3
+    mse: NotNegative = 0.01
 
 
-def affect_output(affect: Tensor, weights: Tensor, evidence: Tensor, modalities: list[str], classes: int) -> Output:
-    """An Output whose logits are even: these systems name no class."""
-    return Output(affect.new_zeros(*affect.shape[:2], classes), affect, weights, evidence, modalities)
+def valence_arousal_loss(prediction: Tensor, target: Tensor, mask: Tensor, weights: ValenceArousalObjective) -> Tensor:
+    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`, moments pooled over the batch.
+
+    Args:
+        prediction, target: `(batch, time, 2)`. mask: `(batch, time)` bool, tokens to use; targets that are not finite
+            are never used.
+
+    Returns a scalar; zero, with a zero gradient, if nothing is used.
+    """
+    ccc_losses = [ccc_loss(prediction[..., i : i + 1], target[..., i : i + 1], mask) for i in range(2)]
+    is_used = torch.isfinite(target) & mask[..., None]
+    error = torch.where(is_used, prediction - torch.where(is_used, target, 0.0), 0.0)
+    mse_term = weights.mse * error.square().sum() / is_used.sum().clamp_min(1)
+    return weights.valence * ccc_losses[0] + weights.arousal * ccc_losses[1] + mse_term
 
 
-def affect_head(dim: int, *, standing: bool) -> nn.Linear:
-    """State to valence and arousal; one that changes what already stands begins with changing nothing."""
-    head = nn.Linear(dim, 2)
-    if standing:
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-    return head
+def target_of(batch: Batch, like: Tensor) -> Tensor:
+    """Valence and arousal labels of a batch, `(batch, time, 2)`; NaN, in the shape of `like`, if it has none."""
+    return torch.full_like(like, torch.nan) if batch.valence_arousal is None else batch.valence_arousal
 
 
-class AffectFusion(StreamSystem):
-    """A fusion that is trained on valence and arousal with modalities hidden whole. Subclasses set `hide`, `loss`
-    (whose fields are the shares of `affect_loss`) and `forward`."""
+def valence_arousal_output(
+    valence_arousal: Tensor, weights: Tensor, evidence: Tensor, modalities: list[str], classes: int
+) -> Output:
+    """An `Output` with zero logits, because these systems predict no classes."""
+    logits = valence_arousal.new_zeros(*valence_arousal.shape[:2], classes)
+    return Output(logits, valence_arousal, weights, evidence, modalities)
 
-    hide: ModalityDropout
-    loss: Section
 
-    def __init__(self, *, inputs: Mapping[str, int], classes: int, clamp: float, standing: bool) -> None:
-        super().__init__(inputs=inputs, classes=classes, clamp=clamp)
-        if standing and (thin := sorted(n for n, width in inputs.items() if width < 3)):
+class FusionConfig(Section):
+    """Options that the fusions share.
+
+    inputs: modality -> width, two or more. dim: width of the tokens. modality_dropout: modality -> probability that a
+    training window loses it whole (ours: not in the paper). residual: predict a correction of the streams' own
+    predictions, see `ValenceArousalFusion.mean_stream_prediction` (ours: streams trained on the same recordings look
+    better there than they are, and a fusion learns to trust them too much). Needs inputs that `mien derive` wrote.
+    clamp: see `StreamSystem`.
+    """
+
+    inputs: Annotated[dict[str, Count], Field(min_length=2)]
+    classes: Count = 8
+    rate_hz: Positive = 5.0
+    dim: Count = 256
+    heads: Count = 4
+    dropout: DropoutRate = 0.1
+    modality_dropout: dict[str, Share] = Field(default={})
+    residual: bool = False
+    clamp: Positive = 8.0
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> FusionConfig:
+        check_heads(self.dim, self.heads)
+        check_dropout_names(self.modality_dropout, self.inputs)
+        return self
+
+
+class ValenceArousalFusion(StreamSystem):
+    """Base of the fusions of streams into valence and arousal, trained with modality dropout.
+
+    Subclasses implement `forward`.
+
+    Raises ConfigError if `residual` is set and an input is narrower than an embedding and two predictions.
+    """
+
+    def __init__(self, config: FusionConfig, objective: ValenceArousalObjective) -> None:
+        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
+        too_narrow = sorted(name for name, width in config.inputs.items() if width < 3)
+        if config.residual and too_narrow:
             raise ConfigError(
-                f"model.standing reads a vector and two values of every stream; too thin: {', '.join(thin)}",
-                follows="nothing was started",
-                remedy="give it what `mien derive` wrote, or set model.standing=false",
+                "model.residual reads an embedding and two predictions of every stream; "
+                f"too narrow: {', '.join(too_narrow)}",
+                follows="Nothing was started.",
+                remedy="Use streams that `mien derive` wrote, or set model.residual=false.",
             )
+        self.loss = objective
+        self.modality_dropout = ModalityDropout(whole=config.modality_dropout, bursts={})
 
-    def standing(self, given: Mapping[str, tuple[Tensor, Tensor]], trust: Mapping[str, Tensor]) -> Tensor:
-        """What the streams said themselves: the mean `(batch, time, 2)` of the last two values of every input in trust,
-        weighed by trust `(batch, time)` where the input is valid, before a tanh; zero where none is. `mien derive`
-        writes a stage's own valence and arousal there."""
+    def head(self, config: FusionConfig) -> nn.Linear:
+        """Linear layer from `dim` to valence and arousal; zero at first if it predicts a correction."""
+        head = nn.Linear(config.dim, 2)
+        if config.residual:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        return head
+
+    def mean_stream_prediction(
+        self, inputs: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The streams' own predictions, averaged, before the tanh: `(batch, time, 2)`; zero where none is valid.
+
+        `mien derive` writes a stream's valence and arousal as the last two values of its features.
+
+        Args:
+            inputs: modality -> normalised values and validity, see `StreamSystem.select_inputs`.
+            weights: modality -> weight of its prediction, `(batch, time)`; invalid tokens have none.
+        """
         total: Tensor | float = 0.0
-        weight: Tensor | float = 0.0
+        total_weight: Tensor | float = 0.0
         statistics = self.normalisation()
-        for name, share in trust.items():
-            value, valid = given[name]
+        for name, weight in weights.items():
+            values, valid = inputs[name]
             mean, deviation = statistics[name]
-            share = (share * valid)[..., None]
-            total = total + share * (value[..., -2:] * deviation[-2:] + mean[-2:])
-            weight = weight + share
-        return (total / torch.as_tensor(weight).clamp_min(1e-6)).clamp(-0.99, 0.99).atanh()
+            weight = (weight * valid)[..., None]
+            total = total + weight * (values[..., -2:] * deviation[-2:] + mean[-2:])
+            total_weight = total_weight + weight
+        return (total / torch.as_tensor(total_weight).clamp_min(1e-6)).clamp(-0.99, 0.99).atanh()
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts; windows without evidence and unlabelled tokens add nothing."""
-        out = self(batch.values, self.hide(batch.valid))
-        truth = batch.valence_arousal
-        if truth is None:
-            truth = torch.full_like(out.valence_arousal, torch.nan)
-        counts = out.evidence[:, None].expand(truth.shape[:2])
-        loss = affect_loss(out.valence_arousal, truth, counts, **self.loss.model_dump())
+        """`valence_arousal_loss`; windows without evidence and unlabelled tokens add nothing."""
+        out = self(batch.values, self.modality_dropout(batch.valid))
+        target = target_of(batch, out.valence_arousal)
+        mask = out.evidence[:, None].expand(target.shape[:2])
+        loss = valence_arousal_loss(out.valence_arousal, target, mask, self.loss)
         return loss, {"loss": loss.detach()}

@@ -1,4 +1,4 @@
-"""Sound as 16 kHz mono, streamed, and where in it somebody speaks."""
+"""Decode audio to 16 kHz mono float samples, streamed; re-exports voice activity detection."""
 
 from __future__ import annotations
 
@@ -8,57 +8,62 @@ from pathlib import Path
 import numpy as np
 
 from mien.media.probe import probe
-from mien.media.samples import Piece, pieces, resampled
-from mien.media.voice_activity import VoiceActivity, is_speech, speech, speech_stream
+from mien.media.samples import AudioChunk, read_chunks, resample
+from mien.media.voice_activity import VoiceActivity, is_speech, speech_probability, speech_stream
 
-__all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "speech", "speech_stream"]
+__all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "speech_probability", "speech_stream"]
 
-#: Hz of all sound in mien: what WavLM, wav2vec 2.0 and silero-vad were trained on.
+#: Hz of all audio in mien: the training rate of WavLM, wav2vec 2.0 and silero-vad.
 SAMPLE_RATE = 16_000
 
 
 def blocks(path: Path, *, seconds: float = 10.0, notes: list[str] | None = None) -> Iterator[tuple[float, np.ndarray]]:
-    """The recording's sound in consecutive blocks, flat in memory.
+    """Decode the recording's audio in consecutive blocks, in constant memory.
 
     Args:
-        path: sound, or video with sound. Without sound (and for a still image) there are no blocks.
+        path: audio file, or video with audio. A file without audio (or a still image) yields no blocks.
         seconds: length of a block; the last may be shorter.
-        notes: collects what a user should know: sound that ends early, holes that were filled, damaged
-            packets.
+        notes: collects warnings for the user: audio that ends early, filled gaps, damaged packets.
 
     Yields:
-        (start_s, samples): samples `(n,)` float32, full scale ±1, 16 kHz, the mean of all channels. Sample k
-        of a block is at start_s + k / 16000 seconds from the recording's origin, and blocks follow each
-        other without a hole: holes of 50 ms and more in the timestamps are zeros, overlaps are cut.
+        (start_s, samples): samples `(n,)` float32 in [-1, 1], 16 kHz, the mean of all channels. Sample k of a block is
+        at start_s + k / 16000 seconds from the recording's origin. Blocks are contiguous: gaps of 50 ms and more in the
+        timestamps become zeros, overlaps are cut.
 
     Raises:
         MediaError: at the call, as `probe`.
+        ValueError: `seconds` is not positive.
     """
     if seconds <= 0:
         raise ValueError(f"a block needs a length above 0 s, got {seconds}")
     info = probe(path, video=False)
     if not info.has_audio:
         return iter(())
-    return _cut(pieces(info, notes=notes), info.audio_start_s or 0.0, max(1, round(seconds * SAMPLE_RATE)))
+    return _split(read_chunks(info, notes=notes), info.audio_start_s or 0.0, max(1, round(seconds * SAMPLE_RATE)))
 
 
 def load(path: Path, *, notes: list[str] | None = None) -> tuple[float, np.ndarray]:
-    """The whole sound at once, for short files: (start_s, `(n,)` float32 at 16 kHz); (0.0, empty) without
-    sound."""
+    """Decode the whole audio at once, for short files.
+
+    Returns (start_s, samples): `(n,)` float32 at 16 kHz as from `blocks`; (0.0, empty) without audio. Raises
+    MediaError, as `probe`.
+    """
     parts = list(blocks(path, seconds=60.0, notes=notes))
     if not parts:
         return 0.0, np.zeros(0, np.float32)
     return parts[0][0], np.concatenate([samples for _, samples in parts])
 
 
-def _cut(line: Iterable[Piece], start_s: float, length: int) -> Iterator[tuple[float, np.ndarray]]:
-    done, held, waiting = 0, 0, []
-    for samples in resampled(line, SAMPLE_RATE):
-        waiting.append(samples[:, 0])
-        held += len(samples)
-        while held >= length:
-            whole = np.concatenate(waiting)
-            yield start_s + done / SAMPLE_RATE, whole[:length].copy()
-            waiting, done, held = [whole[length:]], done + length, held - length
-    if held:
-        yield start_s + done / SAMPLE_RATE, np.concatenate(waiting)
+def _split(chunks: Iterable[AudioChunk], start_s: float, length: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Blocks of `length` samples at 16 kHz from chunks of any length and rate."""
+    emitted, buffered = 0, 0
+    buffer: list[np.ndarray] = []
+    for samples in resample(chunks, SAMPLE_RATE):
+        buffer.append(samples[:, 0])
+        buffered += len(samples)
+        while buffered >= length:
+            joined = np.concatenate(buffer)
+            yield start_s + emitted / SAMPLE_RATE, joined[:length].copy()
+            buffer, emitted, buffered = [joined[length:]], emitted + length, buffered - length
+    if buffered:
+        yield start_s + emitted / SAMPLE_RATE, np.concatenate(buffer)

@@ -1,5 +1,4 @@
-"""Still images, read by OpenCV: it applies the EXIF orientation, mirrored ones too; PyAV gives an angle
-only."""
+"""Read still images with OpenCV, which applies all eight EXIF orientations; PyAV reports a rotation angle only."""
 
 from __future__ import annotations
 
@@ -9,17 +8,17 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
-from mien.media.container import checked, shown
+from mien.media.container import check_file, printable
 
-#: Larger pictures are refused before they are decoded: 16384×8192, four 8K frames, 400 MB as RGB. Our choice.
+#: Larger images are refused before decoding: 16384×8192 pixels, four 8K frames, 400 MB as RGB. Our choice.
 MAX_PIXELS = 1 << 27
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
-#: JPEG markers that carry the size: every start-of-frame but DHT (C4), JPG (C8) and DAC (CC).
+#: JPEG markers with the image size: all start-of-frame markers, which excludes DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def is_still(path: Path) -> bool:
-    """Whether the file begins like a JPEG, PNG, BMP, TIFF or WebP picture. Motion JPEG is a video."""
+    """Whether the file has the signature of a JPEG, PNG, BMP, TIFF or WebP image. Motion JPEG counts as video."""
     if path.suffix.lower() in (".mjpeg", ".mjpg"):
         return False
     with path.open("rb") as file:
@@ -28,16 +27,17 @@ def is_still(path: Path) -> bool:
 
 
 def read(path: Path) -> np.ndarray:
-    """The picture, upright: `(height, width, 3)` uint8 RGB.
+    """Read an image, upright: `(height, width, 3)` uint8 RGB.
 
     Raises:
-        MediaError: damaged, or of more than `MAX_PIXELS` pixels.
+        MediaError: the file is damaged or has more than `MAX_PIXELS` pixels.
     """
-    data = checked(path).read_bytes()
+    data = check_file(path).read_bytes()
     width, height = _size(data)
     if width * height > MAX_PIXELS:
         raise MediaError(
-            f"{shown(path)} is {width}×{height} pixels; mien reads pictures of up to {MAX_PIXELS:,}.",
+            f"{printable(path)} is {width}×{height} pixels; mien reads images of up to {MAX_PIXELS:,}.",
+            follows="It was not decoded.",
             remedy="Scale it down first.",
         )
     try:
@@ -46,14 +46,15 @@ def read(path: Path) -> np.ndarray:
         image = None
     if image is None:
         raise MediaError(
-            f"{shown(path)} begins like a picture but does not decode ({len(data):,} bytes): damaged or cut.",
+            f"{printable(path)} does not decode ({len(data):,} bytes): the image is damaged or truncated.",
+            follows="Nothing was read from it.",
             remedy="Copy or download it again, or save it as PNG with another program.",
         )
     return image
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header of a PNG or JPEG; (0, 0) for others, which OpenCV itself limits."""
+    """(width, height) from the header of a PNG or JPEG; (0, 0) for other formats, whose size OpenCV limits itself."""
     if data.startswith(_SIGNATURES[1]):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     position = 2

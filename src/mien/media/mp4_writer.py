@@ -1,4 +1,4 @@
-"""Writing MP4s that every browser plays, with exact times, beside their place and then renamed."""
+"""Write MP4s that every browser plays, with exact times, atomically."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from mien.atomic import commit
+from mien.atomic import FULL, NO_PERMISSION, commit, temporary_path
 from mien.errors import OutputError
-from mien.media.container import note, shown
-from mien.media.mp4_streams import TICKS, PictureTrack, SoundTrack
+from mien.media.container import add_note, printable
+from mien.media.mp4_streams import TICKS, AudioTrack, VideoTrack
 
-#: Sound is handed to the muxer this far ahead of the picture, so that it never holds back much more than
-#: this.
+#: Seconds by which audio is passed to the muxer ahead of the video, which bounds how much the muxer buffers.
 _AHEAD_S = 0.5
+
+TimedFrame = tuple[float | Fraction, np.ndarray]
 
 
 def write_video(
@@ -36,41 +37,39 @@ def write_video(
     preset: str = "veryfast",
     notes: list[str] | None = None,
 ) -> None:
-    """Write an MP4 (H.264 4:2:0, BT.709 limited range as tagged; AAC; index at the front), streaming.
+    """Write an MP4 (H.264 4:2:0, tagged BT.709 limited range; AAC; index at the front), streamed and atomic.
 
     Args:
-        path: where to; written beside it as `<name>.part` and renamed when it is complete.
-        frames: `(height, width, 3)` uint8 RGB, all of one size. An odd width or height repeats its last
-            column or row, because 4:2:0 needs even ones; coordinates stay what they are. It is said so in
-            `notes`.
-        times: seconds of each frame, strictly increasing, any spacing (kept to 1/90000 s); or
-        rate: frames a second, exact as a Fraction (30000/1001): frame i is at i / rate. One of the two.
-        audio: a media file, whose sound is kept at its own rate, in stereo at most, at its own place in time;
-            or `(n,)` float samples at 16 kHz from `audio_start_s` on.
-        crf: x264's constant rate factor: 18 is hard to tell from the original, 28 is coarse.
+        frames: `(height, width, 3)` uint8 RGB, all of one size. 4:2:0 needs even sides: an odd width or height repeats
+            its last column or row, with a note; coordinates do not change.
+        times: seconds of each frame, strictly increasing, any spacing (stored to 1/90000 s); or
+        rate: frames a second, exact as a Fraction (30000/1001): frame i is at i / rate. Give one of the two.
+        audio: a media file, whose audio keeps its sample rate, its start time and up to two channels; or `(n,)` float
+            samples at 16 kHz that begin at `audio_start_s` seconds.
+        crf: x264's constant rate factor: 18 is hardly distinguishable from the original, 28 is coarse.
         preset: x264's speed.
-        notes: collects what a user should know.
+        notes: collects warnings for the user.
 
     Raises:
-        OutputError: no permission, full disk, no such folder, a folder of that name. Nothing is left behind.
+        OutputError: no permission, full disk, no such folder, or a folder of that name. Nothing is left behind.
         MediaError: the audio file cannot be read.
-        ValueError: neither or both of times and rate, times that do not increase, frames of another shape or
-            number.
+        ValueError: neither or both of times and rate; times do not increase; frames differ in shape or do not match
+            times in number.
     """
     if times is not None and rate is None:
-        timed: Iterable[tuple[float | Fraction, np.ndarray]] = zip(times, frames, strict=True)
+        timed: Iterable[TimedFrame] = zip(times, frames, strict=True)
         base = Fraction(1, TICKS)
     elif rate is not None and times is None:
         base = 1 / Fraction(rate).limit_denominator(100_000)
         timed = ((i * base, image) for i, image in enumerate(frames))
     else:
         raise ValueError("write_video needs times or rate, and not both")
-    write(path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes)
+    write_frames(path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes)
 
 
-def write(
+def write_frames(
     path: Path,
-    frames: Iterable[tuple[float | Fraction, np.ndarray]],
+    frames: Iterable[TimedFrame],
     *,
     base: Fraction = Fraction(1, TICKS),
     audio: Path | np.ndarray | None = None,
@@ -79,84 +78,87 @@ def write(
     preset: str = "veryfast",
     notes: list[str] | None = None,
 ) -> None:
-    """As `write_video`, from (time, picture) pairs; base: seconds that one tick of the times lasts."""
+    """As `write_video`, from (time in seconds, image) pairs; `base` is the seconds of one tick of the times."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    sound = SoundTrack(audio, audio_start_s, notes)
+    temporary = temporary_path(path)
+    audio_track = AudioTrack(audio, audio_start_s, notes)
     try:
-        with _named_errors(path):
+        with _output_errors(path):
             if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder of that name is in the way")
-            part.touch()
+                raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+            temporary.touch()
             options = {"movflags": "faststart", "movie_timescale": str(TICKS)}
-            output = av.open(os.path.abspath(part), "w", format="mp4", options=options)
+            output = av.open(os.path.abspath(temporary), "w", format="mp4", options=options)
         try:
-            _fill(path, output, iter(frames), base, sound, {"crf": str(crf), "preset": preset}, notes)
+            _encode(path, output, iter(frames), base, audio_track, {"crf": str(crf), "preset": preset}, notes)
         except BaseException:
-            with suppress(Exception):  # closing fails for the same reason, and the first error tells more
+            with suppress(Exception):  # Closing fails for the same reason, and the first error is more precise.
                 output.close()
             raise
-        with _named_errors(path):
+        with _output_errors(path):
             output.close()
-            commit(part, path)
+            commit(temporary, path)
     finally:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _fill(
+def _encode(
     path: Path,
     output: OutputContainer,
-    frames: Iterator[tuple[float | Fraction, np.ndarray]],
+    frames: Iterator[TimedFrame],
     base: Fraction,
-    sound: SoundTrack,
+    audio: AudioTrack,
     options: dict[str, str],
     notes: list[str] | None,
 ) -> None:
+    """Encode and interleave both tracks. Errors of the inputs pass unchanged; only errors of the output are wrapped."""
+
+    def mux_audio(until_s: float) -> None:
+        for packets in audio.packets_until(until_s):
+            with _output_errors(path):
+                output.mux(packets)
+
     first = next(frames, None)
-    picture = None
+    video = None
     if first is not None:
-        with _named_errors(path):
-            picture = PictureTrack(output, first[1], base, options)
-        if picture.padded:
-            height, width = first[1].shape[:2]
-            note(
+        height, width = first[1].shape[:2]
+        with _output_errors(path):
+            video = VideoTrack(output, first[1], base, options)
+        if video.padded:
+            add_note(
                 notes,
-                f"{shown(path)}: {width}×{height} is odd and H.264 needs even sides; the last row or column "
-                f"is repeated ({picture.width}×{picture.height}).",
+                f"{printable(path)}: {width}×{height} is odd and H.264 needs even sides; the last row or column "
+                f"is repeated ({video.width}×{video.height}).",
             )
-    sound.open(output)
-    if picture is None and not sound:
-        raise ValueError(f"{path}: neither a frame nor sound to write")
-    if picture is not None and first is not None:
+    audio.open(output)
+    if video is None and not audio:
+        raise ValueError(f"{path}: neither frames nor audio to write")
+    if video is not None and first is not None:
         for time, image in chain([first], frames):
-            with _named_errors(path):
-                output.mux(picture.encode(time, image))
-            for packets in sound.until(float(time) + _AHEAD_S):
-                with _named_errors(path):
-                    output.mux(packets)
-        with _named_errors(path):
-            output.mux(picture.stream.encode(None))
-    for packets in sound.until(float("inf")):
-        with _named_errors(path):
-            output.mux(packets)
+            with _output_errors(path):
+                output.mux(video.encode(time, image))
+            mux_audio(float(time) + _AHEAD_S)
+        with _output_errors(path):
+            output.mux(video.stream.encode(None))
+    mux_audio(float("inf"))
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Errors of the disk and of the encoder as `OutputError`s that name the file."""
+def _output_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk and of the encoder into `OutputError`s that name the file."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:
         number, reason = error.errno, error.strerror or str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "Free some space, or write somewhere else."
-        elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in FULL:
+            remedy = "Free some space, or choose another folder."
+        elif number in NO_PERMISSION:
             remedy = "Choose a folder that you may write to."
         elif number in (errno.ENOENT, errno.ENOTDIR):
-            remedy = f"Create the folder first: mkdir -p '{shown(path.parent)}'"
+            remedy = f"Create the folder first: mkdir -p '{printable(path.parent)}'"
         else:
             remedy = "Choose another name or folder."
         raise OutputError(
-            f"{shown(path)} cannot be written: {reason}.", follows="Nothing was left behind.", remedy=remedy
+            f"{printable(path)} could not be written: {reason}.", follows="No partial file was left.", remedy=remedy
         ) from None

@@ -1,4 +1,4 @@
-"""Turning stored pictures upright, as the container's display matrix asks."""
+"""Frame orientation: apply the rotation and mirroring of the container's display matrix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from av.sidedata.sidedata import Type
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture becomes upright: transposed first, then mirrored left-right and top-bottom."""
+    """Steps that turn a stored frame upright: transpose, then mirror left-right, then flip top-bottom."""
 
     transposed: bool = False
     mirrored: bool = False
@@ -20,13 +20,13 @@ class Orientation:
 
     @property
     def rotation(self) -> int:
-        """The turn in it in counter-clockwise degrees, as FFmpeg counts: 0, 90, 180 or 270."""
+        """Rotation in counter-clockwise degrees, as FFmpeg counts: 0, 90, 180 or 270."""
         if self.transposed:
             return 90 if self.flipped else 270
         return 180 if self.flipped else 0
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """The upright picture, `(height, width, 3)`, rows contiguous."""
+        """The upright image, `(height, width, 3)`, contiguous."""
         if self.transposed:
             image = cv2.transpose(image)
         if self.mirrored or self.flipped:
@@ -35,11 +35,12 @@ class Orientation:
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """The orientation a decoded frame carries. Angles between quarter turns are rounded to the nearest."""
+    """Orientation from a decoded frame's display matrix. Other angles are rounded to the nearest quarter turn."""
     try:
+        # PyAV's stub declares the container of side data as a TypedDict with one key.
         data = bytes(frame.side_data[Type.DISPLAYMATRIX])  # type: ignore[typeddict-item]
     except (KeyError, ValueError):
-        # ValueError: PyAV 18.1 cannot list side data when one kind (EXIF, view id) is newer than its table.
+        # ValueError: PyAV 18.1 cannot list side data of a type (EXIF, view id) that is newer than its table.
         quarter = round(frame.rotation / 90) % 4
         return (
             Orientation(),
@@ -47,7 +48,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
             Orientation(mirrored=True, flipped=True),
             Orientation(transposed=True, mirrored=True),
         )[quarter]
-    # FFmpeg's libavutil/display.h: x' = a·x + c·y and y' = b·x + d·y, in pictures whose y grows downwards.
+    # FFmpeg's libavutil/display.h: x' = a·x + c·y and y' = b·x + d·y, with y downwards.
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(mirrored=a < 0, flipped=d < 0)

@@ -1,7 +1,7 @@
-"""What a media file holds, and where its time begins.
+"""Probe a media file: streams, size, orientation, and the origin of its time.
 
-Time 0.0 of a recording is the earliest presentation timestamp of its picture and sound. It is taken from the
-first frames that really decode: headers promise starts (and lengths, and frame counts) that are not there.
+Time 0.0 of a recording is the earliest presentation timestamp of its video and audio. It is taken from the first frames
+that decode, because headers state wrong starts, lengths and frame counts.
 """
 
 from __future__ import annotations
@@ -9,45 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import av
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import image
 from mien.media.container import (
-    PROMISING,
-    audio_of,
-    checked,
-    opened,
-    shown,
-    undecodable,
-    video_of,
-    without_presentation_times,
+    CONTAINERS_WITH_DURATION,
+    check_file,
+    lacks_presentation_times,
+    open_container,
+    presentation_time,
+    printable,
+    select_audio,
+    select_video,
+    undecodable_error,
 )
 from mien.media.orientation import Orientation, orientation_of
 
-#: How many packets of a stream `probe` tries until it believes the header's start instead.
+#: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
 _PACKETS = 300
-#: Wider or taller pictures are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
+#: Wider or taller frames are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
 MAX_SIDE = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a file holds. Seconds count from the recording's time 0.0.
+    """Properties of a media file. Seconds count from the recording's time 0.0.
 
-    kind: `image` is one still picture; `audio` has no moving picture (a cover picture is none).
-    width, height: pixels of an upright frame, 0 without a picture. Pixels are taken as square.
-    orientation: how stored frames become upright; `frames` has it applied.
-    duration_s: what the header promises for the whole recording; None if it says nothing. Never rely on it.
-    origin: the presentation timestamp in raw seconds that is time 0.0, exact.
-    average_rate: frames a second, from the header: for information, never for timing.
-    video_start_s, audio_start_s: when each begins; None where there is none.
-    video_stop_s, audio_stop_s: the end the header promises; None where there is only a guess.
+    kind: `image` is one still image; `audio` has no video stream (a cover picture does not count).
+    width, height: pixels of an upright frame, 0 without video. Pixels are assumed square.
+    orientation: how stored frames become upright; `frames` applies it.
+    duration_s: length of the recording according to the header, None if it states none. Do not rely on it.
+    origin: the raw presentation timestamp in seconds that is time 0.0, exact.
+    average_rate: frames a second according to the header: information only, never used for timing.
+    video_start_s, audio_start_s: start of each stream; None where there is none.
+    video_stop_s, audio_stop_s: end of each stream according to the header; None where it is only an estimate.
     video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name.
     """
 
@@ -77,44 +80,49 @@ class MediaInfo:
 
     @property
     def rotation(self) -> int:
-        """Counter-clockwise degrees by which the container asks to turn what is stored: 0, 90, 180 or 270."""
+        """Counter-clockwise degrees by which stored frames are turned to become upright: 0, 90, 180 or 270."""
         return self.orientation.rotation
 
 
 def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
-    """What the file holds.
+    """Read the properties of a media file.
 
-    video, audio: whether the caller wants them. A coding without a decoder is an error in a stream that is
-    wanted; one that is not wanted counts as absent.
+    Args:
+        video, audio: whether the caller needs the stream. A codec without a decoder is an error in a needed stream; a
+            stream that is not needed then counts as absent.
 
     Raises:
-        MediaError: missing, empty, a folder, not media, broken header, unreadable coding, too large, or
-            nothing to see or hear in it.
+        MediaError: the file is missing, empty, a folder, not media, too large, has a broken header or a codec without a
+            decoder, or has neither video nor audio.
     """
     path = Path(path)
-    if image.is_still(checked(path)):
+    if image.is_still(check_file(path)):
         height, width = image.read(path).shape[:2]
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
-    with opened(path) as container:
-        picture, sound = video_of(container), audio_of(container)
-        if picture is None and sound is None:
+    with open_container(path) as container:
+        video_stream, audio_stream = select_video(container), select_audio(container)
+        if video_stream is None and audio_stream is None:
             raise MediaError(
-                f"{shown(path)} holds neither a picture nor sound.",
-                remedy="Name the video or sound file itself.",
+                f"{printable(path)} contains neither video nor audio.",
+                follows="Nothing was read from it.",
+                remedy="Name the video or audio file itself.",
             )
-        blind = picture is not None and picture.codec_context is None
-        deaf = sound is not None and sound.codec_context is None
-        if blind and (video or deaf or sound is None):
-            raise undecodable(path, "video")
-        if deaf and (audio or picture is None):
-            raise undecodable(path, "audio")
-        return _describe(path, container, None if blind else picture, None if deaf else sound)
+        video_undecodable = video_stream is not None and video_stream.codec_context is None
+        audio_undecodable = audio_stream is not None and audio_stream.codec_context is None
+        if video_undecodable and (video or audio_undecodable or audio_stream is None):
+            raise undecodable_error(path, "video")
+        if audio_undecodable and (audio or video_stream is None):
+            raise undecodable_error(path, "audio")
+        return _describe(
+            path, container, None if video_undecodable else video_stream, None if audio_undecodable else audio_stream
+        )
 
 
 def _describe(path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> MediaInfo:
     if video is not None and max(video.width, video.height) > MAX_SIDE:
         raise MediaError(
-            f"{shown(path)}: its frames are {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
+            f"{printable(path)}: frames have {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
+            follows="Nothing was read from it.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
     both = (video, audio)
@@ -123,13 +131,13 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
     origin = min((t for t in starts if t is not None), default=Fraction(0))
     start_s = [float((t or origin) - origin) if s else None for s, t in zip(both, starts, strict=True)]
     name = container.format.name.split(",")[0]
-    stop_s = [_stop(s, origin) if s is not None and name in PROMISING else None for s in both]
+    stop_s = [_stop(s, origin) if s is not None and name in CONTAINERS_WITH_DURATION else None for s in both]
     orientation, width, height = Orientation(), 0, 0
     if video is not None:
-        picture = first.get(video.index)
-        width, height = (video.width, video.height) if picture is None else (picture.width, picture.height)
-        if picture is not None:
-            orientation = orientation_of(picture)
+        frame = first.get(video.index)
+        width, height = video.width, video.height
+        if isinstance(frame, VideoFrame):
+            width, height, orientation = frame.width, frame.height, orientation_of(frame)
     if orientation.transposed:
         width, height = height, width
     return MediaInfo(
@@ -154,49 +162,54 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
     )
 
 
-def _first_frames(container: InputContainer, streams: list[VideoStream | AudioStream]) -> dict[int, Any]:
+_FirstFrames = dict[int, VideoFrame | AudioFrame]
+
+
+def _first_frames(container: InputContainer, streams: list[VideoStream | AudioStream]) -> _FirstFrames:
     """The first frame of each stream that decodes, by stream index."""
-    found: dict[int, Any] = {}
-    tried = dict.fromkeys((s.index for s in streams), 0)
-    earliest: dict[int, int | None] = {}
+    frames_by_index: _FirstFrames = {}
+    by_index = {s.index: s for s in streams}
+    packet_counts = dict.fromkeys(by_index, 0)
+    first_dts: dict[int, int | None] = {}
     for stream in streams:
-        # One thread: frame threads would first fill up with as many frames as there are threads.
+        # One thread: frame threads buffer as many frames as there are threads before the first comes out.
         stream.codec_context.thread_type = "NONE"
     try:
         for packet in container.demux(streams):
-            index = packet.stream.index
-            tried[index] += 1
-            earliest.setdefault(index, packet.dts)
-            if index not in found and tried[index] <= _PACKETS:
+            index = packet.stream_index
+            packet_counts[index] += 1
+            first_dts.setdefault(index, packet.dts)
+            if index not in frames_by_index and packet_counts[index] <= _PACKETS:
                 try:
-                    frames: list[Any] = list(packet.decode())
+                    frames = by_index[index].decode(packet)
                 except av.FFmpegError:
                     continue
                 if frames:
-                    found[index] = frames[0]
-                    if without_presentation_times(container, packet.stream):
-                        frames[0].pts = earliest[index]
-            if len(found) == len(streams) or max(tried.values()) > 2 * _PACKETS:
+                    frames_by_index[index] = frames[0]
+                    if lacks_presentation_times(container, by_index[index]):
+                        frames[0].pts = first_dts[index]
+            if len(frames_by_index) == len(streams) or max(packet_counts.values()) > 2 * _PACKETS:
                 break
     except (av.FFmpegError, OSError):
-        pass  # a cut file: whoever reads the frames will say where it ends
-    return found
+        pass  # A cut file: the function that decodes the frames reports where it ends.
+    return frames_by_index
 
 
-def _start(stream: VideoStream | AudioStream | None, first: dict[int, Any]) -> Fraction | None:
+def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fraction | None:
     if stream is None or stream.time_base is None:
         return None
     frame = first.get(stream.index)
-    if frame is not None and frame.pts is not None:
-        return frame.pts * (frame.time_base or stream.time_base)
+    time = None if frame is None else presentation_time(frame, stream.time_base)
+    if time is not None:
+        return time
     return None if stream.start_time is None else stream.start_time * stream.time_base
 
 
 def _stop(stream: VideoStream | AudioStream, origin: Fraction) -> float | None:
-    """The end the header promises, seconds from time 0."""
+    """End of the stream according to the header, in seconds from time 0."""
     if stream.duration and stream.time_base:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base - origin)
-    # Matroska keeps it as a tag, hh:mm:ss.fraction from the container's own zero.
+    # Matroska stores it as a tag, hh:mm:ss.fraction from the container's own zero.
     parts = stream.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (float(part) for part in parts)

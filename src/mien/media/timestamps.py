@@ -1,43 +1,46 @@
-"""Timestamps that run backwards, jump or are missing, made strictly increasing."""
+"""Repair of presentation timestamps: missing, jumping or decreasing ones become strictly increasing."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-#: A step back of up to `BACK_S` is a fault of a few frames, which are squeezed in; a longer one is a clock
-#: that was set back, and everything after it is moved. A step forward beyond `LEAP_S` is taken as a fault of
-#: the clock too: no recording pauses for an hour, and a broken timestamp does reach far. Our choices.
+#: A step back of up to `BACK_S` seconds is a fault of a few frames: they are placed 1 ms apart. A longer step back, or
+#: a step forward beyond `LEAP_S`, is a clock that was set: all later timestamps are shifted. Our choice: recordings do
+#: not pause for an hour, and broken timestamps do jump that far.
 BACK_S, LEAP_S = 0.5, 3600.0
-#: The distance at which a frame out of order is put behind the one before it.
+#: Seconds by which a frame out of order follows the previous one.
 _NUDGE = Fraction(1, 1000)
 
 
-class Repair:
-    """One stream's clock. Call it with each frame's timestamp (seconds, None where missing) in decoding
-    order.
+class TimestampRepair:
+    """Strictly increasing frame times for one stream.
 
-    step: the usual distance of two frames in seconds, used where a timestamp is missing or the clock was set.
+    Call it with each frame's timestamp in decoding order (exact seconds, None where missing); it returns the repaired
+    time as a float, larger than all earlier ones. `faults` counts repaired frames.
+
+    Args:
+        step: usual distance of two frames in seconds, used where a timestamp is missing or the clock was set.
     """
 
     def __init__(self, step: Fraction) -> None:
         self.step = step
         self.faults = 0
         self._missing = 0
-        self._first_s = 0.0
+        self._first_fault_s = 0.0
         self._offset = Fraction(0)
         self._last: Fraction | None = None
 
     def __call__(self, raw: Fraction | None) -> float:
-        """Seconds, larger than every one before."""
+        """The repaired time of the next frame in seconds. raw: its presentation timestamp, None if it has none."""
         if raw is None:
             self._missing += 1
-            self._fault(self._last)
+            self._count_fault()
             time = Fraction(0) if self._last is None else self._last + self.step
         else:
             time = raw + self._offset
-            # As floats, which is what they become: two fractions may be closer than floats can tell.
+            # Compared as floats, the type of the result: two fractions may differ by less than a float resolves.
             if self._last is not None and (float(time) <= float(self._last) or time - self._last > LEAP_S):
-                self._fault(self._last)
+                self._count_fault()
                 if self._last - time > BACK_S or time > self._last:
                     self._offset += self._last + self.step - time
                     time = self._last + self.step
@@ -46,18 +49,18 @@ class Repair:
         self._last = time
         return float(time)
 
-    def _fault(self, last: Fraction | None) -> None:
+    def _count_fault(self) -> None:
         if not self.faults:
-            self._first_s = float(last or 0)
+            self._first_fault_s = float(self._last or 0)
         self.faults += 1
 
     def summary(self) -> str:
-        """What was repaired, as the end of a sentence that begins with whose timestamps they are."""
+        """Describe the repairs, as the end of a sentence that begins with the stream, such as "the video's"."""
         if self._missing == self.faults:
             rate = float(1 / self.step)
             return f"timestamps are missing in {self.faults} frames: {rate:.4g} frames a second were assumed."
         places = "one place" if self.faults == 1 else f"{self.faults} places"
         return (
-            f"timestamps run backwards or jump in {places} (first after {self._first_s:.2f} s); "
+            f"timestamps decrease or jump in {places} (first after {self._first_fault_s:.2f} s); "
             "they were repaired so that time increases."
         )

@@ -1,4 +1,4 @@
-"""Any media as an MP4 that a browser plays, on the same clock."""
+"""Transcode media to an MP4 that browsers play, with unchanged times."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import av
 
-from mien.media.container import opened
-from mien.media.mp4_writer import write
+from mien.media.container import open_container
+from mien.media.mp4_writer import write_frames
 from mien.media.probe import probe
 from mien.media.video import frames
 
-#: What every current browser decodes in an MP4, and the largest side of H.264 level 5.2.
-_PIXELS, _MAX_SIDE = ("yuv420p", "yuvj420p"), 4096
-#: A player's clock starts at the file's zero; within this of ours nobody sees a difference.
+#: Pixel formats that every current browser decodes in an MP4, and the largest side of H.264 level 5.2.
+_PIXEL_FORMATS, _MAX_SIDE = ("yuv420p", "yuvj420p"), 4096
+#: Largest invisible difference between the player's zero (the file's) and the recording's origin, in seconds.
 _SAME_ZERO_S = 0.002
+_CODEC_STREAMS = (av.VideoStream, av.AudioStream)
 
 
 def transcode(
@@ -25,44 +26,47 @@ def transcode(
     crf: int = 26,
     notes: list[str] | None = None,
 ) -> None:
-    """Write `path_in` as an H.264/AAC MP4, streamed: every frame at its own time, upright, the sound kept.
+    """Write `path_in` as an H.264/AAC MP4, streamed: all frames upright at their own times, with the audio.
 
-    Second t of the result is second t of the recording, also where picture or sound begins late, so that a
-    page can tie a timeline to the player's clock. A still image becomes a video of one frame, sound alone an
-    MP4 without a picture; a stream whose coding is unknown is left out.
+    Second t of the output is second t of the recording, also where video or audio begins late, so that a page can
+    synchronise a timeline with the player. A still image becomes a video of one frame, an audio file an MP4 without
+    video; a stream whose codec has no decoder is omitted.
 
-    max_height: pixels; taller upright pictures are scaled down to it, keeping their shape.
+    Args:
+        max_height: pixels; taller upright frames are scaled down to it, with their aspect ratio.
+        crf: x264's constant rate factor, as `write_video`.
+        notes: collects warnings for the user.
 
     Raises:
-        MediaError, OutputError: as `frames` and `write_video`.
+        MediaError: as `frames`.
+        OutputError: as `write_video`.
     """
     info = probe(path_in, video=False, audio=False)
-    side = None
+    max_side = None
     if max_height is not None and info.height > max_height:
-        side = max(1, round(max(info.width, info.height) * max_height / info.height))
-    pictures = frames(path_in, max_side=side, notes=notes) if info.has_video else iter(())
-    timed = ((frame.time_s, frame.image) for frame in pictures)
-    write(path_out, timed, audio=path_in if info.has_audio else None, crf=crf, notes=notes)
+        max_side = max(1, round(max(info.width, info.height) * max_height / info.height))
+    decoded = frames(path_in, max_side=max_side, notes=notes) if info.has_video else iter(())
+    timed = ((frame.time_s, frame.image) for frame in decoded)
+    write_frames(path_out, timed, audio=path_in if info.has_audio else None, crf=crf, notes=notes)
 
 
 def is_browser_playable(path: Path) -> bool:
-    """Whether browsers play the file as it is, on the recording's clock: MP4 with H.264 (8-bit 4:2:0, up to
-    4096 a side) or no picture, AAC or no sound, and time 0.0 where the player has its zero.
+    """Whether browsers play the file unchanged and at the recording's times.
+
+    That is an MP4 with H.264 (8-bit 4:2:0, up to 4096 a side) or no video, with AAC or no audio, and with the
+    recording's time 0.0 at the file's zero. A codec without a decoder gives False.
 
     Raises:
-        MediaError: as `probe`; a coding without a decoder here is not playable, and no error.
+        MediaError: as `probe`.
     """
     info = probe(path, video=False, audio=False)
     if info.container != "mov" or abs(info.origin_s) > _SAME_ZERO_S:
         return False
-    with opened(path) as container:
+    with open_container(path) as container:
         brand = container.metadata.get("major_brand", "")
-        known = all(s.codec_context is not None for s in container.streams if isinstance(s, _TRACKS))
-    if not known or brand.strip() == "qt":
+        decodable = all(s.codec_context is not None for s in container.streams if isinstance(s, _CODEC_STREAMS))
+    if not decodable or brand.strip() == "qt":
         return False
-    fits = max(info.width, info.height) <= _MAX_SIDE and info.pixel_format in _PIXELS
-    picture = not info.has_video or (info.video_codec == "h264" and fits)
-    return picture and info.audio_codec in ("aac", "")
-
-
-_TRACKS = (av.VideoStream, av.AudioStream)
+    fits = max(info.width, info.height) <= _MAX_SIDE and info.pixel_format in _PIXEL_FORMATS
+    playable_video = not info.has_video or (info.video_codec == "h264" and fits)
+    return playable_video and info.audio_codec in ("aac", "")

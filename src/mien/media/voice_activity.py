@@ -1,8 +1,7 @@
-"""Where somebody speaks: silero-vad (Silero Team, MIT), one probability each 32 ms.
+"""Voice activity detection with silero-vad (Silero Team, MIT): one speech probability every 32 ms.
 
-The network is the ONNX file in silero-vad's wheel. Its Python side is not imported, because that imports
-torch. The "sequence" export takes many steps in one call: the same numbers as stepping (tested) in a third of
-the time.
+The network is the ONNX file in silero-vad's wheel. Its Python package is not imported, because that imports torch. The
+"sequence" export takes many steps in one call: the same numbers as step by step (tested) in a third of the time.
 """
 
 from __future__ import annotations
@@ -20,24 +19,23 @@ import onnxruntime
 from mien.errors import ArtefactError
 from mien.records import Stream
 
-#: Samples of one step at 16 kHz (32 ms), and of the step before it that the network also sees.
+#: Samples of one step at 16 kHz (32 ms), and samples before it that are also input to the network.
 STEP, CONTEXT = 512, 64
 STEP_S = STEP / 16_000
-#: Steps a call hands to the network at once: 8 s, which keeps what it holds meanwhile under 10 MB.
+#: Steps in one call of the network: 8 s of audio, which keeps its working memory under 10 MB.
 _STEPS = 256
 _FILE = "silero_vad_16k_sequence.onnx"
 
 
 class VoiceActivity:
-    """Streaming speech probability. Feed it consecutive samples of one recording; it keeps what it needs
-    between.
+    """Streaming speech probability of one recording.
 
-    Call it with `(n,)` float32 samples at 16 kHz, n any number: it returns the probability in [0, 1] of
-    every step that is now complete, `(steps,)` float32. Step i covers samples [512·i, 512·(i+1)). `finish`
-    fills the last, begun step with zeros, as silero-vad itself does.
+    Call it with consecutive `(n,)` float32 samples at 16 kHz, n any number. It returns the probability in [0, 1] of
+    every step that is now complete, `(steps,)` float32. Step i covers samples [512·i, 512·(i+1)). `finish` pads the
+    last, incomplete step with zeros, as silero-vad does.
 
     Raises:
-        ArtefactError: the network's file is not in the installed silero-vad.
+        ArtefactError: the installed silero-vad does not contain the network's file.
     """
 
     def __init__(self) -> None:
@@ -48,23 +46,25 @@ class VoiceActivity:
         self._rest = np.zeros(0, np.float32)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """Speech probability of each complete step in the next `(n,)` float32 samples at 16 kHz."""
         samples = np.concatenate([self._rest, samples.astype(np.float32, copy=False)])
-        whole = len(samples) // STEP * STEP
-        self._rest = samples[whole:]
-        many = _STEPS * STEP
-        parts = [self._run(samples[i : min(i + many, whole)]) for i in range(0, whole, many)]
+        complete = len(samples) // STEP * STEP
+        self._rest = samples[complete:]
+        size = _STEPS * STEP
+        parts = [self._run(samples[i : min(i + size, complete)]) for i in range(0, complete, size)]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def finish(self) -> np.ndarray:
-        """The probability of the last, begun step: `(0,)` or `(1,)`."""
+        """The probability of the last, incomplete step: `(0,)` or `(1,)`."""
         if not len(self._rest):
             return np.zeros(0, np.float32)
         return self(np.zeros(STEP - len(self._rest), np.float32))
 
     def _run(self, samples: np.ndarray) -> np.ndarray:
-        line = np.concatenate([self._context, samples])
-        steps = np.lib.stride_tricks.sliding_window_view(line, CONTEXT + STEP)[::STEP]
-        self._context = line[-CONTEXT:]
+        extended = np.concatenate([self._context, samples])
+        steps = np.lib.stride_tricks.sliding_window_view(extended, CONTEXT + STEP)[::STEP]
+        self._context = extended[-CONTEXT:]
+        probability: np.ndarray
         probability, self._h, self._c = self._session.run(
             ["speech_probs", "hn", "cn"], {"input": np.ascontiguousarray(steps), "h": self._h, "c": self._c}
         )
@@ -73,53 +73,52 @@ class VoiceActivity:
 
 @lru_cache(maxsize=1)
 def _session() -> onnxruntime.InferenceSession:
-    spec = find_spec("silero_vad")  # finds the package without running it
+    spec = find_spec("silero_vad")  # locates the package without importing it
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
     if folder is None or not (folder / "data" / _FILE).is_file():
         version = metadata.version("silero-vad") if spec else "none"
         raise ArtefactError(
-            f"silero-vad's network {_FILE} is not there (installed: {version}, needed: 6.2.2 or later).",
-            follows="Without it nobody knows where in the sound somebody speaks.",
-            remedy="pip install 'silero-vad>=6.2.2,<7'",
+            f"silero-vad's network {_FILE} is missing (installed version: {version}, required: 6.2.2 or later).",
+            follows="Speech cannot be detected without it.",
+            remedy="Run: pip install 'silero-vad>=6.2.2,<7'",
         )
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # it grows by doubling, and would be kept
+    options.enable_cpu_mem_arena = False  # the arena grows by doubling and is never freed
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(folder / "data" / _FILE), options, providers=["CPUExecutionProvider"])
 
 
-def speech(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Speech probability, streamed: for each block the steps it completes.
+def speech_probability(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Speech probability, streamed: the steps that each block completes.
 
     Args:
-        blocks: consecutive (start_s, `(n,)` float32 16 kHz), as from `mien.media.audio.blocks`.
+        blocks: consecutive (start_s, `(n,)` float32 at 16 kHz), as from `mien.media.audio.blocks`.
 
     Yields:
-        (times, probability): `(steps,)` float64 seconds of the steps' centres, and `(steps,)` float32 in [0,
-        1].
+        (times, probability): `(steps,)` float64, centres of the steps in seconds, and `(steps,)` float32 in [0, 1].
     """
-    network, start_s, done = VoiceActivity(), 0.0, 0
+    network, start_s, count = VoiceActivity(), 0.0, 0
 
-    def timed(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal done
-        times = start_s + (np.arange(done, done + len(probability)) + 0.5) * STEP_S
-        done += len(probability)
+    def with_times(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal count
+        times = start_s + (np.arange(count, count + len(probability)) + 0.5) * STEP_S
+        count += len(probability)
         return times, probability
 
     for number, (block_s, samples) in enumerate(blocks):
         if number == 0:
             start_s = block_s
-        yield timed(network(samples))
+        yield with_times(network(samples))
     last = network.finish()
     if len(last):
-        yield timed(last)
+        yield with_times(last)
 
 
 def speech_stream(blocks: Iterable[tuple[float, np.ndarray]]) -> Stream:
-    """The same as one `Stream`: values `(steps, 1)` the probability, times the centres, valid where
+    """`speech_probability` as one `Stream`: values `(steps, 1)` in [0, 1], times of the steps' centres, valid where
     `is_speech`."""
-    parts = list(speech(blocks))
+    parts = list(speech_probability(blocks))
     times = np.concatenate([t for t, _ in parts]) if parts else np.zeros(0)
     probability = np.concatenate([p for _, p in parts]) if parts else np.zeros(0, np.float32)
     made_by = {"encoder": "silero-vad", "version": metadata.version("silero-vad"), "file": _FILE}
@@ -135,32 +134,31 @@ def is_speech(
     min_silence_s: float = 0.1,
     step_s: float = STEP_S,
 ) -> np.ndarray:
-    """Per step: does somebody speak there. `(steps,)` float in [0, 1] -> `(steps,)` bool.
+    """Speech decision per step: `(steps,)` float in [0, 1] -> `(steps,)` bool.
 
-    Hysteresis as silero-vad's own `get_speech_timestamps` has it by default: speech begins at a step of at
-    least `on` and lasts until a step below `off`; pauses shorter than `min_silence_s` belong to the speech
-    around them, and what is then shorter than `min_speech_s` is dropped. No padding: the time grid of 32 ms
-    is coarse enough. Our choice.
+    Hysteresis with the defaults of silero-vad's `get_speech_timestamps`: speech begins at a step of at least `on` and
+    lasts until a step below `off`. Pauses shorter than `min_silence_s` seconds join the speech around them; then speech
+    shorter than `min_speech_s` seconds is dropped. No padding. Our choice, because the grid of 32 ms is coarse enough.
     """
     speaking = _hysteresis(np.asarray(probability), on, off)
-    speaking = _without_short(speaking, False, min_silence_s / step_s, keep_ends=True)
-    return _without_short(speaking, True, min_speech_s / step_s, keep_ends=False)
+    speaking = _flip_short_runs(speaking, False, min_silence_s / step_s, keep_ends=True)
+    return _flip_short_runs(speaking, True, min_speech_s / step_s, keep_ends=False)
 
 
 def _hysteresis(probability: np.ndarray, on: float, off: float) -> np.ndarray:
     decided = np.where(probability >= on, 1, np.where(probability < off, 0, -1))
-    # Between the thresholds a step is what the last decided one was; before any, silence.
+    # Between the thresholds a step repeats the last decided one; before any, it is silence.
     index = np.maximum.accumulate(np.where(decided >= 0, np.arange(len(decided)), -1))
     return (index >= 0) & (decided[index] == 1) if len(decided) else np.zeros(0, bool)
 
 
-def _without_short(speaking: np.ndarray, kind: bool, length: float, *, keep_ends: bool) -> np.ndarray:
-    """Runs of `kind` shorter than `length` steps become the other; with keep_ends not those at either end."""
+def _flip_short_runs(speaking: np.ndarray, value: bool, length: float, *, keep_ends: bool) -> np.ndarray:
+    """Invert runs of `value` shorter than `length` steps; keep_ends: except the first and last run."""
     out = speaking.copy()
     edges = np.flatnonzero(np.diff(speaking)) + 1
     bounds = np.concatenate([[0], edges, [len(speaking)]])
     for start, stop in pairwise(bounds.tolist()):
         at_end = start == 0 or stop == len(speaking)
-        if stop > start and speaking[start] == kind and stop - start < length and not (keep_ends and at_end):
-            out[start:stop] = not kind
+        if stop > start and speaking[start] == value and stop - start < length and not (keep_ends and at_end):
+            out[start:stop] = not value
     return out

@@ -1,46 +1,64 @@
-"""Faces from a CNN, voice from PDEM, each with its own dynamics, and the fusions of both.
+"""CNN face embeddings and dimensional voice features, each with its own temporal model, and their fusions.
 
-Dresvyanskiy, Markitantov, Yu, Kaya, Karpov 2024: arXiv 2403.12609 (6th ABAW: expressions, valence-arousal). Sizes and
-losses follow the authors' public code.
+Source: Dresvyanskiy, Markitantov, Yu, Kaya, Karpov 2024, arXiv 2403.12609 (6th ABAW: expressions, valence-arousal).
+Sizes and losses follow the authors' public code.
 
-Face: embeddings of a static CNN at 5 a second, windows of 4 s, a Transformer or GRU over them. Voice: frames of the
-public dimensional emotion model (PDEM), a GRU (V1) or two Transformer layers that answer once a second (V2, V3). Then a
-fusion of the two: weights per class drawn from a Dirichlet distribution, where sound counts only while it is sure; a
-random forest or a kernel extreme learning machine on the predictions' statistics; or cross-attention.
+[?]: not stated in the paper; our choice.
 
-Differs: PDEM stays as published (the paper trains its last blocks), and both modalities share one token clock of 5 Hz,
-so sound is averaged to it before its network. The static stage is any image encoder of a recipe. What the paper does
-not give is marked [?].
+Architecture:
+
+* Face: embeddings of a static CNN at 5 Hz, in windows of 4 s, pass a Transformer or a GRU.
+* Voice: features of the public dimensional emotion model (PDEM) pass a GRU (V1) or two Transformer layers that predict
+  once per second (V2, V3).
+* Fusion, one of: weights per class drawn from a Dirichlet distribution, where the voice counts only while the entropy
+  of its prediction is low; a random forest or a kernel extreme learning machine on statistics of the predictions; or
+  cross-attention.
+* Objective: focal loss for the face, cross-entropy with class weights and label smoothing for the voice.
+
+Differs:
+
+* PDEM stays as published (the paper trains its last blocks).
+* Both modalities share one token clock of 5 Hz, so voice features are averaged to it before their network.
+* The static stage is any image encoder of a recipe (the paper's is `cnn_static`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mien.config import Count, NotNegative, Positive, Section, Share
+from mien.config import Count, DropoutRate, NotNegative, Positive, Section, Share
+from mien.labels import UNLABELLED
 from mien.layers.attention import SafeCrossBlock
-from mien.layers.ensemble import Answer, Ensemble, over_window, stacked
+from mien.layers.ensemble import Ensemble, MemberOutput, stack_members
 from mien.layers.late_fusion import ForestFusion, KernelELMFusion, WeightedFusion
-from mien.layers.temporal import TransformerLayer, sinusoidal_positions
+from mien.layers.options import check_face_and_voice, check_heads
+from mien.layers.pooling import any_valid
+from mien.layers.temporal import TokenEmbedding, TransformerLayer, sinusoidal_positions
 from mien.losses import cross_entropy, focal
 from mien.records import FACE, VOICE, Batch, Output
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+#: Width of the GRU of the voice model V1.
+V1_DIM = 256
 
 
 class Config(Section):
-    """inputs: `face`, `voice` or both.
+    """Options of the model.
 
-    face, face_layers: `transformer` (8 heads) or `gru` over the embeddings; layers [?]. voice: `v1` (GRU, 2 layers of
-    256), `v2`, `v3` (Transformer layers of 32 and 16 heads, an answer every `step_seconds`; V3 differs in how much of
-    PDEM is trained, which is nothing here). dim: of the face network; voice_dim: of V2 and V3.
+    inputs: `face`, `voice` or both.
 
-    fusion: `dirichlet`, `forest`, `elm`, `attention` (256-d, 16 heads) or `mean`. draws, entropy: of the Dirichlet
-    search; sound less sure than `entropy` nats does not count. trees, support: of the other two.
+    face: `transformer` (8 heads) or `gru`. face_layers: Transformer layers [?]. voice: `v1` (GRU, 2 layers of 256),
+    `v2` or `v3` (Transformer layers of 32 and 16 heads, one prediction every `step_seconds`; V3 differs from V2 only in
+    which blocks of PDEM the paper trains, so here they are equal). dim: width of the face network; voice_dim: of V2 and
+    V3.
+
+    fusion: `dirichlet`, `forest`, `elm`, `attention` (256-d, 16 heads) or `mean`. weight_draws, entropy_threshold: of
+    `dirichlet`; the voice is left out while the entropy of its prediction exceeds the threshold, in nats. forest_trees,
+    elm_support: of `forest` and `elm`. fusion_dim, fusion_heads: of `attention`.
     """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=2)]
@@ -54,31 +72,31 @@ class Config(Section):
     voice_dim: Count = 1024
     voice_heads: Annotated[list[Count], Field(min_length=1)] = Field(default=[32, 16])
     step_seconds: Positive = 1.0
-    dropout: Dropout = 0.1
+    dropout: DropoutRate = 0.1
     fusion: Literal["dirichlet", "forest", "elm", "attention", "mean"] = "dirichlet"
-    draws: Count = 1000
-    entropy: NotNegative = 1.8
-    trees: Count = 100
-    support: Count = 1000
+    weight_draws: Count = 1000
+    entropy_threshold: NotNegative = 1.8
+    forest_trees: Count = 100
+    elm_support: Count = 1000
     fusion_dim: Count = 256
     fusion_heads: Count = 16
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if unknown := sorted(set(self.inputs) - {FACE, VOICE}):
-            raise ValueError(f"inputs are face and voice; got {unknown}")
-        for width, heads in [(self.dim, self.face_heads), *((self.voice_dim, h) for h in self.voice_heads)]:
-            if width % heads:
-                raise ValueError(f"width {width} is not divisible by {heads} heads")
-        if self.fusion_dim % self.fusion_heads:
-            raise ValueError(f"fusion_dim {self.fusion_dim} is not divisible by fusion_heads {self.fusion_heads}")
+    def _check(self) -> Config:
+        check_face_and_voice(self.inputs)
+        check_heads(self.dim, self.face_heads, keys=("dim", "face_heads"))
+        for heads in self.voice_heads:
+            check_heads(self.voice_dim, heads, keys=("voice_dim", "voice_heads"))
+        check_heads(self.fusion_dim, self.fusion_heads, keys=("fusion_dim", "fusion_heads"))
         return self
 
 
 class Objective(Section):
-    """Face: focal loss, gamma 2. Voice: cross-entropy with class weights and smoothing .2. valence_arousal: weight of
-    1 - CCC of each."""
+    """Focal loss (`gamma`) for the face; cross-entropy with class weights and `smoothing` for the voice.
+
+    valence_arousal: weight of 1 - CCC of each member.
+    """
 
     gamma: NotNegative = 2.0
     smoothing: Share = 0.2
@@ -86,161 +104,174 @@ class Objective(Section):
 
 
 class Head(nn.Module):
-    """Tokens -> classes, and valence and arousal."""
+    """Tokens to class logits, and to valence and arousal."""
 
     def __init__(self, dim: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.drop, self.expression, self.affect = nn.Dropout(dropout), nn.Linear(dim, classes), nn.Linear(dim, 2)
+        self.drop = nn.Dropout(dropout)
+        self.expression, self.valence_arousal = nn.Linear(dim, classes), nn.Linear(dim, 2)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Answer:
+    def forward(self, tokens: Tensor, present: Tensor) -> MemberOutput:
+        """tokens: `(batch, time, dim)`; present: `(batch, time)` bool."""
         tokens = self.drop(tokens)
-        return Answer(self.expression(tokens), self.affect(tokens).tanh(), present, tokens)
+        return MemberOutput(self.expression(tokens), self.valence_arousal(tokens).tanh(), present, tokens)
 
 
-class Recurrent(nn.Module):
-    """Two GRU layers over time; missing tokens are zeros to it."""
+class GRUMember(nn.Module):
+    """Two GRU layers over time; missing tokens are zeros."""
 
     def __init__(self, width: int, dim: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.gru = nn.GRU(width, dim, num_layers=2, batch_first=True, dropout=dropout)
         self.head = Head(dim, classes, dropout)
 
-    def forward(self, values: Tensor, valid: Tensor) -> Answer:
-        return self.head(self.gru(values)[0], over_window(valid))
+    def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
+        """values: `(batch, time, width)`, zero where invalid; valid: `(batch, time)` bool."""
+        output: MemberOutput = self.head(self.gru(values)[0], any_valid(valid))
+        return output
 
 
-class Attending(nn.Module):
-    """Transformer layers over time, one for each entry of `heads`; `steps`: tokens that get one answer together."""
+class TransformerMember(nn.Module):
+    """Transformer layers over time, one for each entry of `heads`.
 
-    def __init__(self, width: int, dim: int, heads: list[int], classes: int, dropout: float, steps: int = 1) -> None:
+    Args:
+        step_tokens: number of consecutive tokens that share one prediction.
+    """
+
+    def __init__(
+        self, width: int, dim: int, heads: list[int], classes: int, dropout: float, step_tokens: int = 1
+    ) -> None:
         super().__init__()
-        self.steps = steps
-        self.enter = nn.Identity() if width == dim else nn.Linear(width, dim)
-        self.missing = nn.Parameter(torch.randn(dim) * 0.02)
+        self.step_tokens = step_tokens
+        self.embedding = TokenEmbedding(width, dim, skip_equal=True)
         self.layers = nn.ModuleList(
             TransformerLayer(dim=dim, heads=h, feedforward=4 * dim, dropout=dropout) for h in heads
         )
         self.norm, self.head = nn.LayerNorm(dim), Head(dim, classes, dropout)
 
-    def forward(self, values: Tensor, valid: Tensor) -> Answer:
-        tokens = torch.where(valid[..., None], self.enter(values), self.missing)
-        time = tokens.shape[1]
-        tokens = tokens + sinusoidal_positions(time, tokens.shape[2], tokens.device)
+    def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
+        """values: `(batch, time, width)`; valid: `(batch, time)` bool."""
+        tokens = self.embedding(values, valid)
+        tokens = tokens + sinusoidal_positions(tokens.shape[1], tokens.shape[2], tokens.device)
         for layer in self.layers:
             tokens = layer(tokens, valid)
-        if self.steps > 1:
-            tokens = self._stepped(tokens, valid)
-        return self.head(self.norm(tokens), over_window(valid))
+        if self.step_tokens > 1:
+            tokens = self._average_steps(tokens, valid)
+        output: MemberOutput = self.head(self.norm(tokens), any_valid(valid))
+        return output
 
-    def _stepped(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Each token becomes the mean of the valid ones of its step (of all, where none is)."""
+    def _average_steps(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Replace each token by the mean of the valid tokens of its step (of all its tokens, if none is valid)."""
         batch, time, dim = tokens.shape
-        blocks = -(-time // self.steps)
-        step = (torch.arange(time, device=tokens.device) // self.steps).expand(batch, -1)
-        some = torch.zeros(batch, blocks, device=tokens.device).scatter_add_(1, step, valid.to(tokens.dtype)) > 0
-        weight = (valid | ~some.gather(1, step)).to(tokens.dtype)
-        sums = tokens.new_zeros(batch, blocks, dim).scatter_add_(
-            1, step[..., None].expand(-1, -1, dim), tokens * weight[..., None]
-        )
-        counts = tokens.new_zeros(batch, blocks).scatter_add_(1, step, weight)
-        return (sums / counts.clamp_min(1)[..., None]).gather(1, step[..., None].expand(-1, -1, dim))
+        steps = -(-time // self.step_tokens)
+        step = (torch.arange(time, device=tokens.device) // self.step_tokens).expand(batch, -1)
+        step_of_values = step[..., None].expand(-1, -1, dim)
+        has_valid = torch.zeros(batch, steps, device=tokens.device).scatter_add_(1, step, valid.to(tokens.dtype)) > 0
+        weight = (valid | ~has_valid.gather(1, step)).to(tokens.dtype)
+        sums = tokens.new_zeros(batch, steps, dim).scatter_add_(1, step_of_values, tokens * weight[..., None])
+        counts = tokens.new_zeros(batch, steps).scatter_add_(1, step, weight)
+        return (sums / counts.clamp_min(1)[..., None]).gather(1, step_of_values)
 
 
 class AttentionFusion(nn.Module):
-    """Each modality's tokens look at the other's; what both came to is averaged and named. Trained with the members."""
+    """Cross-attention between the members' tokens, their mean, and a classifier. Trained together with the members."""
 
-    def __init__(self, config: Config, widths: dict[str, int]) -> None:
+    def __init__(self, config: Config, widths: Mapping[str, int]) -> None:
         super().__init__()
         dim = config.fusion_dim
-        self.enter = nn.ModuleDict({n: nn.Linear(w, dim) for n, w in widths.items()})
+        self.project = nn.ModuleDict({n: nn.Linear(w, dim) for n, w in widths.items()})
         self.cross = nn.ModuleDict(
             {n: SafeCrossBlock(dim=dim, heads=config.fusion_heads, dropout=config.dropout) for n in widths}
         )
         self.norm, self.expression = nn.LayerNorm(dim), nn.Linear(dim, config.classes)
 
-    def forward(self, tokens: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-        entered = {n: self.enter[n](t) for n, t in tokens.items()}
-        names = list(entered)
-        looked = {
-            n: self.cross[n](entered[n], entered[o], present[o])
-            for n, o in zip(names, reversed(names), strict=True)
-        } if len(names) == 2 else entered  # fmt: skip
-        there = torch.stack([present[n] for n in names], dim=-1)[..., None].to(entered[names[0]].dtype)
-        mixed = torch.stack([looked[n] for n in names], dim=-2)
-        return self.expression(self.norm((mixed * there).sum(dim=-2) / there.sum(dim=-2).clamp_min(1)))
+    def forward(self, outputs: Mapping[str, MemberOutput]) -> Tensor:
+        """The outputs of one or two members, with tokens -> logits `(batch, time, classes)`."""
+        projected = {n: self.project[n](o.tokens) for n, o in outputs.items()}
+        crossed = projected
+        if len(projected) == 2:
+            a, b = projected
+            crossed = {
+                a: self.cross[a](projected[a], projected[b], outputs[b].present),
+                b: self.cross[b](projected[b], projected[a], outputs[a].present),
+            }
+        tokens = torch.stack(list(crossed.values()), dim=-2)
+        weight = torch.stack([o.present for o in outputs.values()], dim=-1)[..., None].to(tokens.dtype)
+        mean = (tokens * weight).sum(dim=-2) / weight.sum(dim=-2).clamp_min(1)
+        logits: Tensor = self.expression(self.norm(mean))
+        return logits
 
 
 class CnnPdem(Ensemble):
-    """The whole system: members, fusion and objective. See the module's page and `Config`."""
+    """Members, fusion and objective; see the module's docstring and `Config`."""
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, weighting="balanced", clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
-        self.affect_share = self.loss.valence_arousal
-        self.draws = config.draws if config.fusion == "dirichlet" else 0
+        self.valence_arousal_weight = self.loss.valence_arousal
+        self.weight_draws = config.weight_draws if config.fusion == "dirichlet" else 0
         members: dict[str, nn.Module] = {}
         widths: dict[str, int] = {}
         if FACE in config.inputs:
-            members[FACE], widths[FACE] = self._face(config), config.dim
+            members[FACE], widths[FACE] = _face_member(config), config.dim
         if VOICE in config.inputs:
-            members[VOICE] = self._voice(config)
-            widths[VOICE] = 256 if config.voice == "v1" else config.voice_dim
-        self.members, self.reads = nn.ModuleDict(members), {n: n for n in members}
-        count = {"models": len(members), "classes": config.classes}
+            members[VOICE] = _voice_member(config)
+            widths[VOICE] = V1_DIM if config.voice == "v1" else config.voice_dim
+        self.members, self.modality_of = nn.ModuleDict(members), {n: n for n in members}
         self.attention = AttentionFusion(config, widths) if config.fusion == "attention" else None
-        self.fusion = {
-            "forest": lambda: ForestFusion(**count, trees=config.trees),
-            "elm": lambda: KernelELMFusion(**count, support=config.support),
-        }.get(
-            config.fusion,
-            lambda: WeightedFusion(
-                **count,
-                entropy=config.entropy if config.fusion == "dirichlet" else None,
-                filtered=[n == VOICE for n in members],
-            ),
-        )()
-
-    def _face(self, config: Config) -> nn.Module:
-        width = config.inputs[FACE]
-        if config.face == "gru":
-            return Recurrent(width, config.dim, config.classes, config.dropout)
-        heads = [config.face_heads] * config.face_layers
-        return Attending(width, config.dim, heads, config.classes, config.dropout)
-
-    def _voice(self, config: Config) -> nn.Module:
-        width = config.inputs[VOICE]
-        if config.voice == "v1":
-            return Recurrent(width, 256, config.classes, config.dropout)
-        steps = max(1, round(config.step_seconds * config.rate_hz))
-        return Attending(width, config.voice_dim, config.voice_heads, config.classes, config.dropout, steps)
+        self.fusion = _late_fusion(config, list(members))
 
     def member_loss(self, name: str, logits: Tensor, labels: Tensor) -> Tensor:
+        """Focal loss for the face, smoothed cross-entropy for the voice; see `Ensemble.member_loss`."""
         if name == FACE:
             return focal(logits, labels, gamma=self.loss.gamma, weights=self.class_weight)
         return cross_entropy(logits, labels, weights=self.class_weight, smoothing=self.loss.smoothing)
 
-    def joined(self, answers: dict[str, Answer]) -> Output:  # type: ignore[override]
-        out = super().joined(answers)
+    def fuse(self, outputs: Mapping[str, MemberOutput]) -> Output:
+        """See `Ensemble.fuse`; with `fusion: attention` the logits come from `AttentionFusion`."""
+        output = super().fuse(outputs)
         if self.attention is not None:
-            out.logits = self._attended(answers)
-        return out
-
-    def _attended(self, answers: dict[str, Answer]) -> Tensor:
-        assert self.attention is not None
-        tokens = {n: a.tokens for n, a in answers.items() if a.tokens is not None}
-        return self.attention(tokens, {n: a.present for n, a in answers.items()})
+            output.logits = self.attention(outputs)
+        return output
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The members' losses and, with attention, that of the fusion."""
-        answers = self.answers(batch.values, batch.valid)
-        loss, logs = self.losses(answers, batch)
+        """The members' losses and, with `fusion: attention`, the cross-entropy of the fusion."""
+        outputs = self.member_outputs(batch.values, batch.valid)
+        loss, logs = self.losses(outputs, batch)
         if self.attention is None or batch.expression is None:
             return loss, logs
-        labels = batch.expression.masked_fill(~stacked(answers)[1].any(dim=-1), -1)
-        logs["fusion"] = cross_entropy(self._attended(answers), labels, weights=self.class_weight)
-        loss = loss + logs["fusion"]
-        return loss, logs | {"loss": loss.detach(), "fusion": logs["fusion"].detach()}
+        has_member = stack_members(outputs)[1].any(dim=-1)
+        labels = batch.expression.masked_fill(~has_member, UNLABELLED)
+        fusion_loss = cross_entropy(self.attention(outputs), labels, weights=self.class_weight)
+        loss = loss + fusion_loss
+        return loss, logs | {"loss": loss.detach(), "fusion": fusion_loss.detach()}
 
 
-#: The name under which `mien.models` finds this file's system.
+def _face_member(config: Config) -> nn.Module:
+    width = config.inputs[FACE]
+    if config.face == "gru":
+        return GRUMember(width, config.dim, config.classes, config.dropout)
+    heads = [config.face_heads] * config.face_layers
+    return TransformerMember(width, config.dim, heads, config.classes, config.dropout)
+
+
+def _voice_member(config: Config) -> nn.Module:
+    width = config.inputs[VOICE]
+    if config.voice == "v1":
+        return GRUMember(width, V1_DIM, config.classes, config.dropout)
+    step_tokens = max(1, round(config.step_seconds * config.rate_hz))
+    return TransformerMember(width, config.voice_dim, config.voice_heads, config.classes, config.dropout, step_tokens)
+
+
+def _late_fusion(config: Config, members: list[str]) -> nn.Module:
+    count, classes = len(members), config.classes
+    if config.fusion == "forest":
+        return ForestFusion(models=count, classes=classes, trees=config.forest_trees)
+    if config.fusion == "elm":
+        return KernelELMFusion(models=count, classes=classes, support=config.elm_support)
+    entropy = config.entropy_threshold if config.fusion == "dirichlet" else None
+    return WeightedFusion(models=count, classes=classes, entropy=entropy, filtered=[n == VOICE for n in members])
+
+
+#: The name under which `mien.models` finds the system of this file.
 System = CnnPdem

@@ -1,12 +1,19 @@
-"""The static stage of `cnn_pdem`: a CNN or ViT over single faces, for expressions and valence-arousal at once.
+"""Static stage of `cnn_pdem`: a CNN or ViT on single face images, for expressions and valence-arousal.
 
-Dresvyanskiy, Markitantov, Yu, Kaya, Karpov 2024: arXiv 2403.12609; sizes and training follow the authors' public code.
-EfficientNet-B1 or B4, or ViT-B/16, a layer of 256, two heads; soft focal loss (gamma 2) plus the root of the mean
-squared error; layers thaw from the top while training goes on, and the deeper a layer the lower its rate.
-`transfer_ensemble` tunes its CNN in the same way.
+Source: Dresvyanskiy, Markitantov, Yu, Kaya, Karpov 2024, arXiv 2403.12609. Sizes and training follow the authors'
+public code.
 
-What the code leaves to its settings is ours [?]: steps between thaws, the rate's ratio from one depth to the next. The
-run is then a face encoder: `mien extract --encoder RUN` gives its 256 values to the dynamic stage.
+[?]: not stated in the paper or fixed in its code; our choice.
+
+Architecture:
+
+* EfficientNet-B1 or B4, or ViT-B/16, a layer of 256, and two heads.
+* Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal.
+* Gradual unfreezing: layers are unfrozen from the top during training, and deeper layers have lower learning rates.
+  The steps between two layers, and the ratio of their rates, are [?]. The CNN of `transfer_ensemble` is fine-tuned in
+  the same way.
+
+A trained run is a face encoder: `mien extract --encoder RUN` gives its 256 values to the temporal stage.
 """
 
 from __future__ import annotations
@@ -18,15 +25,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mien.config import Count, NotNegative, Positive, Section
+from mien.config import Count, DropoutRate, NotNegative, Positive, Section
+from mien.layers.system import ImageSystem
 from mien.losses import class_weights, focal
-from mien.models.dynamic_threshold import Views
+from mien.records import ImageBatch
 
 
 class Config(Section):
-    """inputs: one, its width the side of a picture in pixels. network: architecture of transformers. source: folder or
-    hub id to begin with; None: random weights with `options` of its config. dim: of the embedding. thaw_steps: steps
-    until the next depth learns, 0: all learn at once. rate_ratio: of a depth's rate to that of the one above."""
+    """Options of the model.
+
+    inputs: one modality; its width is the side of the image in pixels. network: architecture, from the package
+    transformers. source: folder or hub id of pretrained weights; None for random weights with `options` of its config.
+    dim: width of the embedding. unfreeze_steps: steps until the next layer is unfrozen, 0 to train all from the start.
+    layer_decay: ratio of a layer's learning rate to that of the layer above.
+    """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=1)]
     classes: Count = 8
@@ -35,21 +47,21 @@ class Config(Section):
     source: str | None = "google/efficientnet-b1"
     options: dict[str, Any] = Field(default={})
     dim: Count = 256
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    thaw_steps: Annotated[int, Field(ge=0)] = 500
-    rate_ratio: Annotated[float, Field(gt=0, le=1)] = 0.85
+    dropout: DropoutRate = 0.3
+    unfreeze_steps: Annotated[int, Field(ge=0)] = 500
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
 
 
 class Objective(Section):
-    """`focal (gamma) + affect * RMSE`. weighting: of `mien.losses.class_weights`."""
+    """`focal (gamma) + valence_arousal * RMSE`. class_weights: scheme of `mien.losses.class_weights`."""
 
     gamma: NotNegative = 2.0
-    affect: NotNegative = 1.0
-    weighting: Literal["none", "sqrt", "balanced", "effective"] = "none"
+    valence_arousal: NotNegative = 1.0
+    class_weights: Literal["none", "sqrt", "balanced", "effective"] = "none"
 
 
-class CnnStatic(nn.Module):
-    """The whole system: network and objective. See the module's page and `Config`."""
+class CnnStatic(ImageSystem):
+    """Network and objective of the static stage; see the module's docstring and `Config`."""
 
     class_weight: Tensor
     steps: Tensor
@@ -58,85 +70,87 @@ class CnnStatic(nn.Module):
         super().__init__()
         self.config, self.loss = config, objective or Objective()
         self.network, width = _network(config)
-        self.dim = config.dim
-        self.inner = nn.Sequential(nn.Linear(width, config.dim), nn.Tanh(), nn.Dropout(config.dropout))
-        self.expression, self.affect = nn.Linear(config.dim, config.classes), nn.Linear(config.dim, 2)
+        self.embedding_dim = config.dim
+        self.hidden = nn.Sequential(nn.Linear(width, config.dim), nn.Tanh(), nn.Dropout(config.dropout))
+        self.expression, self.valence_arousal = nn.Linear(config.dim, config.classes), nn.Linear(config.dim, 2)
         self.register_buffer("class_weight", torch.ones(config.classes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
-        """Class weights from labels per class; pictures need no statistics."""
-        self.class_weight.copy_(class_weights(counts, self.loss.weighting))
-
-    def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """None: pictures are scaled to about [-2, 2]."""
-        return {}
+        """Set class weights; images need no statistics. See `System.prepare`."""
+        self.class_weight.copy_(class_weights(counts, self.loss.class_weights))
 
     def depths(self) -> list[list[nn.Parameter]]:
-        """Parameters from the heads down: first those of this file, then the network's, block by block."""
-        own = [p for part in (self.inner, self.expression, self.affect) for p in part.parameters()]
+        """Parameters by depth, from the top: the heads, then the network block by block, then what is in no block."""
+        heads = [p for part in (self.hidden, self.expression, self.valence_arousal) for p in part.parameters()]
         blocks = _blocks(self.network)
-        inside = {id(p) for block in blocks for p in block.parameters()}
-        rest = [p for p in self.network.parameters() if id(p) not in inside]
-        return [own, *([*block.parameters()] for block in reversed(blocks)), *([rest] if rest else [])]
+        in_blocks = {id(p) for block in blocks for p in block.parameters()}
+        rest = [p for p in self.network.parameters() if id(p) not in in_blocks]
+        return [heads, *([*block.parameters()] for block in reversed(blocks)), *([rest] if rest else [])]
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """For the optimiser: `scale` multiplies the rate of each depth."""
-        ratio = self.config.rate_ratio
+        """One group per depth, each with a lower learning rate; see `System.parameter_groups`."""
+        ratio = self.config.layer_decay
         return [
-            {"params": depth, "weight_decay": weight_decay, "scale": ratio**i, "depth": i}
-            for i, depth in enumerate(self.depths())
+            {"params": depth, "weight_decay": weight_decay, "scale": ratio**i} for i, depth in enumerate(self.depths())
         ]
 
-    def thawed(self) -> int:
-        """How many depths learn in this step."""
-        every = self.config.thaw_steps
-        return 1 + int(self.steps) // every if every else len(self.depths())
+    def before_step(self) -> None:
+        """Remove the gradients of frozen depths; every `unfreeze_steps` steps one more depth is trained."""
+        depths, every = self.depths(), self.config.unfreeze_steps
+        trained = 1 + int(self.steps) // every if every else len(depths)
+        for parameter in (p for depth in depths[trained:] for p in depth):
+            parameter.grad = None
 
-    def embed(self, pictures: Tensor) -> Tensor:
-        """`(n, 3, size, size)` uint8 -> `(n, dim)`."""
-        pooled = self.network(pictures.float() / 64 - 2)
-        vector = getattr(pooled, "pooler_output", None)
-        said: Tensor = self.inner((pooled.last_hidden_state[:, 0] if vector is None else vector).flatten(1))
-        return said
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings `(n, dim)` of images `(n, 3, size, size)` uint8."""
+        output = self.network(images.float() / 64 - 2)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None:  # a ViT without pooling: its class token
+            pooled = output.last_hidden_state[:, 0]
+        embedding: Tensor = self.hidden(pooled.flatten(1))
+        return embedding
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits `(n, classes)`."""
-        said: Tensor = self.expression(self.embed(pictures))
-        return said
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(n, classes)` of images `(n, 3, size, size)` uint8."""
+        logits: Tensor = self.expression(self.embed(images))
+        return logits
 
-    def objective(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts, over what is labelled."""
-        vector = self.embed(views.labelled)
+    def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of `Objective` and its terms, over the labelled images."""
+        vector = self.embed(batch.labelled)
         expression = focal(
-            self.expression(vector), views.labels, gamma=self.loss.gamma, weights=self.class_weight.to(vector)
+            self.expression(vector), batch.labels, gamma=self.loss.gamma, weights=self.class_weight.to(vector)
         )
-        known = torch.isfinite(views.affect)
-        gap = torch.where(known, self.affect(vector).tanh() - torch.where(known, views.affect, 0.0), 0.0)
-        rmse = (gap.square().sum() / known.sum().clamp_min(1) + 1e-12).sqrt() * known.any()
-        loss = expression + self.loss.affect * rmse
-        return loss, {"loss": loss.detach(), "expression": expression.detach(), "affect": rmse.detach()}
+        labelled = torch.isfinite(batch.valence_arousal)
+        error = torch.where(
+            labelled, self.valence_arousal(vector).tanh() - torch.where(labelled, batch.valence_arousal, 0.0), 0.0
+        )
+        rmse = (error.square().sum() / labelled.sum().clamp_min(1) + 1e-12).sqrt() * labelled.any()
+        loss = expression + self.loss.valence_arousal * rmse
+        return loss, {"loss": loss.detach(), "expression": expression.detach(), "valence_arousal": rmse.detach()}
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Counts; what is not thawed yet has its gradient dropped before the step (`mien.training.semi_supervised`)."""
+        """Count the step; `before_step` unfreezes by it."""
         self.steps += 1
 
 
 def _network(config: Config) -> tuple[nn.Module, int]:
+    """The network and the width of its output."""
     import transformers
 
     name = {"efficientnet": "EfficientNet", "vit": "ViT", "resnet": "ResNet"}[config.network]
-    kind = getattr(transformers, f"{name}Model")
-    given = {"add_pooling_layer": False} if config.network == "vit" else {}
+    model_class = getattr(transformers, f"{name}Model")
+    options = {"add_pooling_layer": False} if config.network == "vit" else {}
     if config.source:
-        network = kind.from_pretrained(config.source, use_safetensors=True, **given)
+        network = model_class.from_pretrained(config.source, use_safetensors=True, **options)
     else:
-        network = kind(getattr(transformers, f"{name}Config")(**config.options), **given)
+        network = model_class(getattr(transformers, f"{name}Config")(**config.options), **options)
     sizes = network.config
-    width = {"efficientnet": "hidden_dim", "vit": "hidden_size", "resnet": "hidden_sizes"}[config.network]
-    found = getattr(sizes, width)
-    return network, int(found[-1] if isinstance(found, list) else found)
+    key = {"efficientnet": "hidden_dim", "vit": "hidden_size", "resnet": "hidden_sizes"}[config.network]
+    width = getattr(sizes, key)
+    return network, int(width[-1] if isinstance(width, list) else width)
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
@@ -145,5 +159,5 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     return max(lists, key=len, default=[])
 
 
-#: The name under which `mien.models` finds this file's system.
+#: The name under which `mien.models` finds the system of this file.
 System = CnnStatic

@@ -1,17 +1,25 @@
-"""Prompted CLIP features and a temporal convolutional network.
+"""CLIP features, a temporal convolutional network and contrastive learning against text prompts.
 
-Byeon, Kim, Lim 2026: arXiv 2603.11971 (10th ABAW expression challenge). Sizes, losses and the recipe follow the
+Source: Byeon, Kim, Lim 2026, arXiv 2603.11971 (10th ABAW expression challenge). Sizes, losses and the recipe follow the
 authors' public code.
 
-Frames of a window go through dilated causal convolutions, wav2vec 2.0 frames through an adapter; each looks at the
-other; both are averaged over the window, and a small network names one class: that of the window's last frame. A
-contrastive loss pulls the averaged faces to CLIP's embedding of "A face expressing {label}".
+Architecture:
 
-Differs: the two cross-attentions are safe ones, so that a window without sound or faces stands; time is in seconds (the
-code counts 90 frames and calls them 3 s); up to `hold_seconds` of missing faces take the last one, as in the code, that
-then restarts its sequence: here what is still missing is a learned token, and counts in no average. Values are
-normalised by the training set's statistics (ours, as in all systems here). There are no valences in the paper: the head
-for them is ours, off by default.
+* Face: the CLIP embeddings of a window's frames pass dilated causal convolutions (TCN).
+* Voice: wav2vec 2.0 features pass an adapter (linear, LayerNorm, ReLU).
+* Cross-attention in both directions, then the mean of each modality over the window, then an MLP. It predicts one class
+  per window, that of the window's last frame.
+* Objective: cross-entropy weighted by N / (C n_c), plus a contrastive loss between the mean face features and the CLIP
+  embedding of "A face expressing {label}".
+
+Differs:
+
+* Both cross-attentions are safe ones, so that a window without voice or without faces still gives a prediction.
+* Time is in seconds (the authors' code counts 90 frames and calls them 3 s).
+* Up to `hold_seconds` of missing faces repeat the last one, as in the authors' code, which then restarts its sequence;
+  here the faces that are still missing become a learned token and count in no average.
+* Inputs are normalised by the statistics of the training set (ours, as in all systems here).
+* The paper has no valence and arousal. The head for them is ours; its loss is off by default.
 """
 
 from __future__ import annotations
@@ -23,20 +31,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mien.config import Count, NotNegative, Positive, Section
+from mien.config import Count, DropoutRate, NotNegative, Positive, Section
+from mien.labels import UNLABELLED
 from mien.layers.attention import SafeAttention
+from mien.layers.options import check_face_and_voice, check_heads
 from mien.layers.pooling import masked_mean
-from mien.layers.system import StreamSystem, last_labelled
-from mien.layers.temporal import TemporalConvolutions, hold_last
+from mien.layers.system import StreamSystem, last_label
+from mien.layers.temporal import TemporalConvolutions, TokenEmbedding, forward_fill
 from mien.losses import ccc_loss, cross_entropy, prompt_contrastive
 from mien.records import FACE, VOICE, Batch, Output
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-
 
 class Config(Section):
-    """Sizes of the authors' code. inputs: `face`, `voice` or both. levels, kernel: of the convolutions, causal.
-    text_dim: width of the prompts' embeddings. hidden: of the classifier."""
+    """Options of the model; defaults are the sizes of the authors' code.
+
+    inputs: `face`, `voice` or both. levels, kernel: of the TCN. text_dim: width of the prompts' embeddings. hidden:
+    layer widths of the MLP. hold_seconds: how long the last face replaces missing ones.
+    """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=2)]
     classes: Count = 8
@@ -45,54 +56,52 @@ class Config(Section):
     levels: Count = 6
     kernel: Count = 3
     heads: Count = 8
-    tcn_dropout: Dropout = 0.4
-    voice_dropout: Dropout = 0.3
-    attention_dropout: Dropout = 0.2
+    tcn_dropout: DropoutRate = 0.4
+    voice_dropout: DropoutRate = 0.3
+    attention_dropout: DropoutRate = 0.2
     hidden: Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(default=[512, 256])
-    dropout: Dropout = 0.5
+    dropout: DropoutRate = 0.5
     text_dim: Count = 512
     hold_seconds: NotNegative = 5 / 30
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
-        if unknown := sorted(set(self.inputs) - {FACE, VOICE}):
-            raise ValueError(f"inputs are face and voice; got {unknown}")
+    def _check(self) -> Config:
+        check_heads(self.dim, self.heads)
+        check_face_and_voice(self.inputs)
         return self
 
 
 class Objective(Section):
-    """Cross-entropy weighted by N / (C n_c), and `contrastive` times the loss against the prompts.
+    """`cross-entropy + contrastive * prompt loss + valence_arousal * (1 - CCC)`, class weights N / (C n_c).
 
-    prompt: with {label} in it, through the text encoder `text` (name and options, as under `features`); without `text`
-    the classes get fixed orthogonal vectors in place of embeddings, which mean nothing but are as far apart as can be.
-    same_label_negative: the code's quirk; false mends it. scale: CLIP's logit scale."""
+    prompt: text with {label} in it, embedded by the text encoder `text` (name, and options, as under `features`).
+    Without `text` the classes get fixed orthogonal vectors, which carry no meaning but are maximally far apart.
+    same_label_negative: see `mien.losses.prompt_contrastive`; true as in the authors' code. logit_scale: CLIP's.
+    """
 
     contrastive: NotNegative = 0.1
     prompt: str = "A face expressing {label}"
     text: str | None = None
     text_options: dict[str, str] = Field(default={})
     same_label_negative: bool = True
-    scale: Positive = 100.0
+    logit_scale: Positive = 100.0
     valence_arousal: NotNegative = 0.0
 
 
 class PromptedTCN(StreamSystem):
-    """The whole system: network and objective. See the module's page and `Config`."""
+    """Network and objective of the prompted TCN; see the module's docstring and `Config`."""
 
+    uses_prompts = True
     prompts: Tensor
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, weighting="balanced", clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
         dim = config.dim
-        self.hold = round(config.hold_seconds * config.rate_hz)
+        self.hold_tokens = round(config.hold_seconds * config.rate_hz)
         if FACE in config.inputs:
-            width = config.inputs[FACE]
-            self.enter = nn.Identity() if width == dim else nn.Linear(width, dim)
-            self.missing = nn.Parameter(torch.randn(dim) * 0.02)
+            self.embedding = TokenEmbedding(config.inputs[FACE], dim, skip_equal=True)
             self.tcn = TemporalConvolutions(
                 dim=dim, levels=config.levels, kernel=config.kernel, dropout=config.tcn_dropout
             )
@@ -101,98 +110,104 @@ class PromptedTCN(StreamSystem):
             self.adapter = nn.Sequential(
                 nn.Linear(config.inputs[VOICE], dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(config.voice_dropout)
             )
-        both = len(config.inputs) == 2
+        crossed = config.inputs if len(config.inputs) == 2 else {}
         self.cross = nn.ModuleDict(
-            {n: SafeAttention(dim=dim, heads=config.heads, dropout=config.attention_dropout) for n in config.inputs}
-            if both
-            else {}
+            {n: SafeAttention(dim=dim, heads=config.heads, dropout=config.attention_dropout) for n in crossed}
         )
-        self.norm = nn.ModuleDict({n: nn.LayerNorm(dim) for n in config.inputs} if both else {})
+        self.norm = nn.ModuleDict({n: nn.LayerNorm(dim) for n in crossed})
         first, second = config.hidden
         self.trunk = nn.Sequential(
             nn.Linear(dim * len(config.inputs), first), nn.ReLU(), nn.Dropout(config.dropout),
             nn.Linear(first, second), nn.ReLU(), nn.Dropout(config.dropout),
         )  # fmt: skip
         self.expression = nn.Linear(second, config.classes)
-        self.affect = nn.Linear(second, 2)
-        wide = max(config.classes, config.text_dim)
-        apart = torch.linalg.qr(torch.randn(wide, wide, generator=torch.Generator().manual_seed(0)))[0]
-        self.register_buffer("prompts", apart[: config.classes, : config.text_dim].contiguous())
+        self.valence_arousal = nn.Linear(second, 2)
+        size = max(config.classes, config.text_dim)
+        orthogonal = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))[0]
+        self.register_buffer("prompts", orthogonal[: config.classes, : config.text_dim].contiguous())
 
     def set_prompts(self, embeddings: Tensor) -> None:
-        """The classes' prompts in CLIP's space, `(classes, text_dim)`; they travel with the weights."""
+        """Set the prompts' embeddings in CLIP's space, `(classes, text_dim)`; they are saved with the weights."""
         self.prompts = embeddings.to(self.prompts)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
-        """One answer a window, said at each of its tokens; `vote.trailing` lets it count at the last ones only.
-        See `StreamSystem.given` for what may be left out."""
-        given = self.given(values, valid)
-        out, _ = self._answer(given)
-        return out
+        """One prediction per window, repeated for each of its tokens; see `StreamSystem.forward`.
+
+        With `vote.trailing` in the recipe only the window's last tokens use it.
+        """
+        output, _ = self._predict(self.select_inputs(values, valid))
+        return output
 
     def similarity(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Tensor:
-        """Zero-shot: `(batch, classes)` cosines of the window's faces with the prompts, whichever are set."""
-        _, face = self._answer(self.given(values, valid))
+        """Cosine similarities `(batch, classes)` of each window's mean face features and the prompts."""
+        _, face = self._predict(self.select_inputs(values, valid))
         return nn.functional.normalize(face, dim=1) @ nn.functional.normalize(self.prompts, dim=1).T
 
+    def prompt_logits(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Tensor:
+        """`similarity` times `logit_scale`, see `StreamSystem.prompt_logits`."""
+        return self.similarity(values, valid) * self.loss.logit_scale
+
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts. A window's label is the last one in it."""
-        given = self.given(batch.values, batch.valid)
-        out, face = self._answer(given)
+        """The loss of `Objective` and its terms; a window's label is the last one in it."""
+        inputs = self.select_inputs(batch.values, batch.valid)
+        output, face = self._predict(inputs)
         logs: dict[str, Tensor] = {}
-        loss = out.logits.sum() * 0.0
+        loss = output.logits.sum() * 0.0
         if batch.expression is not None:
-            labels, _ = last_labelled(batch.expression)
-            labels = labels.masked_fill(~out.evidence, -1)
-            logs["expression"] = cross_entropy(out.logits[:, -1], labels, weights=self.class_weight)
+            labels = last_label(batch.expression).masked_fill(~output.evidence, UNLABELLED)
+            logs["expression"] = cross_entropy(output.logits[:, -1], labels, weights=self.class_weight)
             loss = loss + logs["expression"]
-            if self.loss.contrastive and FACE in given:
-                seen = labels.masked_fill(~given[FACE][1].any(dim=1), -1)
+            if self.loss.contrastive and FACE in inputs:
+                face_labels = labels.masked_fill(~inputs[FACE][1].any(dim=1), UNLABELLED)
                 logs["contrastive"] = prompt_contrastive(
-                    face, self.prompts, seen, scale=self.loss.scale, same_label_negative=self.loss.same_label_negative
+                    face,
+                    self.prompts,
+                    face_labels,
+                    scale=self.loss.logit_scale,
+                    same_label_negative=self.loss.same_label_negative,
                 )
                 loss = loss + self.loss.contrastive * logs["contrastive"]
         if batch.valence_arousal is not None and self.loss.valence_arousal:
-            truth = batch.valence_arousal[:, -1]
-            logs["valence_arousal"] = ccc_loss(
-                out.valence_arousal[:, -1], truth, out.evidence[:, None].expand_as(truth)
-            )
+            target = batch.valence_arousal[:, -1]
+            mask = output.evidence[:, None].expand_as(target)
+            logs["valence_arousal"] = ccc_loss(output.valence_arousal[:, -1], target, mask)
             loss = loss + self.loss.valence_arousal * logs["valence_arousal"]
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
 
-    def _face(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        place, held = hold_last(valid, self.hold)
-        values = values.gather(1, place[..., None].expand_as(values))
-        tokens = torch.where(held[..., None], self.enter(values), self.missing)
-        return self.tcn(tokens), held
+    def _face_tokens(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        index, is_filled = forward_fill(valid, self.hold_tokens)
+        values = values.gather(1, index[..., None].expand_as(values))
+        return self.tcn(self.embedding(values, is_filled)), is_filled
 
-    def _answer(self, given: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Output, Tensor]:
+    def _predict(self, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Output, Tensor]:
+        """The output, and each window's mean face features `(batch, text_dim)`, zero without a face input."""
         tokens, masks = {}, {}
-        for name, (values, valid) in given.items():
-            tokens[name], masks[name] = self._face(values, valid) if name == FACE else (self.adapter(values), valid)
-        alone = masked_mean(tokens[FACE], masks[FACE]) if FACE in tokens else None
+        for name, (values, valid) in inputs.items():
+            is_face = name == FACE
+            tokens[name], masks[name] = self._face_tokens(values, valid) if is_face else (self.adapter(values), valid)
+        mean_face = masked_mean(tokens[FACE], masks[FACE]) if FACE in tokens else None
         if len(tokens) == 2:
             a, b = tokens
-            looked = {
+            crossed = {
                 a: tokens[a] + self.cross[a](tokens[a], tokens[b], masks[b]),
                 b: tokens[b] + self.cross[b](tokens[b], tokens[a], masks[a]),
             }
-            tokens = {name: self.norm[name](value) for name, value in looked.items()}
+            tokens = {name: self.norm[name](value) for name, value in crossed.items()}
         pooled = torch.cat([masked_mean(tokens[name], masks[name]) for name in tokens], dim=1)
-        inner = self.trunk(pooled)
+        hidden = self.trunk(pooled)
         time = next(iter(masks.values())).shape[1]
-        there = torch.stack([mask.any(dim=1) for mask in masks.values()], dim=-1)
-        weights = there.float() / there.sum(dim=-1, keepdim=True).clamp_min(1)
-        out = Output(
-            logits=self.expression(inner)[:, None].expand(-1, time, -1),
-            valence_arousal=self.affect(inner).tanh()[:, None].expand(-1, time, -1),
+        present = torch.stack([mask.any(dim=1) for mask in masks.values()], dim=-1)
+        weights = present.float() / present.sum(dim=-1, keepdim=True).clamp_min(1)
+        output = Output(
+            logits=self.expression(hidden)[:, None].expand(-1, time, -1),
+            valence_arousal=self.valence_arousal(hidden).tanh()[:, None].expand(-1, time, -1),
             weights=weights[:, None].expand(-1, time, -1),
-            evidence=there.any(dim=-1),
+            evidence=present.any(dim=-1),
             modalities=list(masks),
         )
-        face = self.to_text(alone) if alone is not None else pooled.new_zeros(len(pooled), self.config.text_dim)
-        return out, face
+        no_face = mean_face is None
+        return output, pooled.new_zeros(len(pooled), self.config.text_dim) if no_face else self.to_text(mean_face)
 
 
-#: The name under which `mien.models` finds this file's system.
+#: The name under which `mien.models` finds the system of this file.
 System = PromptedTCN

@@ -1,136 +1,144 @@
-"""Reliability-aware fusion of face, behaviour and voice into valence and arousal.
+"""Reliability-aware fusion of face, behaviour and voice streams into valence and arousal.
 
-Ryumina et al. 2026, arXiv 2603.13056; sizes, priors and losses follow the authors' public code (test .62 in the
-10th ABAW's valence-arousal). Frames' streams (face, behaviour) become one token: a gate per stream and token,
-the softmax of a small network plus the logarithm of a prior (.85, .15), minus 10,000 where the stream is missing, zero
-where all are. Four learned latents look at the voice, the tokens look at the latents, rows without voice skip both; one
-Transformer layer follows.
+Source: Ryumina et al. (team RAS) 2026, arXiv 2603.13056 (10th ABAW, valence-arousal; test score .62). Sizes, priors and
+losses follow the authors' public code.
 
-Differs: a token exists also where neither frame stream does, as a learned one, so that the voice alone answers (the
-published code has no row there). Smoothing is one moving mean of the recipe for both dimensions (published: 7 frames
-for valence, 13 for arousal). Inputs are what the streams derived (`va_streams`), or any features.
+Architecture:
+
+* Reliability gate: the frame streams (face, behaviour) become one token per time step, their weighted sum. The weights
+  are `softmax(score + log prior)`, with the score of a small network per stream and token and priors .85 and .15. A
+  missing stream has -10,000 in place of its score, and all weights are zero where all streams are missing.
+* Voice latents: 4 learned latent queries attend to the voice, then the tokens attend to the latents. Windows without
+  voice skip both.
+* One Transformer layer and a linear head follow.
+* Objective: `valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`.
+
+The inputs are embeddings and predictions of trained streams (`va_streams`, written by `mien derive`), or any features.
+
+Differs:
+
+* Where no frame stream is valid there is a learned token, so that the voice alone gives a prediction (the published
+  code has no row there).
+* Smoothing is one moving mean for both dimensions, from the recipe (published: 7 frames for valence, 13 for arousal).
+* An input may be both gated and attended to through latents. Latents describe a whole window, so a voice that must
+  predict each moment alone needs a small prior as well. Ours.
+* Modality dropout in training. Ours; the published code has none.
+* Residual prediction (`residual`): the network corrects the streams' own predictions. Ours; off by default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mien.config import Count, NotNegative, Positive, Section, Share
+from mien.config import Count, Positive
 from mien.layers.attention import SafeCrossBlock
-from mien.layers.gating import ModalityDropout
 from mien.layers.temporal import TransformerLayer
-from mien.layers.valence_arousal import AffectFusion, affect_head, affect_output
+from mien.layers.valence_arousal import (
+    FusionConfig,
+    ValenceArousalFusion,
+    ValenceArousalObjective,
+    valence_arousal_output,
+)
 from mien.records import Output
 
 
-class Config(Section):
-    """inputs: streams by name. prior: of those that are gated into a token. listen: those that are seen through
-    latents. A stream may be in both (ours): a window's latents know no moment, so a voice that must answer alone,
-    moment by moment, needs a small prior as well. hide: probability that a training window loses a modality whole:
-    ours, published is none.
-    standing: the answer begins at what the streams said themselves (`AffectFusion.standing`), weighed as here, and the
-    network learns what to change; ours, because streams that were trained on the same recordings look better there than
-    they are, and a fusion learns to trust what it should not. For inputs that `mien derive` wrote."""
+class Config(FusionConfig):
+    """Options, beside those of `FusionConfig`.
 
-    inputs: Annotated[dict[str, Count], Field(min_length=2)]
-    classes: Count = 8
-    rate_hz: Positive = 5.0
-    dim: Count = 256
-    heads: Count = 4
+    prior: input -> prior weight of those that the gate sums into a token. latent_inputs: those that the tokens attend
+    to through latents. latents: their number. An input is in one of the two, or in both.
+    """
+
     latents: Count = 4
     prior: dict[str, Positive] = Field(default={"face": 0.85, "behaviour": 0.15})
-    listen: list[str] = Field(default=["voice"])
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    hide: dict[str, Share] = Field(default={})
-    standing: bool = False
-    clamp: Positive = 8.0
+    latent_inputs: list[str] = Field(default=["voice"])
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
+    def _check_inputs(self) -> Config:
         if not set(self.prior) & set(self.inputs):
             raise ValueError(f"prior names {sorted(self.prior)}, none of which is a feature: {sorted(self.inputs)}")
-        if idle := sorted(set(self.inputs) - set(self.prior) - set(self.listen)):
-            raise ValueError(f"{idle} are features that neither prior nor listen names")
-        if unknown := sorted(set(self.hide) - set(self.inputs)):
-            raise ValueError(f"hide names {unknown}, which are no modalities; features are {sorted(self.inputs)}")
+        if unused := sorted(set(self.inputs) - set(self.prior) - set(self.latent_inputs)):
+            raise ValueError(f"{unused} are features that neither prior nor latent_inputs names")
         return self
 
 
-class Objective(Section):
+class Objective(ValenceArousalObjective):
     """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`."""
 
-    valence: NotNegative = 0.7
-    arousal: NotNegative = 0.3
-    mse: NotNegative = 0.01
 
-
-class ReliabilityFusion(AffectFusion):
-    """The whole system: network and objective. See the module's page and `Config`."""
+class ReliabilityFusion(ValenceArousalFusion):
+    """Network and objective of the reliability-aware fusion; see the module's docstring and `Config`."""
 
     log_prior: Tensor
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
-        super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp, standing=config.standing)
-        self.config, self.loss = config, objective or Objective()
+        super().__init__(config, objective or Objective())
+        self.config = config
         dim = config.dim
-        self.hide = ModalityDropout(whole=config.hide, bursts={})
-        self.frames = [n for n in config.inputs if n in config.prior]
-        self.sounds = [n for n in config.inputs if n in config.listen]
-        self.enter = nn.ModuleDict(
+        self.gated = [n for n in config.inputs if n in config.prior]
+        self.latent_inputs = [n for n in config.inputs if n in config.latent_inputs]
+        self.project = nn.ModuleDict(
             {n: nn.Sequential(nn.Linear(w, dim), nn.LayerNorm(dim), nn.GELU()) for n, w in config.inputs.items()}
         )
         self.gate = nn.ModuleDict(
-            {n: nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1)) for n in self.frames}
+            {n: nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 1)) for n in self.gated}
         )
-        self.register_buffer("log_prior", torch.tensor([config.prior[n] for n in self.frames]).log(), persistent=False)
+        self.register_buffer("log_prior", torch.tensor([config.prior[n] for n in self.gated]).log(), persistent=False)
         self.missing = nn.Parameter(torch.randn(dim) * 0.02)
         self.latents = nn.Parameter(torch.randn(config.latents, dim) * 0.02)
-        self.listen, self.ask = (SafeCrossBlock(dim=dim, heads=config.heads, dropout=config.dropout) for _ in range(2))
+        self.to_latents, self.from_latents = (
+            SafeCrossBlock(dim=dim, heads=config.heads, dropout=config.dropout) for _ in range(2)
+        )
         self.layer = TransformerLayer(dim=dim, heads=config.heads, feedforward=4 * dim, dropout=config.dropout)
-        self.norm, self.affect = nn.LayerNorm(dim), affect_head(dim, standing=config.standing)
+        self.norm, self.valence_arousal = nn.LayerNorm(dim), self.head(config)
 
-    def reliability(self, given: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Tokens `(batch, time, dim)` and the weights `(batch, time, frame stream)` of what they are made of."""
-        entered = [self.enter[n](given[n][0]) for n in self.frames]
-        there = torch.stack([given[n][1] for n in self.frames], dim=-1)
-        logit = torch.cat([self.gate[n](e) for n, e in zip(self.frames, entered, strict=True)], dim=-1)
-        weights = (logit + self.log_prior).masked_fill(~there, -1e4).softmax(dim=-1)
-        weights = weights * there
-        tokens = (weights[..., None] * torch.stack(entered, dim=-2)).sum(dim=-2)
-        return torch.where(there.any(dim=-1, keepdim=True), tokens, self.missing), weights
+    def gate_streams(self, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Sum the gated streams into tokens `(batch, time, dim)`; returns them and the streams' weights `(batch, time,
+        stream)`, in the order of `gated`. inputs: see `StreamSystem.select_inputs`."""
+        projected = [self.project[n](inputs[n][0]) for n in self.gated]
+        is_valid = torch.stack([inputs[n][1] for n in self.gated], dim=-1)
+        score = torch.cat([self.gate[n](p) for n, p in zip(self.gated, projected, strict=True)], dim=-1)
+        weights = (score + self.log_prior).masked_fill(~is_valid, -1e4).softmax(dim=-1)
+        weights = weights * is_valid
+        tokens = (weights[..., None] * torch.stack(projected, dim=-2)).sum(dim=-2)
+        return torch.where(is_valid.any(dim=-1, keepdim=True), tokens, self.missing), weights
+
+    def attend_to_latents(self, tokens: Tensor, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Add to tokens `(batch, time, dim)` what they read from the latent inputs, through the latents."""
+        keys = torch.cat([self.project[n](inputs[n][0]) for n in self.latent_inputs], dim=1)
+        valid = torch.cat([inputs[n][1] for n in self.latent_inputs], dim=1)
+        latents = self.to_latents(self.latents.expand(len(tokens), -1, -1), keys, valid)
+        has_keys = valid.any(dim=1, keepdim=True).expand(-1, latents.shape[1])
+        output: Tensor = self.from_latents(tokens, latents, has_keys)
+        return output
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
-        """See `StreamSystem.given` for what may be left out. weights: the frames' streams' reliabilities, then, for
-        each stream of sound, 1 where the window has any."""
-        given = self.given(values, valid)
-        tokens, weights = self.reliability(given)
-        seen = torch.stack([given[n][1] for n in self.frames], dim=-1).any(dim=-1)
-        heard = [given[n][1].any(dim=1) for n in self.sounds]
-        evidence = torch.stack([seen.any(dim=1), *heard], dim=-1).any(dim=-1)
-        if self.sounds:
-            sound = torch.cat([self.enter[n](given[n][0]) for n in self.sounds], dim=1)
-            mask = torch.cat([given[n][1] for n in self.sounds], dim=1)
-            latents = self.listen(self.latents.expand(len(tokens), -1, -1), sound, mask)
-            tokens = self.ask(tokens, latents, mask.any(dim=1, keepdim=True).expand(-1, latents.shape[1]))
-        # Where no frame was seen a token still carries what it asked the voice for.
-        tokens = self.layer(tokens, seen | (evidence & ~seen.any(dim=1))[:, None])
-        time = tokens.shape[1]
-        said = torch.stack(heard, dim=-1).to(weights)[:, None].expand(-1, time, -1) if heard else weights[..., :0]
-        answer = self.affect(self.norm(tokens))
-        if self.config.standing:
-            answer = answer + self.standing(given, dict(zip(self.frames, weights.unbind(dim=-1), strict=True)))
-        return affect_output(
-            answer.tanh(), torch.cat((weights, said), dim=-1), evidence,
-            [*self.frames, *(f"{n} heard" for n in self.sounds)], self.config.classes,
+        """Predict every token, see `StreamSystem.forward`. `Output.weights` are the gated streams' weights, then, for
+        each latent input, 1 where the window has a valid token of it (in `modalities`: `NAME heard`)."""
+        inputs = self.select_inputs(values, valid)
+        tokens, weights = self.gate_streams(inputs)
+        has_frame = torch.stack([inputs[n][1] for n in self.gated], dim=-1).any(dim=-1)
+        has_latent_input = [inputs[n][1].any(dim=1) for n in self.latent_inputs]
+        evidence = torch.stack([has_frame.any(dim=1), *has_latent_input], dim=-1).any(dim=-1)
+        if self.latent_inputs:
+            tokens = self.attend_to_latents(tokens, inputs)
+        # In a window without any frame, the learned tokens carry what they read from the latents, so they are keys too.
+        tokens = self.layer(tokens, has_frame | (evidence & ~has_frame.any(dim=1))[:, None])
+        logits = self.valence_arousal(self.norm(tokens))
+        if self.config.residual:
+            stream_weights = dict(zip(self.gated, weights.unbind(dim=-1), strict=True))
+            logits = logits + self.mean_stream_prediction(inputs, stream_weights)
+        for present in has_latent_input:
+            weights = torch.cat((weights, present.to(weights)[:, None, None].expand(-1, weights.shape[1], -1)), dim=-1)
+        return valence_arousal_output(
+            logits.tanh(), weights, evidence,
+            [*self.gated, *(f"{n} heard" for n in self.latent_inputs)], self.config.classes,
         )  # fmt: skip
 
 
-#: The name under which `mien.models` finds this file's system.
+#: The name under which `mien.models` finds the system of this file.
 System = ReliabilityFusion

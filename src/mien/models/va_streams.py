@@ -1,17 +1,24 @@
 """One stream of the valence-arousal system: face, behaviour or voice.
 
-Ryumina et al. (team RAS) 2026: arXiv 2603.13056 (10th ABAW, valence-arousal). Sizes and losses follow the authors'
-public code. Three recipes train one file: `va_face`, `va_behaviour`, `va_voice`; what each says of a recording (a
-vector of 256 and its two predictions a token) is written into the store by `mien derive` and read by
-`va_directed_experts` and `va_reliability`.
+Source: Ryumina et al. (team RAS) 2026, arXiv 2603.13056 (10th ABAW, valence-arousal). Sizes and losses follow the
+authors' public code.
 
-* face: a Transformer of 5 layers over 400 frames, sinusoidal positions added inside every layer, an outer residual.
+Three recipes train this file: `va_face`, `va_behaviour` and `va_voice`. `mien derive` then writes each stream's output,
+an embedding of 256 values and its two predictions per token, into the feature store; `va_directed_experts` and
+`va_reliability` read it.
+
+Architecture, by `kind`:
+
+* face: a Transformer of 5 layers over 400 frames; sinusoidal positions are added before every layer, and the input is
+  added again after the last (outer residual).
 * behaviour: 12 Mamba layers over 16 segments of a vision-language model's embeddings.
-* voice: attention-statistics pooling in one-second bins of a 4-s window, then 256.
+* voice: attentive statistics pooling in one-second bins of a 4-s window, then a projection to 256.
 
-Differs: the face features are the recipe's encoder's (the authors' multi-corpus extractor GRADA is not public); the
-voice encoder stays as published (they train its last four layers). A missing face is a mask here, and the nearest one
-there.
+Differs:
+
+* The face features are those of the recipe's encoder (the authors' multi-corpus extractor GRADA is not public).
+* The voice encoder stays as published (the authors train its last four layers).
+* A missing face is masked; the authors replace it by the nearest one.
 """
 
 from __future__ import annotations
@@ -23,21 +30,28 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mien.config import Count, NotNegative, Positive, Section
-from mien.layers.pooling import AttentionStatistics
+from mien.config import Count, DropoutRate, NotNegative, Positive, Section
+from mien.layers.options import check_heads
+from mien.layers.pooling import AttentionStatistics, any_valid
 from mien.layers.state_space import MambaLayer
 from mien.layers.system import StreamSystem
-from mien.layers.temporal import TransformerLayer, sinusoidal_positions
-from mien.layers.valence_arousal import affect_loss, affect_output
+from mien.layers.temporal import TokenEmbedding, TransformerLayer, sinusoidal_positions
+from mien.layers.valence_arousal import (
+    ValenceArousalObjective,
+    target_of,
+    valence_arousal_loss,
+    valence_arousal_output,
+)
 from mien.records import Batch, Output
-
-Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(Section):
-    """inputs: one modality, whatever its name. kind: which of the three networks. layers, heads: of the Transformer
-    (heads: 8 in the code, 16 in notes on the paper); mamba: layers; state, kernel: of Mamba. attention: width of the
-    pooling's; bin_seconds: what it pools. hold: as many tokens on either side take a missing face's place."""
+    """Options of the model.
+
+    inputs: one modality of any name. kind: which of the three networks. layers, heads: of the Transformer (8 heads in
+    the authors' code, 16 in notes on the paper). mamba_layers, state_dim, kernel: of Mamba. pooling_dim: hidden width
+    of the pooling's attention. bin_seconds: length of a pooled bin.
+    """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=1)]
     classes: Count = 8
@@ -46,24 +60,26 @@ class Config(Section):
     dim: Count = 256
     layers: Count = 5
     heads: Count = 8
-    mamba: Count = 12
-    state: Count = 8
+    mamba_layers: Count = 12
+    state_dim: Count = 8
     kernel: Count = 5
-    attention: Count = 128
+    pooling_dim: Count = 128
     bin_seconds: Positive = 1.0
-    dropout: Dropout = 0.1
+    dropout: DropoutRate = 0.1
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
+    def _check(self) -> Config:
+        check_heads(self.dim, self.heads)
         return self
 
 
-class Objective(Section):
-    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`, moments pooled over the batch. per_sequence: over each
-    window instead, as the face stream's code does."""
+class Objective(ValenceArousalObjective):
+    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`.
+
+    per_sequence: compute CCC's moments over each window and average the losses, as the authors' code does for the face
+    stream; otherwise over the batch.
+    """
 
     valence: NotNegative = 0.5
     arousal: NotNegative = 0.5
@@ -72,12 +88,11 @@ class Objective(Section):
 
 
 class FaceNetwork(nn.Module):
-    """Transformer layers, each after the positions are added anew, and the input added again at the end."""
+    """Transformer with positions added before every layer and an outer residual."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.enter = nn.Linear(width, config.dim)
-        self.missing = nn.Parameter(torch.randn(config.dim) * 0.02)
+        self.embedding = TokenEmbedding(width, config.dim)
         self.layers = nn.ModuleList(
             TransformerLayer(dim=config.dim, heads=config.heads, feedforward=4 * config.dim, dropout=config.dropout)
             for _ in range(config.layers)
@@ -85,95 +100,99 @@ class FaceNetwork(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        first = torch.where(valid[..., None], self.enter(values), self.missing)
-        positions = sinusoidal_positions(first.shape[1], first.shape[2], first.device)
-        tokens = first
+        """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        embedded = self.embedding(values, valid)
+        positions = sinusoidal_positions(embedded.shape[1], embedded.shape[2], embedded.device)
+        tokens = embedded
         for layer in self.layers:
             tokens = layer(tokens + positions, valid)
-        return self.norm(tokens + first)
+        output: Tensor = self.norm(tokens + embedded)
+        return output
 
 
 class BehaviourNetwork(nn.Module):
-    """Mamba layers; a missing segment leaves their state alone."""
+    """Mamba layers; a missing segment leaves their state unchanged."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.enter = nn.Linear(width, config.dim)
-        self.missing = nn.Parameter(torch.randn(config.dim) * 0.02)
+        self.embedding = TokenEmbedding(width, config.dim)
         self.layers = nn.ModuleList(
-            MambaLayer(dim=config.dim, state=config.state, kernel=config.kernel, dropout=config.dropout)
-            for _ in range(config.mamba)
+            MambaLayer(dim=config.dim, state=config.state_dim, kernel=config.kernel, dropout=config.dropout)
+            for _ in range(config.mamba_layers)
         )
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        tokens = torch.where(valid[..., None], self.enter(values), self.missing)
+        """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        tokens = self.embedding(values, valid)
         for layer in self.layers:
             tokens = layer(tokens, valid)
-        return self.norm(tokens)
+        output: Tensor = self.norm(tokens)
+        return output
 
 
 class VoiceNetwork(nn.Module):
-    """Attention statistics of each bin, said at each of its tokens; a bin without voice takes the window's."""
+    """Attentive statistics of each bin, repeated for its tokens; a bin without voice gets those of the whole window."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.bin = max(1, round(config.bin_seconds * config.rate_hz))
-        self.pool = AttentionStatistics(dim=width, hidden=config.attention)
+        self.bin_tokens = max(1, round(config.bin_seconds * config.rate_hz))
+        self.pool = AttentionStatistics(dim=width, hidden=config.pooling_dim)
         self.project = nn.Sequential(
             nn.Linear(2 * width, config.dim), nn.LayerNorm(config.dim), nn.GELU(), nn.Dropout(config.dropout)
         )
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
         batch, time, width = values.shape
-        bins = -(-time // self.bin)
-        pad = bins * self.bin - time
-        cut = nn.functional.pad(values, (0, 0, 0, pad)).view(batch * bins, self.bin, width)
-        there = nn.functional.pad(valid, (0, pad)).view(batch * bins, self.bin)
-        own = self.pool(cut, there).view(batch, bins, -1)
-        whole = self.pool(values, valid)[:, None]
-        said = self.project(torch.where(there.any(dim=1).view(batch, bins, 1), own, whole))
-        return said.repeat_interleave(self.bin, dim=1)[:, :time]
+        bins = -(-time // self.bin_tokens)
+        padding = bins * self.bin_tokens - time
+        bin_values = nn.functional.pad(values, (0, 0, 0, padding)).view(batch * bins, self.bin_tokens, width)
+        bin_valid = nn.functional.pad(valid, (0, padding)).view(batch * bins, self.bin_tokens)
+        pooled = self.pool(bin_values, bin_valid).view(batch, bins, -1)
+        pooled_window = self.pool(values, valid)[:, None]
+        projected = self.project(torch.where(bin_valid.any(dim=1).view(batch, bins, 1), pooled, pooled_window))
+        output: Tensor = projected.repeat_interleave(self.bin_tokens, dim=1)[:, :time]
+        return output
 
 
 class VAStream(StreamSystem):
-    """The whole system: network and objective. See the module's page and `Config`."""
+    """Network and objective of one stream; see the module's docstring and `Config`."""
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
         self.modality, width = next(iter(config.inputs.items()))
-        made = {"face": FaceNetwork, "behaviour": BehaviourNetwork, "voice": VoiceNetwork}[config.kind]
-        self.network = made(width, config)
-        self.affect = nn.Linear(config.dim, 2)
+        network = {"face": FaceNetwork, "behaviour": BehaviourNetwork, "voice": VoiceNetwork}[config.kind]
+        self.network = network(width, config)
+        self.valence_arousal = nn.Linear(config.dim, 2)
+        self.embedding_dim = config.dim + 2
 
     def embed(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
-        """What the next stage reads: `(batch, time, dim + 2)`, the vector and the two predictions; and where the window
-        has anything, `(batch, time)` bool."""
-        given, mask = self.given(values, valid)[self.modality]
-        tokens = self.network(given, mask)
-        return torch.cat((tokens, self.affect(tokens).tanh()), dim=-1), mask.any(1, keepdim=True).expand_as(mask)
+        """Features for the fusions, `(batch, time, dim + 2)`: the embedding, then valence and arousal. And `(batch,
+        time)` bool, true throughout a window that has a valid token."""
+        inputs, mask = self.select_inputs(values, valid)[self.modality]
+        tokens = self.network(inputs, mask)
+        return torch.cat((tokens, self.valence_arousal(tokens).tanh()), dim=-1), any_valid(mask)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
-        """See `StreamSystem.given` for what may be left out."""
-        tokens, there = self.embed(values, valid)
-        weights = there[..., None].to(tokens.dtype)
-        return affect_output(tokens[..., -2:], weights, there[:, 0], [self.modality], self.config.classes)
+        """Predict every token, see `StreamSystem.forward`."""
+        features, present = self.embed(values, valid)
+        weights = present[..., None].to(features.dtype)
+        return valence_arousal_output(features[..., -2:], weights, present[:, 0], [self.modality], self.config.classes)
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts; windows without evidence and unlabelled tokens add nothing."""
-        tokens, there = self.embed(batch.values, batch.valid)
-        truth = batch.valence_arousal
-        if truth is None:
-            truth = torch.full_like(tokens[..., -2:], torch.nan)
-        shares = {"valence": self.loss.valence, "arousal": self.loss.arousal, "mse": self.loss.mse}
-        rows = zip(tokens[..., -2:].split(1), truth.split(1), there.split(1), strict=True)
+        """The loss of `Objective`; windows without evidence and unlabelled tokens add nothing."""
+        features, present = self.embed(batch.values, batch.valid)
+        prediction = features[..., -2:]
+        target = target_of(batch, prediction)
         if self.loss.per_sequence:
-            loss = torch.stack([affect_loss(s, t, c, **shares) for s, t, c in rows]).mean()
+            windows = zip(prediction.split(1), target.split(1), present.split(1), strict=True)
+            loss = torch.stack([valence_arousal_loss(*window, self.loss) for window in windows]).mean()
         else:
-            loss = affect_loss(tokens[..., -2:], truth, there, **shares)
+            loss = valence_arousal_loss(prediction, target, present, self.loss)
         return loss, {"loss": loss.detach()}
 
 
-#: The name under which `mien.models` finds this file's system.
+#: The name under which `mien.models` finds the system of this file.
 System = VAStream

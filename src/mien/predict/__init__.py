@@ -1,9 +1,9 @@
-"""Media in, Timeline out.
+"""Prediction: from a recording to a Timeline.
 
     predictor = mien.load("starter")
     timeline = predictor.predict("clip.mp4")
 
-`mien.predict` is this room and, called, the shortest way through it: `mien.predict("clip.mp4")`.
+`mien.predict` is this package and can also be called: `mien.predict("clip.mp4")`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,38 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mien.predict.predictor import Predictor, load
-from mien.timeline.table import Timeline
+from mien.predict.predictor import load
+from mien.predict.protocol import Predictor, ProgressCallback
 
-__all__ = ["Predictor", "load", "predict"]
+if TYPE_CHECKING:
+    from mien.timeline.table import Timeline
 
-
-def predict(path: str | Path, *, model: str | Path = "starter", device: str = "auto", **options: Any) -> Timeline:
-    """What each person in `path` shows, at every moment: `load(model, device).predict(path, **options)`."""
-    return load(model, device=device).predict(path, **options)
+__all__ = ["Predictor", "ProgressCallback", "load", "predict"]
 
 
-class _Callable(ModuleType):
-    # Importing the room makes `mien.predict` a module; users mean the function of that name. It is both.
-    def __call__(self, path: str | Path, **options: Any) -> Timeline:
-        return predict(path, **options)
+def predict(
+    path: str | Path,
+    *,
+    model: str | Path = "starter",
+    device: str = "auto",
+    max_faces: int = 4,
+    face: bool = True,
+    voice: bool = True,
+    progress: ProgressCallback | None = None,
+) -> Timeline:
+    """Predict one recording: `load(model, ...).predict(path, ...)`.
+
+    `load` explains `model`, `device` and `max_faces`; `Predictor.predict` the rest and the errors.
+    """
+    predictor = load(model, device=device, max_faces=max_faces)
+    return predictor.predict(path, face=face, voice=voice, progress=progress)
 
 
-sys.modules[__name__].__class__ = _Callable
+class _CallableModule(ModuleType):
+    # Importing this package sets the attribute `mien.predict` to the module, which hides the function of that name.
+    __call__ = staticmethod(predict)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,9 +1,9 @@
-"""Whose voice it is: the one whose mouth moves while it is heard.
+"""Active-speaker detection: speech belongs to the subject whose mouth moves with it.
 
-A recording's sound is one. With several people in view, a stretch of speech belongs to the one whose mouth moves with
-it; where that cannot be told (nobody's mouth moves, or two do) it is shared by all. Our choice, by measurement: over a
-second of speech the opening between the lips of talking faces changes by 0.26 to 0.9 of the face's unit of length a
-second (six recordings), by 0.06 to 0.25 when they are silent.
+A recording has one sound. With several people in view, a piece of speech is attributed to the one whose mouth moves
+during it. Where no mouth moves, or two do, the speech is shared by all. Our choice of method and thresholds, from six
+recordings: over one second of speech, the mouth opening of talking faces changes by 0.26 to 0.9 face units per second,
+and that of silent faces by 0.06 to 0.25.
 """
 
 from __future__ import annotations
@@ -15,58 +15,61 @@ import numpy as np
 
 from mien.clock import median_step
 
-#: What speech is to a subject, in the Timeline's column `speech`.
+#: Values of the Timeline's column `speech`: the subject speaks, it cannot be decided, another subject speaks.
 OWN, SHARED, OTHER = "own", "shared", "other"
-#: Mean change of the mouth's opening, in its unit a second, from which a mouth counts as talking, and how many times
-#: the next one's it must be.
-TALKING, AHEAD = 0.2, 2.0
-#: Speech that pauses for less than this is one stretch; stretches are judged in pieces of about so long, because
-#: people answer one another without a pause.
-PAUSE_S, PIECE_S = 0.3, 1.0
-#: Share of a piece in which a face must be seen to be judged.
-SEEN = 0.5
+#: Mean change of the mouth opening (face units per second) from which a mouth counts as talking.
+MIN_TALKING_MOTION = 0.2
+#: How many times larger this must be than that of any other mouth.
+MIN_MOTION_RATIO = 2.0
+#: Pauses shorter than this (seconds) do not end a stretch of speech.
+MAX_PAUSE_S = 0.3
+#: Stretches are cut into pieces of about this length (seconds), because speakers may change without a pause.
+PIECE_S = 1.0
+#: Share of a piece in which a face must be visible to count.
+MIN_VISIBLE_SHARE = 0.5
 
 
-def attributed(openings: Sequence[np.ndarray], times: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    """`(subject, time)` str: what the speech at each time is to each subject; empty where nobody speaks.
+def attribute_speech(openings: Sequence[np.ndarray], times: np.ndarray, is_speech: np.ndarray) -> np.ndarray:
+    """Attribute speech to subjects: `(subject, time)` str, OWN, SHARED or OTHER, and "" where nobody speaks.
 
     Args:
-        openings: of each subject, `(time,)` opening between the lips (`encoders.face`), NaN where not seen.
+        openings: for each subject, `(time,)` mouth opening in face units (`encoders.face_geometry`); NaN where the
+            face is not visible.
         times: `(time,)` seconds, increasing.
-        heard: `(time,)` bool, speech.
+        is_speech: `(time,)` bool.
     """
-    out = np.where(heard, SHARED, "").astype("<U6")[None].repeat(len(openings), axis=0)
+    speech = np.where(is_speech, SHARED, "").astype("<U6")[None].repeat(len(openings), axis=0)
     if len(times) < 2:
-        return out
-    moving = np.stack([_motion(opening, times) for opening in openings])
-    for piece in _pieces(times, heard):
-        means = np.array([_mean(row[piece]) for row in moving])
-        first = int(means.argmax())
-        rest = np.delete(means, first).max(initial=0.0)
-        if means[first] >= TALKING and means[first] >= AHEAD * rest:
-            out[:, piece] = np.where(heard[piece], OTHER, "")
-            out[first, piece] = np.where(heard[piece], OWN, "")
-    return out
+        return speech
+    motions = np.stack([_motion(opening, times) for opening in openings])
+    for piece in _pieces(times, is_speech):
+        means = np.array([_mean(motion[piece]) for motion in motions])
+        speaker = int(means.argmax())
+        next_mean = np.delete(means, speaker).max(initial=0.0)
+        if means[speaker] >= MIN_TALKING_MOTION and means[speaker] >= MIN_MOTION_RATIO * next_mean:
+            speech[:, piece] = np.where(is_speech[piece], OTHER, "")
+            speech[speaker, piece] = np.where(is_speech[piece], OWN, "")
+    return speech
 
 
 def _motion(opening: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """`(time,)` change a second between a frame and the one before, NaN where either is not seen."""
+    """`(time,)` change per second since the previous frame, NaN where the face is missing in either."""
     change = np.abs(np.diff(opening)) / np.maximum(np.diff(times), 1e-6)
     return np.concatenate([[np.nan], change])
 
 
 def _mean(motion: np.ndarray) -> float:
     known = np.isfinite(motion)
-    return float(motion[known].mean()) if known.any() and known.mean() >= SEEN else 0.0
+    return float(motion[known].mean()) if known.any() and known.mean() >= MIN_VISIBLE_SHARE else 0.0
 
 
-def _pieces(times: np.ndarray, heard: np.ndarray) -> list[slice]:
-    """Stretches of speech, short pauses bridged, cut into pieces of about PIECE_S."""
-    rows = np.flatnonzero(heard)
+def _pieces(times: np.ndarray, is_speech: np.ndarray) -> list[slice]:
+    """Stretches of speech, short pauses included, cut into pieces of about PIECE_S."""
+    rows = np.flatnonzero(is_speech)
     if not len(rows):
         return []
     step = median_step(times)
-    breaks = np.flatnonzero(np.diff(times[rows]) > PAUSE_S + step) + 1
+    breaks = np.flatnonzero(np.diff(times[rows]) > MAX_PAUSE_S + step) + 1
     pieces = []
     for stretch in np.split(rows, breaks):
         first, last = int(stretch[0]), int(stretch[-1])

@@ -1,5 +1,5 @@
-"""The feature store: one safetensors file for each clip and encoder. See `files` for the format, `shelves`
-for folders."""
+"""The feature store: one safetensors file for each clip and encoder. See `feature_store` for the folders, `writer` for
+the file format."""
 
 from mien.store.feature_store import EncoderFeatures, FeatureStore, ProvenanceError
 from mien.store.reader import Reader

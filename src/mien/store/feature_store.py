@@ -1,4 +1,4 @@
-"""The folders of the store: `STORE/<encoder>/<clip>.safetensors`, one provenance to an encoder."""
+"""Feature store: folders `STORE/<encoder>/<clip>.safetensors`, with one provenance for each encoder."""
 
 from __future__ import annotations
 
@@ -18,35 +18,33 @@ from mien.store.filenames import escape, unescape
 from mien.store.reader import Reader, read_header, verify_file
 from mien.store.writer import SUFFIX, StoreError, Writer
 
-#: Part files of other machines are left alone this long: nobody here can tell whether their writer lives.
+#: Seconds for which temporary files of other machines are kept: whether their process runs cannot be checked here.
 _FOREIGN_PART_S = 86_400.0
-#: Files of one shelf that stay mapped. Each holds a file descriptor, of which a process has 1,024 by default.
-_MAPPED = 256
+#: Files of one encoder that stay mapped. Each uses a file descriptor, of which a process has 1,024 by default.
+_MAX_MAPPED = 256
 
 
 class ProvenanceError(ConfigError):
-    """Features of one encoder that were not made in one way. Its text names each key that differs, with both
-    values."""
+    """Features of one encoder with different provenances. The text names each key that differs, with both values."""
 
 
-def differences(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> ProvenanceError | None:
-    """None where the two are equal in every key."""
-    keys = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
+def provenance_error(path: Path, stored: Mapping[str, str], requested: Mapping[str, str]) -> ProvenanceError | None:
+    """The error for a file whose provenance differs from the requested one; None if they are equal."""
+    keys = [k for k in sorted({*stored, *requested}) if stored.get(k) != requested.get(k)]
     if not keys:
         return None
-    said = "; ".join(f"{k}: the file has {found.get(k)!r}, asked for is {wanted.get(k)!r}" for k in keys)
+    differences = "; ".join(f"{k}: the file has {stored.get(k)!r}, {requested.get(k)!r} is requested" for k in keys)
     return ProvenanceError(
-        f"{path} was made in another way: {said}",
-        follows="features of two kinds are never mixed; nothing was read or written",
-        remedy="name another --store for the new kind, or make them anew with `mien extract --replace`",
+        f"{path} has another provenance: {differences}.",
+        follows="Features of different provenance are never mixed. Nothing was read or written.",
+        remedy="Name another --store for the new features, or compute them again with `mien extract --replace`.",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class StoredStream:
-    """One line of `mien store ls`: an encoder's files. bytes: on the disk; kinds: different provenances
-    found;
-    broken: files that cannot be opened."""
+class EncoderSummary:
+    """Totals of an encoder's files, one row of `mien store ls`. bytes: on the disk; kinds: number of different
+    provenances; broken: files that cannot be opened."""
 
     encoder: str
     clips: int
@@ -60,8 +58,8 @@ class StoredStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """A file that is not what was written."""
+class DamagedFile:
+    """A file that differs from what was written. what: the error text."""
 
     path: Path
     what: str
@@ -69,7 +67,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A file that `gc` removed or would remove."""
+    """A file that `gc` removed, or would remove without `dry_run`."""
 
     path: Path
     bytes: int
@@ -77,11 +75,13 @@ class Removal:
 
 
 class EncoderFeatures:
-    """The streams of one encoder, all of one provenance, by clip id.
+    """Mapping from clip id to `Reader` for the streams of one encoder, all of one provenance.
 
-    `shelf[clip]` is a Reader; `clip in shelf`; `len(shelf)`; iteration gives clip ids in order. Up to 256
-    files stay mapped, the least recently used is let go. Files written after opening are seen and checked
-    when asked for.
+    Iteration gives clip ids in order. Up to 256 files stay mapped; the least recently used one is released. Files
+    written later are included, and checked when they are read.
+
+    Raises:
+        ProvenanceError, StoreError: at `features[clip]`, as `FeatureStore.open`.
     """
 
     def __init__(self, folder: Path, encoder: str, provenance: Mapping[str, str] | None) -> None:
@@ -93,13 +93,9 @@ class EncoderFeatures:
         if clip in self._readers:
             self._readers.move_to_end(clip)
             return self._readers[clip]
-        reader = Reader(self.folder / (escape(clip) + SUFFIX))
-        if self.provenance is None:
-            self.provenance = reader.provenance
-        if error := differences(reader.path, reader.provenance, self.provenance):
-            raise error
+        reader = self._open(self.folder / (escape(clip) + SUFFIX))
         self._readers[clip] = reader
-        while len(self._readers) > _MAPPED:
+        while len(self._readers) > _MAX_MAPPED:
             self._readers.popitem(last=False)[1].close()
         return reader
 
@@ -107,29 +103,42 @@ class EncoderFeatures:
         return isinstance(clip, str) and (self.folder / (escape(clip) + SUFFIX)).is_file()
 
     def __iter__(self) -> Iterator[str]:
-        return (clip_of(path) for path in files(self.folder))
+        return (clip_id(path) for path in stored_files(self.folder))
 
     def __len__(self) -> int:
-        return sum(1 for _ in files(self.folder))
+        return sum(1 for _ in stored_files(self.folder))
+
+    def check_all(self) -> None:
+        """Read the header of every file. Raises as reading a stream does."""
+        for path in stored_files(self.folder):
+            self._open(path)
+
+    def _open(self, path: Path) -> Reader:
+        reader = Reader(path)
+        if self.provenance is None:
+            self.provenance = reader.provenance
+        if error := provenance_error(path, reader.provenance, self.provenance):
+            raise error
+        return reader
 
     def close(self) -> None:
-        """Lets go of every mapping."""
+        """Release all mappings."""
         while self._readers:
             self._readers.popitem()[1].close()
 
 
 class FeatureStore:
-    """A folder of features. Creating one touches nothing; the folder comes with the first file."""
+    """A folder of features. The folder is created with the first file."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
     def path(self, encoder: str, clip: str) -> Path:
-        """Where that stream lies, or would."""
+        """The file of a stream, whether or not it exists."""
         return self.root / escape(encoder) / (escape(clip) + SUFFIX)
 
     def encoders(self) -> list[str]:
-        """Names of the encoders that have a folder here, in order."""
+        """Names of the encoders in the store, sorted."""
         if not self.root.is_dir():
             return []
         return sorted(
@@ -147,71 +156,67 @@ class FeatureStore:
         origin: Mapping[str, Any] | None = None,
         replace: bool = False,
     ) -> Writer:
-        """Writes one stream in pieces; see Writer.
+        """A `Writer` for one stream.
 
         Raises:
-            ProvenanceError: a file of that clip is there already, made in another way, and `replace` is not
-            set.
-            StoreError: the file that is there belongs to another clip (two ids that this file system takes
-            for one).
+            ProvenanceError: the clip has a file of another provenance, and `replace` is not set.
+            StoreError: the file belongs to another clip whose id is the same name to this file system.
         """
         path = self.path(encoder, clip)
         if path.exists():
             try:
-                there = Reader(path)
+                existing = Reader(path)
             except StoreError:
-                pass  # broken: it is written anew
+                pass  # a broken file is overwritten
             else:
-                if there.clip != clip:
+                if existing.clip != clip:
                     raise StoreError(
-                        f"{path} holds clip {there.clip!r}; to this file system {clip!r} is the same name",
-                        follows="the new one was not written",
-                        remedy="rename one of the two clips, or put the store on another file system",
+                        f"{path} belongs to clip {existing.clip!r}; to this file system {clip!r} is the same name.",
+                        follows="The new clip was not written.",
+                        remedy="Rename one of the two clips, or move the store to another file system.",
                     )
-                if not replace and (error := differences(path, there.provenance, provenance)):
+                if not replace and (error := provenance_error(path, existing.provenance, provenance)):
                     raise error
         return Writer(path, clip=clip, encoder=encoder, dim=dim, provenance=provenance, dtype=dtype, origin=origin)
 
     def write(self, encoder: str, clip: str, stream: Stream, **options: Any) -> Path:
-        """Writes a whole stream with its own provenance; options as of `writer`."""
+        """Write a whole stream with its own provenance and return its file; options and errors as `writer`."""
         options.setdefault("provenance", stream.provenance)
         with self.writer(encoder, clip, dim=stream.dim, **options) as writer:
             writer.append(stream.values, stream.times, stream.valid)
         return writer.path
 
     def open(self, encoder: str, provenance: Mapping[str, str] | None = None, *, check: bool = True) -> EncoderFeatures:
-        """The streams of an encoder. check: read every file's header now (about 60 µs each) rather than as
-        they are asked for.
+        """The streams of an encoder.
 
         Args:
-            provenance: what every file must have been made by; None takes that of the first file.
+            provenance: required of every file; None takes that of the first file.
+            check: read every file's header now (about 60 µs each), not at its first use.
 
         Raises:
-            ProvenanceError: a file differs, from `provenance` or from the others.
-            StoreError: the encoder has no folder here, or (check) a file is broken.
+            ProvenanceError: a file's provenance differs from `provenance` or from the other files.
+            StoreError: the encoder has no folder in the store, or (with `check`) a file is broken.
         """
         folder = self.root / escape(encoder)
         if not folder.is_dir():
             others = ", ".join(self.encoders()) or "none"
             raise StoreError(
-                f"{self.root} holds nothing of encoder {encoder!r}; it holds: {others}",
-                remedy=f"mien extract INDEX --encoder {encoder} --store {self.root}",
+                f"{self.root} has no features of encoder {encoder!r}; it has: {others}.",
+                follows="Nothing was read.",
+                remedy=f"Run: mien extract INDEX --encoder {encoder} --store {self.root}",
             )
-        shelf = EncoderFeatures(folder, encoder, provenance)
-        for path in files(folder) if check else ():
-            reader = Reader(path)
-            shelf.provenance = reader.provenance if shelf.provenance is None else shelf.provenance
-            if error := differences(path, reader.provenance, shelf.provenance):
-                raise error
-        return shelf
+        features = EncoderFeatures(folder, encoder, provenance)
+        if check:
+            features.check_all()
+        return features
 
-    def ls(self) -> list[StoredStream]:
-        """One row for each encoder."""
-        return [self._row(encoder) for encoder in self.encoders()]
+    def ls(self) -> list[EncoderSummary]:
+        """Totals for each encoder, sorted by name."""
+        return [self._summarise(encoder) for encoder in self.encoders()]
 
-    def _row(self, encoder: str) -> StoredStream:
+    def _summarise(self, encoder: str) -> EncoderSummary:
         readers, broken, size = [], 0, 0
-        for path in files(self.root / escape(encoder)):
+        for path in stored_files(self.root / escape(encoder)):
             size += path.stat().st_size
             try:
                 readers.append(Reader(path))
@@ -221,41 +226,53 @@ class FeatureStore:
         dim, dtype = shapes[0][0] if shapes else (0, "")
         kinds = len({tuple(sorted(r.provenance.items())) for r in readers})
         rows, valid = sum(r.rows for r in readers), sum(r.valid_rows for r in readers)
-        return StoredStream(encoder, len(readers), rows, valid, dim, dtype, size, kinds, broken)
+        return EncoderSummary(encoder, len(readers), rows, valid, dim, dtype, size, kinds, broken)
 
-    def verify(self, encoders: Collection[str] | None = None, threads: int = 2) -> Iterator[Damage]:
-        """Reads every byte of every file and yields those that are not what was written, in order of their
-        names."""
+    def verify(self, encoders: Collection[str] | None = None, threads: int = 2) -> Iterator[DamagedFile]:
+        """Read every byte of every file and yield the damaged files, in order of their names.
 
-        def check(path: Path) -> Damage | None:
+        Args:
+            encoders: names to verify; None means all. threads: files read at once.
+        """
+
+        def check(path: Path) -> DamagedFile | None:
             try:
                 verify_file(path)
             except StoreError as error:
-                return Damage(path, error.what)
+                return DamagedFile(path, error.what)
             return None
 
-        paths = [p for e in self.encoders() if encoders is None or e in encoders for p in files(self.root / escape(e))]
-        with ThreadPoolExecutor(threads) as pool:  # hashing lets go of the interpreter's lock
-            yield from (fault for fault in pool.map(check, paths) if fault)
+        paths = [
+            p for e in self.encoders() if encoders is None or e in encoders for p in stored_files(self.root / escape(e))
+        ]
+        with ThreadPoolExecutor(threads) as pool:  # hashing releases the GIL
+            yield from (damaged for damaged in pool.map(check, paths) if damaged)
 
     def gc(self, *, keep: Collection[str] | None = None, broken: bool = False, dry_run: bool = False) -> list[Removal]:
-        """Removes part files that no living process writes; with `broken` files that cannot be opened; with
-        `keep` (clip ids) files of every other clip. dry_run: only says so."""
-        found = []
+        """Remove temporary files without a running writer, and return what was removed.
+
+        Args:
+            keep: clip ids; files of all other clips are removed too. broken: also remove files that cannot be opened.
+            dry_run: remove nothing.
+        """
+        removals = []
         for folder in (self.root / escape(e) for e in self.encoders()):
-            found += [Removal(p, p.stat().st_size, "left by a process that ended") for p in dead_parts(folder)]
-            for path in files(folder) if broken or keep is not None else ():
-                if reason := _reason(path, keep, broken):
-                    found.append(Removal(path, path.stat().st_size, reason))
+            removals += [
+                Removal(p, p.stat().st_size, "left by a process that has ended") for p in orphaned_parts(folder)
+            ]
+            for path in stored_files(folder) if broken or keep is not None else ():
+                if reason := _removal_reason(path, keep, broken):
+                    removals.append(Removal(path, path.stat().st_size, reason))
         if not dry_run:
-            for removal in found:
+            for removal in removals:
                 removal.path.unlink(missing_ok=True)
-        return found
+        return removals
 
 
-def _reason(path: Path, keep: Collection[str] | None, broken: bool) -> str:
+def _removal_reason(path: Path, keep: Collection[str] | None, broken: bool) -> str:
+    """Why `gc` removes a stored file, or ""."""
     try:
-        clip = clip_of(path)
+        clip = clip_id(path)
         if broken:
             read_header(path)
     except StoreError as error:
@@ -263,32 +280,32 @@ def _reason(path: Path, keep: Collection[str] | None, broken: bool) -> str:
     return "its clip is not in the index" if keep is not None and clip not in keep else ""
 
 
-def files(folder: Path) -> list[Path]:
-    """The finished files of a folder, in order."""
+def stored_files(folder: Path) -> list[Path]:
+    """The complete files of a folder, sorted by name."""
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.name.endswith(SUFFIX) and not e.name.startswith("."))
     return [folder / name for name in names]
 
 
-def clip_of(path: Path) -> str:
-    """The clip id of a finished file. Raises StoreError where only its header knows it and that is broken."""
+def clip_id(path: Path) -> str:
+    """The clip id of a stored file. Raises StoreError if the id is only in the header and the header is broken."""
     clip = unescape(path.name.removesuffix(SUFFIX))
     return Reader(path).clip if clip is None else clip
 
 
-def dead_parts(folder: Path) -> Iterator[Path]:
-    """Part files whose writer is gone."""
-    here = escape(socket.gethostname())[:32]
+def orphaned_parts(folder: Path) -> Iterator[Path]:
+    """Temporary files whose process has ended."""
+    this_host = escape(socket.gethostname())[:32]
     for path in folder.glob(".*.part"):
         host, pid = path.name.split(".")[-4:-2]
         alive = time.time() - path.stat().st_mtime < _FOREIGN_PART_S
-        if host == here:
-            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else _answers(int(pid))
+        if host == this_host:
+            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else _is_running(int(pid))
         if not alive:
             yield path
 
 
-def _answers(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:

@@ -1,20 +1,19 @@
-"""Clip ids as file names, and back."""
+"""Convert clip ids to file names and back."""
 
 from __future__ import annotations
 
 import hashlib
 from urllib.parse import unquote_to_bytes
 
-#: Characters that some file system refuses or reads as something else, and the two that escaping itself uses.
+#: Characters that a file system forbids or interprets, and the two that escaping uses.
 _UNSAFE = frozenset('/\\:*?"<>|%~') | {chr(i) for i in range(32)} | {"\x7f"}
-#: Bytes a name may take: file systems allow 255, and ours carry a suffix and, while being written, a process
-#: id.
-_LONGEST = 180
+#: Largest name in bytes: file systems allow 255, and names get a suffix and, during writing, a host and process id.
+_MAX_BYTES = 180
 
 
 def quote(name: str) -> str:
-    """A text without the characters that file systems refuse: what is unsafe becomes `%XX`, the rest (letters
-    of any script too) stays readable. Reversed by `unescape`."""
+    """Replace characters that file systems forbid by `%XX`; all others, letters of any script included, stay readable.
+    `unescape` reverses it."""
     parts = []
     for i, char in enumerate(name):
         lone = "\ud800" <= char <= "\udfff"
@@ -27,15 +26,14 @@ def quote(name: str) -> str:
 
 
 def escape(name: str) -> str:
-    """A clip id or encoder name as one file name: `quote`, and where that is long, the start of it, `~` and a
-    hash."""
+    """A clip id or encoder name as a file name: `quote`; if that is too long, its start, `~` and a hash."""
     safe = quote(name)
-    if len(safe.encode()) <= _LONGEST:
+    if len(safe.encode()) <= _MAX_BYTES:
         return safe
     start = safe.encode()[:80].decode(errors="ignore")
     return f"{start}~{hashlib.sha256(safe.encode()).hexdigest()[:32]}"
 
 
 def unescape(name: str) -> str | None:
-    """The id of a name made by `escape`; None where it was shortened (the file's header knows it)."""
+    """The id of a name from `escape`; None if it was shortened (the file's header has the id)."""
     return None if "~" in name else unquote_to_bytes(name).decode(errors="surrogatepass")

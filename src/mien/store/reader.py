@@ -1,4 +1,4 @@
-"""Reading and checking one file of the store."""
+"""Read and verify one file of the feature store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mien.records import Stream
 from mien.store.filenames import unescape
@@ -22,19 +23,18 @@ from mien.store.writer import DTYPES, FORMAT, HASH_KEY, StoreError
 
 _CODES = {code for code, _ in DTYPES.values()}
 _ITEMSIZE = {"F16": 2, "F32": 4, "F64": 8, "U8": 1, "BOOL": 1}
-_MENDING = "`mien store gc STORE --broken` removes it and `mien extract` makes it again"
+_REMEDY = "Run `mien store gc STORE --broken` to remove it and `mien extract` to compute it again."
 
 
 @dataclass
 class Reader:
-    """One stored stream, mapped into memory on first use; only the rows that are asked for are read from the
-    disk.
+    """One stored stream, memory-mapped on first use; reads only the requested rows from the disk.
 
-    clip, encoder, provenance, origin, notes: as they were written. rows, dim, dtype: of `values`.
-    A Reader can be pickled (for loader processes); the other side maps the file again.
+    clip, encoder, provenance, origin, notes: as written. rows, dim, dtype: of `values`. valid_rows: number of valid
+    rows. A Reader can be pickled (for loader processes); the other process maps the file again.
 
     Raises:
-        StoreError: on opening, if the file is missing, truncated or not a stream of the store.
+        StoreError: at creation, if the file is missing, truncated or not a stream of the store.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Reader:
             self.rows, self.dim = values["shape"]
             self.valid_rows = int(meta["valid_rows"])
         except (ValueError, KeyError, TypeError):
-            raise _broken(self.path, "has a header that cannot be read") from None
+            raise _broken_error(self.path, "has a header that cannot be read") from None
         self.dtype = next(name for name, (code, _) in DTYPES.items() if code == values["dtype"])
         self._offsets = {name: header[name]["data_offsets"] for name in ("values", "times", "valid")}
 
@@ -67,10 +67,14 @@ class Reader:
     def _mapped(self) -> mmap.mmap:
         with open(self.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != self._start + self._offsets["valid"][1]:
-                raise StoreError(f"{self.path} changed while it was open", remedy="open the store again")
+                raise StoreError(
+                    f"{self.path} changed while it was open.",
+                    follows="It was not read.",
+                    remedy="Open the store again.",
+                )
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def _array(self, name: str, dtype: Any, count: int) -> np.ndarray:
+    def _array(self, name: str, dtype: DTypeLike, count: int) -> np.ndarray:
         return np.frombuffer(self._mapped, dtype, count, self._start + self._offsets[name][0])
 
     @cached_property
@@ -89,9 +93,9 @@ class Reader:
         return self._array("valid", bool, self.rows)
 
     def read(self, start: int, stop: int) -> Stream:
-        """Rows [start, stop), clipped to what there is, as a Stream of its own memory with float32 values."""
+        """Rows [start, stop), clipped to the stream, as a copy with float32 values."""
         rows = slice(max(0, start), max(0, start, min(stop, self.rows)))
-        self._announce(rows)
+        self._prefetch(rows)
         return Stream(
             _float32(self.values[rows]),
             self.times[rows].copy(),
@@ -99,9 +103,8 @@ class Reader:
             self.provenance,
         )
 
-    def _announce(self, rows: slice) -> None:
-        """Has the disk read the rows' values in one go, where they are not in memory yet; page by page it takes
-        several times as long."""
+    def _prefetch(self, rows: slice) -> None:
+        """Ask the kernel to read the rows' values at once; page by page it takes several times as long."""
         if not hasattr(mmap, "MADV_WILLNEED") or rows.stop <= rows.start:
             return
         row = self.dim * DTYPES[self.dtype][1].itemsize
@@ -110,19 +113,18 @@ class Reader:
         self._mapped.madvise(mmap.MADV_WILLNEED, start - page, (rows.stop - rows.start) * row + page)
 
     def between(self, start_s: float, stop_s: float) -> Stream:
-        """The rows whose times lie in [start_s, stop_s) seconds."""
+        """The rows whose times lie in [start_s, stop_s) seconds, as `read`."""
         start, stop = np.searchsorted(self.times, (start_s, stop_s))
         return self.read(int(start), int(stop))
 
     def stream(self, *, mapped: bool = False) -> Stream:
-        """The whole stream: float32 in memory, or (mapped) as stored and left on the disk until it is
-        touched."""
+        """The whole stream: a float32 copy, or, if `mapped`, a read-only view of the file in the stored dtype."""
         if mapped:
             return Stream(self.values, self.times, self.valid, self.provenance)
         return self.read(0, self.rows)
 
     def close(self) -> None:
-        """Lets go of the mapping; arrays that were handed out by `values`, `times`, `valid` keep it alive."""
+        """Release the mapping. Arrays from `values`, `times` and `valid` keep it alive."""
         for name in ("values", "times", "valid", "_mapped"):
             self.__dict__.pop(name, None)
 
@@ -131,8 +133,7 @@ class Reader:
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
-    """A copy in float32. Where torch is loaded anyway it converts 16-bit floats, 2.4 times as fast as
-    numpy."""
+    """A float32 copy. If torch is already imported, it converts 16-bit floats 2.4 times as fast as numpy."""
     torch: Any = sys.modules.get("torch")
     if values.dtype != np.float16 or not hasattr(torch, "from_numpy"):
         return values.astype(np.float32)
@@ -141,22 +142,30 @@ def _float32(values: np.ndarray) -> np.ndarray:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a store file and where its data starts. Raises StoreError, which says what is wrong with
-    it."""
+    """Read the header of a store file.
+
+    Returns (header, offset of the data in bytes). Raises StoreError if the file is missing, truncated or not a stream
+    of this format.
+    """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, 100_000_000):
-                raise _broken(path, f"is {size:,} bytes, less than its own header")
+                raise _broken_error(path, f"has {size:,} bytes, fewer than its header")
             raw = file.read(length)
     except FileNotFoundError:
         raise StoreError(
-            f"{path} is not in the store",
-            remedy="`mien extract` makes what is missing; look at failures.jsonl there",
+            f"{path} is not in the store.",
+            follows="Nothing was read.",
+            remedy="Run `mien extract` to compute it; failures.jsonl in the store lists clips that failed.",
         ) from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}", remedy="check its permissions and its disk") from None
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            follows="Nothing was read.",
+            remedy="Check its permissions and its disk.",
+        ) from None
     try:
         header = json.loads(raw)
         meta = header["__metadata__"]
@@ -164,23 +173,24 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         known = meta["format"] == FORMAT and header["values"]["dtype"] in _CODES
         fault = _layout_fault(header) if known else ""
     except (ValueError, KeyError, TypeError):
-        raise _broken(path, "has a header that cannot be read") from None
+        raise _broken_error(path, "has a header that cannot be read") from None
     if not known:
-        raise _broken(path, f"is of format {meta['format']!r}; this version reads {FORMAT!r}")
+        raise _broken_error(path, f"has format {meta['format']!r}; this version reads {FORMAT!r}")
     if size != promised:
-        raise _broken(path, f"is {size:,} bytes where its header promises {promised:,}: it was cut or added to")
+        raise _broken_error(path, f"has {size:,} bytes, but its header promises {promised:,}: it was cut or extended")
     if fault:
-        raise _broken(path, fault)
+        raise _broken_error(path, fault)
     return header, 8 + length
 
 
 def _layout_fault(header: Mapping[str, Any]) -> str:
+    """Description of an error in the header's offsets or shapes, or ""."""
     offset, rows = 0, header["values"]["shape"][0]
     for name in ("values", "pad", "times", "valid"):
         tensor = header[name]
         start, stop = tensor["data_offsets"]
         if start != offset or stop - start != math.prod(tensor["shape"]) * _ITEMSIZE[tensor["dtype"]]:
-            return f"has a header whose {name!r} does not fit its place"
+            return f"has a header whose offsets do not match the size of {name!r}"
         if name in ("times", "valid") and tensor["shape"] != [rows]:
             return f"has {rows} values but {tensor['shape']} {name}"
         offset = stop
@@ -188,19 +198,18 @@ def _layout_fault(header: Mapping[str, Any]) -> str:
 
 
 def verify_file(path: Path) -> None:
-    """Reads the whole file and compares its hash. Raises StoreError if any byte differs from what was
-    written."""
+    """Read the whole file and compare its hash. Raises StoreError if any byte differs from what was written."""
     header, start = read_header(path)
-    written = str(header["__metadata__"].get("sha256")).encode()
+    stored_hash = str(header["__metadata__"].get("sha256")).encode()
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        head = file.read(start).replace(HASH_KEY + written, HASH_KEY + b"0" * 64, 1)
+        head = file.read(start).replace(HASH_KEY + stored_hash, HASH_KEY + b"0" * 64, 1)
         while block := file.read(1 << 20):
             digest.update(block)
     digest.update(head)
-    if digest.hexdigest().encode() != written:
-        raise _broken(path, "is not what was written: its checksum differs")
+    if digest.hexdigest().encode() != stored_hash:
+        raise _broken_error(path, "is damaged: its checksum differs from the stored one")
 
 
-def _broken(path: Path, what: str) -> StoreError:
-    return StoreError(f"{path} {what}", follows="it is not read", remedy=_MENDING)
+def _broken_error(path: Path, what: str) -> StoreError:
+    return StoreError(f"{path} {what}.", follows="It was not read.", remedy=_REMEDY)

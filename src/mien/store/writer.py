@@ -1,16 +1,14 @@
-"""One stream on disk: a safetensors file that can be read by row and be checked.
+"""Write one stream to a safetensors file with row access and a checksum.
 
-Layout: `values` (rows, dim) F16 or F32, `pad` (0 to 7 bytes, for alignment), `times` (rows,) F64 seconds,
-`valid` (rows,) BOOL. The header's `__metadata__` holds, as strings: `format`, `clip`, `encoder`, `provenance`
-(JSON), `origin` (JSON: what the media file was when it was read), `notes` (JSON list), `rows`, `valid_rows`,
-and `sha256` of the whole
-file: of the data section and then of the header with that hash written as zeros. Every byte is covered.
+Layout: `values` (rows, dim) F16 or F32, `pad` (0 to 7 bytes, for alignment), `times` (rows,) F64 seconds, `valid`
+(rows,) BOOL. The header's `__metadata__` has, as strings: `format`, `clip`, `encoder`, `provenance` (JSON), `origin`
+(JSON: identity of the media file when it was read), `notes` (JSON list), `rows`, `valid_rows`, and `sha256` of the
+whole file: of the data section, then of the header with zeros in place of the hash.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -19,11 +17,11 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from mien.atomic import commit
+from mien.atomic import FULL, commit
 from mien.errors import MienError, OutputError
 from mien.store.filenames import escape, quote
 
@@ -33,48 +31,49 @@ DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "float16": ("F16", np.dtype("<f2")),
     "float32": ("F32", np.dtype("<f4")),
 }
-#: What stands before the hash in the header, and what stands in its place while the hash is made.
+#: Header text before the hash, and the placeholder for the hash while it is computed.
 HASH_KEY = b'"sha256":"'
 _ZEROS = b"0" * 64
-#: Bytes kept free in the header for notes, which are only known at the end.
+#: Bytes reserved in the header for notes, which are complete only at the end.
 _NOTES = 2048
 _COUNT = itertools.count()
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StoreError(MienError):
-    """A file of the store that cannot be read: missing, truncated, damaged, or not one of ours."""
+    """A file of the store cannot be read: missing, truncated, damaged, or of another format."""
 
 
 class FeatureError(MienError):
-    """Values that a store cannot hold truthfully: not finite, too large for 16 bits, times that do not
-    increase."""
+    """The store cannot represent features: values not finite or too large for 16 bits, times not increasing."""
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The house's error for a file that could not be written."""
-    if error.errno in _FULL:
-        remedy = "free space there or name another --store; what is finished stays and is not made again"
+    """The error for a file of the store that could not be written, from the operating system's error."""
+    if error.errno in FULL:
+        remedy = "Free some space, or name another --store. Complete files remain and are not computed again."
     else:
-        remedy = f"check that {path.parent} exists and can be written, or name another --store"
-    return OutputError(f"{path}: {error.strerror or error}", follows="nothing of it was kept", remedy=remedy)
+        remedy = f"Check that {path.parent} exists and can be written, or name another --store."
+    return OutputError(
+        f"{path} could not be written: {error.strerror or error}.", follows="Nothing of it was kept.", remedy=remedy
+    )
 
 
 class Writer:
-    """Writes one stream piece by piece, beside its place, and puts it there whole or not at all.
+    """Write one stream in pieces to a temporary file, then rename it.
 
-    Use as a context manager: leaving it normally finishes the file (flushed to the disk, then renamed);
-    leaving it by an exception removes what was written. Memory does not grow with the values, only by 9 bytes
-    a row.
+    Use it as a context manager: a normal exit flushes the file to the disk and renames it; an exception removes it.
+    Memory grows by 9 bytes a row, not with the values.
 
     Args:
-        path: the final file. The part file beside it carries this host and process in its name.
+        path: the final file. The temporary file beside it has this host and process in its name.
         dim: length of one value. dtype: `float16` or `float32`.
-        origin: what the media file was, for `mien.datasets.index.Stamp`.
+        provenance: what made the values, strings to strings.
+        origin: identity of the media file, for `mien.datasets.index.Stamp`.
 
     Raises:
         OutputError: the disk is full or there is no permission.
         FeatureError: a valid value is not finite or does not fit the dtype, or times do not increase.
+        ValueError: an unknown dtype, a provenance of other types than strings, or rows of another shape.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Writer:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         wrong = {k: v for k, v in provenance.items() if not (isinstance(k, str) and isinstance(v, str))}
         if wrong:
-            raise ValueError(f"provenance maps strings to strings; {encoder} says {wrong}")
+            raise ValueError(f"provenance maps strings to strings; encoder {encoder} gives {wrong}")
         self.path, self.dim, self.dtype, self.notes = path, dim, dtype, list[str]()
         self._meta = {"format": FORMAT, "clip": quote(clip), "encoder": encoder, "sha256": _ZEROS.decode()}
         self._meta["provenance"] = json.dumps(dict(provenance), sort_keys=True)
@@ -103,18 +102,19 @@ class Writer:
         self._hash = hashlib.sha256()
         self.part = part_path(path)
         self._reserved = 0
-        self._file: Any = None
+        self._file: IO[bytes] | None = None
 
-    def _open(self) -> None:
+    def _open(self) -> IO[bytes]:
         longest = len(self._header(10**15, [])) + _NOTES
         self._reserved = -(-(8 + longest) // 64) * 64
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.part, "xb", buffering=1 << 20)  # noqa: SIM115
         self._file.write(b"\0" * self._reserved)
+        return self._file
 
     def append(self, values: np.ndarray, times: np.ndarray, valid: np.ndarray) -> None:
-        """Adds rows. values: `(n, dim)`; times: `(n,)` seconds, increasing over all rows; valid: `(n,)` bool.
-        Values at invalid rows are stored as zero, whatever they are."""
+        """Append rows. values: `(n, dim)`; times: `(n,)` seconds, increasing over all rows; valid: `(n,)` bool.
+        Values at invalid rows are stored as zero."""
         values, times, valid = np.asarray(values), np.asarray(times, "<f8"), np.asarray(valid, bool)
         if values.shape != (len(times), self.dim) or valid.shape != (len(times),):
             raise ValueError(f"{self.path.name}: rows of {self.dim} expected; got {values.shape}, {times.shape}")
@@ -123,24 +123,25 @@ class Writer:
             row = int(np.argmax(~(steps > 0)))
             raise FeatureError(
                 f"{self.path.name}: times must increase; row {self._rows + row} is at {times[row]} s after "
-                f"{times[row - 1] if row else self._last} s",
-                follows="nothing of it was kept",
-                remedy="a fault of the encoder or of the repair of timestamps; please report it",
+                f"{times[row - 1] if row else self._last} s.",
+                follows="Nothing of it was kept.",
+                remedy="This is a bug in the encoder or in the timestamp repair. Please report it.",
             )
-        rows = self._converted(values, valid)
+        rows = self._convert(values, valid)
         self._guard(lambda: self._write(rows))
         self._times.append(times)
         self._valid.append(valid)
         self._rows += len(times)
         self._last = times[-1] if len(times) else self._last
 
-    def _converted(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def _convert(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Rows in the stored dtype, zero where invalid; raises FeatureError if one is then not finite."""
         dtype = DTYPES[self.dtype][1]
         with np.errstate(over="ignore"):
             rows = values.astype(dtype, copy=not valid.all())
         if not valid.all():
             rows[~valid] = 0
-        # read off the bits: numpy's isfinite is ten times slower on 16-bit floats
+        # Tested on the bits, because numpy's isfinite is ten times slower on 16-bit floats.
         bits, unsigned, infinite = (
             (np.uint16, 0x7FFF, 0x7C00) if dtype.itemsize == 2 else (np.uint32, 0x7FFFFFFF, 0x7F800000)
         )
@@ -148,20 +149,19 @@ class Writer:
             row, column = np.argwhere(~np.isfinite(rows))[0]
             raise FeatureError(
                 f"{self.path.name}: row {self._rows + row}, column {column} is {values[row, column]}, "
-                f"which {self.dtype} cannot hold",
-                follows="nothing of it was kept",
-                remedy="store 32-bit values (--dtype float32)"
+                f"which {self.dtype} cannot represent.",
+                follows="Nothing of it was kept.",
+                remedy="Store 32-bit values (--dtype float32)."
                 if np.isfinite(values[row, column])
-                else "the encoder gave it for a valid row; look at that clip and at its precision",
+                else "The encoder returned it for a valid row: check that clip and the encoder's precision.",
             )
         return rows
 
     def _write(self, array: np.ndarray) -> None:
-        if self._file is None:
-            self._open()
+        file = self._file or self._open()
         raw = np.ascontiguousarray(array).view(np.uint8).data if array.size else b""
         self._hash.update(raw)
-        self._file.write(raw)
+        file.write(raw)
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:
@@ -171,12 +171,11 @@ class Writer:
             raise output_error(self.path, error) from None
 
     def close(self) -> None:
-        """Finishes the file and puts it in its place."""
+        """Complete the file and rename it to `path`."""
         self._guard(self._finish)
 
     def _finish(self) -> None:
-        if self._file is None:
-            self._open()
+        file = self._file or self._open()
         self._write(np.zeros(-self._rows * self._row_bytes % 8, np.uint8))
         self._write(np.concatenate(self._times or [np.zeros(0, "<f8")]))
         self._write(np.concatenate(self._valid or [np.zeros(0, bool)]))
@@ -187,11 +186,11 @@ class Writer:
         header = size.to_bytes(8, "little") + self._header(self._rows, notes).ljust(size)
         self._hash.update(header)
         header = header.replace(HASH_KEY + _ZEROS, HASH_KEY + self._hash.hexdigest().encode(), 1)
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        file.seek(0)
+        file.write(header)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
         commit(self.part, self.path, sync=True)
 
     @property
@@ -214,9 +213,9 @@ class Writer:
         return json.dumps(tensors, separators=(",", ":")).encode()
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Remove the temporary file."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what cannot be flushed is about to be removed
+            with contextlib.suppress(OSError):  # unflushed data is about to be removed
                 self._file.close()
             self.part.unlink(missing_ok=True)
             self._file = None
@@ -232,6 +231,9 @@ class Writer:
 
 
 def part_path(path: Path) -> Path:
-    """A name beside `path` that no other process, thread or machine uses."""
+    """A temporary name beside `path`, unique among processes, threads and machines.
+
+    It differs from `mien.atomic.temporary_path`, because `FeatureStore.gc` reads host and process from it.
+    """
     host = escape(socket.gethostname())[:32]
     return path.with_name(f".{path.stem[:120]}.{host}.{os.getpid()}.{next(_COUNT)}.part")

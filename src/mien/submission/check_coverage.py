@@ -1,4 +1,4 @@
-"""Rows of a submission against the rows that the sample asks for."""
+"""Coverage of a submission: matches its rows with those of the sample."""
 
 from __future__ import annotations
 
@@ -7,139 +7,151 @@ import difflib
 import numpy as np
 import polars as pl
 
-from mien.submission.issues import LISTED, Issue, Kind, quoted
+from mien.submission.issues import MAX_LISTED, Issue, IssueKind, quote, split_by_kind
 from mien.submission.template import Template
 
-_EXACT = "write the names exactly as they stand in the sample"
-_UNMATCHED = "the row is matched with no frame, and that frame counts as missing"
-_SPELLED = (
-    ("backslashes", r"\\", "write / in names (Path.as_posix())"),
-    ("spaces in names", r"^\s|\s$", _EXACT),
-    ("folder before the name", r".*[/\\].*[/\\]", "leave the folders before the video out: video/00001.jpg"),
-    ("leading slash or dot", r"^(\./|/)", "leave ./ and / out: video/00001.jpg"),
-    ("no .jpg", r"[/\\]\d+$", "end names in .jpg"),
-    ("other ending", r"\.(png|jpeg|JPG|JPEG|PNG|bmp)$", "end names in .jpg"),
-    ("different zero padding", r"[/\\]\d+\.jpg$", "frame numbers have as many digits as in the sample (00001)"),
-    ("spelled differently", r"", _EXACT),
+_EXACT = "Write the names exactly as in the sample."
+_UNMATCHED = "The row matches no frame, and that frame counts as missing."
+_INCOMPLETE = ("The submission is incomplete.", "Write a row for every row of the sample.")
+_END_IN_JPG = "End names in .jpg."
+#: Kinds of misspelt names with the regular expression of the name as written; the first match counts.
+_MISSPELT = tuple(
+    (IssueKind(name, _UNMATCHED, remedy), pattern)
+    for name, pattern, remedy in (
+        ("backslashes", r"\\", "Write / in names (Path.as_posix())."),
+        ("spaces in names", r"^\s|\s$", _EXACT),
+        ("folder before the name", r".*[/\\].*[/\\]", "Omit the folders before the video: video/00001.jpg."),
+        ("leading slash or dot", r"^(\./|/)", "Omit ./ and /: video/00001.jpg."),
+        ("no .jpg", r"[/\\]\d+$", _END_IN_JPG),
+        ("other ending", r"\.(png|jpeg|JPG|JPEG|PNG|bmp)$", _END_IN_JPG),
+        ("different zero padding", r"[/\\]\d+\.jpg$", "Write frame numbers with as many digits as the sample (00001)."),
+        ("spelled differently", r"", _EXACT),
+    )
 )
-_UNKNOWN_CLIP = Kind("unknown clip", "its rows are scored nowhere", "keep to the sample's clips; this one is not in it")
-_UNKNOWN = Kind("unknown row", "it is scored nowhere", "write the sample's rows and no others")
-_NO_NAME = Kind("no name", _UNMATCHED, _EXACT)
-_AGAIN = Kind("duplicate row", "which of them counts is anybody's guess", "write each frame once")
-_MISSING = Kind("missing rows", "the submission is incomplete", "write a row for every row of the sample")
-_MISSING_CLIP = Kind("missing clip", "the submission is incomplete", "write a row for every row of the sample")
-_ORDER = Kind(
+_UNKNOWN_CLIP = IssueKind("unknown clip", "Its rows are not scored.", "Write the clips of the sample and no others.")
+_UNKNOWN_ROW = IssueKind("unknown row", "It is not scored.", "Write the rows of the sample and no others.")
+_NO_NAME = IssueKind("no name", _UNMATCHED, _EXACT)
+_DUPLICATE = IssueKind("duplicate row", "It is undefined which of them counts.", "Write each frame once.")
+_MISSING_ROWS = IssueKind("missing rows", *_INCOMPLETE)
+_MISSING_CLIP = IssueKind("missing clip", *_INCOMPLETE)
+_ORDER = IssueKind(
     "wrong order",
-    "a scorer that goes by position compares each row with another frame",
-    "write the rows in the sample's order",
+    "A scorer that goes by position compares each row with another frame.",
+    "Write the rows in the sample's order.",
 )
-_FOREIGN = Kind(
-    "wrong sample",
-    "nothing can be matched",
-    "is this the sample of the other challenge, or of another year? Give the right one",
+_WRONG_SAMPLE = IssueKind(
+    "wrong sample", "Nothing can be matched.", "Give the sample of the same challenge and the same year."
 )
 
 
-def match(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
-    """`(row,)` position of each row in the sample, -1 where it is none of its; and faults."""
+def match_rows(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
+    """Matches rows with the sample.
+
+    Args:
+        names: `(row,)` image locations of the submission. lines: `(row,)` their line numbers.
+
+    Returns:
+        `(row,)` index of each row in the sample, -1 for unknown rows, and the issues: misspelt and unknown names,
+        duplicate and missing rows, wrong order.
+    """
     if names.equals(sample.names):
         return np.arange(len(sample)), []
-    known = pl.DataFrame({"name": sample.names, "place": np.arange(len(sample))})
-    place = names.rename("name").to_frame().join(known, on="name", how="left", maintain_order="left")["place"]
-    places = place.fill_null(-1).to_numpy().copy()
-    faults: list[Issue] = []
-    strange = np.flatnonzero(places < 0)
-    if len(strange):
-        found, more = _respelled(names.gather(strange), lines[strange], sample)
-        places[strange] = found
-        faults += more
-    if (places < 0).all():
-        both = f"{quoted(names[0])}, in the sample {quoted(sample.names[0])}"
+    positions = _look_up(names, sample.names)
+    issues: list[Issue] = []
+    unmatched = np.flatnonzero(positions < 0)
+    if len(unmatched):
+        positions[unmatched], issues = _match_misspelt(names.gather(unmatched), lines[unmatched], sample)
+    if (positions < 0).all():
+        both = f"{quote(names[0])}, in the sample {quote(sample.names[0])}"
         what = f"not one of {len(names):,} names occurs in the sample (the first is {both})"
-        return places, [_FOREIGN.at(int(lines[0]), what, len(names))]
-    unknown = np.flatnonzero(places < 0)
-    faults += _unknown(names.gather(unknown), lines[unknown], sample)
-    faults += _duplicates(places, lines, sample)
-    faults += _missing(places, sample)
-    return places, faults + _order(places, lines, sample)
+        return positions, [_WRONG_SAMPLE.issue(int(lines[0]), what, len(names))]
+    unknown = np.flatnonzero(positions < 0)
+    issues += _unknown(names.gather(unknown), lines[unknown], sample)
+    issues += _duplicates(positions, lines, sample)
+    issues += _missing(positions, sample)
+    return positions, issues + _order(positions, lines, sample)
 
 
-def _keys(names: pl.Series) -> pl.Series:
-    """Clip and frame number, however they are spelled; null where no frame is named."""
-    place = names.str.replace_all("\\", "/", literal=True).str.strip_chars(" \t'\"")
-    parts = place.str.extract_groups(r"^(?:.*/)?([^/]+)/0*(\d+)(?:\.[A-Za-z]+)?$").struct.unnest()
-    return (parts.to_series(0) + "/" + parts.to_series(1)).alias("key")
+def _look_up(keys: pl.Series, known: pl.Series) -> np.ndarray:
+    """`(key,)` index of the first equal value of `known`, -1 if there is none."""
+    table = pl.DataFrame({"key": known, "position": np.arange(len(known))}).unique("key", keep="first")
+    found = keys.rename("key").to_frame().join(table, on="key", how="left", maintain_order="left")["position"]
+    return found.fill_null(-1).to_numpy().copy()
 
 
-def _respelled(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
-    known = pl.DataFrame({"key": _keys(sample.names), "place": np.arange(len(sample))}).unique("key", keep="first")
-    found = _keys(names).to_frame().join(known, on="key", how="left", maintain_order="left")["place"]
-    places = found.fill_null(-1).to_numpy().copy()
-    known_rows = np.flatnonzero(places >= 0)
+def _normalise(names: pl.Series) -> pl.Series:
+    """Clip and frame number of names, however they are spelled; null if a name has no frame number."""
+    name = names.str.replace_all("\\", "/", literal=True).str.strip_chars(" \t'\"")
+    parts = name.str.extract_groups(r"^(?:.*/)?([^/]+)/0*(\d+)(?:\.[A-Za-z]+)?$").struct.unnest()
+    return parts.to_series(0) + "/" + parts.to_series(1)
+
+
+def _match_misspelt(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
+    positions = _look_up(_normalise(names), _normalise(sample.names))
+    rows = np.flatnonzero(positions >= 0)
     table = pl.DataFrame(
-        {"name": names.gather(known_rows), "line": lines[known_rows], "right": sample.names.gather(places[known_rows])}
+        {"name": names.gather(rows), "line": lines[rows], "right": sample.names.gather(positions[rows])}
     )
-    faults: list[Issue] = []
-    for kind, pattern, remedy in _SPELLED:
-        mine = table["name"].str.contains(pattern)
-        if mine.any():
-            rows = table.filter(mine)
-            pairs = rows.select("name", "right").head(LISTED).rows()
-            shown = [f"{quoted(name)} is {quoted(right)} in the sample" for name, right in pairs]
-            faults += Kind(kind, _UNMATCHED, remedy).listed(rows["line"].to_numpy(), shown)
-            table = table.filter(~mine)
-    return places, faults
+    issues: list[Issue] = []
+    for kind, part in split_by_kind(table, "name", _MISSPELT):
+        pairs = part.select("name", "right").head(MAX_LISTED).rows()
+        problems = [f"{quote(name)} is {quote(right)} in the sample" for name, right in pairs]
+        issues += kind.issues(part["line"].to_numpy(), problems)
+    return positions, issues
 
 
 def _unknown(names: pl.Series, lines: np.ndarray, sample: Template) -> list[Issue]:
-    table = pl.DataFrame({"name": names, "line": lines, "clip": _keys(names).str.replace(r"/\d+$", "")})
+    table = pl.DataFrame({"name": names, "line": lines, "clip": _normalise(names).str.replace(r"/\d+$", "")})
     nameless = table.filter(pl.col("clip").is_null())
-    shown = [f"{quoted(name)} names no frame (video/00001.jpg)" for name in nameless["name"].head(LISTED)]
-    faults = _NO_NAME.listed(nameless["line"].to_numpy(), shown)
-    here = pl.col("clip").is_in(sample.clip_ids)
-    beyond = table.filter(here)
-    shown = [f"{quoted(name)}: the sample has that clip, but not that frame" for name in beyond["name"].head(LISTED)]
-    faults += _UNKNOWN.listed(beyond["line"].to_numpy(), shown)
-    clips = table.filter(~here).group_by("clip", maintain_order=True).agg(pl.col("line").min(), rows=pl.len()).rows()
-    for clip, line, rows in clips[:LISTED]:
-        close = difflib.get_close_matches(clip, sample.clip_ids, 1)
-        hint = f"; the sample has {close[0]!r}" if close else ""
-        faults.append(
-            _UNKNOWN_CLIP.at(line, f"clip {clip!r} is not in the sample{hint} ({rows:,} row{'s' * (rows > 1)})", rows)
-        )
-    if len(clips) > LISTED:
-        what = f"{len(clips) - LISTED} more clips that are not in the sample"
-        faults.append(_UNKNOWN_CLIP.at(clips[LISTED][1], what, sum(rows for _, _, rows in clips[LISTED:])))
-    return faults
-
-
-def _duplicates(places: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
-    known = np.flatnonzero(places >= 0)
-    _, first, back = np.unique(places[known], return_index=True, return_inverse=True)
-    again = np.flatnonzero(first[back] != np.arange(len(known)))
-    rows, earlier = known[again], known[first[back[again]]]
-    shown = [
-        f"{sample.names[int(places[row])]!r} again (first at line {int(lines[before]):,})"
-        for row, before in zip(rows[:LISTED], earlier[:LISTED], strict=True)
+    problems = [f"{quote(name)} names no frame (video/00001.jpg)" for name in nameless["name"].head(MAX_LISTED)]
+    issues = _NO_NAME.issues(nameless["line"].to_numpy(), problems)
+    is_known_clip = pl.col("clip").is_in(sample.clip_ids)
+    beyond = table.filter(is_known_clip)
+    problems = [
+        f"{quote(name)}: the sample has that clip, but not that frame" for name in beyond["name"].head(MAX_LISTED)
     ]
-    return _AGAIN.listed(lines[rows], shown)
+    issues += _UNKNOWN_ROW.issues(beyond["line"].to_numpy(), problems)
+    by_clip = table.filter(~is_known_clip).group_by("clip", maintain_order=True)
+    clips = [
+        (line, _unknown_clip(clip, rows, sample), rows)
+        for clip, line, rows in by_clip.agg(pl.col("line").min(), rows=pl.len()).rows()
+    ]
+    return issues + _UNKNOWN_CLIP.group_issues(clips, "clips")
 
 
-def _missing(places: np.ndarray, sample: Template) -> list[Issue]:
-    absent = np.ones(len(sample), bool)
-    absent[places[places >= 0]] = False
-    if not absent.any():
+def _unknown_clip(clip: str, rows: int, sample: Template) -> str:
+    close = difflib.get_close_matches(clip, sample.clip_ids, 1)
+    hint = f"; the sample has {close[0]!r}" if close else ""
+    return f"clip {clip!r} is not in the sample{hint} ({rows:,} row{'s' * (rows > 1)})"
+
+
+def _duplicates(positions: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
+    known = np.flatnonzero(positions >= 0)
+    _, first, group = np.unique(positions[known], return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[group] != np.arange(len(known)))
+    rows, earlier = known[repeated], known[first[group[repeated]]]
+    problems = [
+        f"{sample.names[int(positions[row])]!r} again (first at line {int(lines[before]):,})"
+        for row, before in zip(rows[:MAX_LISTED], earlier[:MAX_LISTED], strict=True)
+    ]
+    return _DUPLICATE.issues(lines[rows], problems)
+
+
+def _missing(positions: np.ndarray, sample: Template) -> list[Issue]:
+    is_absent = np.ones(len(sample), bool)
+    is_absent[positions[positions >= 0]] = False
+    if not is_absent.any():
         return []
-    whole: list[tuple[str, int]] = []
-    gaps: list[tuple[str, int]] = []
+    clips: list[tuple[int | None, str, int]] = []
+    gaps: list[tuple[int | None, str, int]] = []
     for clip, rows in sample.rows_of.items():
-        gone = np.flatnonzero(absent[rows])
-        if len(gone) == len(rows):
-            whole.append((f"clip {clip!r} is missing ({len(rows):,} rows)", len(rows)))
-        elif len(gone):
-            for run in np.split(gone, np.flatnonzero(np.diff(gone) > 1) + 1):
-                gaps.append((_gap(sample, clip, rows, run), len(run)))
-    return _few(_MISSING_CLIP, whole, "clips") + _few(_MISSING, gaps, "gaps")
+        absent = np.flatnonzero(is_absent[rows])
+        if len(absent) == len(rows):
+            clips.append((None, f"clip {clip!r} is missing ({len(rows):,} rows)", len(rows)))
+        elif len(absent):
+            for run in np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1):
+                gaps.append((None, _gap(sample, clip, rows, run), len(run)))
+    return _MISSING_CLIP.group_issues(clips, "clips") + _MISSING_ROWS.group_issues(gaps, "gaps")
 
 
 def _gap(sample: Template, clip: str, rows: np.ndarray, run: np.ndarray) -> str:
@@ -148,24 +160,16 @@ def _gap(sample: Template, clip: str, rows: np.ndarray, run: np.ndarray) -> str:
     return span + (f", the end of clip {clip!r}: was it predicted to its end?" if run[-1] == len(rows) - 1 else "")
 
 
-def _few(kind: Kind, found: list[tuple[str, int]], unit: str) -> list[Issue]:
-    faults = [kind.at(None, what, rows) for what, rows in found[:LISTED]]
-    if rest := found[LISTED:]:
-        rows = sum(count for _, count in rest)
-        faults.append(kind.at(None, f"{kind.name}: {len(rest):,} more {unit} ({rows:,} rows)", rows))
-    return faults
-
-
-def _order(places: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
-    known = np.flatnonzero(places >= 0)
-    _, first = np.unique(places[known], return_index=True)
+def _order(positions: np.ndarray, lines: np.ndarray, sample: Template) -> list[Issue]:
+    known = np.flatnonzero(positions >= 0)
+    _, first = np.unique(positions[known], return_index=True)
     rows = known[np.sort(first)]
-    there = places[rows]
-    falls = np.flatnonzero(np.diff(there) < 0) + 1
-    shown = []
-    for fall in falls[:LISTED]:
-        after, before = there[fall], there[fall - 1]
+    order = positions[rows]
+    falls = np.flatnonzero(np.diff(order) < 0) + 1
+    problems = []
+    for fall in falls[:MAX_LISTED]:
+        after, before = order[fall], order[fall - 1]
         clips = "" if sample.clips[after] == sample.clips[before] else "the clip of "
         names = sample.names[int(after)], sample.names[int(before)]
-        shown.append(f"{clips}{names[0]!r} comes after {clips}{names[1]!r}; in the sample it comes before")
-    return _ORDER.listed(lines[rows[falls]], shown)
+        problems.append(f"{clips}{names[0]!r} comes after {clips}{names[1]!r}; in the sample it comes before")
+    return _ORDER.issues(lines[rows[falls]], problems)

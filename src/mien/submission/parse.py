@@ -1,4 +1,4 @@
-"""A submission file as lines of text, and what is wrong with it before any row is looked at."""
+"""Lines and header of a submission file, with issues of encoding, line ends and header."""
 
 from __future__ import annotations
 
@@ -9,62 +9,64 @@ import polars as pl
 
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS
-from mien.submission.issues import LISTED, WARNING, Issue, Kind, quoted
+from mien.submission.issues import MAX_LISTED, WARNING, Issue, IssueKind, quote
 from mien.submission.template import EXPR, HEADERS, LOCATION, VA
 
-_BOM = Kind(
+_BOM = IssueKind(
     "byte-order mark",
-    "the first column is then called '\\ufeffimage_location', which no reader looks for",
-    "save as UTF-8 without a byte-order mark (in Python: encoding='utf-8', not 'utf-8-sig')",
+    "The first column is then called '\\ufeffimage_location', which no reader looks for.",
+    "Save as UTF-8 without a byte-order mark (in Python: encoding='utf-8', not 'utf-8-sig').",
 )
-_CRLF = Kind(
+_CRLF = IssueKind(
     "Windows line ends",
-    "the last field of such a row ends in an invisible character",
-    "write '\\n' line ends: open(path, 'w', newline='\\n'), or run dos2unix",
+    "The last field of such a row ends in an invisible character.",
+    "Write '\\n' line ends: open(path, 'w', newline='\\n'), or run dos2unix.",
 )
-_NOT_TEXT = Kind("no text", "no row can be read", "send the plain text file: not zipped, not a spreadsheet, UTF-8")
-_EMPTY = Kind("empty", "there is nothing to score", "write the file again")
-_BLANK = Kind("blank line", "a reader takes it for a row without fields", "take it out")
-_LAST_BLANK = Kind("blank lines at the end", "some readers take them for rows", "take them out", WARNING)
-
-WRONG_CHALLENGE = Kind("wrong challenge", "the rows cannot be scored as what the sample asks for", "")
-_LOOKED_UP = "columns are looked up by these names"
-_ONE_COLUMN = "a reader that honours quotes sees ONE column whose name holds all the names, and each row as one text"
+_NOT_TEXT = IssueKind(
+    "no text", "No row can be read.", "Send the plain text file in UTF-8, neither zipped nor a spreadsheet."
+)
+_EMPTY = IssueKind("empty", "There is nothing to score.", "Write the file again.")
+_BLANK = IssueKind("blank line", "A reader takes it for a row without fields.", "Remove it.")
+_LAST_BLANK = IssueKind("blank lines at the end", "Some readers take them for rows.", "Remove them.", WARNING)
+#: Its fix depends on the challenge, so callers supply it.
+WRONG_CHALLENGE = IssueKind("wrong challenge", "The rows cannot be scored as the challenge of the sample.", "")
+_NAMES_MATTER = "Columns are found by these names."
+_ONE_COLUMN = "A reader that honours quotes sees ONE column, named by the whole header, and one text per row."
 
 
 def read_lines(path: Path) -> tuple[pl.Series, list[Issue]]:
-    """`(line,)` text of every line without its line end, trailing blank lines left out; and faults of the file.
+    """Reads lines `(line,)` without line ends and without trailing blank lines, and the issues found.
 
-    Raises ConfigError where there is no such file.
+    Raises ConfigError for a file that cannot be read.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(
             f"the submission {path} cannot be read: {error.strerror or error}",
-            follows="nothing was checked",
-            remedy="mien validate FILE --sample SAMPLE",
+            follows="Nothing was checked.",
+            remedy="Use mien validate FILE --sample SAMPLE.",
         ) from None
     if not data.strip():
-        return pl.Series([], dtype=pl.String), [_EMPTY.at(None, f"the file is empty ({len(data)} bytes)")]
-    faults = []
+        return pl.Series([], dtype=pl.String), [_EMPTY.issue(None, f"the file is empty ({len(data)} bytes)")]
+    issues = []
     if data.startswith(b"\xef\xbb\xbf"):
-        faults.append(_BOM.at(1, "the file begins with a byte-order mark (EF BB BF)"))
+        issues.append(_BOM.issue(1, "the file begins with a byte-order mark (EF BB BF)"))
         data = data[3:]
     try:
         text = data.decode("utf-8")
-        said = "it holds NUL bytes" if "\0" in text else ""
+        problem = "it holds NUL bytes" if "\0" in text else ""
     except UnicodeDecodeError as error:
-        said = f"byte {error.start:,} is not UTF-8 ({data[error.start : error.start + 4].hex(' ')})"
-    if said:
+        problem = f"byte {error.start:,} is not UTF-8 ({data[error.start : error.start + 4].hex(' ')})"
+    if problem:
         kind = "a zip archive" if data.startswith(b"PK") else "not plain text"
-        return pl.Series([], dtype=pl.String), [_NOT_TEXT.at(None, f"the file is {kind}: {said}")]
-    return _split(text, faults)
+        return pl.Series([], dtype=pl.String), [_NOT_TEXT.issue(None, f"the file is {kind}: {problem}")]
+    return _split(text, issues)
 
 
-def _split(text: str, faults: list[Issue]) -> tuple[pl.Series, list[Issue]]:
+def _split(text: str, issues: list[Issue]) -> tuple[pl.Series, list[Issue]]:
     if "\r" in text and "\n" not in text:
-        faults.append(_CRLF.at(1, "line ends are a carriage return alone: to most readers this is one line"))
+        issues.append(_CRLF.issue(1, "line ends are a carriage return alone: to most readers this is one line"))
         text = text.replace("\r", "\n")
     lines = text.split("\n")
     count = len(lines)
@@ -72,63 +74,62 @@ def _split(text: str, faults: list[Issue]) -> tuple[pl.Series, list[Issue]]:
         lines.pop()
     if count - len(lines) > 1:
         last = count - len(lines) - 1
-        faults.append(
-            _LAST_BLANK.at(len(lines) + 1, f"{last} blank line{'s' * (last > 1)} at the end of the file", last)
+        issues.append(
+            _LAST_BLANK.issue(len(lines) + 1, f"{last} blank line{'s' * (last > 1)} at the end of the file", last)
         )
     series = pl.Series("row", lines, dtype=pl.String)
     if "\r" in text:
         ends = series.str.ends_with("\r")
         rows = ends.arg_true().to_numpy()
         share = "every line" if ends.all() else f"{len(rows):,} of {len(series):,} lines"
-        faults.append(_CRLF.at(int(rows[0]) + 1 if len(rows) else None, f"{share} ends in CR LF", len(rows)))
+        issues.append(_CRLF.issue(int(rows[0]) + 1 if len(rows) else None, f"{share} ends in CR LF", len(rows)))
         series = series.str.strip_chars_end("\r")
     blank = (series.str.strip_chars() == "").arg_true().to_numpy()
-    return series, faults + _BLANK.listed(blank + 1, ["an empty line"] * LISTED)
+    return series, issues + _BLANK.issues(blank + 1, ["an empty line"] * MAX_LISTED)
 
 
 def read_header(line: str, kind: str) -> tuple[bool, list[Issue]]:
-    """Whether the first line is a header at all, and what is wrong with it."""
+    """Checks the first line: whether it is a header, and its issues."""
     wanted = HEADERS[kind]
-    remedy = f"the first line has to be exactly {wanted}"
+    remedy = f"Make the first line exactly {wanted}."
     if line == wanted:
         return True, []
     if re.search(r"[/\\]\d+\.(jpg|png)", line, re.IGNORECASE):
-        what = f"there is no header: line 1 is the row {quoted(line)}"
-        return False, [Issue(1, what, "the first row is taken for the header and is lost", remedy, "no header")]
-    bare = line.replace('"', "").replace("'", "")
-    names = [name.strip() for name in re.split("[,;\t]", bare)]
-    found = next((k for k, text in HEADERS.items() if [n.lower() for n in names] == text.lower().split(",")), "")
-    if found and found != kind:
-        article = {EXPR: "an EXPR", VA: "a VA"}[found]
+        what = f"there is no header: line 1 is the row {quote(line)}"
+        return False, [Issue(1, what, "The first row is taken for the header and is lost.", remedy, "no header")]
+    unquoted = line.replace('"', "").replace("'", "")
+    names = [name.strip() for name in re.split("[,;\t]", unquoted)]
+    challenge = next((k for k, text in HEADERS.items() if [n.lower() for n in names] == text.lower().split(",")), "")
+    if challenge and challenge != kind:
+        article = {EXPR: "an EXPR", VA: "a VA"}[challenge]
         what = f"this is the header of {article} file, and the sample is {kind.upper()}'s"
         return True, [Issue(1, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name)]
-    if found and line != bare:
-        whole = line.count('"') == 2
-        said = "the whole header is one quoted text" if whole else "the names of the header are quoted"
-        return True, [
-            Issue(1, f"{said}: {quoted(line)}", _ONE_COLUMN if whole else _LOOKED_UP, remedy, "quoted header")
-        ]
-    return True, [_unlike(line, names, wanted, remedy)]
+    if challenge and line != unquoted:
+        is_one_text = line.count('"') == 2
+        problem = "the whole header is one quoted text" if is_one_text else "the names of the header are quoted"
+        follows = _ONE_COLUMN if is_one_text else _NAMES_MATTER
+        return True, [Issue(1, f"{problem}: {quote(line)}", follows, remedy, "quoted header")]
+    return True, [_wrong_header(line, names, wanted, remedy)]
 
 
-def _unlike(line: str, names: list[str], wanted: str, remedy: str) -> Issue:
-    """The fault of a header that is not quoted, and of the right challenge if of any."""
+def _wrong_header(line: str, names: list[str], wanted: str, remedy: str) -> Issue:
+    """Issue of a header without quotes that is not the other challenge's."""
     lower, expected = [name.lower() for name in names], wanted.lower().split(",")
     if lower == expected:
         commas = (
             "names differ in case or have spaces around them" if "," in line else "names are not separated by commas"
         )
-        return Issue(1, f"the header is {quoted(line)}: {commas}", _LOOKED_UP, remedy, "wrong header")
+        return Issue(1, f"the header is {quote(line)}: {commas}", _NAMES_MATTER, remedy, "wrong header")
     if sorted(lower) == sorted(expected):
         name, right = next((n, r) for n, r in zip(names, wanted.split(","), strict=True) if n.lower() != r.lower())
         what = f"the columns are in another order: {name!r} stands where {right!r} belongs"
-        follows = "the columns are read in the order of the sample"
-        return Issue(1, what, follows, f"{remedy}, and the values in that order", "swapped columns")
+        follows = "The columns are read in the order of the sample."
+        return Issue(1, what, follows, f"{remedy} Write the values in that order.", "swapped columns")
     if lower[1:] == expected and lower[0] in ("", "unnamed: 0", "index"):
         what = "the first column holds row numbers (a data frame's index)"
-        follows = "every field stands one column too far to the right"
-        return Issue(1, what, follows, "leave them out: to_csv(..., index=False)", "index column")
+        follows = "Every field is one column too far to the right."
+        return Issue(1, what, follows, "Omit row numbers: to_csv(..., index=False).", "index column")
     if lower in ([n.lower() for n in EXPRESSIONS], ["valence", "arousal"]):
         what = f"this is the header of annotation files, without {LOCATION}"
-        return Issue(1, what, _LOOKED_UP, remedy, "wrong header")
-    return Issue(1, f"the header is {quoted(line)}", _LOOKED_UP, remedy, "wrong header")
+        return Issue(1, what, _NAMES_MATTER, remedy, "wrong header")
+    return Issue(1, f"the header is {quote(line)}", _NAMES_MATTER, remedy, "wrong header")

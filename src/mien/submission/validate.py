@@ -1,4 +1,4 @@
-"""Checks a submission file against the official sample."""
+"""Validation of a submission file against the official sample."""
 
 from __future__ import annotations
 
@@ -7,72 +7,77 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mien.submission.check_coverage import match
-from mien.submission.check_rows import fields, suspicions, values
-from mien.submission.issues import ERROR, Issue, Kind
+from mien.submission.check_coverage import match_rows
+from mien.submission.check_rows import parse_fields, parse_values, suspicious_values
+from mien.submission.issues import ERROR, Issue, IssueKind
 from mien.submission.parse import WRONG_CHALLENGE, read_header, read_lines
 from mien.submission.template import EXPR, FIELDS, VA, read_sample
 
-#: Share of rows of the other challenge above which the file is taken to be of that challenge.
+#: A file with a larger share of rows in the other challenge's format is taken for that challenge. Our choice.
 _NEARLY_ALL = 0.9
-_NO_ROWS = Kind("no rows", "there is nothing to score", "write a row for every row of the sample")
+_NO_ROWS = IssueKind("no rows", "There is nothing to score.", "Write a row for every row of the sample.")
 
 
 def validate(path: Path, sample: Path, kind: str | None = None) -> list[Issue]:
-    """Every fault of a submission file: errors first, each kind's first rows one by one and the others counted.
+    """Lists all issues of a submission file, errors first.
 
-    An empty list means: the exact header, the sample's rows in the sample's order, each with a class from 0 to 7
-    (EXPR) or two numbers in [-1, 1] (VA), and nothing that looks unmeant. Names are compared with the sample's
-    after the usual misspellings are undone (each a fault), so that one mistake is not reported as a million.
+    An empty list means: the exact header, the sample's rows in the sample's order, each with a class from 0 to 7 (EXPR)
+    or two numbers in [-1, 1] (VA), and no suspicious values. Each kind of issue lists its first rows and counts the
+    others. Misspelt names are repaired (and reported) before they are compared with the sample, so that one mistake is
+    not reported for every row.
 
     Args:
         kind: `expr` or `va`; None takes the sample's.
 
     Raises:
-        ConfigError: no such file, or the sample is no sample (see `read_sample`).
+        ConfigError: the file is missing, or the sample is invalid (see `read_sample`).
     """
-    asked = read_sample(sample, kind)
-    kind = asked.kind
-    lines, faults = read_lines(path)
+    template = read_sample(sample, kind)
+    kind = template.kind
+    lines, issues = read_lines(path)
     if not len(lines):
-        return faults
-    there, more = read_header(lines[0], kind)
-    faults += more
-    first = int(there)
+        return issues
+    has_header, more = read_header(lines[0], kind)
+    issues += more
+    first = int(has_header)
     text = pl.DataFrame({"line": np.arange(first + 1, len(lines) + 1), "row": lines[first:]})
     text = text.filter(pl.col("row").str.strip_chars() != "")
     if text.is_empty():
-        return [*faults, _NO_ROWS.at(None, "a header and no rows")]
-    if other := _other_kind(text, kind):
-        return _sorted([f for f in faults if f.kind != other.kind] + [other])
-    table, more = fields(text, kind)
-    faults += more
+        return [*issues, _NO_ROWS.issue(None, "a header and no rows")]
+    if other := _other_challenge(text, kind):
+        return _sort([issue for issue in issues if issue.kind != other.kind] + [other])
+    table, more = parse_fields(text, kind)
+    issues += more
     if table.is_empty():
-        return _sorted(faults)
+        return _sort(issues)
     line = table["line"].to_numpy()
-    places, more = match(table["name"], line, asked)
-    faults += more
-    numbers, more = values(table, kind)
-    faults += more
-    return _sorted(faults + suspicions(numbers, places, line, asked))
+    positions, more = match_rows(table["name"], line, template)
+    issues += more
+    numbers, more = parse_values(table, kind)
+    issues += more
+    return _sort(issues + suspicious_values(numbers, positions, line, template))
 
 
-def _other_kind(text: pl.DataFrame, kind: str) -> Issue | None:
-    """One fault, where nearly all rows are such as the other challenge has: listing each would help nobody."""
+def _other_challenge(text: pl.DataFrame, kind: str) -> Issue | None:
+    """One issue for a file of the other challenge, instead of one for each row."""
     other = VA if kind == EXPR else EXPR
     row = text["row"].str.replace(r"^\d+,", "")  # a column of row numbers would make EXPR rows look like VA's
-    like = (row.str.count_matches(",", literal=True) == FIELDS[other] - 1).sum()
-    if like <= _NEARLY_ALL * len(text):
+    count = (row.str.count_matches(",", literal=True) == FIELDS[other] - 1).sum()
+    if count <= _NEARLY_ALL * len(text):
         return None
-    what = f"{like:,} of {len(text):,} rows have {FIELDS[other]} fields as {other.upper()} rows do, and the sample is "
-    remedy = f"give the sample of {other.upper()}, or send the {kind.upper()} file"
+    what = (
+        f"{count:,} of {len(text):,} rows have {FIELDS[other]} fields as {other.upper()} rows do, and the sample is "
+        f"{kind.upper()}'s"
+    )
+    remedy = f"Give the sample of {other.upper()}, or send the {kind.upper()} file."
     line = int(text["line"][0])
-    return Issue(line, f"{what}{kind.upper()}'s", WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=int(like))
+    return Issue(line, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=int(count))
 
 
-def _sorted(faults: list[Issue]) -> list[Issue]:
-    """Errors before warnings; within them kinds by their first line, those of one kind together."""
-    first: dict[str, int] = {}
-    for fault in faults:
-        first[fault.kind] = min(first.get(fault.kind, 1 << 62), fault.line if fault.line is not None else 1 << 61)
-    return sorted(faults, key=lambda f: (f.severity != ERROR, first[f.kind], f.kind))
+def _sort(issues: list[Issue]) -> list[Issue]:
+    """Errors before warnings, then kinds by their first line, issues of one kind together."""
+    first_line: dict[str, int] = {}
+    for issue in issues:
+        line = issue.line if issue.line is not None else 1 << 61
+        first_line[issue.kind] = min(first_line.get(issue.kind, 1 << 62), line)
+    return sorted(issues, key=lambda issue: (issue.severity != ERROR, first_line[issue.kind], issue.kind))

@@ -1,0 +1,1 @@
+"""Synthetic corpus with known truth: simulated face tracks, synthesised speech and rendered video."""

@@ -1,9 +1,9 @@
-"""What the eight classes look like: action units of each class, in the variants people show.
+"""Expression prototypes: action units of the eight classes, in several variants each.
 
 Prototypes and variants after FACS's emotion tables (Ekman, Friesen, Hager 2002, ch. 12; EMFACS); weights and
-strengths are our choice. A recipe is a line: `unit:low-high` a unit always there, `unit?p:low-high` there with
-probability p, `unit/:low-high` on one side of the face only, drawn at random, `unit\\:low-high` on the other.
-Strengths are shares of the unit's field at full strength, before the segment's intensity scales them.
+strengths are our choice. A prototype is a line of terms: `unit:low-high` is always present, `unit?p:low-high` with
+probability p, `unit/:low-high` on one side of the face (drawn at random), `unit\\:low-high` on the opposite side.
+Strengths are relative to the unit's field at full strength, before scaling by the segment's intensity.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from mien.labels import ANGER, DISGUST, EXPRESSIONS, FEAR, HAPPINESS, NEUTRAL, OTHER, SADNESS, SURPRISE
-from mien.synthetic.action_units import index, names
+from mien.labels import ANGER, DISGUST, FEAR, HAPPINESS, NEUTRAL, OTHER, SADNESS, SURPRISE
+from mien.synthetic.action_units import unit_indices, unit_names
 
-#: Share of frames per class: Aff-Wild2 EXPR, training set, valid frames with a face (PAPERS.md §0).
+#: Labelled frames with a face for each class: training set of Aff-Wild2 EXPR, 10th ABAW challenge (2026).
 TRAIN_FRAMES = np.array([177198, 16573, 10771, 9080, 95463, 78751, 31615, 165866])
-SHARES = TRAIN_FRAMES / TRAIN_FRAMES.sum()
+CLASS_SHARES = TRAIN_FRAMES / TRAIN_FRAMES.sum()
 
-#: Valence and arousal of each class at full intensity: places on Russell's circumplex (1980); our choice.
+#: Valence and arousal of each class at full intensity: points on Russell's circumplex (1980); our choice.
 CIRCUMPLEX = {
     NEUTRAL: (0.0, 0.0),
     ANGER: (-0.55, 0.65),
@@ -36,7 +36,11 @@ CIRCUMPLEX = {
 
 @dataclass(frozen=True, slots=True)
 class Prototype:
-    """One way to show a class. valence_arousal: at full intensity."""
+    """One variant of a class.
+
+    weight: relative frequency within the class. units: terms as in the module's docstring. valence_arousal: at full
+    intensity, each in [-1, 1].
+    """
 
     name: str
     expression: int
@@ -104,7 +108,7 @@ _TABLE: dict[int, tuple[tuple[str, float, str], ...]] = {
         ("funnel", 2, "22:.7-1.1 18?.5:.2-.5 25:.2-.5"),
     ),
 }
-_OTHER_PLACES = {
+_OTHER_VALENCE_AROUSAL = {
     "contempt": (-0.45, 0.2),
     "lopsided smirk": (0.15, 0.15),
     "boredom": (-0.3, -0.6),
@@ -120,43 +124,42 @@ _TERM = re.compile(r"^(?P<unit>\d+)(?P<side>[/\\]?)(?:\?(?P<p>[\d.]+))?:(?P<low>
 
 
 @lru_cache(maxsize=1)
-def recipes() -> dict[str, Prototype]:
-    """All recipes by name; names are unique over the classes."""
-    out: dict[str, Prototype] = {}
-    for expression, rows in _TABLE.items():
-        for name, weight, units in rows:
-            place = _OTHER_PLACES.get(name, CIRCUMPLEX[expression])
-            out[name] = Prototype(name, expression, weight, units.replace("\\\\", "\\"), place)
-    return out
+def prototypes() -> dict[str, Prototype]:
+    """All prototypes by name; names are unique over the classes."""
+    return {
+        name: Prototype(name, expression, weight, units, _OTHER_VALENCE_AROUSAL.get(name, CIRCUMPLEX[expression]))
+        for expression, rows in _TABLE.items()
+        for name, weight, units in rows
+    }
 
 
-def choose(rng: np.random.Generator, expression: int) -> Prototype:
-    """One recipe of a class, by weight."""
-    rows = [r for r in recipes().values() if r.expression == expression]
-    weight = np.array([r.weight for r in rows])
+def choose_prototype(rng: np.random.Generator, expression: int) -> Prototype:
+    """Draw a prototype of a class by weight."""
+    rows = [p for p in prototypes().values() if p.expression == expression]
+    weight = np.array([p.weight for p in rows])
     return rows[int(rng.choice(len(rows), p=weight / weight.sum()))]
 
 
-def draw(rng: np.random.Generator, recipe: Prototype) -> np.ndarray:
-    """`(units,)` strengths of one showing of a recipe; sides differ by a tenth or so as on real faces."""
-    action = np.zeros(len(names()))
+def draw_strengths(rng: np.random.Generator, prototype: Prototype) -> np.ndarray:
+    """Draw `(units,)` action-unit strengths of a prototype. The sides of a face differ by about a tenth.
+
+    Raises ValueError for a term that cannot be parsed.
+    """
+    strengths = np.zeros(len(unit_names()))
     right = int(rng.integers(2))
-    for term in recipe.units.split():
+    for term in prototype.units.split():
         parts = _TERM.match(term)
         if parts is None:
-            raise ValueError(f"recipe {recipe.name!r}: {term!r} is not unit[/ or \\][?p]:low-high")
+            raise ValueError(f"prototype {prototype.name!r}: {term!r} is not unit[/ or \\][?p]:low-high")
         amount = rng.uniform(float(parts["low"]), float(parts["high"]))
         if parts["p"] and rng.random() >= float(parts["p"]):
             continue
-        where = index(parts["unit"])
-        if len(where) == 1:
-            # a middle unit with a side: its sign (jaw to the left or to the right)
-            action[where] = amount * ((1 - 2 * right) if parts["side"] else 1)
+        indices = unit_indices(parts["unit"])
+        if len(indices) == 1:
+            # unit 30 is signed: positive moves the jaw to the left
+            strengths[indices] = amount * ((1 - 2 * right) if parts["side"] else 1)
         elif parts["side"]:
-            action[where[right if parts["side"] == "/" else 1 - right]] = amount
+            strengths[indices[right if parts["side"] == "/" else 1 - right]] = amount
         else:
-            action[where] = amount * np.exp(0.12 * rng.standard_normal(2))
-    return action
-
-
-__all__ = ["CIRCUMPLEX", "EXPRESSIONS", "SHARES", "TRAIN_FRAMES", "Prototype", "choose", "draw", "recipes"]
+            strengths[indices] = amount * np.exp(0.12 * rng.standard_normal(2))
+    return strengths

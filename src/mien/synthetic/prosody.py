@@ -1,10 +1,9 @@
-"""How each class is spoken: pitch, range, rate, level, tilt, voice quality and contour, relative to the speaker's
-neutral.
+"""Emotional prosody: pitch, range, rate, level, tilt, voice quality and contour of each class against neutral speech.
 
-Directions after reviews of vocal expression (Scherer 2003, Speech Communication 40; Juslin and Laukka 2003,
+Directions of change after reviews of vocal expression (Scherer 2003, Speech Communication 40; Juslin and Laukka 2003,
 Psychological Bulletin 129, table 7). Sizes of pitch, tilt, breathiness and contour were set near the class means and
-spreads that EMO-DB's speakers show against their own neutral (statistics only); levels, which EMO-DB's recordings
-do not keep, and Surprise, which it lacks, are our choice.
+spreads of EMO-DB's speakers relative to their own neutral speech (statistics only). Levels, which EMO-DB's recordings
+do not preserve, and Surprise, which it lacks, are our choice.
 """
 
 from __future__ import annotations
@@ -18,11 +17,14 @@ from mien.labels import EXPRESSIONS
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One way to speak. pitch: semitones above the speaker's own. range: factor on accents and declination.
-    rate: factor on syllables a second. level: dB. tilt: dB per octave. breath: aspiration against voice, a share.
-    open_quotient: open share of a glottal cycle. jitter, shimmer: shares. declination: semitones a second over a
-    phrase. final: semitones at a phrase's end. pause: factor on pauses. stress: dB of stressed syllables. formants:
-    factor on formant frequencies (spread lips raise them). tremor: semitones at 5 Hz."""
+    """Prosody of one utterance, relative to the speaker's neutral speech.
+
+    pitch: semitones. range: factor on accents and declination. rate: factor on syllables per second. level: dB. tilt:
+    dB per octave. breath: aspiration relative to voice. open_quotient: open share of a glottal cycle. jitter, shimmer:
+    relative deviations. declination: semitones per second over a phrase. final: semitones at the end of a phrase.
+    pause: factor on pauses. stress: dB on stressed syllables. formants: factor on formant frequencies (spread lips
+    raise them). tremor: semitones at 5 Hz.
+    """
 
     pitch: float = 0.0
     range: float = 1.0
@@ -42,13 +44,13 @@ class Delivery:
 
 
 NEUTRAL = Delivery()
-#: Standard deviation of one showing from the next, for every class.
+#: Standard deviation between utterances, for every class.
 _SPREAD = Delivery(
     pitch=1.4, range=0.16, rate=0.08, level=1.8, tilt=0.9, breath=0.02, open_quotient=0.03, jitter=0.002,
     shimmer=0.012, declination=0.9, final=1.0, pause=0.25, stress=0.6, formants=0.012, tremor=0.03,
 )  # fmt: skip
 
-#: class -> its variants, each with a weight.
+#: class -> variants, each with its weight.
 DELIVERIES: dict[str, tuple[tuple[float, Delivery], ...]] = {
     "Neutral": ((1, NEUTRAL),),
     "Anger": (
@@ -83,20 +85,27 @@ DELIVERIES: dict[str, tuple[tuple[float, Delivery], ...]] = {
 }  # fmt: skip
 
 
-def draw(rng: np.random.Generator, expression: str, intensity: float) -> Delivery:
-    """One showing of a class: a variant, moved from neutral by `intensity` in [0, 1], and its own deviations.
+def draw_delivery(rng: np.random.Generator, expression: str, intensity: float) -> Delivery:
+    """Draw a delivery of a class: one of its variants, scaled by intensity, with random deviations.
 
-    Raises KeyError for a class that is none of `labels.EXPRESSIONS`.
+    Args:
+        expression: a name of `labels.EXPRESSIONS`.
+        intensity: in [0, 1].
+
+    Raises:
+        KeyError: `expression` is not in `labels.EXPRESSIONS`.
     """
     variants = DELIVERIES[expression]
     weights = np.array([w for w, _ in variants], float)
     target = variants[int(rng.choice(len(variants), p=weights / weights.sum()))][1]
-    out = {}
+    values = {}
     for field in fields(Delivery):
-        rest, aim, spread = (float(getattr(d, field.name)) for d in (NEUTRAL, target, _SPREAD))
-        # weak showings keep half of the voice's change: people hear emotion well before they see it
-        out[field.name] = rest + (0.35 + 0.65 * intensity) * (aim - rest) + spread * float(rng.standard_normal())
-    drawn = Delivery(**out)
+        neutral, full, spread = (float(getattr(d, field.name)) for d in (NEUTRAL, target, _SPREAD))
+        # 35 % of the change remains at intensity 0: emotion is audible before it is visible
+        values[field.name] = (
+            neutral + (0.35 + 0.65 * intensity) * (full - neutral) + spread * float(rng.standard_normal())
+        )
+    drawn = Delivery(**values)
     return replace(
         drawn,
         range=max(drawn.range, 0.2),

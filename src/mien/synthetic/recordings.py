@@ -1,4 +1,4 @@
-"""Many plans at once, encoded in several processes, and the same plans spoilt: what training and benchmarks ask for."""
+"""Simulated recordings: scenarios encoded by the starter's encoders, in several processes."""
 
 from __future__ import annotations
 
@@ -12,51 +12,52 @@ from typing import TypeVar
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.records import FACE, VOICE, Clip, Recording, Stream
-from mien.synthetic.mesh_tracks import track
-from mien.synthetic.scenario import Impairment, Scenario, draw
-from mien.synthetic.speech_synthesis import Sound, speak
+from mien.synthetic.mesh_tracks import simulate_track
+from mien.synthetic.scenario import Impairment, Scenario, draw_scenario
+from mien.synthetic.speech_synthesis import Speech, synthesise_scenario
 
 T = TypeVar("T")
-#: Sound is handed to the encoder in pieces of so many samples, as media/audio.py would.
+#: Samples per block handed to the voice encoder, as `media/audio.py` does.
 BLOCK = 160_000
 
 
-def face_stream(plan: Scenario, sound: Sound | None = None) -> Stream:
-    """The subject's face as the starter's encoder would hand it over."""
-    seen = track(plan, None if sound is None else sound.opening(plan.times()))
-    return face_geometry.encode(seen.meshes, seen.times, seen.valid, {"synthetic": plan.id})
+def encode_face(scenario: Scenario, speech: Speech | None = None) -> Stream:
+    """Simulate the subject's face track and encode it as face geometry. speech: articulates the mouth."""
+    track = simulate_track(scenario, None if speech is None else speech.mouth_opening_at(scenario.times()))
+    return face_geometry.encode(track.meshes, track.times, track.valid, {"synthetic": scenario.id})
 
 
-def voice_stream(sound: Sound) -> Stream:
-    """The sound as the starter's encoder hands it over."""
-    starts = range(0, max(len(sound.samples), 1), BLOCK)
-    return ProsodyExtractor()((i / 16_000, sound.samples[i : i + BLOCK]) for i in starts)
+def encode_voice(speech: Speech) -> Stream:
+    """Encode speech as voice prosody."""
+    starts = range(0, max(len(speech.samples), 1), BLOCK)
+    return ProsodyExtractor()((i / 16_000, speech.samples[i : i + BLOCK]) for i in starts)
 
 
-def record(plan: Scenario, *, voice: bool = True) -> Recording:
-    """One plan, encoded: a face stream, a voice stream if asked for, labels at every frame."""
-    sound = speak(plan) if voice else None
-    streams: dict[str, Stream] = {FACE: face_stream(plan, sound)}
-    if sound:
-        streams[VOICE] = voice_stream(sound)
-    return Recording(Clip(plan.id, None, plan.subject, plan.split, plan.labels(plan.times())), streams)
+def simulate_recording(scenario: Scenario, *, voice: bool = True) -> Recording:
+    """Simulate and encode one scenario: a face stream, a voice stream if `voice`, and labels at every frame."""
+    speech = synthesise_scenario(scenario) if voice else None
+    streams: dict[str, Stream] = {FACE: encode_face(scenario, speech)}
+    if speech:
+        streams[VOICE] = encode_voice(speech)
+    labels = scenario.labels(scenario.times())
+    return Recording(Clip(scenario.id, None, scenario.subject, scenario.split, labels), streams)
 
 
-def noisy(plan: Scenario, snr_db: float) -> Scenario:
-    """The same plan with noise throughout, `snr_db` below neutral speech."""
-    others = tuple(f for f in plan.faults if f.kind != "noise")
-    return replace(plan, faults=(*others, Impairment("noise", 0.0, plan.seconds, snr_db)))
+def add_noise(scenario: Scenario, snr_db: float) -> Scenario:
+    """Replace the noise of a scenario by noise throughout, `snr_db` below neutral speech."""
+    others = tuple(f for f in scenario.impairments if f.kind != "noise")
+    return replace(scenario, impairments=(*others, Impairment("noise", 0.0, scenario.seconds, snr_db)))
 
 
-def spread_out(make: Callable[..., T], jobs: Sequence[tuple[object, ...]], workers: int) -> list[T]:
-    """`make(*job)` of each job, in order, in `workers` processes; the result does not depend on their number."""
+def map_in_processes(function: Callable[..., T], jobs: Sequence[tuple[object, ...]], workers: int) -> list[T]:
+    """Return `function(*job)` for each job, in order, computed in `workers` processes (1: in this process)."""
     if workers <= 1 or len(jobs) < 2:
-        return [make(*job) for job in jobs]
+        return [function(*job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(make, *zip(*jobs, strict=True), chunksize=max(1, len(jobs) // (8 * workers))))
+        return list(pool.map(function, *zip(*jobs, strict=True), chunksize=max(1, len(jobs) // (8 * workers))))
 
 
-def troupe(
+def simulate_recordings(
     split: str,
     count: int,
     *,
@@ -64,19 +65,26 @@ def troupe(
     seconds: float = 20.0,
     seed: int = 0,
     balance: float = 0.0,
-    faults: bool = True,
+    impairments: bool = True,
     voice: bool = True,
     snr_db: float | None = None,
     workers: int = 1,
 ) -> list[Recording]:
-    """Draw and encode `count` recordings of a split, from number `first` on; see `plan.draw`.
+    """Draw, simulate and encode recordings of a split. The same arguments give the same values.
 
-    People differ between splits. Same arguments, same values. voice: synthesise and encode it (most of the time goes
-    there). snr_db: noise throughout, this far below neutral speech.
+    Args:
+        split: `train`, `val` or `test`; people differ between splits.
+        count: number of recordings.
+        first: number of the first recording, see `scenario.draw_scenario`.
+        seconds, seed, balance, impairments: see `scenario.draw_scenario`.
+        voice: synthesise and encode the voice, which takes most of the time.
+        snr_db: noise throughout at this signal-to-noise ratio; None adds none.
+        workers: processes.
     """
-    plans = [
-        draw(split, n, seconds=seconds, seed=seed, balance=balance, faults=faults) for n in range(first, first + count)
+    scenarios = [
+        draw_scenario(split, n, seconds=seconds, seed=seed, balance=balance, impairments=impairments)
+        for n in range(first, first + count)
     ]
     if snr_db is not None:
-        plans = [noisy(plan, snr_db) for plan in plans]
-    return spread_out(partial(record, voice=voice), [(plan,) for plan in plans], workers)
+        scenarios = [add_noise(scenario, snr_db) for scenario in scenarios]
+    return map_in_processes(partial(simulate_recording, voice=voice), [(scenario,) for scenario in scenarios], workers)

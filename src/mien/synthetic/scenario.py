@@ -1,7 +1,7 @@
-"""the scenario: who shows what, when, and what goes wrong. Everything else follows from it.
+"""Scenarios: the expressions, speech and impairments of one recording, from which all synthetic data follows.
 
-A plan is drawn from numbers alone: the same `(seed, split, number)` gives the same plan on every machine, and
-two splits never share a person, because the person's seed is drawn under the split's name.
+A scenario is drawn from numbers alone: the same `(seed, split, number)` gives the same scenario on every machine. Two
+splits never share a person, because the split's name is part of the seed of the identity.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from mien.labels import EXPRESSIONS, NEUTRAL
 from mien.records import Labels
-from mien.synthetic.expression_prototypes import SHARES, choose, recipes
+from mien.synthetic.expression_prototypes import CLASS_SHARES, choose_prototype, prototypes
 
 SPLITS = ("train", "val", "test")
-#: Frame rates and their weights after PAPERS.md §0: mostly 30 and 29.97, others 20 to 25 and odd ones.
-RATES: tuple[tuple[Fraction, float], ...] = (
+#: Frame rates and their probabilities, after the videos of Aff-Wild2: mostly 30 and 29.97 Hz, some 20 to 25 Hz.
+FRAME_RATES: tuple[tuple[Fraction, float], ...] = (
     (Fraction(30), 0.42),
     (Fraction(30000, 1001), 0.34),
     (Fraction(25), 0.12),
@@ -27,24 +27,26 @@ RATES: tuple[tuple[Fraction, float], ...] = (
     (Fraction(2191, 100), 0.03),
     (Fraction(2008, 100), 0.02),
 )
-#: Annotation rows minus frames (PAPERS.md §0: +1 in 215 videos, 0 in 182, +2 in 9, -1 in 6).
+#: Annotation rows minus frames, and the share of videos of Aff-Wild2: +1 in 215, 0 in 182, +2 in 9, -1 in 6.
 EXTRA_ROWS: tuple[tuple[int, float], ...] = ((1, 215 / 412), (0, 182 / 412), (2, 9 / 412), (-1, 6 / 412))
-#: Below this intensity (FACS level B) a frame is labelled Neutral: an onlooker would not call it shown.
+#: Lowest intensity (FACS level B) that is labelled with its class; a weaker expression is labelled Neutral.
 VISIBLE = 0.3
-FAULTS = ("occluded", "absent", "dark", "silent", "noise")
-#: Faults that take the face away, and those that take the voice.
-BLINDING, MUTING = ("absent", "dark"), ("silent",)
+#: Kinds of impairment that remove the face, and kinds that remove the voice.
+FACE_IMPAIRMENTS, VOICE_IMPAIRMENTS = ("absent", "dark"), ("silent",)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One expression: `[start_s, stop_s)`, class index, the recipe's name, peak intensity in [0, 1], and how
-    long it takes to come and to go in seconds. It goes after `stop_s`, while the next one comes."""
+    """One expression in `[start_s, stop_s)`; its offset begins at `stop_s`, while the next segment sets in.
+
+    expression: class index. prototype: name of its expression prototype. intensity: at the apex, in [0, 1]. onset_s,
+    offset_s: durations in seconds.
+    """
 
     start_s: float
     stop_s: float
     expression: int
-    recipe: str
+    prototype: str
     intensity: float
     onset_s: float
     offset_s: float
@@ -52,8 +54,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """One thing that goes wrong in `[start_s, stop_s)`. amount: share of the face covered (occluded), brightness
-    left (dark), signal-to-noise ratio in dB (noise), else 1."""
+    """One impairment of the recording in `[start_s, stop_s)`.
+
+    kind: `occluded`, `absent` or `dark` (face), `silent` or `noise` (voice). amount: covered share of the face
+    (occluded), remaining brightness (dark), signal-to-noise ratio in dB (noise), else 1.
+    """
 
     kind: str
     start_s: float
@@ -63,20 +68,24 @@ class Impairment:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One subject in one recording. person: the identity's seed; sex: of face and voice; speech: stretches in
-    seconds; extra_rows: annotation rows minus frames; second: another person in the same picture, who is silent."""
+    """Everything that happens in one recording.
+
+    seed: of all random numbers of the recording. identity_seed: of the subject's face and voice. sex: `female` or
+    `male`. seconds: length. rate: frames per second. speech: `(start, stop)` of each phrase in seconds. extra_rows:
+    annotation rows minus frames. second: scenario of another, silent person in the same picture.
+    """
 
     id: str
     seed: int
     split: str
     subject: str
-    person: int
+    identity_seed: int
     sex: str
     seconds: float
     rate: Fraction
     segments: tuple[Segment, ...]
     speech: tuple[tuple[float, float], ...]
-    faults: tuple[Impairment, ...] = ()
+    impairments: tuple[Impairment, ...] = ()
     extra_rows: int = 0
     second: Scenario | None = None
 
@@ -86,7 +95,7 @@ class Scenario:
         return np.arange(count) * float(1 / self.rate)
 
     def envelopes(self, times: np.ndarray) -> np.ndarray:
-        """`(segment, time)` intensity of each segment: raised-cosine onset, apex, raised-cosine offset."""
+        """`(segment, time)` intensity of each segment in [0, 1]: raised-cosine onset, apex, raised-cosine offset."""
         out = np.zeros((len(self.segments), len(times)))
         for row, s in zip(out, self.segments, strict=True):
             if s.expression == NEUTRAL:
@@ -97,24 +106,27 @@ class Scenario:
         return out
 
     def labels(self, times: np.ndarray) -> Labels:
-        """Truth at given times: the strongest expression where it is visible, else Neutral; valence and arousal
-        are the recipes' places on the circumplex times intensity, summed and kept in [-1, 1]."""
+        """True labels at given times `(time,)`.
+
+        The expression is that of the strongest segment if it is visible, else Neutral. Valence and arousal are those
+        of the prototypes, weighted by intensity, summed and clipped to [-1, 1].
+        """
         strength = self.envelopes(times)
         classes = np.array([s.expression for s in self.segments])
-        places = np.array([recipes()[s.recipe].valence_arousal for s in self.segments])
+        valence_arousal = np.array([prototypes()[s.prototype].valence_arousal for s in self.segments])
         expression = np.where(strength.max(axis=0) >= VISIBLE, classes[strength.argmax(axis=0)], NEUTRAL)
-        return Labels(times, expression.astype(np.int64), np.clip(strength.T @ places, -1, 1))
+        return Labels(times, expression.astype(np.int64), np.clip(strength.T @ valence_arousal, -1, 1))
 
-    def within(self, kinds: tuple[str, ...], times: np.ndarray) -> np.ndarray:
-        """`(time,)` bool: any fault of these kinds is on."""
-        on = np.zeros(len(times), dtype=bool)
-        for fault in self.faults:
-            if fault.kind in kinds:
-                on |= (times >= fault.start_s) & (times < fault.stop_s)
-        return on
+    def is_impaired(self, kinds: tuple[str, ...], times: np.ndarray) -> np.ndarray:
+        """`(time,)` bool: an impairment of one of these kinds is active."""
+        active = np.zeros(len(times), dtype=bool)
+        for impairment in self.impairments:
+            if impairment.kind in kinds:
+                active |= (times >= impairment.start_s) & (times < impairment.stop_s)
+        return active
 
-    def spoken(self) -> list[tuple[float, float, str, float]]:
-        """Speech cut at the segments' borders: start, stop, expression's name, intensity."""
+    def spoken_segments(self) -> list[tuple[float, float, str, float]]:
+        """Speech cut at the borders of segments: (start, stop, name of the expression, intensity)."""
         out = []
         for start, stop in self.speech:
             for s in self.segments:
@@ -124,29 +136,32 @@ class Scenario:
         return out
 
 
-def entropy(*parts: int | str) -> np.random.Generator:
-    """A random generator named by numbers and words; independent for different names."""
+def seeded_rng(*parts: int | str) -> np.random.Generator:
+    """Random generator seeded by numbers and words; different seeds give independent generators.
+
+    The words decide the random numbers: changing one changes every scenario.
+    """
     return np.random.default_rng([p if isinstance(p, int) else zlib.crc32(p.encode()) for p in parts])
 
 
-def _segments(rng: np.random.Generator, seconds: float, shares: np.ndarray) -> tuple[Segment, ...]:
-    """Expressions one after the other; a Neutral pause between two of them as often as not."""
+def _draw_segments(rng: np.random.Generator, seconds: float, shares: np.ndarray) -> tuple[Segment, ...]:
+    """Draw consecutive expressions of 1.5 to 6 s that fill the recording; shares: probability of each class."""
     out: list[Segment] = []
     now = 0.0
     while now < seconds:
         expression = int(rng.choice(len(shares), p=shares))
-        recipe = choose(rng, expression)
+        prototype = choose_prototype(rng, expression)
         stop = now + rng.uniform(1.5, 6.0)
         intensity = 0.0 if expression == NEUTRAL else float(np.clip(rng.beta(2.8, 1.5), 0.4, 1.0))
-        # log-uniform: a real smile may be gone within four frames, and may take a second
+        # log-uniform: a real smile can end within four frames or take a second
         onset, offset = (float(np.exp(rng.uniform(np.log(low), np.log(1.0)))) for low in (0.12, 0.1))
-        out.append(Segment(now, min(stop, seconds), expression, recipe.name, intensity, onset, offset))
+        out.append(Segment(now, min(stop, seconds), expression, prototype.name, intensity, onset, offset))
         now = stop
     return tuple(out)
 
 
-def _speech(rng: np.random.Generator, seconds: float) -> tuple[tuple[float, float], ...]:
-    """Phrases of one to four seconds with pauses; one recording in eight is nearly mute."""
+def _draw_speech(rng: np.random.Generator, seconds: float) -> tuple[tuple[float, float], ...]:
+    """Draw phrases of 1 to 4 s with pauses; one recording in eight has little speech."""
     pause = 6.0 if rng.random() < 0.125 else float(rng.uniform(0.4, 2.0))
     out, now = [], float(rng.uniform(0, 1.0))
     while now < seconds - 0.5:
@@ -156,11 +171,11 @@ def _speech(rng: np.random.Generator, seconds: float) -> tuple[tuple[float, floa
     return tuple(out)
 
 
-def _faults(rng: np.random.Generator, seconds: float) -> tuple[Impairment, ...]:
-    """Each kind in some recordings, for 5 to 20 % of their length; noise for the whole of one in five."""
-    chance = {"occluded": 0.25, "absent": 0.2, "dark": 0.12, "silent": 0.2}
+def _draw_impairments(rng: np.random.Generator, seconds: float) -> tuple[Impairment, ...]:
+    """Draw impairments of 5 to 20 % of the recording's length; noise covers the whole of one recording in five."""
+    probability = {"occluded": 0.25, "absent": 0.2, "dark": 0.12, "silent": 0.2}
     out = []
-    for kind, p in chance.items():
+    for kind, p in probability.items():
         if rng.random() < p:
             length = seconds * rng.uniform(0.05, 0.2)
             start = rng.uniform(0, seconds - length)
@@ -171,49 +186,52 @@ def _faults(rng: np.random.Generator, seconds: float) -> tuple[Impairment, ...]:
     return tuple(out)
 
 
-def draw(
+def draw_scenario(
     split: str,
     number: int,
     *,
     seconds: float,
     seed: int,
     balance: float = 0.0,
-    faults: bool = True,
+    impairments: bool = True,
     second: bool = False,
     per_person: int = 1,
 ) -> Scenario:
-    """Draw one plan.
+    """Draw one scenario.
 
     Args:
         split: `train`, `val` or `test`; people differ between splits.
-        number: which recording of the split, from 0.
-        seconds: its length.
+        number: index of the recording in the split, from 0.
+        seconds: length of the recording.
         balance: 0 keeps the long-tailed class shares of Aff-Wild2, 1 makes the classes equally frequent; between,
             shares are raised to the power 1 - balance.
-        faults: plant faults.
-        second: put a second, silent person into the picture.
-        per_person: recordings of one person.
+        impairments: draw impairments.
+        second: add a second, silent person to the picture.
+        per_person: recordings of each person.
+
+    Raises:
+        ValueError: `split` is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
-    rng = entropy(seed, split, number, "plan")
-    cast = entropy(seed, split, number // per_person, "cast")
-    shares = SHARES ** (1 - balance)
-    plan = Scenario(
+    rng = seeded_rng(seed, split, number, "plan")
+    identity_rng = seeded_rng(seed, split, number // per_person, "cast")
+    shares = CLASS_SHARES ** (1 - balance)
+    scenario = Scenario(
         id=f"{split}_{number:04d}",
         seed=int(rng.integers(2**31)),
         split=split,
         subject=f"{split}-person-{number // per_person:04d}",
-        person=int(cast.integers(2**31)),
-        sex="female" if cast.random() < 0.5 else "male",
+        identity_seed=int(identity_rng.integers(2**31)),
+        sex="female" if identity_rng.random() < 0.5 else "male",
         seconds=seconds,
-        rate=RATES[int(rng.choice(len(RATES), p=[w for _, w in RATES]))][0],
-        segments=_segments(rng, seconds, shares / shares.sum()),
-        speech=_speech(rng, seconds),
-        faults=_faults(rng, seconds) if faults else (),
+        rate=FRAME_RATES[int(rng.choice(len(FRAME_RATES), p=[w for _, w in FRAME_RATES]))][0],
+        segments=_draw_segments(rng, seconds, shares / shares.sum()),
+        speech=_draw_speech(rng, seconds),
+        impairments=_draw_impairments(rng, seconds) if impairments else (),
         extra_rows=EXTRA_ROWS[int(rng.choice(len(EXTRA_ROWS), p=[w for _, w in EXTRA_ROWS]))][0],
     )
     if not second:
-        return plan
-    other = draw(split, number + 500_000, seconds=seconds, seed=seed, balance=balance, faults=False)
-    return replace(plan, second=replace(other, rate=plan.rate, speech=()))
+        return scenario
+    other = draw_scenario(split, number + 500_000, seconds=seconds, seed=seed, balance=balance, impairments=False)
+    return replace(scenario, second=replace(other, rate=scenario.rate, speech=()))

@@ -1,8 +1,8 @@
-"""Sound from control curves: a glottal source and noise, shaped frame by frame by a vocal tract.
+"""Source-filter speech synthesis: control curves to sound through a glottal source and a vocal-tract filter.
 
-The source-filter theory of speech (Fant 1960). The source is a flow derivative of Rosenberg's shape (1971, his
-trigonometric pulse), drawn cycle by cycle with jitter and shimmer; the tract is a cascade of second-order resonances
-(Klatt 1980, eq. 1-3), applied by overlap-add in the frequency domain so that it may change at every frame.
+The source-filter theory of speech (Fant 1960). The source is the flow derivative of Rosenberg's trigonometric pulse
+(1971), generated cycle by cycle with jitter and shimmer. The filter is a cascade of second-order resonances (Klatt
+1980, eq. 1-3), applied by overlap-add in the frequency domain, so that it can change at every frame.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import numpy as np
 from scipy.signal import resample_poly
 
 RATE_HZ = 16000
-#: Control curves have one value every FRAME samples (5 ms).
+#: Samples for each value of a control curve (5 ms).
 FRAME = 80
 _OVERSAMPLING = 2
 _BINS = 1024
-#: Resonances above those of the vowel, in Hz for a tract of length 1, and all bandwidths.
+#: Resonances above the three formants, in Hz for a tract of length 1, and the bandwidths of all five in Hz.
 _HIGH_FORMANTS = (3500.0, 4500.0)
 _BANDWIDTHS = (70.0, 90.0, 130.0, 200.0, 280.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """One value a frame, `(frame,)` each unless said. f0: Hz, also where unvoiced. voiced, aspirated, hissed:
-    amplitudes >= 0. formants: `(frame, 3)` Hz for a tract of length 1. hiss_hz: centre of the frication band.
-    tilt: dB per octave added above 500 Hz. open_quotient: open share of a glottal cycle, in (0, 1)."""
+    """Control curves of the synthesiser, `(frame,)` each, one value every 5 ms.
+
+    f0: Hz, defined in unvoiced frames too. voiced, aspirated, hissed: amplitudes >= 0 of voice, aspiration and
+    frication. hiss_hz: centre of the frication band. formants: `(frame, 3)` Hz for a tract of length 1. tilt: dB per
+    octave added above 500 Hz. open_quotient: open share of a glottal cycle, in (0, 1).
+    """
 
     f0: np.ndarray
     voiced: np.ndarray
@@ -39,14 +42,22 @@ class Curves:
 
 
 def glottal_source(curves: Curves, jitter: float, shimmer: float, rng: np.random.Generator) -> np.ndarray:
-    """`(frames * FRAME,)` flow derivative of unit size. jitter, shimmer: relative deviation of a cycle's length and
-    of its size from the next, as shares."""
+    """Generate the glottal flow derivative.
+
+    Args:
+        curves: control curves; uses f0, voiced and open_quotient.
+        jitter: relative standard deviation of a cycle's length.
+        shimmer: relative standard deviation of a cycle's amplitude.
+
+    Returns:
+        `(frames * FRAME,)` at `RATE_HZ`, of unit amplitude where `voiced` is 1.
+    """
     count = len(curves.f0) * FRAME * _OVERSAMPLING
     position = np.arange(count) / (FRAME * _OVERSAMPLING) - 0.5
     frames = np.arange(len(curves.f0))
     f0 = np.interp(position, frames, curves.f0)
     cycles = int(f0.sum() / (RATE_HZ * _OVERSAMPLING)) + 3
-    # a cycle's own length: its frequency is bent by a factor drawn for it
+    # jitter: one random frequency factor for each cycle
     steady = np.cumsum(f0) / (RATE_HZ * _OVERSAMPLING)
     f0 = f0 * np.exp(jitter * rng.standard_normal(cycles))[np.minimum(steady.astype(int), cycles - 1)]
     phase = np.cumsum(f0) / (RATE_HZ * _OVERSAMPLING)
@@ -61,9 +72,13 @@ def glottal_source(curves: Curves, jitter: float, shimmer: float, rng: np.random
     return np.asarray(resample_poly(flow * size / 4, 1, _OVERSAMPLING))
 
 
-def tract(formants: np.ndarray, length: float) -> np.ndarray:
-    """`(frame, bins)` complex response of the cascade; every resonance has gain 1 at 0 Hz. length: relative to the
-    reference tract; longer is lower."""
+def tract_response(formants: np.ndarray, length: float) -> np.ndarray:
+    """`(frame, bins)` complex frequency response of the resonance cascade, gain 1 at 0 Hz.
+
+    Args:
+        formants: `(frame, 3)` Hz for a tract of length 1.
+        length: tract length relative to the reference; a longer tract lowers all resonances.
+    """
     turn = np.exp(-2j * np.pi * np.fft.rfftfreq(_BINS)).astype(np.complex64)
     high = np.broadcast_to(_HIGH_FORMANTS, (len(formants), len(_HIGH_FORMANTS)))
     response = np.ones((len(formants), len(turn)), np.complex64)
@@ -75,8 +90,18 @@ def tract(formants: np.ndarray, length: float) -> np.ndarray:
     return response
 
 
-def render(curves: Curves, *, length: float, jitter: float, shimmer: float, rng: np.random.Generator) -> np.ndarray:
-    """`(frames * FRAME,)` float sound of the curves, its level not set."""
+def synthesise_voice(
+    curves: Curves, *, length: float, jitter: float, shimmer: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Synthesise sound from control curves.
+
+    Args:
+        length: tract length, see `tract_response`.
+        jitter, shimmer: see `glottal_source`.
+
+    Returns:
+        `(frames * FRAME,)` float samples at `RATE_HZ`; the level is not normalised.
+    """
     frames = len(curves.f0)
     source = glottal_source(curves, jitter, shimmer, rng)
     noise = rng.standard_normal(len(source)) * 0.5
@@ -84,8 +109,8 @@ def render(curves: Curves, *, length: float, jitter: float, shimmer: float, rng:
     octaves = np.log2(np.maximum(hz, 500) / 500)
     slope = (10 ** (curves.tilt[:, None] * octaves / 20)).astype(np.float32)
     band = np.exp(-0.5 * ((hz - curves.hiss_hz[:, None]) / (0.28 * curves.hiss_hz[:, None])) ** 2)
-    shape = tract(curves.formants, length)
-    throat = np.minimum(hz / 500, 1).astype(np.float32)  # aspiration is turbulence: little of it is low
+    shape = tract_response(curves.formants, length)
+    throat = np.minimum(hz / 500, 1).astype(np.float32)  # aspiration noise is weak at low frequencies
     spectrum = _frames(source, frames) * shape * slope
     spectrum += _frames(noise, frames) * (
         curves.aspirated[:, None].astype(np.float32) * shape * throat

@@ -1,0 +1,1 @@
+"""The Timeline table, its summary and its file formats."""

@@ -1,6 +1,6 @@
-"""A timeline in a few numbers: what each subject showed, for how long, and on what evidence.
+"""Summary of a timeline by subject: shares of expressions and evidence, means, and stretches of one expression.
 
-Everything is weighed by time, not by rows, so that a variable frame rate does not tilt a share.
+Everything is weighted by time rather than by rows, so a variable frame rate does not bias it.
 """
 
 from __future__ import annotations
@@ -12,35 +12,38 @@ from mien.clock import row_durations
 from mien.labels import EXPRESSIONS
 from mien.records import Stretch, SubjectSummary
 
+#: Values of the column `evidence`.
 EVIDENCE: tuple[str, ...] = ("both", "face", "voice", "none")
 
 
 def summarise(table: pl.DataFrame) -> list[SubjectSummary]:
-    """The numbers of each subject of a timeline's table, by subject."""
+    """Summaries of a timeline's table, one per subject, sorted by subject."""
     subjects = table["subject"].unique().sort().to_list()
-    return [_one(subject, table.filter(pl.col("subject") == subject).sort("time_s")) for subject in subjects]
+    return [
+        _summarise_subject(subject, table.filter(pl.col("subject") == subject).sort("time_s")) for subject in subjects
+    ]
 
 
-def _one(subject: int, table: pl.DataFrame) -> SubjectSummary:
+def _summarise_subject(subject: int, table: pl.DataFrame) -> SubjectSummary:
     times = table["time_s"].to_numpy()
-    lasting = row_durations(times)
-    weight = lasting if lasting.sum() > 0 else np.ones(len(times))
+    durations = row_durations(times)
+    weight = durations if durations.sum() > 0 else np.ones(len(times))
     expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in table["expression"]])
     seconds = {name: float(weight[expression == i].sum()) for i, name in enumerate(EXPRESSIONS)}
-    named = sum(seconds.values())
-    shares = {k: v / named for k, v in sorted(seconds.items(), key=lambda kv: -kv[1]) if v > 0}
+    total = sum(seconds.values())
+    shares = {k: v / total for k, v in sorted(seconds.items(), key=lambda kv: -kv[1]) if v > 0}
     evidence = table["evidence"].to_numpy()
     return SubjectSummary(
         subject=subject,
         rows=len(table),
         start_s=float(times[0]),
-        stop_s=float(times[-1] + lasting[-1]),
+        stop_s=float(times[-1] + durations[-1]),
         shares=shares,
-        unnamed=1 - named / float(weight.sum()),
+        unnamed=1 - total / float(weight.sum()),
         evidence={kind: float(weight[evidence == kind].sum() / weight.sum()) for kind in EVIDENCE},
         valence=_mean(table["valence"], weight),
         arousal=_mean(table["arousal"], weight),
-        stretches=tuple(_stretches(times, lasting, expression, table["confidence"].to_numpy())),
+        stretches=tuple(_stretches(times, durations, expression, table["confidence"].to_numpy())),
     )
 
 
@@ -50,12 +53,14 @@ def _mean(column: pl.Series, weight: np.ndarray) -> float | None:
     return float(np.average(values[known], weights=weight[known])) if known.any() else None
 
 
-def _stretches(times: np.ndarray, lasting: np.ndarray, expression: np.ndarray, confidence: np.ndarray) -> list[Stretch]:
+def _stretches(
+    times: np.ndarray, durations: np.ndarray, expression: np.ndarray, confidence: np.ndarray
+) -> list[Stretch]:
     starts = np.flatnonzero(np.diff(expression, prepend=-2))
     stops = np.append(starts[1:], len(expression))
-    sure = np.add.reduceat(confidence, starts) / (stops - starts)
+    means = np.add.reduceat(confidence, starts) / (stops - starts)
     return [
-        Stretch(EXPRESSIONS[expression[a]], float(times[a]), float(times[b - 1] + lasting[b - 1]), float(mean))
-        for a, b, mean in zip(starts, stops, sure, strict=True)
+        Stretch(EXPRESSIONS[expression[a]], float(times[a]), float(times[b - 1] + durations[b - 1]), float(mean))
+        for a, b, mean in zip(starts, stops, means, strict=True)
         if expression[a] >= 0
     ]

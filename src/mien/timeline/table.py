@@ -1,5 +1,7 @@
-"""Timeline: what mien says, as a table. One row per decoded frame and subject; docs/TIMELINE.md explains
-each column."""
+"""Timeline: the table of predictions, one row per decoded frame and subject.
+
+docs/TIMELINE.md explains each column.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,16 @@ import polars as pl
 
 from mien.atomic import atomic_path
 from mien.errors import MediaError, OutputError
-from mien.labels import EXPRESSIONS, column
+from mien.labels import EXPRESSIONS, probability_column
 from mien.records import SubjectSummary
-from mien.timeline.summary import summarise
+from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BOX = ("x1", "y1", "x2", "y2")
-PROBABILITIES: tuple[str, ...] = tuple(column(name) for name in EXPRESSIONS)
-#: Columns and types, in order. A value that is not there is null, never NaN and never a magic number.
+PROBABILITIES: tuple[str, ...] = tuple(probability_column(name) for name in EXPRESSIONS)
+#: Columns and types, in order. Missing values are null, never NaN or a marker.
 SCHEMA = pl.Schema(
     {
         "time_s": pl.Float64,
@@ -39,26 +41,26 @@ SCHEMA = pl.Schema(
         "confidence": pl.Float32,
     }
 )
-#: Decimals kept in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
+#: Decimals in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
-EVIDENCE, SPEECH = ("both", "face", "voice", "none"), ("own", "shared", "other")
-FORMATS = ("csv", "parquet", "jsonl")
+#: Values of the column `speech`: the speech is the subject's, possibly the subject's, or another person's.
+SPEECH = ("own", "shared", "other")
 _KEY = "mien"
-#: Rows rounded and written at once: a day of rows is then written in the memory of a minute.
+#: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
 
 
 class Timeline:
-    """A table of what each subject shows, with what is needed to read it.
+    """Predictions over time for each subject of a recording.
 
     Attributes:
-        table: polars DataFrame with exactly the columns of `SCHEMA`, sorted by subject, then time.
-        media: the file it speaks of, as it was given.
-        notes: warnings collected on the way, in words ("the file ends early at 4.2 s; ...").
-        info: facts about the run, JSON-able: model, version, media facts, seconds spent by stage.
+        table: polars DataFrame with the columns of `SCHEMA`, sorted by subject, then time.
+        media: path of the recording, as given.
+        notes: warnings of the run ("the file ends early at 4.2 s; ...").
+        info: facts of the run, JSON-able: model, version, media facts, seconds per stage.
 
     Raises:
-        ValueError: the table lacks a column, has one too many, or holds an unknown evidence or expression.
+        ValueError: the table has missing or unknown columns, or an unknown value of evidence, speech or expression.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Timeline:
         notes: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.table = _conformed(table)
+        self.table = _validate(table)
         self.media = str(media)
         self.notes = tuple(notes)
         self.info = dict(info or {})
@@ -83,58 +85,58 @@ class Timeline:
 
     @property
     def subjects(self) -> list[int]:
+        """Subject numbers in ascending order."""
         return self.table["subject"].unique().sort().to_list()
 
-    def of(self, subject: int) -> pl.DataFrame:
-        """The rows of one subject."""
+    def rows_of(self, subject: int) -> pl.DataFrame:
+        """Rows of one subject."""
         return self.table.filter(pl.col("subject") == subject)
 
     def summaries(self) -> list[SubjectSummary]:
-        """Each subject in numbers: shares, stretches, means, evidence."""
+        """Summary of each subject: shares, stretches, means and evidence."""
         return summarise(self.table)
 
     # --- files -------------------------------------------------------------------------------------------
 
     def to_csv(self, path: str | Path) -> Path:
         """Writes CSV with a header; nulls are empty fields. Raises OutputError."""
-        with _written(Path(path)) as file:
+        with _open_output(Path(path)) as file:
             for start in range(0, max(1, len(self)), _SLICE):
-                _rounded(self.table[start : start + _SLICE]).write_csv(file, include_header=start == 0)
+                _round(self.table[start : start + _SLICE]).write_csv(file, include_header=start == 0)
         return Path(path)
 
     def to_jsonl(self, path: str | Path) -> Path:
-        """Writes one JSON object a line; nulls are null. Raises OutputError."""
-        with _written(Path(path)) as file:
+        """Writes one JSON object per line. Raises OutputError."""
+        with _open_output(Path(path)) as file:
             for part in self.table.iter_slices(_SLICE):
-                _rounded(part).write_ndjson(file)
+                _round(part).write_ndjson(file)
         return Path(path)
 
     def to_parquet(self, path: str | Path) -> Path:
-        """Writes Parquet, which alone also carries media, notes and info. Raises OutputError."""
+        """Writes Parquet, the only format that also stores media, notes and info. Raises OutputError."""
         about = json.dumps({"media": self.media, "notes": self.notes, "info": self.info}, default=str)
-        with _written(Path(path)) as file:
+        with _open_output(Path(path)) as file:
             self.table.write_parquet(file, metadata={_KEY: about})
         return Path(path)
 
     def write(self, path: str | Path) -> Path:
-        """Writes in the format the suffix names: .csv, .parquet or .jsonl."""
+        """Writes in the format of the suffix: .csv, .parquet or .jsonl. Raises OutputError."""
         writers = {".csv": self.to_csv, ".parquet": self.to_parquet, ".jsonl": self.to_jsonl}
         try:
             return writers[Path(path).suffix.lower()](path)
         except KeyError:
             raise OutputError(
                 f"{path}: a timeline cannot be written as {Path(path).suffix or 'a file without a suffix'}",
-                follows="nothing was written",
-                remedy=f"end the name in {', '.join(writers)}",
+                follows="Nothing was written.",
+                remedy=f"End the name in {', '.join(writers)}.",
             ) from None
 
     @classmethod
     def read(cls, path: str | Path) -> Timeline:
-        """Reads back what `write` wrote. CSV and JSON lines do not hold media, notes and info: those come
-        back empty.
+        """Reads a file of `write`. From CSV and JSON lines, media, notes and info are empty.
 
         Raises:
-            MediaError: the file is missing, of another suffix, or not a timeline.
+            MediaError: the file is missing, has another suffix, or is not a timeline.
         """
         path = Path(path)
         readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
@@ -145,34 +147,37 @@ class Timeline:
         try:
             table, about = readers[path.suffix.lower()](path)
             return cls(table, **about)
-        except (pl.exceptions.PolarsError, ValueError, OSError) as fault:
-            raise _unreadable(path, str(fault).splitlines()[0]) from fault
+        except (pl.exceptions.PolarsError, ValueError, OSError) as error:
+            raise _unreadable(path, str(error).splitlines()[0]) from error
 
     # --- views -------------------------------------------------------------------------------------------
 
     def plot(self, path: str | Path | None = None) -> str:
-        """A static picture of all subjects as SVG text, also written to `path` (.svg) where one is given."""
-        from mien.views.plots import svg
+        """Plot of all subjects as SVG text, also written to `path` (.svg) if given. Raises OutputError."""
+        from mien.views.plots import timeline_svg
 
-        picture = svg(self.table, title=Path(self.media).name)
+        svg = timeline_svg(self.table, title=Path(self.media).name)
         if path is not None:
-            with atomic_path(Path(path)) as scratch:
-                scratch.write_text(picture, encoding="utf-8")
-        return picture
+            with atomic_path(Path(path)) as temporary:
+                temporary.write_text(svg, encoding="utf-8")
+        return svg
 
     def _repr_html_(self) -> str:
         return self.plot()
 
     def report(self, path: str | Path, *, embed: bool = True) -> Path:
-        """Writes ONE self-contained HTML page: the media beside bands, curves and evidence, cursors tied.
+        """Writes one self-contained HTML page: the recording with charts that share its time cursor.
 
         Args:
-            embed: put the media (made small enough) into the page. Without, the page shows the charts alone.
+            embed: put a downscaled copy of the recording into the page; otherwise the page has only the charts.
+
+        Raises:
+            OutputError: the timeline has no rows, or the page cannot be written. MediaError: media cannot be read.
         """
-        from mien.views.report import page
+        from mien.views.report import write_report
 
         media = Path(self.media) if embed and self.media else None
-        return page(
+        return write_report(
             Path(path),
             self.table,
             self.summaries(),
@@ -183,16 +188,20 @@ class Timeline:
         )
 
     def overlay(self, path: str | Path) -> Path:
-        """Writes the media again with boxes, labels and evidence drawn on it (MP4; a still image: PNG)."""
-        from mien.views.overlay import overlay
+        """Writes a copy of the media with boxes, labels and evidence drawn on it: MP4, or PNG for an image.
 
-        return overlay(Path(path), self.table, media=Path(self.media))
+        Raises:
+            OutputError: media without video, or the file cannot be written. MediaError: media cannot be read.
+        """
+        from mien.views.overlay import write_overlay
+
+        return write_overlay(Path(path), self.table, media=Path(self.media))
 
     def summary(self) -> RenderableType:
-        """What a terminal shows (a rich renderable)."""
-        from mien.views.terminal import summary
+        """Summary for the terminal, a rich renderable."""
+        from mien.views.terminal import summary_table
 
-        return summary(self.summaries(), name=Path(self.media).name, notes=self.notes, info=self.info)
+        return summary_table(self.summaries(), name=Path(self.media).name, notes=self.notes, info=self.info)
 
 
 def subject_rows(
@@ -207,18 +216,18 @@ def subject_rows(
     boxes: np.ndarray | None = None,
     frames: np.ndarray | None = None,
 ) -> pl.DataFrame:
-    """The table of one subject, from arrays over its rows.
+    """Builds the table of one subject from arrays over its rows.
 
     Args:
         times: `(row,)` seconds, increasing.
-        probabilities: `(row, 8)` in the order of EXPRESSIONS; a row of NaN is one whose windows held no
-            evidence: it becomes null, with confidence 0.
+        probabilities: `(row, 8)` in the order of EXPRESSIONS. NaN rows, without evidence in reach, become null with
+            confidence 0.
         valence_arousal: `(row, 2)` in [-1, 1], or NaN.
-        voice, face: `(row,)` bool, speech that may be theirs was heard at that time, a face was read in that frame.
-        speech: `(row,)` str, what the speech at that time is to the subject: `own`, `shared`, `other`, or empty for
-            no speech; by default `shared` wherever there is voice.
-        boxes: `(row, 4)` pixels of the upright frame, NaN where not seen. frames: `(row,)` int, or None for
-            sound without pictures, where the column is null.
+        voice: `(row,)` bool, whether there is speech that may be the subject's.
+        speech: `(row,)` str, one of SPEECH, or empty for no speech; by default `shared` wherever there is voice.
+        face: `(row,)` bool, whether a face was detected in the frame.
+        boxes: `(row, 4)` x1, y1, x2, y2 in pixels of the upright frame, ignored without a face.
+        frames: `(row,)` int frame numbers; None for audio, where the column is null.
     """
     n = len(times)
     face = np.zeros(n, bool) if face is None else face
@@ -232,7 +241,7 @@ def subject_rows(
         "subject": np.full(n, subject),
         **{name: boxes[:, i] for i, name in enumerate(BOX)},
         "evidence": evidence.tolist(),
-        "speech": [word or None for word in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
+        "speech": [value or None for value in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
         "expression": [EXPRESSIONS[b] if k else None for b, k in zip(best, known, strict=True)],
         **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(PROBABILITIES)},
         "valence": np.where(known, valence_arousal[:, 0], np.nan),
@@ -243,20 +252,20 @@ def subject_rows(
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[IO[bytes]]:
-    with atomic_path(path) as scratch, scratch.open("wb") as file:
+def _open_output(path: Path) -> Iterator[IO[bytes]]:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         try:
             yield file
-        except pl.exceptions.PolarsError as fault:
-            # A full disk, among others: polars wraps the system's error, and says it in words only.
-            raise OSError(str(fault)) from fault
+        except pl.exceptions.PolarsError as error:
+            # polars wraps OSErrors such as a full disk and keeps only their text.
+            raise OSError(str(error)) from error
 
 
-def _conformed(table: pl.DataFrame) -> pl.DataFrame:
+def _validate(table: pl.DataFrame) -> pl.DataFrame:
     if missing := [c for c in SCHEMA if c not in table.columns]:
-        raise ValueError(f"the table is no timeline: it lacks the column(s) {', '.join(missing)}")
+        raise ValueError(f"the table is not a timeline: it lacks the column(s) {', '.join(missing)}")
     if extra := [c for c in table.columns if c not in SCHEMA]:
-        raise ValueError(f"the table is no timeline: it has the unknown column(s) {', '.join(extra)}")
+        raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
     table = table.select(*SCHEMA).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
     for name, allowed in (("evidence", EVIDENCE), ("speech", SPEECH), ("expression", EXPRESSIONS)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
@@ -268,9 +277,9 @@ def _conformed(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _rounded(table: pl.DataFrame) -> pl.DataFrame:
+def _round(table: pl.DataFrame) -> pl.DataFrame:
     floats = [c for c, kind in SCHEMA.items() if kind in (pl.Float32, pl.Float64)]
-    # Float64 on purpose: rounding in single precision would print 0.1 as 0.10000000149.
+    # Float64, because rounding in single precision would print 0.1 as 0.10000000149.
     return table.with_columns(pl.col(c).cast(pl.Float64).round(DECIMALS.get(c, 5)) for c in floats)
 
 
@@ -287,8 +296,9 @@ def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     return pl.read_parquet(path), about
 
 
-def _unreadable(path: Path, why: str) -> MediaError:
+def _unreadable(path: Path, reason: str) -> MediaError:
     return MediaError(
-        f"{path} cannot be read as a timeline: {why}",
-        remedy="give a timeline.csv, timeline.parquet or timeline.jsonl that `mien predict` wrote",
+        f"{path} cannot be read as a timeline: {reason}",
+        follows="Nothing was read.",
+        remedy="Give a timeline.csv, timeline.parquet or timeline.jsonl written by `mien predict`.",
     )

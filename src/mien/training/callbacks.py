@@ -1,113 +1,180 @@
-"""What happens between two epochs: keep the best weights, write the resume state, decide whether to stop."""
+"""Training callbacks: best checkpoint and resume state, log and TensorBoard, progress bar."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.utilities import rank_zero_only
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.optim import Optimizer
 
 from mien import checkpoint
 from mien.config import Recipe
-from mien.training import resume as unfinished
-from mien.training.lightning_module import Task
+from mien.layers.system import System
+from mien.training import resume
+from mien.training.optim import WeightAverage
 from mien.training.resume import RunState
 
 log = logging.getLogger("mien")
-#: Called after each epoch with its number from 1 and its report.
-AfterEpoch = Callable[[int, Mapping[str, float]], None]
+#: Called after each epoch with its number from 1 and its report: means of the losses, `val_*` metrics, `step`,
+#: `seconds`.
+EpochCallback = Callable[[int, Mapping[str, float]], None]
 
 
-def first_process() -> bool:
-    """Whether this is the process that writes and reports, of the several that a run may have."""
-    rank: int = getattr(rank_zero_only, "rank", 0)
-    return rank == 0
+class Means(Protocol):
+    """Running means over the current epoch."""
+
+    def result(self) -> dict[str, float]:
+        """Name -> mean so far."""
 
 
-class Keeper(Callback):
-    """After each epoch: keep the best weights, write the resume state, stop when patience is over."""
+class Callback:
+    """Base class of training callbacks. stop: whether training should end after this epoch."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        out: Path,
-        progress: RunState,
-        after_epoch: AfterEpoch | None,
-        *,
-        validated: bool,
-        restored: unfinished.Earlier | None,
+    stop = False
+
+    def on_step(self, means: Means) -> None:
+        """Called after every optimiser step."""
+
+    def on_epoch_end(
+        self, system: System[Any], optimiser: Optimizer, average: WeightAverage, report: Mapping[str, float]
     ) -> None:
-        self.recipe, self.out, self.progress = recipe, out, progress
-        self.after_epoch, self.validated = after_epoch, validated
-        self.restored = restored
-        self.told: dict[str, float] = {}
+        """Called in every process after each epoch, once its report is complete."""
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.restored:
-            assert isinstance(pl_module, Task)
-            unfinished.restore(pl_module.model, trainer.optimizers[0], self.restored, pl_module.average)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        task, progress = pl_module, self.progress
-        assert isinstance(task, Task)
-        report = trainer.strategy.broadcast(task.finish_epoch())  # all processes go on, or stop, together
-        progress.epochs += 1
-        progress.history.append(report)
-        score = report.get("val_macro_f1", report.get("val_ccc", float(progress.epochs)))
-        progress.waited += 1
-        if progress.best is None or score > progress.best:
-            progress.best, progress.best_epoch, progress.waited = score, progress.epochs, 0
-            assert task.average is not None
-            if trainer.is_global_zero:
-                with task.average.applied():
-                    checkpoint.save(self.out, task.model, self.recipe, metrics=self.metrics())
-        if trainer.is_global_zero:
-            unfinished.write(self.out, task.model, trainer.optimizers[0], progress, task.average)
-        trainer.should_stop = trainer.should_stop or self.enough()
-        for logger in trainer.loggers:
-            logger.log_metrics(report, step=progress.epochs)
-        if not trainer.is_global_zero:
-            return
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items())
-        log.info("epoch %d/%d  %s", progress.epochs, self.recipe.train.epochs, shown)
-        if self.after_epoch:
-            self.after_epoch(progress.epochs, report)
+class KeepBest(Callback):
+    """Saves the best weights as a checkpoint and the run state for resuming; stops early by `train.patience`.
 
-    def enough(self) -> bool:
-        """Whether patience is over."""
+    The best epoch has the highest validation macro F1, or the highest validation CCC if nothing has an expression
+    label. An epoch without validation counts as better than all before, so that the last one is kept.
+
+    Args:
+        out: folder of the checkpoint. total: epochs of the whole run. writes: whether this process writes, one of the
+            several that a run may have.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, state: RunState, total: int, *, writes: bool = True) -> None:
+        self.recipe, self.out, self.state, self.total, self.writes = recipe, out, state, total, writes
+        self.extra: dict[str, float] = {}
+        self.stop = self._is_patience_over()
+
+    def on_epoch_end(
+        self, system: System[Any], optimiser: Optimizer, average: WeightAverage, report: Mapping[str, float]
+    ) -> None:
+        """Save the weights if the epoch is the best so far, save the run, and decide whether to stop."""
+        state = self.state
+        measured = report.get("val_macro_f1", report.get("val_ccc"))
+        state.waited = state.waited + 1 if measured is not None else 0
+        if measured is None or state.best is None or measured > state.best:
+            state.best, state.best_epoch, state.waited = measured, state.epochs, 0
+            if self.writes and (measured is not None or state.epochs == self.total):
+                with average.applied():
+                    checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
+        if self.writes:
+            resume.write(self.out, system, optimiser, state, average)
+        self.stop = self._is_patience_over()
+
+    def _is_patience_over(self) -> bool:
         patience = self.recipe.train.patience
-        return self.validated and bool(patience) and self.progress.waited >= patience
+        return bool(patience) and self.state.waited >= patience
 
     def metrics(self) -> dict[str, Any]:
-        """What the checkpoint says of its training."""
-        progress = self.progress
-        best = progress.history[progress.best_epoch - 1] if progress.history else {}
-        kept = {name: value for name, value in best.items() if name.startswith("val_")}
+        """Training metrics for the checkpoint: the best epoch with its validation metrics, and the history."""
+        state = self.state
+        best = state.history[state.best_epoch - 1] if state.history else {}
         return {
-            "best_epoch": progress.best_epoch,
-            **kept,
-            **self.told,
-            "windows": progress.windows,
-            "history": progress.history,
+            "best_epoch": state.best_epoch,
+            **{name: value for name, value in best.items() if name.startswith("val_")},
+            **self.extra,
+            "steps": state.steps,
+            state.counted.split()[-1]: state.size,
+            "history": state.history,
         }
 
-    def close(self) -> None:
-        """The run is over: complete the metrics, drop the resume state. The first process does it."""
-        if not first_process():
+    def close(self, **extra: float) -> None:
+        """Complete the run: write the final metrics, including `extra`, and remove the saved run state."""
+        if not self.writes:
             return
+        self.extra |= extra
         checkpoint.write_metrics(self.out, self.metrics())
-        (self.out / unfinished.FILE).unlink(missing_ok=True)
+        (self.out / resume.FILE).unlink(missing_ok=True)
 
 
-class Bar(TQDMProgressBar):
-    """Lightning's bar with the running loss, which is read only when the bar is drawn."""
+class Report(Callback):
+    """Logs each epoch as a line and, if the recipe enables it, to TensorBoard; calls the caller's function.
 
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        if not isinstance(pl_module, Task) or not pl_module.logs:
-            return {}
-        report = {k: v for k, v in pl_module.report.items() if k.startswith("val_")}
-        return {"loss": float(pl_module.logs["loss"]) / max(1, pl_module.count), **report}
+    Args:
+        total: epochs of the whole run. on_epoch: the caller's function, None for none.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, state: RunState, total: int, on_epoch: EpochCallback | None) -> None:
+        self.state, self.total, self.on_epoch = state, total, on_epoch
+        self.writer: Any = None
+        if recipe.train.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(out / "tensorboard")
+
+    def on_epoch_end(
+        self, system: System[Any], optimiser: Optimizer, average: WeightAverage, report: Mapping[str, float]
+    ) -> None:
+        """Write the log line and event files, and call `on_epoch`."""
+        if self.writer:
+            for name, value in report.items():
+                self.writer.add_scalar(name, value, self.state.epochs)
+            self.writer.flush()
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items() if name != "step")
+        log.info("epoch %d/%d  %s", self.state.epochs, self.total, shown)
+        if self.on_epoch:
+            self.on_epoch(self.state.epochs, report)
+
+
+class ProgressBar(Callback):
+    """Progress bar over the steps of the whole run, with the running loss and the last validation metrics.
+
+    Use it as a context manager.
+
+    Args:
+        total: optimiser steps of the whole run.
+    """
+
+    #: Steps between two reads of the loss. Each read waits for the device.
+    EVERY = 20
+
+    def __init__(self, state: RunState, total: int) -> None:
+        self.state = state
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+        )  # fmt: skip
+        self.row = self.bar.add_task("training", total=total, completed=state.steps, epoch=state.epochs + 1, metrics="")
+        self.validation = ""
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def on_step(self, means: Means) -> None:
+        """Advance the bar; show the running loss at intervals."""
+        self.bar.update(self.row, completed=self.state.steps, epoch=self.state.epochs + 1)
+        if self.state.steps % self.EVERY == 0:
+            loss = means.result().get("loss", float("nan"))
+            self.bar.update(self.row, metrics=f"loss {loss:.4g}  {self.validation}")
+
+    def on_epoch_end(
+        self, system: System[Any], optimiser: Optimizer, average: WeightAverage, report: Mapping[str, float]
+    ) -> None:
+        """Update the validation metrics that the bar shows."""
+        self.validation = "  ".join(f"{name} {value:.3f}" for name, value in report.items() if name.startswith("val_"))
+
+
+def is_first_process() -> bool:
+    """Whether this process has rank 0: the only one that writes files and reports progress."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

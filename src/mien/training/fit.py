@@ -1,33 +1,35 @@
-"""From a recipe and recordings to a checkpoint folder."""
+"""Train a system over feature streams: from a recipe and recordings to a checkpoint folder."""
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from mien import checkpoint, config, memory, models
+from mien import checkpoint, config, models
 from mien.config import Recipe
-from mien.data import Augment, WindowDataset, WindowSampler, collate, statistics, window_weights
+from mien.data import Augment, WindowDataset, WindowSampler, collate, input_statistics, window_weights
 from mien.errors import ConfigError
 from mien.evaluation import metrics
+from mien.layers.system import Measure, System
+from mien.memory import keep_freed_memory
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
-from mien.training.callbacks import AfterEpoch, Bar, Keeper, first_process
-from mien.training.lightning_module import Task
+from mien.training.callbacks import Callback, EpochCallback, KeepBest, ProgressBar, Report
+from mien.training.loop import TrainingData, TrainingLoop, make_fabric, reproducible
 from mien.training.resume import RunState
+
+#: Metrics that a fusion can maximise, over the classes that occur.
+MEASURES: dict[str, Measure] = {
+    "macro_f1": lambda y, p, n: metrics.macro_f1(y, p, classes=n, over=np.unique(y).tolist()),
+    "accuracy": lambda y, p, n: metrics.accuracy(y, p),
+}
 
 
 def fit(
@@ -42,104 +44,168 @@ def fit(
     devices: int = 1,
     nodes: int = 1,
     progress: bool | None = None,
-    after_epoch: AfterEpoch | None = None,
+    on_epoch: EpochCallback | None = None,
 ) -> Path:
-    """Train what the recipe describes; returns `out`, a checkpoint folder (`mien.checkpoint.load`).
+    """Train a system by a recipe; returns `out`, a checkpoint folder (`mien.checkpoint.load`).
 
-    The weights of the epoch with the highest validation macro F1 are kept (highest CCC if nothing has an
-    expression label; the last epoch's without validation recordings). Same recipe, recordings and
-    threads: same weights, bit by bit, also when the run was interrupted after any epoch and resumed, on a
-    CPU.
+    The weights of the epoch with the highest validation macro F1 are kept (highest CCC if nothing has an expression
+    label; the last epoch's without validation recordings). Same recipe, recordings and threads give the same
+    weights, to the bit on a CPU, also when the run was interrupted after any epoch and resumed.
 
     Args:
         train, val: labelled recordings; `val` may be empty.
         resume: go on with the unfinished run in `out`; a finished one is returned as it is.
-        augment: modality -> what to do to drawn batches, see `mien.data.Augment`.
+        augment: modality -> change of training batches, see `mien.data.Augment`.
         device: `auto`, `cpu` or `cuda`.
         devices, nodes: processes on this machine, and machines. Above one, each process takes its part of every
-            batch and gradients are averaged (DDP): one process with the same batch gets the same weights up to
-            rounding where each part has as many labels, and other draws of dropout and augmentation. The script
-            that calls this is started once a process; on several machines, start it on each as Lightning or
-            torchrun want it (MASTER_ADDR, NODE_RANK).
-        progress: show a bar; by default if standard error is a terminal. Otherwise a line an epoch goes
-            to the log.
+        batch and
+            gradients are averaged (DDP): the weights equal those of one process with the same batch up to rounding
+            where each part has as many labels, and other draws of dropout and augmentation. The calling script is
+            started once for each process; on several machines, start it on each with MASTER_ADDR and NODE_RANK set,
+            or with torchrun.
+        progress: show a progress bar; by default if standard error is a terminal. A line for each epoch always goes
+        to the log.
+        on_epoch: called after each epoch with its number from 1 and its report.
 
-    Raises ConfigError for a recipe that does not fit the recordings or the unfinished run in `out`, and
-    ValueError if nothing in `train` is labelled.
+    Raises:
+        ConfigError: the recipe does not fit the recordings, or the unfinished run in `out`.
+        ValueError: nothing in `train` is labelled.
     """
-    processes = devices * nodes
-    if processes > recipe.train.batch:
-        raise ConfigError(
-            f"train.batch is {recipe.train.batch} windows, and {processes} processes share it",
-            follows="nothing was started",
-            remedy="a larger train.batch, or fewer processes",
-        )
-    if resume and not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists():
+    if resume and is_finished(out):
         return out
+    _check_processes(recipe, devices * nodes)
     recipe = _completed(recipe, train)
-    settings, classes = recipe.train, len(recipe.corpus.labels)
-    memory.keep_freed_memory()
-    with _quiet(settings.threads), torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        model = models.build(recipe)
-        data = _windows(recipe, train, augment)
-        told = statistics(data, classes, balance=settings.balance)
-        model.prepare(told.mean, told.deviation, told.counts)  # type: ignore[operator]
-        _read_prompts(model, recipe)
-        state = RunState(recipe=config.dump(recipe), windows=len(data))
-        earlier = unfinished.earlier(out, state, resume)
-        if earlier:
-            state = earlier[0]
-        task = Task(model, settings, classes=classes, steps=-(-len(data) // settings.batch), done=state.epochs)
-        keeper = Keeper(recipe, out, state, after_epoch, validated=bool(val), restored=earlier)
-        left = 0 if keeper.enough() else settings.epochs - state.epochs
-        if left > 0:
-            loaders = Loaders(recipe, data, _validation(recipe, val))
-            with _interruptible():
-                _trainer(recipe, out, keeper, device, progress, left, devices, nodes).fit(task, datamodule=loaders)
-        if first_process():
-            keeper.told = _settle(out, recipe, data, _validation(recipe, val))
-    keeper.close()
+    keep_freed_memory()
+    with reproducible(recipe.train.threads):
+        torch.manual_seed(recipe.train.seed)
+        system = models.build(recipe)
+        windows = _training_windows(recipe, train, augment)
+        inputs = input_statistics(windows, len(recipe.corpus.labels), balance=recipe.train.balance)
+        system.prepare(inputs.mean, inputs.deviation, inputs.counts)
+        if system.uses_prompts:
+            _set_prompts(system, recipe)
+        data = WindowData(recipe, windows, _validation_windows(recipe, val))
+        run = run_training(
+            system, data, recipe, out, resume=resume, device=device, devices=devices, nodes=nodes,
+            progress=progress, on_epoch=on_epoch,
+        )  # fmt: skip
+        if run.writes and system.has_late_stage:
+            run.close(**_fit_late_stage(out, recipe, data))
+        else:
+            run.close()
     return out
 
 
-class Loaders(lightning.LightningDataModule):
-    """Batches of an epoch, drawn from seed and epoch; validation windows side by side, in order."""
+def run_training(
+    system: System[Any],
+    data: TrainingData,
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool,
+    device: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    progress: bool | None = None,
+    on_epoch: EpochCallback | None = None,
+) -> KeepBest:
+    """Run the training loop with its callbacks; returns the `KeepBest` callback, which the caller closes.
 
-    def __init__(self, recipe: Recipe, train: WindowDataset, val: WindowDataset | None) -> None:
-        super().__init__()
-        self.settings, self.data, self.val = recipe.train, train, val
-        counts = train.class_counts(len(recipe.corpus.labels))
-        self.weights = window_weights(counts, recipe.train.balance)
+    Raises ConfigError as `mien.training.resume.find` does.
+    """
+    state = RunState(config.dump(recipe), data.size, data.counted)
+    saved = unfinished.find(out, state, resume)
+    state = saved.state if saved else state
+    fabric = make_fabric(device, recipe.train, devices, nodes)
+    fabric.launch()
+    first = fabric.global_rank == 0
+    best = KeepBest(recipe, out, state, data.epochs, writes=first)
+    callbacks: list[Callback] = [best]
+    if first:
+        callbacks.append(Report(recipe, out, state, data.epochs, on_epoch))
+    shown = first and (sys.stderr.isatty() if progress is None else progress)
+    bar = ProgressBar(state, data.total_steps) if shown else None
+    with bar or nullcontext():
+        callbacks += [bar] if bar else []
+        TrainingLoop(system, data, recipe.train, fabric, state, saved=saved, callbacks=callbacks).run()
+    return best
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        assert self.trainer is not None
-        task = self.trainer.lightning_module
-        assert isinstance(task, Task)
+
+def is_finished(out: Path) -> bool:
+    """Whether `out` holds the checkpoint of a completed run."""
+    return not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists()
+
+
+class WindowData:
+    """Training and validation windows as `mien.training.loop.TrainingData`. Validation windows do not
+    overlap: this suffices to choose an epoch and costs a fraction of voting."""
+
+    counted = "training windows"
+
+    def __init__(self, recipe: Recipe, windows: WindowDataset, validation: WindowDataset | None) -> None:
+        self.settings, self.windows, self.validation = recipe.train, windows, validation
+        self.classes = len(recipe.corpus.labels)
+        self.weights = window_weights(windows.class_counts(self.classes), recipe.train.balance)
+        self.size = len(windows)
+        self.epochs = recipe.train.epochs
+        self.total_steps = self.epochs * -(-len(windows) // recipe.train.batch)
+
+    def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[Batch]:
+        """Batches drawn from seed and epoch, see `mien.data.WindowSampler`."""
         sampler = WindowSampler(
             self.weights,
             batch=self.settings.batch,
             seed=self.settings.seed,
-            epoch=task.epoch,
+            epoch=epoch,
             balance=self.settings.balance,
-            part=(self.trainer.global_rank, self.trainer.world_size),
+            part=part,
         )
-        return self._loader(self.data, sampler)
+        yield from self._loader(self.windows, sampler)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        if self.val is None:
-            return []
-        order = torch.arange(len(self.val)).split(max(64, self.settings.batch))
-        return self._loader(self.val, [chunk.tolist() for chunk in order])
+    def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
+        """`val_macro_f1` over the classes that occur, and `val_ccc`, the mean of valence's and arousal's, on labelled
+        tokens of windows with evidence."""
+        if self.validation is None:
+            return {}
+        order = torch.arange(len(self.validation)).split(max(64, self.settings.batch))
+        device = next(system.parameters()).device
+        parts = []
+        for batch in self._loader(self.validation, [chunk.tolist() for chunk in order]):
+            batch = batch.to(device)
+            out = system(batch.values, batch.valid)
+            assert batch.expression is not None
+            assert batch.valence_arousal is not None
+            kept = out.evidence[:, None].expand(batch.expression.shape)
+            columns = (out.logits.argmax(-1), batch.expression, out.valence_arousal, batch.valence_arousal)
+            parts.append(tuple(column[kept].float().cpu().numpy() for column in columns))
+        predicted, labels, affect, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
+        report = {}
+        present = np.unique(labels[labels >= 0]).astype(int).tolist()
+        if present:
+            report["val_macro_f1"] = metrics.macro_f1(
+                labels.astype(int), predicted.astype(int), classes=self.classes, over=present
+            )
+        if np.isfinite(truth).all(axis=1).any():
+            report["val_ccc"] = metrics.va_score(truth, affect)
+        return report
 
-    def _loader(self, data: WindowDataset, batches: WindowSampler | list[list[int]]) -> DataLoader[Batch]:
+    def _loader(self, data: WindowDataset, batches: Any) -> DataLoader[Batch]:
         return DataLoader(
             data,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.settings.workers,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(0),  # or each loader would draw from the global generator
+            generator=torch.Generator().manual_seed(0),  # otherwise each loader draws from the global generator
+        )
+
+
+def _check_processes(recipe: Recipe, processes: int) -> None:
+    if processes > recipe.train.batch:
+        raise ConfigError(
+            f"train.batch is {recipe.train.batch} windows, and {processes} processes share it",
+            follows="Nothing was started.",
+            remedy="Set a larger train.batch, or use fewer processes.",
         )
 
 
@@ -149,133 +215,67 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     for recording in train:
         for name, stream in recording.streams.items():
             widths.setdefault(name, stream.dim)
-    found = []
+    problems = []
     features = recipe.model_dump()["features"]
     for name, feature in features.items():
         if name not in widths:
-            found.append(f"features.{name}: no training recording has a {name} stream; they have {sorted(widths)}")
+            problems.append(f"features.{name}: no training recording has a {name} stream; they have {sorted(widths)}")
         elif feature["dim"] not in (None, widths[name]):
-            found.append(f"features.{name}.dim: {feature['dim']}, but the recordings have {widths[name]} values")
+            problems.append(f"features.{name}.dim: {feature['dim']}, but the recordings have {widths[name]} values")
         else:
             feature["dim"] = widths[name]
-    found += models.problems(recipe.model_dump())
-    if found:
-        raise config.refusal("recipe", found)
+    problems += models.problems(recipe.model_dump())
+    if problems:
+        raise config.refusal("recipe", problems)
     return models.complete(config.changed(recipe, features=features))
 
 
-def _read_prompts(model: torch.nn.Module, recipe: Recipe) -> None:
-    """The words of a system that compares faces with words, in the space of the recipe's text encoder."""
+def _set_prompts(system: System[Any], recipe: Recipe) -> None:
+    """Embed the recipe's class prompts with its text encoder, if it names one."""
     name = recipe.objective.get("text")
-    if not name or not hasattr(model, "set_prompts"):
+    if not name:
         return
-    from mien.encoders.registry import create, spec_of
+    from mien.encoders.registry import create, format_spec
 
-    encoder: Any = create(spec_of(name, recipe.objective.get("text_options", {})))
+    encoder: Any = create(format_spec(name, recipe.objective.get("text_options", {})))
     prompt = recipe.objective["prompt"]
-    rows = encoder.encode_prompts([prompt.format(label=label.lower()) for label in recipe.corpus.labels])
+    embeddings = encoder.encode_prompts([prompt.format(label=label.lower()) for label in recipe.corpus.labels])
     width = int(recipe.model.options["text_dim"])
-    if rows.shape[1] != width:
+    if embeddings.shape[1] != width:
         raise ConfigError(
-            f"the text encoder {name} gives {rows.shape[1]} values; model.text_dim is {width}",
-            follows="nothing was trained",
-            remedy=f"set model.text_dim={rows.shape[1]}",
+            f"the text encoder {name} gives {embeddings.shape[1]} values; model.text_dim is {width}",
+            follows="Nothing was trained.",
+            remedy=f"Set model.text_dim={embeddings.shape[1]}.",
         )
-    model.set_prompts(torch.from_numpy(rows))  # type: ignore[operator]
+    system.set_prompts(torch.from_numpy(embeddings))
 
 
-def _settle(out: Path, recipe: Recipe, data: WindowDataset, val: WindowDataset | None) -> dict[str, float]:
-    """What a system fits when its networks are trained, on the weights that were kept: classical machines on the
-    training windows, its fusion on the validation windows (on the training ones where there are none)."""
-    if not hasattr(models.system(recipe), "settle"):
-        return {}
-    model: Any = checkpoint.load(out).model
-    measures = {
-        "macro_f1": lambda y, p, n: metrics.macro_f1(y, p, classes=n, over=np.unique(y).tolist()),
-        "accuracy": lambda y, p, n: metrics.accuracy(y, p),
-    }
+def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, float]:
+    """Fit classical models to the training windows, and the fusion to the validation windows (to the training
+    windows if there are none), with the best weights; save the checkpoint again. Returns the fusion's metrics."""
+    system = checkpoint.load(out).model
 
     def batches(windows: WindowDataset) -> Iterator[Batch]:
         order = torch.arange(len(windows)).split(64)
         return (collate(windows.__getitems__(part.tolist())) for part in order)
 
-    if hasattr(model, "fit_machines"):
-        model.fit_machines(batches(data))
-    told = model.settle(batches(val or data), measures)
-    checkpoint.save(out, model, recipe)
-    return dict(told)
+    system.fit_classical(batches(data.windows))
+    scores = system.fit_fusion(batches(data.validation or data.windows), MEASURES)
+    checkpoint.save(out, system, recipe)
+    return dict(scores)
 
 
-def _windows(recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None) -> WindowDataset:
+def _training_windows(
+    recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
+) -> WindowDataset:
     data = WindowDataset(train, recipe.windows, modalities=list(recipe.features), augment=augment, labelled=True)
     if not len(data):
         raise ValueError("no training window has a label; give recordings whose clips have labels")
     return data
 
 
-def _validation(recipe: Recipe, val: Sequence[Recording]) -> WindowDataset | None:
+def _validation_windows(recipe: Recipe, val: Sequence[Recording]) -> WindowDataset | None:
     if not val:
         return None
-    # Side by side: every token once, which is enough to choose an epoch and a fraction of the work of voting.
     windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
     return WindowDataset(val, windows, modalities=list(recipe.features), labelled=True)
-
-
-def _trainer(
-    recipe: Recipe, out: Path, keeper: Keeper, device: str, progress: bool | None, epochs: int, devices: int, nodes: int
-) -> lightning.Trainer:
-    bar = sys.stderr.isatty() if progress is None else progress
-    boards = TensorBoardLogger(out, name="", version="tensorboard") if recipe.train.tensorboard else False
-    return lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=devices,
-        num_nodes=nodes,
-        # A head whose labels a batch lacks gets no gradient, which DDP otherwise takes for a mistake.
-        strategy=DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if recipe.train.precision == "bf16" else "32-true",
-        max_epochs=epochs,
-        gradient_clip_val=recipe.train.clip or None,
-        callbacks=[keeper, *([Bar()] if bar else [])],
-        enable_progress_bar=bar,
-        logger=boards,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        deterministic=None if device == "cpu" or not torch.cuda.is_available() else "warn",
-        default_root_dir=out,
-    )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C with sys.exit and leaves SIGINT ignored; a library call lets the caller
-    decide."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _quiet(threads: int) -> Iterator[None]:
-    """The recipe's thread count, and none of Lightning's advice, for the time of a run."""
-    before, talk = torch.get_num_threads(), logging.getLogger("lightning.pytorch")
-    exact = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    level = talk.level
-    torch.set_num_threads(threads)
-    talk.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        torch.set_num_threads(before)
-        talk.setLevel(level)
-        torch.use_deterministic_algorithms(exact, warn_only=warned)

@@ -1,9 +1,8 @@
-"""What an unfinished run needs to go on exactly where it was: one safetensors file, no pickle.
+"""The state of an unfinished run in one safetensors file, written between two epochs.
 
-Lightning's own checkpoints are pickles, which the house does not write. The state of a run between two
-epochs is small and plain: weights, their average, the optimiser's tensors, and a few numbers; all
-randomness follows from seed and epoch (of pictures: seed and step). The numbers travel in the file's
-metadata, so that the file is written, and renamed, as one.
+Fabric's and PyTorch's own checkpoints are pickles, which mien does not write. The state is small and plain: weights,
+their average, the optimiser's tensors, and a few numbers in the file's metadata. Everything random follows from seed
+and epoch.
 """
 
 from __future__ import annotations
@@ -29,90 +28,106 @@ FILE = "unfinished.safetensors"
 
 @dataclass(slots=True)
 class RunState:
-    """epochs: finished so far. best, best_epoch: highest score and when. waited: epochs since. history: a
-    report per epoch. recipe: the resolved YAML. windows: training windows, to notice other data. unit, of: what is
-    counted, where it is not epochs of windows."""
+    """Progress of a training run.
+
+    recipe: the resolved YAML. size, counted: number of training windows or images, and which, to notice other data.
+    epochs, steps: finished so far. best, best_epoch: highest validation score and its epoch. waited: epochs since.
+    history: a report for each epoch.
+    """
 
     recipe: str
-    windows: int
+    size: int
+    counted: str
     epochs: int = 0
+    steps: int = 0
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    unit: str = "epochs"
-    of: str = "training windows"
 
 
-#: Progress, tensors by name, and steps the average has seen.
-Earlier = tuple[RunState, dict[str, Tensor], int]
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """Saved state of an unfinished run. tensors: by name. averaged_steps: updates of the weight average."""
+
+    state: RunState
+    tensors: dict[str, Tensor]
+    averaged_steps: int
 
 
-def write(
-    folder: Path, model: nn.Module, optimiser: Optimizer, progress: RunState, average: WeightAverage | None = None
-) -> None:
-    """Write the state as it is now, beside and renamed."""
+def write(folder: Path, model: nn.Module, optimiser: Optimizer, state: RunState, average: WeightAverage) -> None:
+    """Write the current state of a run atomically. Raises OutputError."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
-    if average:
-        tensors |= {f"average.{k}": v for k, v in average.kept.items()}
-    state = optimiser.state_dict()["state"]
-    tensors |= {f"optimiser.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "averaged": str(average.steps if average else 0)}
-    folder.mkdir(parents=True, exist_ok=True)
+    tensors |= {f"average.{k}": v for k, v in average.averages.items()}
+    moments = optimiser.state_dict()["state"]
+    tensors |= {f"optimiser.{i}.{k}": v for i, values in moments.items() for k, v in values.items()}
+    metadata = {"state": json.dumps(asdict(state)), "averaged_steps": str(average.steps)}
     with atomic_path(folder / FILE) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
 
 
-def read(folder: Path) -> Earlier:
-    """The state that `write` left. Raises ConfigError for a damaged file."""
+def read(folder: Path) -> SavedRun:
+    """The run that `write` saved. Raises ConfigError for a damaged file."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return RunState(**json.loads(metadata["progress"])), tensors, int(metadata["averaged"])
+        return SavedRun(RunState(**json.loads(metadata["state"])), tensors, int(metadata["averaged_steps"]))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{folder / FILE}: cannot be read as an unfinished run: {error}",
+            follows="Nothing was started.",
             remedy="Delete it and train again from the start.",
         ) from error
 
 
-def restore(model: nn.Module, optimiser: Optimizer, found: Earlier, average: WeightAverage | None = None) -> None:
-    """Put the state back, `found` by `earlier`, into what a run has made anew."""
-    _, tensors, averaged = found
+@torch.no_grad()
+def restore(model: nn.Module, optimiser: Optimizer, saved: SavedRun, average: WeightAverage) -> None:
+    """Load a saved run into the model, optimiser and average of a run that was set up in the same way."""
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
-    for name, tensor in tensors.items():
+    for name, tensor in saved.tensors.items():
         kind, _, key = name.partition(".")
         parts[kind][key] = tensor
     model.load_state_dict(parts["model"])
-    if average:
-        average.steps = averaged
-        with torch.no_grad():
-            for key, tensor in parts["average"].items():
-                average.kept[key].copy_(tensor)
+    average.steps = saved.averaged_steps
+    for key, tensor in parts["average"].items():
+        average.averages[key].copy_(tensor)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in parts["optimiser"].items():
-        index, _, what = key.partition(".")
-        state.setdefault(int(index), {})[what] = tensor
+        index, _, field_name = key.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:  # fused optimisers need moments in the memory layout of the parameter
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        state.setdefault(int(index), {})[field_name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def earlier(out: Path, now: RunState, resume: bool) -> Earlier | None:
-    """The unfinished run in `out`, or None. Raises ConfigError if it may not or cannot go on."""
+def find(out: Path, now: RunState, resume: bool) -> SavedRun | None:
+    """The unfinished run in `out`, or None.
+
+    Args:
+        now: the state of a run that would begin now, to compare recipe and data with.
+        resume: whether the caller asked to resume.
+
+    Raises ConfigError if there is an unfinished run that was not asked for, or of another recipe or other data.
+    """
     if not (out / FILE).exists():
         return None
-    found = read(out)
+    saved = read(out)
+    state = saved.state
     if not resume:
         raise ConfigError(
-            f"{out}: an unfinished run stands there, {found[0].epochs} {found[0].unit} done",
+            f"{out}: there is an unfinished run, {state.epochs} epochs ({state.steps} steps) done",
             follows="Nothing was started, so that it is not lost.",
             remedy="Resume it, choose another folder, or delete it.",
         )
-    if found[0].recipe != now.recipe:
-        raise config.refusal(f"resuming {out}", config.differences(found[0].recipe, now.recipe))
-    if found[0].windows != now.windows:
+    if state.recipe != now.recipe:
+        raise config.refusal(f"resuming {out}", config.differences(state.recipe, now.recipe))
+    if state.size != now.size:
         raise ConfigError(
-            f"resuming {out}: there are {now.windows} {now.of} now, it began with {found[0].windows}",
+            f"resuming {out}: there are {now.size} {now.counted} now, the run began with {state.size}",
+            follows="Nothing was started.",
             remedy="Resume with the same data, or start again in another folder.",
         )
-    return found
+    return saved

@@ -1,14 +1,8 @@
-"""Training on pictures, some of them labelled: one loop for systems whose `objective` takes `Views`.
-
-A step's pictures and their views follow from seed and step alone, and everything else (student, teacher, thresholds,
-optimiser) is written every `save_every` steps: an interrupted run that is resumed ends in the same weights, bit for bit
-on one CPU thread.
-"""
+"""Train a system over single images, some of them labelled: from a recipe and image sets to a checkpoint folder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien import checkpoint, config, memory, models
+from mien import config, models
 from mien.config import Recipe
-from mien.data import image_augment, mixed_seed
+from mien.data import image_augment, mix_seeds
 from mien.errors import ConfigError
 from mien.evaluation import metrics
-from mien.models.dynamic_threshold import Views
-from mien.records import ImageSet
-from mien.training import resume as unfinished
-from mien.training.optim import rate
-from mien.training.resume import RunState
-
-#: Told after each round of `report_every` steps: the step and the means of the logs.
-Told = Callable[[int, dict[str, float]], None]
+from mien.layers.system import System
+from mien.memory import keep_freed_memory
+from mien.records import ImageBatch, ImageSet
+from mien.training.callbacks import EpochCallback
+from mien.training.fit import is_finished, run_training
+from mien.training.loop import reproducible
 
 
-def fit_pictures(
+def fit_images(
     recipe: Recipe,
     labelled: ImageSet,
     unlabelled: ImageSet | None,
@@ -41,131 +33,128 @@ def fit_pictures(
     steps: int = 2000,
     ratio: int = 4,
     flip: bool = True,
+    epoch_steps: int = 100,
     resume: bool = False,
-    save_every: int = 200,
-    report_every: int = 100,
-    told: Told | None = None,
-    stop_at: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+    on_epoch: EpochCallback | None = None,
 ) -> Path:
-    """Trains what the recipe describes for `steps` steps; returns `out`, a checkpoint folder.
+    """Train an image system by a recipe for `steps` steps; returns `out`, a checkpoint folder.
 
     Args:
-        labelled: drawn so that every class is as likely. unlabelled: labels in it are used to measure pseudo-labels and
-            for nothing else; None: the labelled ones. val: scored at the end (macro F1, accuracy).
-        ratio: unlabelled pictures a labelled one, 0 for systems that look at none. flip: whether a mirrored picture
-        keeps its class. stop_at: leave after this step with the run unfinished (for tests).
+        labelled: images with labels; drawn so that every class is equally likely.
+        unlabelled: images whose labels, if any, only measure the pseudo-labels; None uses `labelled`.
+        val: scored after the last step (macro F1, accuracy).
+        ratio: unlabelled images for each labelled one in a batch; 0 for systems that use none.
+        flip: whether a mirrored image keeps its class.
+        epoch_steps: steps between two reports and two saves for resuming.
+        resume: go on with the unfinished run in `out`; a finished one is returned as it is.
+        device, progress, on_epoch: as in `mien.training.fit.fit`.
 
-    Raises ConfigError for pictures of another size than the recipe's, no labelled picture, or an unfinished run in
-    `out` that may not or cannot go on. resume: a finished run is returned as it is.
+    Raises ConfigError for images of another size than the recipe's, no labelled image, or an unfinished run in `out`
+    that was not asked for or does not fit.
     """
-    if resume and not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists():
+    if resume and is_finished(out):
         return out
-    name, feature = next(iter(recipe.features.items()))
-    size = labelled.images.shape[1]
-    if feature.dim not in (None, size):
-        raise ConfigError(f"features.{name}.dim is {feature.dim}, the pictures are {size} wide", remedy="make them one")
-    known = np.flatnonzero(labelled.labels >= 0)
-    if not len(known):
-        raise ConfigError("no picture has a label", follows="nothing was started")
-    labelled = labelled.take(known)
-    features = {name: feature.model_dump() | {"dim": size}}
-    recipe = models.complete(config.changed(recipe, features=features))
-    settings, others = recipe.train, unlabelled if unlabelled is not None else labelled
-    torch.set_num_threads(settings.threads)
-    memory.keep_freed_memory()
-    torch.manual_seed(settings.seed)
-    model: Any = models.build(recipe).train()
-    model = model.to(memory_format=torch.channels_last)  # a step in .146 s instead of .202
-    model.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=len(recipe.corpus.labels))))
-    optimiser = torch.optim.AdamW(model.parameter_groups(settings.weight_decay), lr=settings.lr)
-    state = RunState(config.dump(recipe), len(labelled) + len(others), unit="steps", of="pictures")
-    if found := unfinished.earlier(out, state, resume):
-        unfinished.restore(model, optimiser, found)
-        state = found[0]
-    history = state.history
-    sums: dict[str, tuple[float, int]] = {}
-    for step in range(state.epochs, steps):
-        batch = _drawn(labelled, others, settings.batch, ratio, flip, np.random.default_rng([settings.seed, step]))
-        torch.manual_seed(mixed_seed(settings.seed, step))
-        factor = rate(step, steps, settings.warmup, settings.schedule)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.lr * factor * group["scale"]
-        loss, logs = model.objective(batch)
-        optimiser.zero_grad()
-        loss.backward()
-        learning = [p for g in optimiser.param_groups for p in g["params"] if g["depth"] < model.thawed()]
-        for parameter in (p for g in optimiser.param_groups for p in g["params"] if g["depth"] >= model.thawed()):
-            parameter.grad = None
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(learning, settings.clip)
-        optimiser.step()
-        model.after_step()
-        for key, value in logs.items():
-            if math.isfinite(number := float(value)):  # the quality of no pseudo-label at all is unknown
-                total, seen = sums.get(key, (0.0, 0))
-                sums[key] = total + number, seen + 1
-        if (step + 1) % report_every == 0 or step + 1 == steps:
-            row = {"step": step + 1, **{k: total / seen for k, (total, seen) in sums.items()}}
-            if hasattr(model, "thresholds"):
-                each = zip(recipe.corpus.labels, model.thresholds(), strict=True)
-                row |= {f"threshold {c}": float(t) for c, t in each}
-            history.append(row)
-            sums = {}
-            if told:
-                told(step + 1, row)
-        if (step + 1) % save_every == 0 and not sums:
-            state.epochs = step + 1
-            unfinished.write(out, model, optimiser, state)
-        if stop_at == step + 1:
-            return out
-    scores = score(model, val, len(recipe.corpus.labels)) if val is not None else {}
-    checkpoint.save(out, model, recipe, metrics={**scores, "steps": steps, "history": history})
-    (out / unfinished.FILE).unlink(missing_ok=True)
+    recipe, labelled = _fit_to_images(recipe, labelled)
+    keep_freed_memory()
+    with reproducible(recipe.train.threads):
+        torch.manual_seed(recipe.train.seed)
+        system = models.build(recipe)
+        system = system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a step in .146 s, not .202
+        classes = len(recipe.corpus.labels)
+        system.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=classes)))
+        others = unlabelled if unlabelled is not None else labelled
+        data = ImageData(recipe, labelled, others, val, steps, ratio, flip, epoch_steps)
+        run = run_training(
+            system, data, recipe, out, resume=resume, device=device, progress=progress, on_epoch=on_epoch
+        )
+        run.close()
     return out
 
 
-@torch.inference_mode()
-def score(model: Any, pictures: ImageSet, classes: int) -> dict[str, float]:
-    """`val_macro_f1` (over the classes that occur) and `val_accuracy` of the teacher."""
-    was = model.training
-    model.eval()
-    parts = np.array_split(pictures.images, max(1, len(pictures) // 256))
-    said = np.concatenate([model(as_tensor(part)).argmax(dim=1).numpy() for part in parts])
-    model.train(was)
-    present = np.unique(pictures.labels).tolist()
-    return {
-        "val_macro_f1": float(metrics.macro_f1(pictures.labels, said, classes=classes, over=present)),
-        "val_accuracy": float(metrics.accuracy(pictures.labels, said)),
-    }
+def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet]:
+    """The recipe with the size of the images and every default written out, and the images that have labels."""
+    name, feature = next(iter(recipe.features.items()))
+    size = labelled.images.shape[1]
+    if feature.dim not in (None, size):
+        raise ConfigError(
+            f"features.{name}.dim is {feature.dim}, the images are {size} pixels wide",
+            follows="Nothing was started.",
+            remedy=f"Set features.{name}.dim={size}, or give images of {feature.dim} pixels.",
+        )
+    known = np.flatnonzero(labelled.labels >= 0)
+    if not len(known):
+        raise ConfigError("no image has a label", follows="Nothing was started.", remedy="Give labelled images.")
+    labelled = labelled.take(known)
+    features = {name: feature.model_dump() | {"dim": size}}
+    recipe = models.complete(config.changed(recipe, features=features))
+    return recipe, labelled
+
+
+class ImageData:
+    """Labelled and unlabelled images as `mien.training.loop.TrainingData`. A batch follows from seed and step alone."""
+
+    counted = "images"
+
+    def __init__(
+        self, recipe: Recipe, labelled: ImageSet, unlabelled: ImageSet, val: ImageSet | None, steps: int, ratio: int,
+        flip: bool, epoch_steps: int,
+    ) -> None:  # fmt: skip
+        self.settings, self.classes = recipe.train, len(recipe.corpus.labels)
+        self.labelled, self.unlabelled, self.val = labelled, unlabelled, val
+        self.ratio, self.flip, self.epoch_steps = ratio, flip, epoch_steps
+        self.size = len(labelled) + len(unlabelled)
+        self.total_steps = steps
+        self.epochs = -(-steps // epoch_steps)
+
+    def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[ImageBatch]:
+        """The batches of steps `epoch * epoch_steps` and on. Images are trained in one process: part is not used."""
+        for step in range(epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)):
+            batch = self._draw(np.random.default_rng([self.settings.seed, step]))
+            torch.manual_seed(mix_seeds(self.settings.seed, step))  # of dropout in this step
+            yield batch
+
+    def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
+        """`val_macro_f1` over the classes that occur, and `val_accuracy`, after the last epoch."""
+        if self.val is None or epoch + 1 < self.epochs:
+            return {}
+        device = next(system.parameters()).device
+        parts = np.array_split(self.val.images, max(1, len(self.val) // 256))
+        predicted = np.concatenate([system(as_tensor(part).to(device)).argmax(dim=1).cpu().numpy() for part in parts])
+        present = np.unique(self.val.labels).tolist()
+        return {
+            "val_macro_f1": float(metrics.macro_f1(self.val.labels, predicted, classes=self.classes, over=present)),
+            "val_accuracy": float(metrics.accuracy(self.val.labels, predicted)),
+        }
+
+    def _draw(self, rng: np.random.Generator) -> ImageBatch:
+        labelled, unlabelled = self.labelled, self.unlabelled
+        share = 1 / np.bincount(labelled.labels)[labelled.labels]
+        picked = rng.choice(len(labelled), self.settings.batch, p=share / share.sum())
+        places = rng.integers(0, len(unlabelled), self.settings.batch * self.ratio)
+        images = unlabelled.images[places]
+        views = as_tensor(image_augment.weak(labelled.images[picked], rng, flip=self.flip))
+        first = second = strong = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
+        if self.ratio:
+            first, second = (as_tensor(image_augment.weak(images, rng, flip=self.flip)) for _ in range(2))
+            strong = as_tensor(image_augment.strong(images, rng, flip=self.flip))
+        return ImageBatch(
+            views,
+            torch.from_numpy(labelled.labels[picked].astype(np.int64)),
+            (first, second),
+            strong,
+            torch.from_numpy(unlabelled.labels[places].astype(np.int64)),
+            _valence_arousal(labelled.valence_arousal, picked),
+        )
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
-    """`(n, size, size, 3)` uint8 -> `(n, 3, size, size)`, what picture systems take."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # in memory colours come last
+    """`(n, size, size, 3)` uint8 -> `(n, 3, size, size)` uint8, channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
-def _drawn(labelled: ImageSet, others: ImageSet, batch: int, ratio: int, flip: bool, rng: np.random.Generator) -> Views:
-    counts = np.bincount(labelled.labels)
-    share = 1 / counts[labelled.labels]
-    picked = rng.choice(len(labelled), batch, p=share / share.sum())
-    places = rng.integers(0, len(others), batch * ratio)
-    images = others.images[places]
-    learnt = as_tensor(image_augment.weak(labelled.images[picked], rng, flip=flip))
-    one = two = strong = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
-    if ratio:
-        one, two = (as_tensor(image_augment.weak(images, rng, flip=flip)) for _ in range(2))
-        strong = as_tensor(image_augment.strong(images, rng, flip=flip))
-    return Views(
-        learnt,
-        torch.from_numpy(labelled.labels[picked].astype(np.int64)),
-        (one, two),
-        strong,
-        torch.from_numpy(others.labels[places].astype(np.int64)),
-        _affect(labelled.valence_arousal, picked, batch),
-    )
-
-
-def _affect(affect: np.ndarray | None, picked: np.ndarray, batch: int) -> Tensor:
-    if affect is None:
-        return torch.full((batch, 2), torch.nan)
-    return torch.from_numpy(affect[picked].astype(np.float32))
+def _valence_arousal(values: np.ndarray | None, picked: np.ndarray) -> Tensor:
+    if values is None:
+        return torch.full((len(picked), 2), torch.nan)
+    return torch.from_numpy(values[picked].astype(np.float32))

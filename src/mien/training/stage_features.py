@@ -1,4 +1,4 @@
-"""What a trained stage says of recordings, as streams that the next stage reads."""
+"""Features of a trained stage over recordings, as streams for the next stage of a system."""
 
 from __future__ import annotations
 
@@ -13,56 +13,62 @@ from mien.checkpoint import Checkpoint
 from mien.errors import ConfigError
 from mien.records import Recording, Stream
 
-#: Our choice: about a second of a face or a voice is what its neighbourhood still says something of.
+#: How far from a valid input a stage's features are valid, in seconds. Our choice: a face or a voice is evidence for
+#: the second around it.
 REACH_S = 1.0
 
 
-def derived(trained: Checkpoint, recording: Recording, provenance: Mapping[str, str]) -> Stream:
-    """Windows through the stage's `embed`, averaged where they overlap: `(token, dim + 2)`, the vector and its two
-    predictions; valid within `REACH_S` of something valid that was read (of one period of it, if that is longer): a
-    window with a face in one corner says little of the other, and the next stage should know.
+def derive_stream(trained: Checkpoint, recording: Recording, provenance: Mapping[str, str]) -> Stream:
+    """Run a stage over a recording's windows and average its embeddings where windows overlap.
 
-    Raises ConfigError for a system that derives nothing.
+    Returns a stream at the stage's token rate with values `(token, embedding_dim)`: the embedding, and the stage's two
+    predictions last. A token is valid within `REACH_S` of a valid input (within one input period, if that is longer): a
+    window with a face in one corner says little about the other.
+
+    Raises ConfigError for a system without an embedding over streams.
     """
-    if not hasattr(trained.model, "embed"):
+    if trained.model.input_kind != "streams" or trained.model.embedding_dim is None:
         raise ConfigError(
-            f"{trained.recipe.model.name} says nothing that a next stage reads",
-            follows="nothing was written",
-            remedy="stages are trained by the recipes va_face, va_behaviour and va_voice",
+            f"{trained.recipe.model.name} has no features for a next stage",
+            follows="Nothing was written.",
+            remedy="Use a checkpoint of the recipes va_face, va_behaviour or va_voice.",
         )
     settings, model = trained.settings, trained.model.eval()
-    ends = [s.times[-1] for s in recording.streams.values() if len(s.times)]
+    ends = [stream.times[-1] for stream in recording.streams.values() if len(stream.times)]
     times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
     tokens = {
-        n: clock.resample(s, times, settings.rate_hz) for n, s in recording.streams.items() if n in settings.features
+        name: clock.resample(stream, times, settings.rate_hz)
+        for name, stream in recording.streams.items()
+        if name in settings.features
     }
-    hop = min(settings.tokens, clock.tokens_in(settings.hop_s, settings.rate_hz))
+    hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
     rows = []
     device = next(model.parameters()).device
     for window in clock.windows(len(times), settings.tokens, hop) if tokens else ():
-        values = {n: torch.from_numpy(v[None, window.start : window.stop]).to(device) for n, (v, _) in tokens.items()}
-        valid = {n: torch.from_numpy(m[None, window.start : window.stop]).to(device) for n, (_, m) in tokens.items()}
-        with torch.inference_mode():
-            said, there = _embed(model, values, valid)
-        rows.append((window, np.where(there[:, None], said, np.nan)))
-    width = rows[0][1].shape[1] if rows else 1
-    voted = clock.vote(rows, len(times)) if rows else np.full((len(times), width), np.nan)
-    known = np.isfinite(voted).all(axis=1) & _near(recording, settings.features, times)
+        part = slice(window.start, window.stop)
+        values = {name: torch.from_numpy(v[None, part]).to(device) for name, (v, _) in tokens.items()}
+        valid = {name: torch.from_numpy(mask[None, part]).to(device) for name, (_, mask) in tokens.items()}
+        embedding, known = _embed(model, values, valid)
+        rows.append((window, np.where(known[:, None], embedding, np.nan)))
+    voted = clock.vote(rows, len(times)) if rows else np.full((len(times), trained.model.embedding_dim), np.nan)
+    known = np.isfinite(voted).all(axis=1) & _near_input(recording, settings.features, times)
     return Stream(np.where(known[:, None], voted, 0.0).astype(np.float32), times, known, dict(provenance))
 
 
-def _near(recording: Recording, names: Collection[str], times: np.ndarray) -> np.ndarray:
-    """`(token,)` bool: something valid was read nearby."""
+def _near_input(recording: Recording, names: Collection[str], times: np.ndarray) -> np.ndarray:
+    """`(token,)` bool: whether a valid input is within REACH_S."""
     near = np.zeros(len(times), bool)
-    for stream in (s for n, s in recording.streams.items() if n in names):
-        there = stream.times[np.asarray(stream.valid)]
-        if not len(there):
-            continue
-        reach = max(REACH_S, clock.median_step(stream.times))
-        near |= np.abs(there[clock.nearest(there, times)] - times) <= reach + 1e-6
+    for stream in (stream for name, stream in recording.streams.items() if name in names):
+        valid_times = stream.times[np.asarray(stream.valid)]
+        if len(valid_times):
+            reach = max(REACH_S, clock.median_step(stream.times))
+            near |= np.abs(valid_times[clock.nearest(valid_times, times)] - times) <= reach + 1e-6
     return near
 
 
-def _embed(model: Any, values: dict[str, torch.Tensor], valid: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-    said, there = model.embed(values, valid)
-    return said[0].float().cpu().numpy(), there[0].cpu().numpy()
+@torch.inference_mode()
+def _embed(
+    model: Any, values: dict[str, torch.Tensor], valid: dict[str, torch.Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    embedding, known = model.embed(values, valid)
+    return embedding[0].float().cpu().numpy(), known[0].cpu().numpy()

@@ -1,0 +1,1 @@
+"""Pages, pictures and terminal output that show results to people."""

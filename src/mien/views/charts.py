@@ -1,29 +1,33 @@
-"""Small line charts side by side, as SVG text: curves of scores with their intervals."""
+"""SVG line charts: panels side by side with intervals as bands and one legend."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import jinja2
+from mien.views.render import load_template
 
-#: Pixels. A panel's plot, and what stands around it.
+#: Size of a panel's plot, its margins, and the gap between panels, in pixels.
 PLOT_WIDTH, PLOT_HEIGHT = 268, 150
 LEFT, TOP, RIGHT, BOTTOM = 46, 34, 18, 46
 GAP = 14
 COLUMNS = 3
-#: As many series as have a style of their own (see charts.svg).
+#: Number of distinct line styles (see charts.svg).
 STYLES = 7
 _MARKERS = ("circle", "square", "triangle", "diamond", "circle", "square", "triangle")
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line. x, y: positions and values, None where there is no value; low, high: its interval, or empty.
-    style: which of the STYLES; the same name should have the same one in every panel."""
+    """One line of a chart.
+
+    Attributes:
+        x, y: positions and values, None for a missing value.
+        low, high: ends of the intervals, or empty.
+        style: index of the line style; use the same one for a name in every panel.
+    """
 
     name: str
     x: Sequence[float]
@@ -35,8 +39,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart. ticks: (position, text) of the x axis. y_range: of the y axis. diagonal: draw y = x. mark: (x, text)
-    of a vertical line."""
+    """One chart.
+
+    Attributes:
+        ticks: (position, text) of the x axis.
+        y_range: limits of the y axis.
+        diagonal: draw y = x.
+        mark: (x, text) of a vertical line.
+        x_labels: texts of positions without a tick, for tooltips.
+    """
 
     title: str
     x_title: str
@@ -48,11 +59,12 @@ class Panel:
     x_labels: Mapping[float, str] = field(default_factory=dict)
 
 
-def figure(panels: Sequence[Panel], *, y_title: str = "", columns: int = COLUMNS, alone: bool = True) -> str:
-    """SVG with the panels in rows of `columns` and one legend.
+def figure(panels: Sequence[Panel], *, y_title: str = "", columns: int = COLUMNS, standalone: bool = True) -> str:
+    """Draws panels in rows of `columns` with one legend; returns SVG text.
 
     Args:
-        alone: a file of its own, with its colours inside; else its classes take colours from the page it stands in.
+        y_title: title of every y axis.
+        standalone: include colours, for a file of its own; otherwise the page's style sheet colours the classes.
     """
     columns = max(1, min(columns, len(panels)))
     width, height = LEFT + PLOT_WIDTH + RIGHT, TOP + PLOT_HEIGHT + BOTTOM
@@ -60,30 +72,22 @@ def figure(panels: Sequence[Panel], *, y_title: str = "", columns: int = COLUMNS
     legend = _legend(names, GAP + columns * (width + GAP)) if len(names) > 1 else []
     head = legend[-1]["y"] + 18 if legend else 4
     rows = -(-len(panels) // columns)
-    drawn = [
-        {"x": GAP + (i % columns) * (width + GAP), "y": head + (i // columns) * (height + GAP), **_drawn(panel)}
+    laid_out = [
+        {"x": GAP + (i % columns) * (width + GAP), "y": head + (i // columns) * (height + GAP), **_layout(panel)}
         for i, panel in enumerate(panels)
     ]
-    return _template().render(
+    return load_template("charts.svg").render(
         width=GAP + columns * (width + GAP),
         height=head + rows * (height + GAP),
-        panels=drawn,
+        panels=laid_out,
         legend=legend,
         y_title=y_title,
-        alone=alone,
+        standalone=standalone,
         left=LEFT,
         top=TOP,
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mien.views"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("charts.svg")
 
 
 def _legend(names: Sequence[tuple[str, int]], width: int) -> list[dict[str, Any]]:
@@ -98,51 +102,52 @@ def _legend(names: Sequence[tuple[str, int]], width: int) -> list[dict[str, Any]
     return out
 
 
-def _drawn(panel: Panel) -> dict[str, Any]:
+def _layout(panel: Panel) -> dict[str, Any]:
     low, high = panel.y_range
-    places = [x for x, _ in panel.ticks] + [x for s in panel.series for x in s.x]
-    first, last = min(places), max(places)
+    positions = [x for x, _ in panel.ticks] + [x for s in panel.series for x in s.x]
+    first, last = min(positions), max(positions)
     pad = 0.04 * (last - first or 1.0)
     first, last = first - pad, last + pad
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        inside = min(max((y - low) / (high - low), 0.0), 1.0)
-        return round(LEFT + PLOT_WIDTH * (x - first) / (last - first), 1), round(TOP + PLOT_HEIGHT * (1 - inside), 1)
+    def to_pixel(x: float, y: float) -> tuple[float, float]:
+        share = min(max((y - low) / (high - low), 0.0), 1.0)
+        return round(LEFT + PLOT_WIDTH * (x - first) / (last - first), 1), round(TOP + PLOT_HEIGHT * (1 - share), 1)
 
+    start, end = max(first, low), min(last, high)
     return {
         "title": panel.title,
         "x_title": panel.x_title,
-        "ticks": [(at(x, low)[0], text) for x, text in panel.ticks],
-        "levels": [(at(first, y)[1], f"{y:g}") for y in _levels(low, high)],
-        "diagonal": [*at(max(first, low), max(first, low)), *at(min(last, high), min(last, high))]
-        if panel.diagonal
-        else [],
-        "mark": (at(panel.mark[0], low)[0], panel.mark[1]) if panel.mark else None,
-        "series": [_line(one, at, panel) for one in panel.series],
+        "ticks": [(to_pixel(x, low)[0], text) for x, text in panel.ticks],
+        "levels": [(to_pixel(first, y)[1], f"{y:g}") for y in _levels(low, high)],
+        "diagonal": [*to_pixel(start, start), *to_pixel(end, end)] if panel.diagonal else [],
+        "mark": (to_pixel(panel.mark[0], low)[0], panel.mark[1]) if panel.mark else None,
+        "series": [_line(series, to_pixel, panel) for series in panel.series],
     }
 
 
-def _line(one: Series, at: Any, panel: Panel) -> dict[str, Any]:
-    points = [(x, y, *at(x, y), i) for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)) if y is not None]
-    pairs = [(x, a, b) for x, a, b in zip(one.x, one.low, one.high, strict=False) if a is not None and b is not None]
-    upper = [at(x, b) for x, _, b in pairs]
-    lower = [at(x, a) for x, a, _ in reversed(pairs)]
+def _line(series: Series, to_pixel: Callable[[float, float], tuple[float, float]], panel: Panel) -> dict[str, Any]:
+    values = enumerate(zip(series.x, series.y, strict=True))
+    points = [(x, y, *to_pixel(x, y), i) for i, (x, y) in values if y is not None]
+    ends = zip(series.x, series.low, series.high, strict=False)
+    band = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
+    outline = [to_pixel(x, high) for x, _, high in band] + [to_pixel(x, low) for x, low, _ in reversed(band)]
     texts = dict(panel.ticks) | dict(panel.x_labels)
 
-    def said(x: float, y: float, i: int) -> str:
-        ends = f" [{one.low[i]:.3f}, {one.high[i]:.3f}]" if i < len(one.low) and one.low[i] is not None else ""
-        return f"{one.name}, {texts.get(x, f'{x:g}')}: {y:.3f}{ends}"
+    def tooltip(x: float, y: float, i: int) -> str:
+        has_interval = i < len(series.low) and series.low[i] is not None
+        interval = f" [{series.low[i]:.3f}, {series.high[i]:.3f}]" if has_interval else ""
+        return f"{series.name}, {texts.get(x, f'{x:g}')}: {y:.3f}{interval}"
 
     return {
-        "style": one.style % STYLES,
+        "style": series.style % STYLES,
         "path": "M" + "L".join(f"{px} {py}" for _, _, px, py, _ in points) if points else "",
-        "band": "M" + "L".join(f"{px} {py}" for px, py in upper + lower) + "Z" if len(pairs) > 1 else "",
-        "points": [{"marker": _marker(one.style, px, py), "title": said(x, y, i)} for x, y, px, py, i in points],
+        "band": "M" + "L".join(f"{px} {py}" for px, py in outline) + "Z" if len(band) > 1 else "",
+        "points": [{"marker": _marker(series.style, px, py), "title": tooltip(x, y, i)} for x, y, px, py, i in points],
     }
 
 
 def _marker(style: int, x: float, y: float) -> str:
-    """A path of the style's shape, so that no line is told apart by colour alone."""
+    """Path of the style's marker, so that lines do not differ by colour alone."""
     r = 3.4
     shape = _MARKERS[style % STYLES]
     if shape == "square":
@@ -159,7 +164,7 @@ def _levels(low: float, high: float) -> list[float]:
     return [round(k * step, 6) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def above(values: Sequence[float | None]) -> float:
-    """A round end of an axis from 0 that holds all values: 0.1, 0.2 ... 1."""
+def axis_limit(values: Sequence[float | None]) -> float:
+    """Upper limit of an axis from 0: the maximum of the values rounded up to a tenth, in [0.1, 1]."""
     top = max((v for v in values if v is not None), default=1.0)
     return min(1.0, max(0.1, math.ceil(top * 10 - 1e-9) / 10))

@@ -1,5 +1,7 @@
-"""The recording again, with what mien says drawn on it: a box a face, the expression with its probability,
-and what it rests on. The sound and the times of the pictures are kept."""
+"""Overlay: a copy of the recording with face boxes, expressions, probabilities and evidence drawn on it.
+
+Audio and frame times are kept.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,24 @@ import polars as pl
 from mien.atomic import atomic_path, make_folder
 from mien.errors import OutputError
 from mien.media.video import frames, probe, write_video
-from mien.views.palette import EXPRESSION, UNNAMED, rgb
+from mien.views.palette import EXPRESSION, NO_EXPRESSION, rgb
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _WHITE, _DIM = (18, 20, 24), (255, 255, 255), (150, 156, 164)
-#: Height of a label over the height of the picture: readable when the video fills half a screen. Our choice.
-TAG = 0.042
+#: Label height over image height: readable if the video fills half a screen. Our choice.
+LABEL_HEIGHT = 0.042
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What is drawn for one subject in one frame. name: of the subject, "" where there is only one. box: `(4,)`
-    pixels, or None where the face was not seen."""
+class Annotation:
+    """Annotation of one subject in one frame.
+
+    Attributes:
+        name: of the subject, "" if there is only one.
+        box: `(4,)` x1, y1, x2, y2 in pixels, None without a face.
+        expression: most probable class, None without evidence. confidence: its probability.
+        evidence: `both`, `face`, `voice` or `none`.
+    """
 
     name: str
     box: np.ndarray | None
@@ -36,16 +44,16 @@ class Mark:
 
     @property
     def text(self) -> str:
-        words = f"{self.expression} {self.confidence:.0%}" if self.expression else "nothing named"
-        return f"{self.name}  {words}" if self.name else words
+        """Text of the label."""
+        expression = f"{self.expression} {self.confidence:.0%}" if self.expression else "no expression"
+        return f"{self.name}  {expression}" if self.name else expression
 
 
-def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
-    """Writes the drawn recording: MP4 (H.264, AAC), or PNG for a still image (the suffix of path is
-    replaced).
+def write_overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
+    """Writes the annotated recording as MP4 (H.264, AAC), or as PNG for an image (the suffix of `path` is replaced).
 
     Args:
-        table: a timeline's table (see mien.timeline.table.SCHEMA) of this very media.
+        table: a timeline's table (see `mien.timeline.table.SCHEMA`) of this media.
 
     Returns:
         The path written.
@@ -56,25 +64,25 @@ def overlay(path: Path, table: pl.DataFrame, *, media: Path) -> Path:
     kind = probe(media).kind
     if kind == "audio" or table["frame"].null_count() == len(table):
         raise OutputError(
-            f"{media} has no pictures to draw on",
-            follows="no overlay was written",
-            remedy="leave --overlay out for sound, or use --report",
+            f"{media} has no video frames to draw on",
+            follows="No overlay was written.",
+            remedy="Omit --overlay for audio, or use --report.",
         )
     if kind == "image":
         path = path.with_suffix(".png")
-        picture = draw(next(iter(frames(media))).image, next(marks(table)))
-        with atomic_path(path) as scratch:
-            scratch.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        image = draw(next(iter(frames(media))).image, next(frame_annotations(table)))
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
-    drawn = (draw(frame.image, seen) for frame, seen in zip(frames(media), marks(table), strict=False))
+    images = (draw(frame.image, shown) for frame, shown in zip(frames(media), frame_annotations(table), strict=False))
     make_folder(path)
-    write_video(path, drawn, times=times, audio=media)
+    write_video(path, images, times=times, audio=media)
     return path
 
 
-def marks(table: pl.DataFrame) -> Iterator[list[Mark]]:
-    """What to draw in each frame, frame after frame."""
+def frame_annotations(table: pl.DataFrame) -> Iterator[list[Annotation]]:
+    """Yields the annotations of each frame, in frame order."""
     table = table.sort("frame", "subject")
     boxes = table.select("x1", "y1", "x2", "y2").cast(pl.Float64).fill_null(float("nan")).to_numpy()
     frame = table["frame"].to_numpy()
@@ -83,7 +91,7 @@ def marks(table: pl.DataFrame) -> Iterator[list[Mark]]:
     starts = np.flatnonzero(np.diff(frame, prepend=-1))
     for a, b in zip(starts, np.append(starts[1:], len(frame)), strict=True):
         yield [
-            Mark(
+            Annotation(
                 str(subject) if several else "",
                 boxes[i] if np.isfinite(boxes[i]).all() else None,
                 expression,
@@ -96,57 +104,59 @@ def marks(table: pl.DataFrame) -> Iterator[list[Mark]]:
         ]
 
 
-def draw(image: np.ndarray, seen: list[Mark]) -> np.ndarray:
-    """A copy of `(height, width, 3)` uint8 RGB with the marks on it; faces not in view are listed below."""
+def draw(image: np.ndarray, annotated: list[Annotation]) -> np.ndarray:
+    """Copy of an image `(height, width, 3)` uint8 RGB with boxes and labels.
+
+    Labels of subjects without a face are stacked in the lower left corner.
+    """
     image = np.ascontiguousarray(image).copy()
-    height = max(20, round(image.shape[0] * TAG))
+    height = max(20, round(image.shape[0] * LABEL_HEIGHT))
     line = max(2, round(height / 12))
-    unseen = 0
-    for mark in seen:
-        tag = _tag(mark.text, mark.evidence, mark.expression or "", height)
-        if mark.box is None:
-            unseen += 1
-            _blend(image, tag, 0, image.shape[0] - unseen * height)
+    without_face = 0
+    for annotation in annotated:
+        label = _label(annotation.text, annotation.evidence, annotation.expression or "", height)
+        if annotation.box is None:
+            without_face += 1
+            _blend(image, label, 0, image.shape[0] - without_face * height)
             continue
-        x1, y1, x2, y2 = (int(v) for v in np.rint(mark.box))
-        tint = rgb(EXPRESSION[mark.expression] if mark.expression else UNNAMED)
+        x1, y1, x2, y2 = (int(v) for v in np.rint(annotation.box))
+        tint = rgb(EXPRESSION[annotation.expression] if annotation.expression else NO_EXPRESSION)
         cv2.rectangle(image, (x1, y1), (x2, y2), _DARK, line + 2, cv2.LINE_AA)
         cv2.rectangle(image, (x1, y1), (x2, y2), tint, line, cv2.LINE_AA)
-        _blend(image, tag, x1, y1 - height if y1 >= height else y2)
+        _blend(image, label, x1, y1 - height if y1 >= height else y2)
     return image
 
 
 @lru_cache(maxsize=256)
-def _tag(text: str, evidence: str, expression: str, height: int) -> np.ndarray:
-    """A colour bar, words, then the evidence: `face` and `voice`, bright and underlined where they were
-    there.
+def _label(text: str, evidence: str, expression: str, height: int) -> np.ndarray:
+    """Image of a label: a colour bar, the text, and `face` and `voice`, bright and underlined if they are evidence.
 
-    Drawn three times as large and reduced: OpenCV's stroke letters are ragged at the size of a small video.
+    Drawn three times as large and reduced, because OpenCV's stroke fonts are ragged at the size of a small video.
     """
-    big = 3 * height
-    scale, thick = big / 34, max(1, round(big / 20))
-    tint = rgb(EXPRESSION.get(expression, UNNAMED))
+    large = 3 * height
+    scale, thick = large / 34, max(1, round(large / 20))
+    tint = rgb(EXPRESSION.get(expression, NO_EXPRESSION))
     words = [(text, scale * 0.78, _WHITE, False)]
     for kind in ("face", "voice"):
-        there = evidence in (kind, "both")
-        words.append((kind, scale * 0.62, _WHITE if there else _DIM, there))
+        is_evidence = evidence in (kind, "both")
+        words.append((kind, scale * 0.62, _WHITE if is_evidence else _DIM, is_evidence))
     widths = [cv2.getTextSize(word, _FONT, size, thick)[0][0] for word, size, _, _ in words]
-    pad = round(big * 0.28)
-    tag = np.full((big, sum(widths) + pad * 5, 3), _DARK, np.uint8)
-    tag[:, : pad // 2] = tint
-    at = round(pad * 1.4)
-    for (word, size, colour, there), wide in zip(words, widths, strict=True):
-        cv2.putText(tag, word, (at, round(big * 0.67)), _FONT, size, colour, thick, cv2.LINE_AA)
-        if there:
-            cv2.line(tag, (at, round(big * 0.86)), (at + wide, round(big * 0.86)), tint, max(3, big // 16))
-        at += wide + round(pad * 1.2)
-    return cv2.resize(tag, (tag.shape[1] // 3, height), interpolation=cv2.INTER_AREA)
+    pad = round(large * 0.28)
+    label = np.full((large, sum(widths) + pad * 5, 3), _DARK, np.uint8)
+    label[:, : pad // 2] = tint
+    x = round(pad * 1.4)
+    for (word, size, colour, is_underlined), width in zip(words, widths, strict=True):
+        cv2.putText(label, word, (x, round(large * 0.67)), _FONT, size, colour, thick, cv2.LINE_AA)
+        if is_underlined:
+            cv2.line(label, (x, round(large * 0.86)), (x + width, round(large * 0.86)), tint, max(3, large // 16))
+        x += width + round(pad * 1.2)
+    return cv2.resize(label, (label.shape[1] // 3, height), interpolation=cv2.INTER_AREA)
 
 
-def _blend(image: np.ndarray, tag: np.ndarray, x: int, y: int) -> None:
-    """Lays the tag on the image, moved inside it and cut where it is larger; the picture shines through."""
+def _blend(image: np.ndarray, label: np.ndarray, x: int, y: int) -> None:
+    """Blends a label into the image at x, y, moved inside the image and cropped to it."""
     rows, columns = image.shape[:2]
-    x = min(max(x, 0), max(0, columns - tag.shape[1]))
-    y = min(max(y, 0), max(0, rows - tag.shape[0]))
-    patch = image[y : y + tag.shape[0], x : x + tag.shape[1]]
-    cv2.addWeighted(patch, 0.15, tag[: patch.shape[0], : patch.shape[1]], 0.85, 0, dst=patch)
+    x = min(max(x, 0), max(0, columns - label.shape[1]))
+    y = min(max(y, 0), max(0, rows - label.shape[0]))
+    patch = image[y : y + label.shape[0], x : x + label.shape[1]]
+    cv2.addWeighted(patch, 0.15, label[: patch.shape[0], : patch.shape[1]], 0.85, 0, dst=patch)

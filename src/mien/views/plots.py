@@ -1,32 +1,33 @@
-"""A static picture of a timeline, as SVG text: what the report shows, for a paper, a notebook or an e-mail."""
+"""SVG plot of a timeline: expression, probabilities, valence, arousal and evidence over time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-import jinja2
 import numpy as np
 import polars as pl
 
 from mien.clock import row_durations
-from mien.labels import EXPRESSIONS, column
-from mien.views.palette import EXPRESSION, readable_on
+from mien.labels import EXPRESSIONS, probability_column
+from mien.views.palette import EXPRESSION, text_colour
+from mien.views.render import load_template
 
+#: Layout in pixels.
 WIDTH, MARGIN, LEFT = 1100, 18, 136
 RIGHT = WIDTH - MARGIN
 RIBBON, LANE, CURVES, STRIP = 22, 26, 110, 24
-#: Columns a curve is drawn with at most: more than the picture has pixels would only make the file heavy.
-COLUMNS = 600
+#: Most points of a curve, which keeps the file small. Our choice.
+MAX_POINTS = 600
 PANEL = RIBBON + 10 + LANE * len(EXPRESSIONS) + 12 + CURVES + 12 + STRIP
 _FACE, _VOICE = "#6a5fd0", "#2f9a94"
 
 
-def svg(table: pl.DataFrame, *, title: str = "") -> str:
-    """One panel a subject, over one time axis.
+def timeline_svg(table: pl.DataFrame, *, title: str = "") -> str:
+    """Plots a timeline with one panel per subject over one time axis; returns SVG text.
 
     Args:
-        table: a timeline's table (see mien.timeline.table.SCHEMA).
+        table: a timeline's table (see `mien.timeline.table.SCHEMA`).
     """
     subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
@@ -41,10 +42,7 @@ def svg(table: pl.DataFrame, *, title: str = "") -> str:
         }
         for k, rows in enumerate(subjects)
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mien.views"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("timeline.svg").render(
+    return load_template("timeline.svg").render(
         width=WIDTH,
         height=head + gap * max(1, len(subjects)) - 24,
         margin=MARGIN,
@@ -60,13 +58,13 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     times = rows["time_s"].to_numpy()
     ends = times + row_durations(times) if len(times) > 1 else np.array([stop])
     x, x_end = _x(times, stop), _x(ends, stop)
-    # One row stands for the few that fall into its column: a name has no mean.
+    # Class names cannot be averaged: take the middle row of each group.
     first, last = _groups(len(rows))
     middle_rows = rows[(first + last) // 2]
     expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in middle_rows["expression"]])
     evidence = middle_rows["evidence"].to_numpy()
     edges = x[first], x_end[last]
-    probabilities = rows.select(column(e) for e in EXPRESSIONS).to_numpy()
+    probabilities = rows.select(probability_column(e) for e in EXPRESSIONS).to_numpy()
     lanes_top = RIBBON + 10
     curves_top = lanes_top + LANE * len(EXPRESSIONS) + 12
     middle, room = curves_top + CURVES / 2, CURVES / 2 - 4
@@ -75,7 +73,7 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     for a, w, value in _runs(expression, *edges):
         name = EXPRESSIONS[value]
         fits = w > 7 * len(name) + 8
-        ribbon.append((a, w, EXPRESSION[name], name, readable_on(EXPRESSION[name]), fits))
+        ribbon.append((a, w, EXPRESSION[name], name, text_colour(EXPRESSION[name]), fits))
     lanes = [
         {
             "name": name,
@@ -87,7 +85,7 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
     ]
     return {
         "ribbon": ribbon,
-        "bare": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)],
+        "hatched": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)],
         "lanes": lanes,
         "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
         "middle": middle,
@@ -118,7 +116,7 @@ def _x(times: np.ndarray, stop: float) -> np.ndarray:
 
 
 def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tuple[float, float, int]]:
-    """(x, width, value) of each run of equal values, leaving out -1."""
+    """Yields (x, width, value) of each run of equal values except -1."""
     starts = np.flatnonzero(np.diff(values, prepend=-2))
     for a, b in zip(starts, np.append(starts[1:], len(values)), strict=True):
         if values[a] >= 0:
@@ -126,40 +124,40 @@ def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tupl
 
 
 def _groups(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last row of each of at most COLUMNS groups of neighbours."""
-    first = np.arange(0, rows, -(-rows // COLUMNS))
+    """First and last row of at most MAX_POINTS groups of neighbouring rows."""
+    first = np.arange(0, rows, -(-rows // MAX_POINTS))
     return first, np.append(first[1:], rows) - 1
 
 
-def _thinned(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of each group. One that holds a NaN is NaN, so that gaps stay seen."""
+def _group_means(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of each group of rows; NaN for a group with a NaN, so that gaps remain visible."""
     first, last = _groups(len(x))
     sizes = last - first + 1
     return np.add.reduceat(x, first) / sizes, np.add.reduceat(values, first) / sizes
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> str:
-    x, y = _thinned(x, y)
-    words, pen = [], False
+    x, y = _group_means(x, y)
+    commands, is_connected = [], False
     for a, b in zip(x, y, strict=True):
         if np.isfinite(b):
-            words.append(f"{'L' if pen else 'M'}{a:.1f} {b:.1f}")
-        pen = bool(np.isfinite(b))
-    return "".join(words)
+            commands.append(f"{'L' if is_connected else 'M'}{a:.1f} {b:.1f}")
+        is_connected = bool(np.isfinite(b))
+    return "".join(commands)
 
 
 def _area(x: np.ndarray, share: np.ndarray, base: float, room: float, end: float) -> str:
-    x, share = _thinned(x, share.astype(np.float64))
+    x, share = _group_means(x, share.astype(np.float64))
     edges = np.append(x, end)
-    words = []
-    for a, b in zip(*_spans_of(np.isfinite(share)), strict=True):
+    commands = []
+    for a, b in zip(*_spans(np.isfinite(share)), strict=True):
         top = "".join(f"L{edges[i]:.1f} {base - share[i] * room:.1f}" for i in range(a, b))
         last = base - share[b - 1] * room
-        words.append(f"M{edges[a]:.1f} {base}{top}L{edges[b]:.1f} {last:.1f}L{edges[b]:.1f} {base}Z")
-    return "".join(words)
+        commands.append(f"M{edges[a]:.1f} {base}{top}L{edges[b]:.1f} {last:.1f}L{edges[b]:.1f} {base}Z")
+    return "".join(commands)
 
 
-def _spans_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     step = np.diff(np.concatenate([[0], mask.astype(int), [0]]))
     return np.flatnonzero(step > 0), np.flatnonzero(step < 0)
 

@@ -1,7 +1,7 @@
-"""The report: ONE self-contained HTML page with the recording beside what mien says of it.
+"""Report page: one self-contained HTML file with a recording and the charts of its timeline.
 
-The page asks the network for nothing: styles, script, numbers and the recording itself are inside it. It is
-written piece by piece, so that memory does not grow with the recording.
+The page holds styles, script, numbers and the recording, and loads nothing from the network. It is written in pieces,
+so that memory does not grow with the recording.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import jinja2
 import numpy as np
 import polars as pl
 from markupsafe import Markup
@@ -22,23 +21,25 @@ from mien import __version__
 from mien.atomic import atomic_path
 from mien.clock import row_durations
 from mien.errors import OutputError
-from mien.labels import EXPRESSIONS, column
+from mien.labels import EXPRESSIONS, probability_column
 from mien.records import SubjectSummary
-from mien.views.embed import Embedded, embedded
-from mien.views.palette import EXPRESSION, readable_on
-from mien.views.terminal import clock
+from mien.views.embed import EmbeddedMedia, embed_media
+from mien.views.palette import EXPRESSION, text_colour
+from mien.views.render import load_template, read_source
+from mien.views.terminal import format_time
 
-#: Rows a subject may have in the page before neighbours are averaged: 11 minutes at 30 frames a second. More
-#: would not be seen (a wide screen has 1,500 columns) and would only make the page heavy: our choice.
-MOST_ROWS = 20_000
-#: Bytes of the recording per piece of the page, a multiple of 3 so that each piece is whole base64.
+#: Most rows of a subject in the page, 11 minutes at 30 frames a second; beyond it neighbours are averaged. Our choice,
+#: because a wide screen has about 1,500 columns.
+MAX_ROWS = 20_000
+#: Bytes of the recording per script element, a multiple of 3 so that each piece is complete base64.
 PIECE = 3 << 20
-_MARK = "<!-- the recording -->"
-_NONE = 255
+_MARKER = "<!-- the recording -->"
+#: Index of the expression of a row without evidence.
+_NO_EXPRESSION = 255
 _EVIDENCE_BITS = {"none": 0, "voice": 1, "face": 2, "both": 3}
 
 
-def page(
+def write_report(
     path: Path,
     table: pl.DataFrame,
     summaries: Sequence[SubjectSummary],
@@ -48,95 +49,86 @@ def page(
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the page.
+    """Writes the report page.
 
     Args:
-        table: a timeline's table (see mien.timeline.table.SCHEMA), of at least one row.
-        summaries: one for each subject of the table (`mien.timeline.summary.summarise`).
-        media: the recording to put inside, made small enough; None leaves it out, and the page then offers to
-            open it from the reader's own disk.
-        info: facts of the run; `info["media"]` gives kind, width, height and duration_s where they are known.
+        table: a timeline's table (see `mien.timeline.table.SCHEMA`).
+        summaries: one per subject, from `mien.timeline.summary.summarise`.
+        name: title of the page.
+        media: recording to embed, downscaled. With None the page can open it from the reader's disk.
+        notes: warnings to show.
+        info: facts of the run; `info["media"]` holds kind, width, height in pixels and duration_s if known.
 
     Raises:
-        OutputError: nothing to show, or the page cannot be written. MediaError: media cannot be read.
+        OutputError: the table has no rows, or the page cannot be written. MediaError: media cannot be read.
     """
     if table.is_empty():
-        raise OutputError(f"{path}: the timeline has no rows", follows="no report was written")
+        raise OutputError(
+            f"{path}: the timeline has no rows",
+            follows="No report was written.",
+            remedy="Check that the recording has a face or a voice.",
+        )
     info = info or {}
     with atomic_path(path) as scratch, ExitStack() as stack:
-        inside = stack.enter_context(_embedded(media, path)) if media else None
-        head, tail = _text(table, summaries, name, notes, info, inside).split(_MARK)
+        embedded = stack.enter_context(_embed(media, path)) if media else None
+        head, tail = _render(table, summaries, name, notes, info, embedded).split(_MARKER)
         with scratch.open("w", encoding="utf-8") as file:
             file.write(head)
-            if inside:
-                _pour(inside, file)
+            if embedded:
+                _write_media(embedded, file)
             file.write(tail)
     return path
 
 
-def _text(
+def _render(
     table: pl.DataFrame,
     summaries: Sequence[SubjectSummary],
     name: str,
     notes: Sequence[str],
     info: Mapping[str, Any],
-    inside: Embedded | None,
+    embedded: EmbeddedMedia | None,
 ) -> str:
     kind = _kind(table, info)
     subjects = [rows for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     duration = _duration(table, info)
-    width, height = _extent(table, info)
-    packed = [_packed(rows.sort("time_s"), width, height) for rows in subjects]
+    width, height = _image_size(table, info)
     data = {
         "kind": kind,
         "duration": duration,
         "width": width,
         "height": height,
-        "expressions": [{"name": e, "colour": EXPRESSION[e], "ink": readable_on(EXPRESSION[e])} for e in EXPRESSIONS],
+        "expressions": [{"name": e, "colour": EXPRESSION[e], "ink": text_colour(EXPRESSION[e])} for e in EXPRESSIONS],
         "media": {
-            "type": inside.mime if inside else "",
-            # Where the pictures end: from there on only the sound tells the cursor where it is.
-            "pictures": float(table["time_s"].max() or 0.0),  # type: ignore[arg-type]
+            "type": embedded.mime if embedded else "",
+            # After the last frame only the audio clock moves the cursor.
+            "pictures": _largest(table["time_s"]) or 0.0,
         },
-        "subjects": packed,
+        "subjects": [_pack(rows.sort("time_s"), width, height) for rows in subjects],
     }
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            name=name or "Timeline",
-            facts=_facts(table, kind, duration, info),
-            notes=notes,
-            kind=kind,
-            duration=duration,
-            summaries=summaries,
-            colours=EXPRESSION,
-            clock=clock,
-            signed=_signed,
-            stride=max(_stride(len(rows)) for rows in subjects),
-            spent=_spent(info),
-            model=info.get("model", ""),
-            version=__version__,
-            embedded=inside is not None,
-            # "<" would let a value end the script element it stands in.
-            data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
-            media_marker=Markup(_MARK),
-            **{key: Markup(_source(file)) for key, file in _PARTS.items()},
-        )
+    name = name or "Timeline"
+    return load_template("report.html").render(
+        title=f"{name} · mien",
+        name=name,
+        facts=_facts(table, kind, duration, info),
+        notes=notes,
+        kind=kind,
+        duration=duration,
+        summaries=summaries,
+        colours=EXPRESSION,
+        format_time=format_time,
+        format_signed=_format_signed,
+        stride=max(_stride(len(rows)) for rows in subjects),
+        processing_time=_processing_time(info),
+        model=info.get("model", ""),
+        version=__version__,
+        embedded=embedded is not None,
+        # An unescaped "<" would let a value end the script element.
+        data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
+        media_marker=Markup(_MARKER),
+        css=read_source("report.css"),
+        mapping=read_source("mapping.js"),
+        script=read_source("report.js"),
     )
-
-
-_PARTS = {"css": "report.css", "mapping": "mapping.js", "script": "report.js"}
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("mien.views"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _source(file: str) -> str:
-    return (Path(__file__).parent / "templates" / file).read_text(encoding="utf-8")
 
 
 # --- facts -------------------------------------------------------------------------------------------------
@@ -156,19 +148,24 @@ def _duration(table: pl.DataFrame, info: Mapping[str, Any]) -> float:
     return max(stop, float(info.get("media", {}).get("duration_s") or 0.0)) if len(rows) > 1 else stop
 
 
-def _extent(table: pl.DataFrame, info: Mapping[str, Any]) -> tuple[float, float]:
-    """Width and height of the upright picture, which boxes are relative to; guessed from the boxes without it."""
+def _image_size(table: pl.DataFrame, info: Mapping[str, Any]) -> tuple[float, float]:
+    """Width and height of the upright image in pixels; estimated from the boxes if `info` lacks them."""
     facts = info.get("media", {})
     if facts.get("width") and facts.get("height"):
         return float(facts["width"]), float(facts["height"])
-    return float(table["x2"].max() or 1.0), float(table["y2"].max() or 1.0)  # type: ignore[arg-type]
+    return _largest(table["x2"]) or 1.0, _largest(table["y2"]) or 1.0
+
+
+def _largest(column: pl.Series) -> float | None:
+    known = column.drop_nulls().to_numpy()
+    return float(known.max()) if len(known) else None
 
 
 def _facts(table: pl.DataFrame, kind: str, duration: float, info: Mapping[str, Any]) -> list[str]:
     subjects = table["subject"].n_unique()
     facts = [f"{subjects} subject{'s' * (subjects != 1)}", f"{len(table):,} row{'s' * (len(table) != 1)}"]
     if kind != "image":
-        facts.insert(0, clock(duration))
+        facts.insert(0, format_time(duration))
     media = info.get("media", {})
     if media.get("width"):
         facts.append(f"{media['width']} × {media['height']}")
@@ -177,35 +174,37 @@ def _facts(table: pl.DataFrame, kind: str, duration: float, info: Mapping[str, A
     return facts
 
 
-def _signed(value: float | None) -> str:
+def _format_signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def _spent(info: Mapping[str, Any]) -> str:
+def _processing_time(info: Mapping[str, Any]) -> str:
     seconds = dict(info.get("seconds", {}))
     total = seconds.pop("total", None)
     if total is None:
         return ""
     parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
-    return f"{total:.2f} s" + (f" (stages run side by side, seconds each: {parts})" if parts else "")
+    return f"{total:.2f} s" + (f" (stages run in parallel, seconds each: {parts})" if parts else "")
 
 
 # --- numbers -----------------------------------------------------------------------------------------------
 
 
 def _stride(rows: int) -> int:
-    return -(-rows // MOST_ROWS)
+    return -(-rows // MAX_ROWS)
 
 
-def _packed(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
-    """One subject's rows as base64 of small numbers: probabilities in 255ths, valence and arousal in 127ths,
-    boxes in 65535ths of the picture. About 30 bytes a row."""
+def _pack(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
+    """One subject's rows as base64 integers, about 30 bytes per row.
+
+    Units: probabilities 1/255, valence and arousal 1/127, boxes 1/65535 of the image size.
+    """
     k = _stride(len(rows))
-    probabilities = _means(rows.select(column(e) for e in EXPRESSIONS).to_numpy(), k)
+    probabilities = _means(rows.select(probability_column(e) for e in EXPRESSIONS).to_numpy(), k)
     affect = _means(rows.select("valence", "arousal").to_numpy(), k)
     known = np.isfinite(probabilities).all(axis=1)
-    named = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), _NONE)
-    # A box or a piece of evidence has no mean: the row in the middle speaks for its neighbours.
+    expression = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), _NO_EXPRESSION)
+    # Boxes and evidence cannot be averaged: take the middle row of each group.
     middle = rows[np.minimum(np.arange(0, len(rows), k) + k // 2, len(rows) - 1)]
     first = rows[np.arange(0, len(rows), k)]
     boxes = middle.select("x1", "y1", "x2", "y2").to_numpy() / [width, height, width, height]
@@ -215,7 +214,7 @@ def _packed(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
         "times": _base64(first["time_s"].to_numpy(), np.float32),
         "frames": _base64(middle["frame"].fill_null(-1).to_numpy(), np.int32),
         "p": _base64(np.rint(np.nan_to_num(probabilities) * 255), np.uint8),
-        "named": _base64(named, np.uint8),
+        "named": _base64(expression, np.uint8),
         "va": _base64(np.rint(np.clip(np.nan_to_num(affect), -1, 1) * 127), np.int8),
         "evidence": _base64(np.array([_EVIDENCE_BITS[e] for e in middle["evidence"]]), np.uint8),
         "boxes": _base64(np.rint(np.clip(np.nan_to_num(boxes), 0, 1) * 65535), np.uint16),
@@ -223,17 +222,16 @@ def _packed(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
 
 
 def _means(values: np.ndarray, k: int) -> np.ndarray:
-    """Means of k rows each, over those that are not NaN; NaN where none is."""
+    """Means of k rows each, ignoring NaN; NaN if all are NaN."""
     if k == 1:
         return values
     values = values.astype(np.float64)
     starts = np.arange(0, len(values), k)
-    there = np.isfinite(values)
-    sums, counts = (
-        np.add.reduceat(np.where(there, values, 0), starts),
-        np.add.reduceat(there.astype(int), starts),
-    )
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    finite = np.isfinite(values)
+    sums = np.add.reduceat(np.where(finite, values, 0), starts)
+    counts = np.add.reduceat(finite.astype(int), starts)
+    means: np.ndarray = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return means
 
 
 def _base64(values: np.ndarray, kind: type[np.generic]) -> str:
@@ -245,24 +243,20 @@ def _base64(values: np.ndarray, kind: type[np.generic]) -> str:
 
 
 @contextmanager
-def _embedded(media: Path, page_path: Path) -> Iterator[Embedded]:
+def _embed(media: Path, page_path: Path) -> Iterator[EmbeddedMedia]:
     try:
-        with embedded(media, page_path.parent) as inside:
-            yield inside
+        with embed_media(media, page_path.parent) as embedded:
+            yield embedded
     except OutputError as error:
         raise OutputError(
-            f"{page_path} could not be written, because the recording that belongs into it could not: {error.what}",
+            f"{page_path} could not be written, because the recording could not be embedded: {error.what}",
             follows=error.follows,
-            remedy=f"{error.remedy} --no-embed leaves the recording out.",
+            remedy=f"{error.remedy} Use --no-embed to omit the recording.".strip(),
         ) from error
 
 
-def _pour(inside: Embedded, page_file: IO[str]) -> None:
-    for text in _pieces(inside.path):
-        page_file.write(f'<script type="text/plain" class="media">{text}</script>\n')
-
-
-def _pieces(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+def _write_media(embedded: EmbeddedMedia, page_file: IO[str]) -> None:
+    with embedded.path.open("rb") as file:
         while piece := file.read(PIECE):
-            yield base64.b64encode(piece).decode("ascii")
+            text = base64.b64encode(piece).decode("ascii")
+            page_file.write(f'<script type="text/plain" class="media">{text}</script>\n')

@@ -1,4 +1,4 @@
-"""The summary a terminal shows after a prediction."""
+"""Summary of a timeline for the terminal."""
 
 from __future__ import annotations
 
@@ -12,70 +12,74 @@ from rich.text import Text
 from mien.records import SubjectSummary
 from mien.views.palette import EXPRESSION
 
+#: Characters of a bar for a share of 100 %.
 BAR = 16
 
 
-def summary(
+def summary_table(
     summaries: Sequence[SubjectSummary],
     *,
     name: str = "",
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> RenderableType:
-    """Per subject: the share of each expression, the longest stretches, means and evidence; then the notes."""
+    """Rich renderable of a timeline's summary.
+
+    Per subject: the share of each expression, the longest stretches, means and evidence. Then the notes.
+    """
     parts: list[RenderableType] = [_headline(summaries, name, info or {})]
-    for one in summaries:
-        parts += [_title(one), _body(one)]
+    for subject in summaries:
+        parts += [_title(subject), _body(subject)]
     parts += [Text.assemble(("note  ", "yellow"), note) for note in notes]
     return Group(*parts)
 
 
 def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
-    rows = sum(d.rows for d in summaries)
+    rows = sum(s.rows for s in summaries)
     facts = [f"{rows} rows", f"{len(summaries)} subject{'s' * (len(summaries) != 1)}"]
-    stop = max((d.stop_s for d in summaries), default=0.0)
+    stop = max((s.stop_s for s in summaries), default=0.0)
     if stop > 0:
-        facts.insert(0, clock(stop))
-    if (spent := info.get("seconds", {}).get("total")) and stop > 0:
-        facts.append(f"predicted in {spent:.1f} s ({stop / spent:.1f}× real time)")
+        facts.insert(0, format_time(stop))
+    if (total := info.get("seconds", {}).get("total")) and stop > 0:
+        facts.append(f"predicted in {total:.1f} s ({stop / total:.1f}× real time)")
     return Text.assemble((name or "timeline", "bold"), "  ", (" · ".join(facts), "dim"))
 
 
-def _title(one: SubjectSummary) -> Text:
-    evidence = ", ".join(f"{kind} {share:.0%}" for kind, share in one.evidence.items() if share >= 0.005)
+def _title(subject: SubjectSummary) -> Text:
+    evidence = ", ".join(f"{kind} {share:.0%}" for kind, share in subject.evidence.items() if share >= 0.005)
     means = [
         f"{axis} {value:+.2f}"
-        for axis, value in (("valence", one.valence), ("arousal", one.arousal))
+        for axis, value in (("valence", subject.valence), ("arousal", subject.arousal))
         if value is not None
     ]
     facts = " · ".join([*means, f"evidence: {evidence}"])
-    return Text.assemble((f"\nSubject {one.subject}", "bold"), "  ", (facts, "dim"))
+    return Text.assemble((f"\nSubject {subject.subject}", "bold"), "  ", (facts, "dim"))
 
 
-def _body(one: SubjectSummary) -> RenderableType:
-    if not one.shares:
-        return Text("  nothing was seen or heard that an expression could be read from", style="dim")
+def _body(subject: SubjectSummary) -> RenderableType:
+    if not subject.shares:
+        return Text("  no face or voice evidence, so no expression", style="dim")
     shares = Table.grid(padding=(0, 1))
-    for name, share in one.shares.items():
+    for name, share in subject.shares.items():
         if share >= 0.005:
             bar = Text("━" * max(1, round(share * BAR)), style=EXPRESSION[name])
             bar.pad_right(BAR - len(bar))
             shares.add_row(" ", name, bar, Text(f"{share:4.0%}"))
-    if one.unnamed >= 0.005:
-        shares.add_row(" ", Text("unnamed", style="dim"), "", Text(f"{one.unnamed:4.0%}", style="dim"))
-    longest = [s for s in one.dominant() if s.seconds > 0]
+    if subject.unnamed >= 0.005:
+        shares.add_row(" ", Text("no expression", style="dim"), "", Text(f"{subject.unnamed:4.0%}", style="dim"))
+    longest = [s for s in subject.dominant() if s.seconds > 0]
     stretches = Table.grid(padding=(0, 1))
     for s in longest:
-        when = Text(f"{clock(s.start_s)} – {clock(s.stop_s)}", style="dim", justify="right")
-        sure = Text(f"{s.confidence:4.0%}", style="dim")
-        stretches.add_row(when, Text(s.expression, style=EXPRESSION[s.expression]), sure)
-    both = Table.grid(padding=(0, 3))
-    both.add_row(shares, stretches)
-    return both
+        interval = Text(f"{format_time(s.start_s)} – {format_time(s.stop_s)}", style="dim", justify="right")
+        confidence = Text(f"{s.confidence:4.0%}", style="dim")
+        stretches.add_row(interval, Text(s.expression, style=EXPRESSION[s.expression]), confidence)
+    body = Table.grid(padding=(0, 3))
+    body.add_row(shares, stretches)
+    return body
 
 
-def clock(seconds: float) -> str:
-    """Seconds as a reader's clock: 4.2 s, 1:04.2, 1:02:04."""
+def format_time(seconds: float) -> str:
+    """Duration as text: 4.2 s, 1:04.2, 1:02:04."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds, 1), 60)

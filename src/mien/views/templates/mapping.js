@@ -1,4 +1,4 @@
-// The report's arithmetic: pure functions between seconds, rows and pixels. tests/views/test_report.py runs them.
+// Conversions between seconds, rows and pixels. Pure functions, tested by tests/views/test_report.py.
 const mapping = {
   // base64 of little-endian numbers -> typed array
   decode(text, Type) {
@@ -6,7 +6,7 @@ const mapping = {
     for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
     return new Type(bytes.buffer);
   },
-  // The row that stands at time t: the last one not later than t; the first row for anything earlier.
+  // Row at time t: the last one not later than t, or the first row.
   locate(times, t) {
     let low = 0, high = times.length - 1;
     while (low < high) {
@@ -46,7 +46,7 @@ const mapping = {
     const minutes = Math.floor(whole / 60), seconds = whole - minutes * 60;
     return minutes + ":" + seconds.toFixed(decimals).padStart(decimals ? decimals + 3 : 2, "0");
   },
-  // Where a picture of width x height lies when it is fitted into a box and centred.
+  // Scale and position of an image of width x height fitted into a box and centred.
   fit(width, height, boxWidth, boxHeight) {
     const scale = Math.min(boxWidth / width, boxHeight / height);
     return { scale, x: (boxWidth - width * scale) / 2, y: (boxHeight - height * scale) / 2 };

@@ -14,11 +14,11 @@
   const state = { subject: 0, t: subjects[0].times[0] ?? 0, view: { from: 0, to: end } };
   const player = $("player"), plot = $("plot"), chart = $("chart");
   const current = () => subjects[state.subject];
-  const seesFace = (s, i) => (s.evidence[i] & 2) > 0, hearsVoice = (s, i) => (s.evidence[i] & 1) > 0;
+  const hasFace = (s, i) => (s.evidence[i] & 2) > 0, hasVoice = (s, i) => (s.evidence[i] & 1) > 0;
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
 
-  // --- the recording inside the page: base64 in pieces, so that no string grows to its whole length --------
+  // --- embedded recording: base64 in pieces, so that no string holds all of it ------------------------------
   const pieces = [...document.querySelectorAll("script.media")];
   if (pieces.length && player) {
     const parts = pieces.map(piece => { const bytes = mapping.decode(piece.textContent.trim(), Uint8Array); piece.remove(); return bytes; });
@@ -32,7 +32,7 @@
     player.addEventListener("loadedmetadata", () => show(state.t, true), { once: true });
   });
 
-  // --- one time, shown everywhere ---------------------------------------------------------------------------
+  // --- current time: cursor, read-out and boxes ---------------------------------------------------------------------------
   function show(t, seek) {
     state.t = mapping.clamp(t, 0, end);
     if (seek && player && !still && player.readyState > 0) player.currentTime = Math.max(0, state.t + 1e-3);
@@ -41,7 +41,7 @@
       if (view !== state.view) { state.view = view; draw(); }
       moveNeedle();
     }
-    read(); drawBoxes();
+    updateReadout(); drawBoxes();
   }
   function moveNeedle() {
     const x = gutter + mapping.toPixel(state.t, state.view, chart.clientWidth - gutter);
@@ -49,17 +49,17 @@
     $("needle").firstChild.textContent = mapping.clock(state.t, 2);
     const i = mapping.locate(current().times, state.t), e = current().named[i];
     plot.setAttribute("aria-valuenow", state.t.toFixed(3));
-    plot.setAttribute("aria-valuetext", mapping.clock(state.t, 1) + ", " + (e === NONE ? "no expression named" : names[e]));
+    plot.setAttribute("aria-valuetext", mapping.clock(state.t, 1) + ", " + (e === NONE ? "no expression" : names[e]));
   }
-  function read() {
+  function updateReadout() {
     const s = current(), i = mapping.locate(s.times, state.t), e = s.named[i], frame = s.frames[i];
-    const face = seesFace(s, i), voice = hearsVoice(s, i), known = e !== NONE;
-    $("expression").textContent = known ? names[e] : "nothing named";
+    const face = hasFace(s, i), voice = hasVoice(s, i), known = e !== NONE;
+    $("expression").textContent = known ? names[e] : "no expression";
     $("swatch").style.background = known ? data.expressions[e].colour : colour("line");
     $("when").textContent = [known ? Math.round(s.p[i * 8 + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
       frame < 0 || still ? null : "frame " + frame].filter(Boolean).join(" · ");
     $("face").classList.toggle("on", face); $("voice").classList.toggle("on", voice);
-    $("evidence").textContent = face && voice ? "evidence: both" : face ? "evidence: face" : voice ? "evidence: voice" : "evidence: none at this moment";
+    $("evidence").textContent = face && voice ? "evidence: both" : face ? "evidence: face" : voice ? "evidence: voice" : "evidence: none";
     [...$("bars").children].forEach((cell, k) => {
       const c = Math.floor(k / 3), p = known ? s.p[i * 8 + c] / 255 : 0;
       cell.classList.toggle("best", c === e);
@@ -80,7 +80,7 @@
     c.save(); c.translate(size - 14, size / 2); c.rotate(-Math.PI / 2); c.fillText("pleasant", 0, 0); c.restore();
     $("va").textContent = known ? `valence ${signed(s.va[i * 2] / 127)}\narousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence\nno arousal";
     if (!known) return;
-    // The last two seconds as a fading trail: where the dot comes from says more than where it is.
+    // The last two seconds as a fading trail.
     c.strokeStyle = colour("accent"); c.lineWidth = 4;
     for (let k = mapping.locate(s.times, s.times[i] - 2) + 1; k <= i; k++) {
       if (s.named[k - 1] === NONE || s.named[k] === NONE) continue;
@@ -91,7 +91,7 @@
     c.beginPath(); c.arc(at(s.va[i * 2]), at(-s.va[i * 2 + 1]), 10, 0, 7); c.fill();
   }
 
-  // --- boxes over the picture -------------------------------------------------------------------------------
+  // --- boxes over the image ---------------------------------------------------------------------------------
   function drawBoxes() {
     const canvas = $("boxes");
     if (!canvas || !player || player.hidden) return;
@@ -106,7 +106,7 @@
     const order = subjects.map((_, k) => k).sort((a, b) => (a === state.subject) - (b === state.subject));
     for (const k of order) {
       const s = subjects[k], i = mapping.locate(s.times, state.t);
-      if (!seesFace(s, i)) continue;
+      if (!hasFace(s, i)) continue;
       const unit = (v, side) => v / 65535 * side * fit.scale;
       const x = fit.x + unit(s.boxes[i * 4], data.width), y = fit.y + unit(s.boxes[i * 4 + 1], data.height);
       const x2 = fit.x + unit(s.boxes[i * 4 + 2], data.width), y2 = fit.y + unit(s.boxes[i * 4 + 3], data.height);
@@ -114,7 +114,7 @@
       c.globalAlpha = k === state.subject ? 1 : 0.55;
       c.lineWidth = 4; c.strokeStyle = "rgb(0 0 0 / 45%)"; c.strokeRect(x, y, x2 - x, y2 - y);
       c.lineWidth = 2; c.strokeStyle = tint; c.strokeRect(x, y, x2 - x, y2 - y);
-      const text = (subjects.length > 1 ? s.id + "  " : "") + (e === NONE ? "nothing named" : names[e]);
+      const text = (subjects.length > 1 ? s.id + "  " : "") + (e === NONE ? "no expression" : names[e]);
       c.font = "600 12px system-ui, sans-serif";
       const wide = c.measureText(text).width + 14, top = y >= 20 ? y - 20 : y;
       c.fillStyle = "rgb(12 13 16 / 82%)"; c.fillRect(x - 1, top, wide + 8, 20);
@@ -140,7 +140,7 @@
     strip(c, columns, y, w); y += STRIP;
     axis(c, y + 8, w);
   }
-  // What stands in each pixel column: means over the rows that fall into it, or the row that lasts into it.
+  // Values of each pixel column: means over the rows inside it, or the row that lasts into it.
   function bin(s, w) {
     const out = [], last = s.times[s.n - 1] + (s.n > 1 ? s.times[s.n - 1] - s.times[s.n - 2] : 0);
     for (let x = 0; x < w; x++) {
@@ -150,7 +150,7 @@
       const p = new Float32Array(8), va = [0, 0], votes = new Uint16Array(8);
       let known = 0, face = 0, voice = 0;
       for (let i = a; i <= b; i++) {
-        face += seesFace(s, i); voice += hearsVoice(s, i);
+        face += hasFace(s, i); voice += hasVoice(s, i);
         if (s.named[i] === NONE) continue;
         known++; votes[s.named[i]]++;
         for (let k = 0; k < 8; k++) p[k] += s.p[i * 8 + k] / 255;
@@ -166,13 +166,13 @@
     if (dot) { c.fillStyle = dot; c.beginPath(); c.roundRect(0, y - 4.5, 9, 9, 2); c.fill(); }
     c.fillStyle = colour(strong ? "ink" : "soft"); c.fillText(text, dot ? 15 : 0, y);
   }
-  // Slanted lines over every run of columns without a named expression.
+  // Hatching over runs of columns without an expression.
   function hatch(c, columns, y, h) {
     for (let a = 0, b; a < columns.length; a = b) {
       b = a + 1;
-      const bare = v => Boolean(v) && !v.known;
-      while (b < columns.length && bare(columns[b]) === bare(columns[a])) b++;
-      if (!bare(columns[a])) continue;
+      const isHatched = v => Boolean(v) && !v.known;
+      while (b < columns.length && isHatched(columns[b]) === isHatched(columns[a])) b++;
+      if (!isHatched(columns[a])) continue;
       c.save(); c.beginPath(); c.rect(gutter + a, y, b - a, h); c.clip();
       c.strokeStyle = colour("hatch"); c.lineWidth = 1.5; c.beginPath();
       for (let x = a - h; x < b + h; x += 6) { c.moveTo(gutter + x, y + h); c.lineTo(gutter + x + h, y); }
@@ -185,7 +185,7 @@
       if (!v || !v.known) return;
       c.fillStyle = data.expressions[v.named].colour; c.fillRect(gutter + x, y, 1.5, RIBBON);
     });
-    // Names where they fit: colour is never the only sign.
+    // Names where they fit, so that no meaning depends on colour alone.
     c.font = "600 11.5px system-ui, sans-serif"; c.textAlign = "left"; c.textBaseline = "middle";
     for (let a = 0, b; a < columns.length; a = b) {
       b = a + 1;
@@ -229,7 +229,7 @@
       c.beginPath(); c.moveTo(56, y + 30 + 18 * k); c.setLineDash(dash); c.lineTo(78, y + 30 + 18 * k); c.stroke(); c.setLineDash([]);
     });
   }
-  // Points of a curve: the rows themselves where they lie apart, else the means of the columns. null lifts the pen.
+  // Points of a curve: the rows themselves if there are fewer than columns, else means of the columns. null is a gap.
   function points(columns, k, w) {
     const s = current(), a = mapping.locate(s.times, state.view.from), b = Math.min(s.n - 1, mapping.locate(s.times, state.view.to) + 1);
     if (b - a > w) return columns.map((v, x) => [x + 0.5, v && v.known ? v.va[k] : null]);
@@ -237,7 +237,7 @@
     for (let i = a; i <= b; i++) {
       const x = mapping.toPixel(s.times[i], state.view, w), value = s.named[i] === NONE ? null : s.va[i * 2 + k] / 127;
       out.push([mapping.clamp(x, 0, w), value]);
-      // The last row stands until the end of its time.
+      // The last row lasts until the end of its time.
       if (i === s.n - 1 && value !== null) out.push([w * mapping.clamp((end - state.view.from) / (state.view.to - state.view.from), 0, 1), value]);
     }
     return out;
@@ -268,7 +268,7 @@
     }
   }
 
-  // --- hands ---------------------------------------------------------------------------------------------------
+  // --- input ---------------------------------------------------------------------------------------------------
   const timeAt = event => {
     const box = plot.getBoundingClientRect();
     return mapping.clamp(mapping.toTime(event.clientX - box.left - gutter, state.view, box.width - gutter), 0, end);
@@ -280,7 +280,7 @@
     ghost.style.display = "block"; ghost.style.left = x + "px";
     const first = document.createElement("b"), dot = document.createElement("span"), rest = document.createElement("div");
     dot.className = "swatch"; dot.style.background = e === NONE ? colour("line") : data.expressions[e].colour;
-    first.append(dot, e === NONE ? "nothing named" : `${names[e]} ${Math.round(s.p[i * 8 + e] / 2.55)} %`);
+    first.append(dot, e === NONE ? "no expression" : `${names[e]} ${Math.round(s.p[i * 8 + e] / 2.55)} %`);
     rest.textContent = mapping.clock(s.times[i], 2) + " · " + (e === NONE ? "no evidence" : `valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}`);
     tip.replaceChildren(first, rest); tip.style.display = "block";
     tip.style.left = mapping.clamp(x + 14, 0, box.width - tip.offsetWidth) + "px";
@@ -292,12 +292,12 @@
     show(s.times[i], true);
   }
   function scale(factor) { state.view = mapping.zoom(state.view, factor, state.t, end, 1); draw(); moveNeedle(); }
-  function choose(k) {
+  function selectSubject(k) {
     if (k < 0 || k >= subjects.length) return;
     state.subject = k;
     [...$("subjects").children].forEach((b, j) => b.setAttribute("aria-pressed", String(j === k)));
     if (!still) { draw(); moveNeedle(); }
-    read(); drawBoxes();
+    updateReadout(); drawBoxes();
   }
   const keys = {
     " ": () => player && !player.hidden && player.src && (player.paused ? player.play() : player.pause()),
@@ -305,7 +305,7 @@
     Home: () => show(0, true), End: () => show(end, true),
     "+": () => scale(0.5), "=": () => scale(0.5), "-": () => scale(2), "0": () => { state.view = { from: 0, to: end }; scale(1); },
   };
-  function wirePlot() {
+  function connectPlot() {
     let held = false;
     plot.addEventListener("pointerdown", e => { held = true; plot.setPointerCapture(e.pointerId); show(timeAt(e), true); });
     plot.addEventListener("pointermove", e => { hover(e); if (held) show(timeAt(e), true); });
@@ -319,26 +319,26 @@
     document.addEventListener("keydown", e => {
       if (e.target.closest("input, audio, video, summary, button") && e.key === " ") return;
       if (e.altKey || e.ctrlKey || e.metaKey) return;
-      if (keys[e.key]) { e.preventDefault(); keys[e.key](e); } else if (/^[1-9]$/.test(e.key)) choose(Number(e.key) - 1);
+      if (keys[e.key]) { e.preventDefault(); keys[e.key](e); } else if (/^[1-9]$/.test(e.key)) selectSubject(Number(e.key) - 1);
     });
     $("in").onclick = () => scale(0.5); $("out").onclick = () => scale(2); $("all").onclick = keys["0"];
     document.querySelectorAll(".stretch").forEach(b => b.addEventListener("click", () => {
-      choose(subjects.findIndex(s => s.id === Number(b.dataset.subject)));
+      selectSubject(subjects.findIndex(s => s.id === Number(b.dataset.subject)));
       show(Number(b.dataset.time), true); scrollTo({ top: 0, behavior: "smooth" });
     }));
   }
-  function wirePlayer() {
+  function connectPlayer() {
     if (!player || still) return;
     const now = () => player.currentTime;
     if (player.requestVideoFrameCallback) {
       const tick = (_, frame) => {
-        // While paused or seeking, a picture that was asked for earlier must not pull the cursor back.
+        // While paused or seeking, a frame requested earlier must not move the cursor back.
         if (!player.paused && !player.seeking) show(frame.mediaTime, false);
         player.requestVideoFrameCallback(tick);
       };
       player.requestVideoFrameCallback(tick);
     }
-    // Frame callbacks fall silent for sound, and where the picture ends before the sound does.
+    // There are no frame callbacks for audio, or after the last frame of a video with longer audio.
     const follow = () => { if (player.paused) return; if (!player.videoWidth || player.currentTime > data.media.pictures) show(now(), false); requestAnimationFrame(follow); };
     player.addEventListener("play", follow);
     player.addEventListener("seeked", () => { if (!player.seeking && Math.abs(now() - state.t) > 0.02) show(now(), false); });
@@ -352,21 +352,21 @@
   });
   if (subjects.length > 1) subjects.forEach((s, k) => {
     const b = document.createElement("button");
-    b.type = "button"; b.textContent = "Subject " + s.id; b.setAttribute("aria-pressed", String(k === 0)); b.onclick = () => choose(k);
+    b.type = "button"; b.textContent = "Subject " + s.id; b.setAttribute("aria-pressed", String(k === 0)); b.onclick = () => selectSubject(k);
     $("subjects").append(b);
   });
   $("theme").onclick = () => {
     const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    if (!still) draw(); read();
+    if (!still) draw(); updateReadout();
   };
-  const lay = () => { if (!still) { draw(); moveNeedle(); } drawBoxes(); };
-  addEventListener("resize", lay);
-  if (!still) wirePlot();
-  wirePlayer();
+  const layout = () => { if (!still) { draw(); moveNeedle(); } drawBoxes(); };
+  addEventListener("resize", layout);
+  if (!still) connectPlot();
+  connectPlayer();
   if (player) player.addEventListener("load", drawBoxes);
-  lay(); show(state.t, false);
-  // `#t=12.5` opens the page at that second.
+  layout(); show(state.t, false);
+  // `#t=12.5` opens the page at 12.5 s.
   const asked = /[#&]t=([\d.]+)/.exec(location.hash);
   if (asked) { show(Number(asked[1]), true); if (player && !still) player.addEventListener("loadedmetadata", () => show(Number(asked[1]), true), { once: true }); }
-  window.mien = { state, show, choose, step, data };
+  window.mien = { state, show, selectSubject, step, data };
 })();

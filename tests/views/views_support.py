@@ -1,5 +1,4 @@
-"""What the tests of the views share: the measures of a made-up recording, and a browser driven through its
-debugging pipe (no further package)."""
+"""Shared by the tests of the views: dimensions of a synthetic recording, and a browser driven by its debugging pipe."""
 
 from __future__ import annotations
 
@@ -21,19 +20,19 @@ def box_at(subject: int, time_s: float) -> np.ndarray:
 
 
 def shade(index: int) -> int:
-    """Each frame has its own grey, so that a seek can be checked by what is seen."""
+    """Grey level of a frame, unique, so that a test can tell which frame the browser shows."""
     return 20 + 2 * index
 
 
 class Browser:
-    """Chromium, told what to do through file descriptors 3 and 4 (`--remote-debugging-pipe`)."""
+    """Chromium driven through file descriptors 3 and 4 (`--remote-debugging-pipe`)."""
 
     def __init__(self, program: str, profile: Path) -> None:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
         def pipes() -> None:
-            # Through high numbers first: 3 and 4 may be the very ends that are about to be copied.
+            # Through high numbers first: 3 and 4 may be the descriptors that are about to be copied.
             os.dup2(os.dup2(to_browser, 60), 3)
             os.dup2(os.dup2(from_browser, 61), 4)
 
@@ -45,13 +44,14 @@ class Browser:
         self._process = subprocess.Popen(command, preexec_fn=pipes, close_fds=False, stdout=quiet, stderr=quiet)
         os.close(to_browser)
         os.close(from_browser)
-        self._rest, self._number, self.session, self.events = b"", 0, "", []
+        self._buffer, self._number, self.session, self.events = b"", 0, "", []
         (page,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
         self.session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        for room in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{room}.enable")
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Calls a method of the Chrome DevTools Protocol and returns its result; collects events meanwhile."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self.session:
@@ -65,23 +65,23 @@ class Browser:
             self.events.append(answer)
 
     def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
+        while b"\0" not in self._buffer:
             data = os.read(self._in, 1 << 20)
-            assert data, "the browser has gone"
-            self._rest += data
-        message, _, self._rest = self._rest.partition(b"\0")
+            assert data, "the browser has exited"
+            self._buffer += data
+        message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def open(self, path: Path, mark: str = "") -> None:
+    def open(self, path: Path, fragment: str = "") -> None:
         """Opens a page and waits until it is loaded and its video, if any, can be played."""
         self.call("Page.navigate", url="about:blank")
         self.events = []
-        self.call("Page.navigate", url=path.as_uri() + mark)
+        self.call("Page.navigate", url=path.as_uri() + fragment)
         self.js(
-            "new Promise(done => { const look = () => { const p = document.getElementById('player');"
-            "const seen = !p || p.hidden || !('readyState' in p) || p.readyState >= 2;"
-            "if (document.readyState === 'complete' && window.mien && seen) done(1);"
-            "else setTimeout(look, 20); }; look(); })"
+            "new Promise(done => { const poll = () => { const p = document.getElementById('player');"
+            "const ready = !p || p.hidden || !('readyState' in p) || p.readyState >= 2;"
+            "if (document.readyState === 'complete' && window.mien && ready) done(1);"
+            "else setTimeout(poll, 20); }; poll(); })"
         )
 
     def js(self, expression: str) -> Any:
@@ -99,16 +99,16 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 if shift else 0, **text)
 
-    def asked_for(self) -> list[str]:
-        """Every address the page asked for."""
+    def requested_urls(self) -> list[str]:
+        """URLs that the page requested."""
         sent = [e for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [e["params"]["request"]["url"] for e in sent]
 
-    def faults(self) -> list[str]:
-        """What the page complained of."""
-        said = [e["params"]["exceptionDetails"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
-        said += [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
-        return [str(s) for s in said]
+    def errors(self) -> list[str]:
+        """Exceptions and log entries of the page."""
+        errors = [e["params"]["exceptionDetails"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
+        errors += [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
+        return [str(error) for error in errors]
 
     def close(self) -> None:
         self._process.terminate()

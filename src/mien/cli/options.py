@@ -1,0 +1,44 @@
+"""Arguments and options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="The name of a recipe (see mien recipes), or a YAML file.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value]...", help="Changes to the recipe, such as train.epochs=20."),
+]
+IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="The index file that mien index wrote.")]
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="The folder of a trained checkpoint, or starter.")
+]
+
+StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="The feature store (see mien extract).")]
+OptionalStoreOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The feature store (see mien extract); goes with --index.")
+]
+OptionalIndexOption = Annotated[
+    Path | None, typer.Option(metavar="INDEX", help="The index file (see mien index); goes with --store.")
+]
+RootOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The folder of the corpus, if it was moved after mien index.")
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(help="Task, expr or va, that selects labels and splits; by default the first of the corpus."),
+]
+TableOption = Annotated[
+    Path | None, typer.Option(metavar="CSV", help="The CSV file of labels, for the corpus called folder.")
+]
+SampleOption = Annotated[
+    Path, typer.Option(metavar="FILE", help="The organisers' sample file, of the EXPR or the VA track.")
+]
+RobustnessOption = Annotated[bool, typer.Option(help="Also score with missing, noisy and delayed streams of features.")]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -1,0 +1,49 @@
+"""The predictor protocol: what `mien.load` returns, whatever the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from mien.timeline.table import Timeline
+
+#: Called as `progress(done_s, total_s)`: seconds of media processed, and its length in seconds, or None if unknown.
+ProgressCallback = Callable[[float, float | None], None]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Predicts the Timeline of a recording. Reusable for any number of recordings, from one thread at a time.
+
+    Attributes:
+        name: the model's name, which results record as `info["model"]`.
+        max_faces: the largest number of people tracked at once.
+    """
+
+    name: str
+    max_faces: int
+
+    def predict(
+        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+    ) -> Timeline:
+        """Estimate the expression, valence and arousal of each person over time.
+
+        The Timeline has one row per decoded frame and subject; a sound file has 10 rows per second; a picture has one
+        row per subject. If no face is detected, there is one subject, 0, without boxes.
+
+        Args:
+            path: a video, sound file or picture.
+            face: use the faces.
+            voice: use the voice.
+            progress: called a few times a second.
+
+        Raises:
+            MediaError: the file cannot be read, or lacks the modalities in use.
+            ArtefactError: a network has not been downloaded (the error names the command).
+            ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
+                the device.
+            ValueError: `face` and `voice` are both False.
+        """
+        ...
