@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mien import checkpoint, clock, config, models
+from mien import checkpoint, clock, config, models, soft_vote
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
 
@@ -93,15 +93,15 @@ def test_predicting_is_windows_votes_and_smoothing() -> None:
         assert np.allclose(times, clock.token_times(0.0, 7.3, 10.0))
         tokens = {n: clock.resample(x, times, 10.0) for n, x in s.items()}
         said = []
-        for w in clock.windows(len(times), 20, 5):
+        for w in soft_vote.windows(len(times), 20, 5):
             values = {n: torch.from_numpy(v[w.start : w.stop])[None] for n, (v, _) in tokens.items()}
             valid = {n: torch.from_numpy(m[w.start : w.stop])[None] for n, (_, m) in tokens.items()}
             with torch.no_grad():
                 out = c.model(values, valid)
             soft = (out.logits[0] / c.recipe.vote.temperature).softmax(-1)
             said.append((w, torch.cat((soft, out.valence_arousal[0]), -1).numpy()))
-        expected = clock.vote(said, len(times), triangular=c.recipe.vote.triangular)
-        expected = clock.smooth(expected, times, c.recipe.vote.smooth_seconds)
+        expected = soft_vote.vote(said, len(times), triangular=c.recipe.vote.triangular)
+        expected = soft_vote.smooth(expected, times, c.recipe.vote.smooth_seconds)
         np.testing.assert_allclose(np.concatenate((p, va), 1), expected, atol=1e-6)
         assert np.allclose(p.sum(1), 1)
 

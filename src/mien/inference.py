@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mien import clock
+from mien import clock, soft_vote
 from mien.records import Stream, Window
 
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
@@ -102,15 +102,15 @@ def predict_streams(
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
     windows = [
         window
-        for window in clock.windows(len(times), settings.tokens, hop)
+        for window in soft_vote.windows(len(times), settings.tokens, hop)
         if any(valid[window.start : window.stop].any() for _, valid in tokens.values())
     ]
     classes = len(settings.labels)
     voted = np.full((len(times), classes + 2), np.nan)
     if windows:
         rows = _predict_windows(network, windows, tokens, batch, settings.temperature)
-        voted = clock.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
-    smoothed = clock.smooth(voted, times, settings.smooth_s, hamming=settings.hamming)
+        voted = soft_vote.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
+    smoothed = soft_vote.smooth(voted, times, settings.smooth_s, hamming=settings.hamming)
     return StreamPrediction(times, smoothed[:, :classes], smoothed[:, classes:])
 
 

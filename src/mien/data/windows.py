@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mien import clock
+from mien import clock, soft_vote
 from mien.config import Windows
 from mien.data.token_table import TokenTable, build_table, window_index
 from mien.labels import UNLABELLED
@@ -70,7 +70,7 @@ class WindowDataset(Dataset[Batch]):
         cut = [
             (first + w.start, w.stop - w.start, first, last)
             for first, last in pairwise(bounds)
-            for w in clock.windows(last - first, length, hop)
+            for w in soft_vote.windows(last - first, length, hop)
         ]
         self.starts, self.lengths, self.first, self.last = torch.tensor(cut, dtype=torch.int64).view(-1, 4).T
         if labelled:

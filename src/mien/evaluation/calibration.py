@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from scipy.optimize import minimize_scalar
 
-from mien import clock
+from mien import soft_vote
 from mien.errors import ConfigError
 from mien.evaluation import bootstrap
 from mien.evaluation.metrics import f1_from_confusion
@@ -65,8 +65,8 @@ class Calibration:
 
     def __call__(self, prediction: ClipPrediction) -> ClipPrediction:
         """Corrects a prediction. Frames without evidence stay NaN and do not enter the moving mean."""
-        smoothed = clock.smooth(prediction.probabilities, prediction.times, 2 * self.radius_s)
-        affect = clock.smooth(prediction.valence_arousal, prediction.times, 2 * self.affect_radius_s)
+        smoothed = soft_vote.smooth(prediction.probabilities, prediction.times, 2 * self.radius_s)
+        affect = soft_vote.smooth(prediction.valence_arousal, prediction.times, 2 * self.affect_radius_s)
         logits = (_log(smoothed) + (np.array(self.bias) if self.bias else 0.0)) / self.temperature
         return replace(prediction, probabilities=_softmax(logits), valence_arousal=affect)
 

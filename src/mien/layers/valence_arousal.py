@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section, Share
 from mien.errors import ConfigError
-from mien.layers.gating import ModalityDropout
+from mien.layers.modality_dropout import ModalityDropout
 from mien.layers.options import check_dropout_names, check_heads
 from mien.layers.system import StreamSystem
 from mien.losses import ccc_loss

@@ -41,7 +41,8 @@ from torch import Tensor, nn
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section, Share
 from mien.labels import UNLABELLED
 from mien.layers.attention import SafeCrossBlock, SharedDropout
-from mien.layers.gating import GatedFusion, ModalityDropout
+from mien.layers.gated_fusion import GatedFusion
+from mien.layers.modality_dropout import ModalityDropout
 from mien.layers.options import check_heads
 from mien.layers.system import StreamSystem
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mien import clock
+from mien import soft_vote
 from mien.encode.video_pass import MIN_VISIBLE_S, VideoFaces, media_facts, read_faces
 from mien.errors import ConfigError, MediaError
 from mien.faces.align import align
@@ -122,8 +122,8 @@ class PretrainedFacePredictor:
         return subject_rows(
             number,
             times,
-            probabilities=clock.smooth(probabilities, times, SMOOTH_S),
-            valence_arousal=clock.smooth(affect, times, SMOOTH_S),
+            probabilities=soft_vote.smooth(probabilities, times, SMOOTH_S),
+            valence_arousal=soft_vote.smooth(affect, times, SMOOTH_S),
             voice=missing,
             face=track.valid if track is not None else missing,
             boxes=track.boxes if track is not None else None,

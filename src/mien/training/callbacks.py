@@ -15,7 +15,7 @@ from mien import checkpoint
 from mien.config import Recipe
 from mien.layers.system import System
 from mien.training import resume
-from mien.training.optim import WeightAverage
+from mien.training.ema import WeightAverage
 from mien.training.resume import RunState
 
 log = logging.getLogger("mien")

@@ -24,8 +24,9 @@ from mien.layers.system import System
 from mien.records import Batch, ImageBatch
 from mien.training import resume
 from mien.training.callbacks import Callback
-from mien.training.optim import WeightAverage, learning_rate_factor
+from mien.training.ema import WeightAverage
 from mien.training.resume import RunState
+from mien.training.schedule import learning_rate_factor
 
 
 class TrainingData(Protocol):

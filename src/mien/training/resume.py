@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from mien import config
 from mien.atomic import atomic_path
 from mien.errors import ConfigError
-from mien.training.optim import WeightAverage
+from mien.training.ema import WeightAverage
 
 FILE = "unfinished.safetensors"
 

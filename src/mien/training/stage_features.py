@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien import clock
+from mien import clock, soft_vote
 from mien.checkpoint import Checkpoint
 from mien.errors import ConfigError
 from mien.records import Recording, Stream
@@ -44,13 +44,13 @@ def derive_stream(trained: Checkpoint, recording: Recording, provenance: Mapping
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
     rows = []
     device = next(model.parameters()).device
-    for window in clock.windows(len(times), settings.tokens, hop) if tokens else ():
+    for window in soft_vote.windows(len(times), settings.tokens, hop) if tokens else ():
         part = slice(window.start, window.stop)
         values = {name: torch.from_numpy(v[None, part]).to(device) for name, (v, _) in tokens.items()}
         valid = {name: torch.from_numpy(mask[None, part]).to(device) for name, (_, mask) in tokens.items()}
         embedding, known = _embed(model, values, valid)
         rows.append((window, np.where(known[:, None], embedding, np.nan)))
-    voted = clock.vote(rows, len(times)) if rows else np.full((len(times), trained.model.embedding_dim), np.nan)
+    voted = soft_vote.vote(rows, len(times)) if rows else np.full((len(times), trained.model.embedding_dim), np.nan)
     known = np.isfinite(voted).all(axis=1) & _near_input(recording, settings.features, times)
     return Stream(np.where(known[:, None], voted, 0.0).astype(np.float32), times, known, dict(provenance))
 

@@ -1,28 +1,12 @@
-"""Learning-rate schedule and averaged weights."""
+"""Exponential moving average (EMA) of weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-
-def learning_rate_factor(step: int, total: int, warmup: float, schedule: Literal["cosine", "constant"]) -> float:
-    """Factor on the learning rate in step `step` of `total`, counted from 0, in (0, 1].
-
-    It rises linearly over the first `warmup * total` steps, then falls as half a cosine to 0 after the last
-    (`cosine`), or stays at 1 (`constant`).
-    """
-    rise = round(warmup * total)
-    if step < rise:
-        return (step + 1) / rise
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
 class WeightAverage:

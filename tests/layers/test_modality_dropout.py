@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.layers.gating import GatedFusion, ModalityDropout
+from mien.layers.gated_fusion import GatedFusion
+from mien.layers.modality_dropout import ModalityDropout
 
 
 def masks(batch: int = 4000, time: int = 40) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ from torch import nn
 
 from mien.layers.system import System
 from mien.records import Batch
-from mien.training.optim import WeightAverage
-from mien.training.optim import learning_rate_factor as rate
+from mien.training.ema import WeightAverage
+from mien.training.schedule import learning_rate_factor as rate
 
 
 def test_learning_rate_schedule() -> None:

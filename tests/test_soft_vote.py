@@ -1,0 +1,120 @@
+"""Soft vote: windows cover every token, votes equal the double loop, smoothing is in time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mien import soft_vote
+from mien.records import Window
+
+
+@settings(deadline=None)
+@given(tokens=st.integers(0, 200), length=st.integers(1, 50), data=st.data())
+def test_windows_cover_every_token(tokens: int, length: int, data: st.DataObject) -> None:
+    hop = data.draw(st.integers(1, length))
+    cut = soft_vote.windows(tokens, length, hop)
+    seen = np.zeros(tokens, int)
+    for w in cut:
+        assert 0 <= w.start < w.stop <= tokens
+        assert w.stop - w.start == min(length, tokens)
+        seen[w.start : w.stop] += 1
+    assert (seen > 0).all()
+    assert len({w.start for w in cut}) == len(cut)
+    if tokens:
+        assert cut[-1].stop == tokens
+
+
+@pytest.mark.parametrize("hop", [0, 11])
+def test_a_hop_that_leaves_gaps_is_refused(hop: int) -> None:
+    with pytest.raises(ValueError, match=f"hop must lie in 1..length .10..*got {hop}"):
+        soft_vote.windows(100, 10, hop)
+
+
+@settings(deadline=None)
+@given(tokens=st.integers(1, 60), length=st.integers(1, 20), triangular=st.booleans(), data=st.data())
+def test_vote_equals_the_double_loop(tokens: int, length: int, triangular: bool, data: st.DataObject) -> None:
+    cut = soft_vote.windows(tokens, length, data.draw(st.integers(1, length)))
+    votes = [(w, data.draw(hnp.arrays(float, (w.stop - w.start, 2), elements=st.floats(0, 1)))) for w in cut]
+    ignored = data.draw(st.integers(0, len(votes) - 1))
+    votes[ignored][1][0] = np.nan
+    expected = np.full((tokens, 2), np.nan)
+    for t in range(tokens):
+        total, weight = np.zeros(2), 0.0
+        for w, p in votes:
+            if w.start <= t < w.stop and not np.isnan(p[t - w.start]).any():
+                share = soft_vote.triangle_weights(len(p))[t - w.start] if triangular else 1.0
+                total, weight = total + share * p[t - w.start], weight + share
+        if weight:
+            expected[t] = total / weight
+    out = soft_vote.vote(iter(votes), tokens, triangular=triangular)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_vote_is_nan_without_a_window_and_preserves_distributions() -> None:
+    p = np.array([[0.2, 0.8], [0.5, 0.5]])
+    out = soft_vote.vote([(Window(1, 3), p), (Window(2, 4), p)], 6)
+    assert np.isnan(out[[0, 4, 5]]).all()
+    assert np.allclose(out[1:4].sum(1), 1)
+    assert np.allclose(out[2], [0.35, 0.65])
+    assert soft_vote.vote([], 3).shape == (3, 0)
+
+
+def test_triangle_weights_fall_to_both_ends() -> None:
+    assert np.allclose(soft_vote.triangle_weights(5), [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3])
+    assert np.allclose(soft_vote.triangle_weights(4), [0.5, 1, 1, 0.5])
+    assert np.allclose(soft_vote.triangle_weights(1), [1])
+
+
+@settings(deadline=None)
+@given(
+    values=hnp.arrays(float, (25, 2), elements=st.floats(-5, 5) | st.just(np.nan)),
+    gaps=hnp.arrays(float, 25, elements=st.floats(0.01, 0.3)),
+    seconds=st.floats(0, 2),
+)
+def test_smooth_equals_the_loop_and_fills_no_gaps(values: np.ndarray, gaps: np.ndarray, seconds: float) -> None:
+    times = np.cumsum(gaps)
+    out = soft_vote.smooth(values, times, seconds)
+    assert np.array_equal(np.isnan(out), np.isnan(values))
+    for i, t in enumerate(times):
+        inside = [
+            k for k, s in enumerate(times) if round(t - seconds / 2, 9) <= round(s, 9) <= round(t + seconds / 2, 9)
+        ]
+        for k in range(2):
+            if not np.isnan(values[i, k]):
+                assert out[i, k] == pytest.approx(np.nanmean(values[inside, k]), abs=1e-9)
+
+
+def test_smooth_is_in_time_not_in_samples() -> None:
+    """A window of one second covers ten tokens of a tenth and two of a half."""
+    step = np.r_[np.zeros(50), np.ones(50)][:, None]
+    out = soft_vote.smooth(step, np.arange(100) / 10, 1.0)[:, 0]
+    assert np.count_nonzero((out > 0) & (out < 1)) == 10
+    out = soft_vote.smooth(step[::5], np.arange(20) / 2, 1.0)[:, 0]
+    assert np.count_nonzero((out > 0) & (out < 1)) == 2
+    assert np.array_equal(soft_vote.smooth(step, np.arange(100) / 10, 0.0), step)
+
+
+def test_a_trailing_vote_counts_only_beyond_earlier_windows() -> None:
+    cut = soft_vote.windows(10, 4, 2)
+    rows = [(w, np.full((4, 1), float(i))) for i, w in enumerate(cut)]
+    votes = soft_vote.vote(rows, 10, trailing=True)[:, 0]
+    assert votes.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_hamming_smoothing_equals_the_weighted_mean() -> None:
+    rng = np.random.default_rng(0)
+    times = np.round(np.sort(rng.uniform(0, 5, 60)), 9)  # whole nanoseconds, as in clock
+    values = rng.normal(size=(60, 2))
+    values[10:15] = np.nan
+    out = soft_vote.smooth(values, times, 1.0, hamming=True)
+    for i in range(60):
+        near = (np.abs(times - times[i]) <= 0.5) & np.isfinite(values[:, 0])
+        weight = (0.54 + 0.46 * np.cos(2 * np.pi * (times - times[i])))[near, None]
+        if 10 <= i < 15:
+            assert np.isnan(out[i]).all()
+        else:
+            np.testing.assert_allclose(out[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)
