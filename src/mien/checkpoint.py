@@ -76,7 +76,9 @@ class Checkpoint:
         windows, vote = recipe.windows, recipe.vote
         return inference.InferenceSettings(
             labels=self.labels,
-            features={name: inference.InputFeature(f.encoder, f.dim or 0) for name, f in recipe.features.items()},
+            features={
+                name: inference.InputFeature(f.encoder, f.dim or 0, f.options) for name, f in recipe.features.items()
+            },
             window_s=windows.seconds,
             rate_hz=windows.rate_hz,
             hop_s=vote.hop_seconds,
@@ -85,6 +87,8 @@ class Checkpoint:
             temperature=vote.temperature,
             trailing=vote.trailing,
             hamming=vote.hamming,
+            expression=self.model.predicts_expression,
+            valence_arousal=self.model.predicts_valence_arousal,
         )
 
     def predict_streams(

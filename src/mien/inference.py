@@ -6,8 +6,8 @@ The same code runs a network in torch (`mien.checkpoint`) and in ONNX Runtime (`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,20 +21,20 @@ Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndar
 
 @dataclass(frozen=True, slots=True)
 class InputFeature:
-    """One input of a network: the name of its encoder and the width of its features."""
+    """One input of a network: the name of its encoder, the width of its features, and the encoder's options."""
 
     encoder: str
     dim: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceSettings:
     """Inference settings of a trained system.
 
-    labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a
-    window in
-    seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote and
-    smoothing, see `mien.config.Vote`.
+    labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a window
+    in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote
+    and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
     """
 
     labels: list[str]
@@ -47,6 +47,8 @@ class InferenceSettings:
     temperature: float
     trailing: bool = False
     hamming: bool = False
+    expression: bool = True
+    valence_arousal: bool = True
 
     @property
     def tokens(self) -> int:
@@ -69,6 +71,10 @@ class StreamModel(Protocol):
     @property
     def labels(self) -> list[str]:
         """Class names in the order of the probabilities."""
+
+    @property
+    def settings(self) -> InferenceSettings:
+        """Windows, soft vote, and what is predicted."""
 
     @property
     def features(self) -> dict[str, InputFeature]:

@@ -40,7 +40,7 @@ def vote(
         probabilities: windows and their `(length, k)` values, in any order; read once. Rows with a NaN are ignored.
         triangular: weight a window's rows by `triangle_weights`, because tokens near its ends have context on one side
             only.
-        trailing: a window counts only for tokens beyond the ends of all earlier windows; windows must be in order.
+        trailing: each window counts only for the tokens that no earlier window covers; windows must be in order.
 
     Returns `(tokens, k)` float64; `(tokens, 0)` if there is no window. Memory is that of the result.
     """

@@ -155,6 +155,18 @@ def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
     assert macro.split()[-1] == ".503", "the published score is beside the measured one"
     report = (tmp_path / "out" / "report" / "evaluation.html").read_text()
     assert "both encoders are frozen; the paper does not state whether they are fine-tuned" in report
+    clip = next((work / "root").rglob("*.mp4"))
+    run = tmp_path / "moved"
+    (tmp_path / "out" / "run").rename(run)
+    for name, options in {"both": (), "voice": ("--no-face",), "face": ("--no-voice",)}.items():
+        mien_ok("predict", clip, "--model", run, "--out", tmp_path / name, "--format", "parquet", *options)
+        table = pl.read_parquet(next((tmp_path / name).rglob("timeline.parquet")))
+        known = table.filter(pl.col("expression").is_not_null())
+        assert len(known) > 0.5 * len(table), name
+        sums = known.select(pl.sum_horizontal(pl.col("^p_.*$"))).to_series()
+        assert (sums - 1).abs().max() < 1e-4
+        assert table["valence"].null_count() == len(table), "the recipe trains no valence and arousal"
+        assert set(table["evidence"]) <= {"none", *({"both": ("both", "face", "voice")}.get(name, (name,)))}
 
 
 def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path) -> None:
@@ -173,6 +185,11 @@ def test_fusion_trains_on_derived_features_of_va_stages(work: Path, tmp_path: Pa
         mien_ok("train", f"va_{name}", feature, short, *small, *stored, "--out", tmp_path / f"va_{name}")
         output = mien_ok("derive", tmp_path / f"va_{name}", work / "index.jsonl", "--store", work / "features")
         assert f"called va_{name}" in output
+    clip = next((work / "root").rglob("*.mp4"))
+    mien_ok("predict", clip, "--model", tmp_path / "va_face", "--out", tmp_path / "seen", "--report", "--overlay")
+    seen = pl.read_csv(next((tmp_path / "seen").rglob("timeline.csv")))
+    assert seen["expression"].null_count() == len(seen), "a system of valence and arousal predicts no expression"
+    assert seen["valence"].null_count() < len(seen)
     listed = mien_ok("store", "ls", work / "features")
     assert "va_face" in listed
     assert "va_voice" in listed

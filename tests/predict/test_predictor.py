@@ -17,9 +17,10 @@ from tiny_checkpoint import save_tiny
 
 import mien
 from mien import checkpoint, config, hub
-from mien.encode import video_pass
+from mien.encode import encode_media, video_pass
 from mien.encoders import face_geometry as face_encoder
 from mien.errors import ArtefactError, ConfigError, MediaError
+from mien.inference import InferenceSettings, InputFeature
 from mien.media.video import write_video
 from mien.predict import Predictor, load
 from mien.predict.predictor import CheckpointPredictor
@@ -57,7 +58,7 @@ class ScriptedTracker:
 
 
 def script_faces(monkeypatch: pytest.MonkeyPatch, script: dict[int, Sequence[int]]) -> None:
-    monkeypatch.setattr(video_pass, "FaceTracker", lambda **_: ScriptedTracker(script))
+    monkeypatch.setattr(encode_media, "FaceTracker", lambda **_: ScriptedTracker(script))
 
 
 def clip(path: Path, times: np.ndarray, *, sound_s: float = 0.0, size: tuple[int, int] = (180, 320)) -> Path:
@@ -155,7 +156,7 @@ def test_without_a_face_there_is_one_subject_without_boxes(
 def test_boxes_are_in_pixels_of_the_original(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video_pass, "MAX_SIDE", 320)
+    monkeypatch.setattr(mien.predict.predictor, "MAX_SIDE", 320)
     script_faces(monkeypatch, {0: range(30)})
     path = clip(tmp_path / "v.mp4", np.arange(20) / 25, size=(360, 640))
     box = predictor.predict(path).table.select("x1", "y1", "x2", "y2").row(0)
@@ -290,15 +291,15 @@ def test_a_damaged_model_is_refused_by_the_first_prediction(
         load(tmp_path / "damaged").predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
 
-def test_a_checkpoint_of_another_encoder_is_refused(
+def test_an_unknown_encoder_is_refused_before_decoding(
     folder: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = checkpoint.load(folder)
     features = {name: f.model_dump() for name, f in loaded.recipe.features.items()}
     features["face"]["encoder"] = "beit"
     loaded.recipe = config.changed(loaded.recipe, features=features)
-    script_faces(monkeypatch, {0: range(10)})
-    with pytest.raises(ConfigError, match="'beit', which `mien predict` does not compute"):
+    monkeypatch.setattr(mien.predict.predictor, "frames", None)  # refused before anything is decoded
+    with pytest.raises(ConfigError, match="There is no encoder 'beit'"):
         CheckpointPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
 
@@ -318,7 +319,8 @@ class FaceOnlyModel:
     """A checkpoint that uses the face alone."""
 
     labels = mien.labels.EXPRESSIONS
-    features: ClassVar = {"face": SimpleNamespace(encoder=face_encoder.NAME, dim=face_encoder.DIM)}
+    features: ClassVar = {"face": InputFeature(face_encoder.NAME, face_encoder.DIM)}
+    settings = InferenceSettings(list(labels), features, 1.0, 10.0, 1.0, False, 0.0, 1.0)
 
     def predict_streams(
         self, streams: dict[str, Stream], start_s: float, stop_s: float

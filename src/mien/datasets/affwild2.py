@@ -29,7 +29,7 @@ from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.media.probe import MediaInfo, probe
 from mien.records import Labels
 
-#: Label rows minus frames that the corpus is known to have; any other difference is a warning.
+#: Known differences of the number of label rows and of frames; any other difference is a warning.
 EXPECTED_EXCESS = range(-1, 3)
 #: Audio and video whose lengths differ by more than this get a note (5 of 539 recordings do).
 _LENGTHS_DIFFER_S = 0.5

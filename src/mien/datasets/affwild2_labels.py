@@ -1,8 +1,8 @@
 """Label files of Aff-Wild2: EXPR and VA, one row for each frame.
 
 EXPR: a header of the eight class names joined by commas, then one integer from -1 to 7 a line. VA: the header
-`valence,arousal`, then two numbers in [-1, 1] a line, or -5 for unlabelled. Row i after the header is frame i
-(picture `0000i.jpg`), counting from 1.
+`valence,arousal`, then two numbers in [-1, 1] a line, or -5 for unlabelled. Row i after the header, counting
+from 1, is picture `0000i.jpg`; `mien.datasets.frame_times.FrameTimes.row_times` gives the rows their times.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class FrameTimes:
         return float((len(self.seconds) - 1) / span) if span > 0 else 0.0
 
     def row_times(self, rows: int) -> np.ndarray:
-        """Times of a label file's rows, `(rows,)` seconds: row i belongs to frame i.
+        """Times of a label file's rows, `(rows,)` seconds: the first row belongs to the first frame, and so on.
 
         Rows beyond the last frame (Aff-Wild2 often has one or two) follow it at the median step, or at 1 s where the
         video has fewer than two frames.

@@ -116,8 +116,8 @@ class Index:
     def clip(self, entry: Entry, task: str | None = None, *, labels: bool = True) -> Clip:
         """Convert an entry to a Clip with the split and, unless `labels` is false, the labels of a task.
 
-        Labels of the other task are read too, but only where it puts the clip in the same split: so no frame of one
-        task's validation set is trained on through the other task.
+        Labels of the other task are read too, unless that task puts the clip in another split: otherwise training on
+        one task would see validation frames of the other.
 
         Args:
             task: `expr` or `va`; None is the first that the corpus has.

@@ -1,8 +1,8 @@
 """Audio pass of extraction: decode the sound of one recording once and encode it with every voice encoder.
 
 Called by `extract/job_runner.py` with the recording's sinks (`mien.encode.sinks`). `encode_sound` returns nothing: it
-writes each stream into the sinks of its encoder, and marks sinks as failed instead of raising. Prediction encodes its
-one voice stream in `predict/predictor.py`, and corrupted media in `encode_media.py`.
+writes each stream into the sinks of its encoder, and marks sinks as failed instead of raising. Prediction and the
+evaluation on corrupted media go through `encode_media.py`.
 """
 
 from __future__ import annotations

@@ -1,112 +1,153 @@
-"""Media pass of evaluation: encode one recording, possibly corrupted, with the encoders of a checkpoint.
+"""One recording and a set of encoders -> the streams of each subject, in one decoding pass.
 
-Called by `evaluation/corrupted_media.py`, which opens the recording through functions that damage its frames or sound.
-`encode_media` returns modality -> `Stream`, of the subject that is visible in most frames. The corresponding passes are
-`corpus_pass.py` and `audio_pass.py` for extraction, and `video_pass.py` for prediction.
+Called by prediction (`mien.predict`) and by the evaluation of corrupted media. Frames and audio are read side by side
+and dropped; memory grows with the feature vectors only. Extraction writes its streams to the store as they come, with
+the same trackers and encoders (`corpus_pass.py`, `audio_pass.py`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mien.checkpoint_encoder import create_encoder
-from mien.config import Feature
-from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder
-from mien.encoders.registry import format_spec
-from mien.errors import ConfigError
-from mien.faces.align import align
+from mien.encode.audio_pass import AudioSpool
+from mien.encode.subject_features import VideoFaces
+from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
+from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
+from mien.encoders.voice_prosody import VoiceProsody
 from mien.faces.tracker import FaceTracker
+from mien.media.voice_activity import speech_stream
 from mien.records import Frame, Stream
 
-#: Opens the frames of a recording, or its sound as blocks of (start in seconds, `(n,)` float32 at 16 kHz).
+#: Opens the frames of a recording, or its audio as consecutive (start in seconds, `(n,)` float32 at 16 kHz).
 OpenFrames = Callable[[], Iterable[Frame]]
-OpenAudio = Callable[[], Iterable[tuple[float, np.ndarray]]]
-#: Crops encoded at once.
-_BATCH = 32
+OpenAudio = Callable[[], Iterator[tuple[float, np.ndarray]]]
 
 
-def create_encoders(features: Mapping[str, Feature], device: str) -> dict[str, Encoder]:
-    """Create the encoders of a checkpoint's features, by modality.
+@dataclass(slots=True)
+class EncodedMedia:
+    """Encoded recording.
 
-    Raises:
-        ConfigError: an unknown encoder, or one of segments, which this pass does not support.
-        ArtefactError: weights are missing.
+    faces: frame times, subjects and their face streams. audio: modality -> stream of the sound; empty without sound.
+    speech: voice activity of the sound, valid where somebody speaks; None without sound.
     """
-    encoders: dict[str, Encoder] = {}
-    for modality, feature in features.items():
-        encoder = create_encoder(format_spec(feature.encoder, feature.options), device=device)
-        if not isinstance(encoder, AudioEncoder | CropEncoder | MeshEncoder):
-            raise ConfigError(
-                f"encoder {feature.encoder!r} encodes segments, which --footage does not support",
-                follows="Corrupted recordings were not scored.",
-                remedy="Omit --footage. --robustness scores corrupted stored features.",
-            )
-        encoders[modality] = encoder
-    return encoders
+
+    faces: VideoFaces
+    audio: dict[str, Stream] = field(default_factory=dict)
+    speech: Stream | None = None
+
+    def streams(self, number: int | None) -> dict[str, Stream]:
+        """Modality -> stream of a subject. Streams of the sound and of whole frames are shared by all subjects.
+
+        number: index into `faces.subjects`; None leaves the face streams out.
+        """
+        faces = {} if number is None else {m: self.faces.stream(number, m) for m in self.faces.encoders}
+        return faces | self.faces.shared | self.audio
 
 
-def encode_media(frames: OpenFrames, blocks: OpenAudio, encoders: Mapping[str, Encoder]) -> dict[str, Stream]:
-    """Encode a recording: modality -> stream. Modalities without any frame or sound are left out.
+def encode_media(
+    encoders: Mapping[str, Encoder],
+    *,
+    frames: OpenFrames | None,
+    audio: OpenAudio | None,
+    width: int | None = None,
+    max_faces: int = 4,
+    min_visible_s: float = MIN_VISIBLE_S,
+    seconds: dict[str, float] | None = None,
+    on_time: Callable[[float], None] = lambda time_s: None,
+) -> EncodedMedia:
+    """Encode a recording.
 
     Args:
-        encoders: modality -> encoder of crops, meshes or sound (`create_encoders`). Each opens the recording again.
+        encoders: modality -> encoder of crops, meshes, segments or audio.
+        frames: opens the pictures, None without. They are read also if no encoder uses them, for their times.
+        audio: opens the sound, None without. It is read only if an encoder uses it, in a thread of its own.
+        width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
+        max_faces: largest number of people tracked at once.
+        min_visible_s: people never visible for this long without a gap are left out; 0 for a still image.
+        seconds: gets the processor seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
+        on_time: called with the position in the recording, seconds. What it raises ends the pass.
 
     Raises:
-        MediaError: the recording cannot be decoded.
+        MediaError: the recording cannot be decoded. ArtefactError: a face network is missing.
     """
+    spent = seconds if seconds is not None else {}
+    voices = {m: e for m, e in encoders.items() if isinstance(e, AudioEncoder)}
+    visual = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder | SegmentEncoder)}
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as pool:
+        hearing: Future[tuple[dict[str, Stream], Stream | None]] | None = None
+        if audio is not None and voices:
+            position = on_time if frames is None else None
+            hearing = pool.submit(_encode_audio, voices, audio, spent, stop, position)
+
+        def on_frame(time_s: float) -> None:
+            if hearing is not None and hearing.done() and (error := hearing.exception()):
+                raise error  # now, not after an hour of video
+            on_time(time_s)
+
+        try:
+            faces = VideoFaces(np.zeros(0))
+            if frames is not None:
+                detects = any(isinstance(e, CropEncoder | MeshEncoder) for e in visual.values())
+                faces = read_faces(
+                    frames(),
+                    tracker=FaceTracker(max_faces=max_faces, threads=THREADS) if detects else None,
+                    encoders=visual,
+                    width=width,
+                    seconds=spent,
+                    on_time=on_frame,
+                    min_visible_s=min_visible_s,
+                )
+            streams, speech = hearing.result() if hearing else ({}, None)
+            return EncodedMedia(faces, streams, speech)
+        finally:
+            stop.set()
+
+
+def _encode_audio(
+    encoders: Mapping[str, AudioEncoder],
+    audio: OpenAudio,
+    seconds: dict[str, float],
+    stop: threading.Event,
+    on_time: Callable[[float], None] | None,
+) -> tuple[dict[str, Stream], Stream | None]:
+    """The streams of all audio encoders and the voice activity, of sound that is decoded once."""
+
+    def blocks() -> Iterator[tuple[float, np.ndarray]]:
+        for start_s, samples in audio():
+            if stop.is_set():
+                return
+            if on_time is not None:
+                on_time(start_s)
+            yield start_s, samples
+
+    start = time.thread_time()
+    # Prosody is valid exactly where there is speech, so its stream serves as voice activity too.
+    prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody)), None)
     streams: dict[str, Stream] = {}
-    for modality, encoder in encoders.items():
-        stream = None
-        if isinstance(encoder, AudioEncoder):
-            stream = _encode_audio(blocks, encoder)
-        elif isinstance(encoder, CropEncoder | MeshEncoder):
-            stream = _encode_faces(frames, encoder)
-        if stream is not None:
-            streams[modality] = stream
-    return streams
+    with AudioSpool(blocks(), keep=len(encoders) > 1 or prosody is None) as sound:
+        for modality, encoder in encoders.items():
+            pieces = list(encoder.encode_audio(iter(sound)))
+            if pieces:
+                streams[modality] = _join(pieces)
+        speech = streams.get(prosody) if prosody is not None else speech_stream(iter(sound))
+        has_sound = sound.has_blocks
+    seconds["voice"] = time.thread_time() - start
+    return (streams, speech) if has_sound else ({}, None)
 
 
-def _encode_audio(blocks: OpenAudio, encoder: AudioEncoder) -> Stream | None:
-    parts = list(encoder.encode_audio(blocks()))
-    if not parts:
-        return None
+def _join(pieces: list[Stream]) -> Stream:
+    if len(pieces) == 1:
+        return pieces[0]
     return Stream(
-        np.concatenate([p.values for p in parts]),
-        np.concatenate([p.times for p in parts]),
-        np.concatenate([p.valid for p in parts]),
+        np.concatenate([piece.values for piece in pieces]),
+        np.concatenate([piece.times for piece in pieces]),
+        np.concatenate([piece.valid for piece in pieces]),
+        pieces[0].provenance,
     )
-
-
-def _encode_faces(frames: OpenFrames, encoder: CropEncoder | MeshEncoder) -> Stream | None:
-    tracker = FaceTracker()
-    frame_times: list[float] = []
-    rows: list[dict[int, np.ndarray]] = []
-    for frame in frames():
-        frame_times.append(frame.time_s)
-        if isinstance(encoder, MeshEncoder):
-            rows.append({f.subject: encoder.measure(f.mesh[None])[0] for f in tracker(frame)})
-        else:
-            crop = encoder.crop
-            rows.append(
-                {f.subject: align(frame.image, f.mesh, crop.size, crop.margin, crop.down) for f in tracker(frame)}
-            )
-    if not rows:
-        return None
-    frame_counts = Counter(subject for row in rows for subject in row)
-    subject = frame_counts.most_common(1)[0][0] if frame_counts else -1
-    valid = np.array([subject in row for row in rows])
-    times = np.array(frame_times)
-    if isinstance(encoder, MeshEncoder):
-        if not valid.any():
-            return None
-        width = len(next(row[subject] for row in rows if subject in row))
-        values = np.stack([row.get(subject, np.full(width, np.nan)) for row in rows])
-        return encoder.encode_measures(values, times, valid)
-    values = np.zeros((len(rows), encoder.dim), np.float32)
-    valid_rows = np.flatnonzero(valid)
-    for part in (valid_rows[i : i + _BATCH] for i in range(0, len(valid_rows), _BATCH)):
-        values[part] = encoder.encode_crops(np.stack([rows[i][subject] for i in part]))
-    return Stream(values, times, valid)

@@ -13,9 +13,12 @@ class SubjectSelector:
     """Chooses the face of each clip, frame by frame. Use one selector for each recording.
 
     A clip without a side gets the subject with the largest box area summed over the frames so far, so that a passer-by
-    does not replace it. A clip with a side gets the left or right of the two largest such subjects in the picture. A
-    subject that is alone keeps the side that it had most often; without one, the half of the picture decides. Our
-    choice, because corpora with sides do not document how they assigned them; `left` is the left of the picture.
+    does not replace it. A clip with a side gets the left or right one of the two subjects in the picture with the
+    largest
+    sums. A subject that is alone in the picture keeps the side that it had most often before; a subject that never
+    had a
+    side gets that of its half of the picture. Our choice, because corpora with sides do not document how they assigned
+    them; `left` is the left of the picture.
     """
 
     def __init__(self) -> None:

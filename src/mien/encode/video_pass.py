@@ -1,11 +1,8 @@
-"""Video pass of prediction: detect and track all faces of one recording, and keep boxes and geometry.
+"""The pass over the frames of a recording: track faces, encode crops, meshes and segments, drop the frames.
 
-Called by `predict/predictor.py` and `predict/pretrained_face.py`. `read_faces` returns `VideoFaces`: the time of every
-frame, and for each subject its boxes and mesh features, from which a `FaceTrack` and a face `Stream` are made on
-request. Frames are decoded in a thread of their own and not kept; memory grows by about 300 bytes for each frame and
-face.
-
-The corresponding passes are `corpus_pass.py` for extraction and `encode_media.py` for corrupted media.
+`read_faces` is called by `encode_media.py`. It returns `VideoFaces`: the time of every frame, and for each subject its
+boxes and features, from which a `FaceTrack` and `Stream`s are made on request. Memory grows by about 300 bytes for each
+frame and face, and by the encoders' feature vectors.
 """
 
 from __future__ import annotations
@@ -14,19 +11,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from mien.clock import row_durations
-from mien.encoders import face_geometry as face_encoder
+from mien.encode.segments import Segmenter
+from mien.encode.subject_features import SubjectCollector, VideoFaces, drop_brief_subjects
+from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
 from mien.faces.tracker import FaceTracker
-from mien.media.video import MediaInfo, frames
+from mien.media.video import MediaInfo
 from mien.memory import GrowingArray
-from mien.records import Face, FaceTrack, Frame, Stream
+from mien.records import Frame, Stream
 
 Item = TypeVar("Item")
 
@@ -42,67 +39,6 @@ THREADS = min(2, os.cpu_count() or 1)
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
 #: shortest expressions last about as long.
 MIN_VISIBLE_S = 0.5
-#: A face missing for less than this is no gap.
-MAX_GAP_S = 0.25
-#: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
-_MESH_BATCH = 256
-_OPENING = face_encoder.NAMES.index("mouth_opening")
-
-
-@dataclass(slots=True)
-class SubjectTrack:
-    """One subject in the frames that show it.
-
-    id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
-    frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`.
-    """
-
-    id: int
-    rows: GrowingArray = field(default_factory=lambda: GrowingArray(0, np.int64))
-    boxes: GrowingArray = field(default_factory=lambda: GrowingArray(4))
-    geometry: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_encoder.NAMES)))
-
-
-@dataclass(slots=True)
-class VideoFaces:
-    """Faces of one recording.
-
-    times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. brief: number of
-    subjects left out because they were visible too briefly. encode_s: processor seconds spent on encoding.
-
-    Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
-    """
-
-    times: np.ndarray
-    subjects: list[SubjectTrack] = field(default_factory=list)
-    brief: int = 0
-    encode_s: float = 0.0
-
-    def track(self, number: int) -> FaceTrack:
-        """Track of a subject over all frames."""
-        subject = self.subjects[number]
-        valid = np.zeros(len(self.times), bool)
-        valid[subject.rows.array()] = True
-        boxes = np.full((len(self.times), 4), np.nan)
-        boxes[subject.rows.array()] = subject.boxes.array()
-        return FaceTrack(number, self.times, boxes, valid)
-
-    def mouth_opening(self, number: int) -> np.ndarray:
-        """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
-        subject = self.subjects[number]
-        out = np.full(len(self.times), np.nan)
-        out[subject.rows.array()] = subject.geometry.array()[:, _OPENING]
-        return out
-
-    def stream(self, number: int) -> Stream:
-        """Face geometry stream of a subject over all frames; invalid where it has no face."""
-        start = time.thread_time()
-        subject = self.subjects[number]
-        values = np.full((len(self.times), len(face_encoder.NAMES)), np.nan, np.float32)
-        values[subject.rows.array()] = subject.geometry.array()
-        stream = face_encoder.encode(values, self.times)
-        self.encode_s += time.thread_time() - start
-        return stream
 
 
 class Prefetch(Generic[Item]):
@@ -169,76 +105,45 @@ def _prefetch_depth(frame: Frame) -> int:
     return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
 
 
-class _GeometryCollector:
-    """Collects the boxes and geometry of all subjects; meshes are converted in batches and dropped."""
-
-    def __init__(self) -> None:
-        self.subjects: dict[int, SubjectTrack] = {}
-        self.seconds = 0.0
-        self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
-
-    def add(self, row: int, face: Face, scale: float) -> None:
-        self._pending.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
-        if len(self._pending) >= _MESH_BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._pending:
-            return
-        start = time.thread_time()
-        numbers, rows, boxes, meshes = map(np.array, zip(*self._pending, strict=True))
-        geometry = face_encoder.compute_features(meshes)
-        for number in np.unique(numbers).tolist():
-            subject, mask = self.subjects.setdefault(number, SubjectTrack(number)), numbers == number
-            subject.rows.extend(rows[mask])
-            subject.boxes.extend(boxes[mask])
-            subject.geometry.extend(geometry[mask])
-        self._pending = []
-        self.seconds += time.thread_time() - start
-
-
 def read_faces(
-    info: MediaInfo,
+    decoded: Iterable[Frame],
     *,
-    detect: bool,
-    max_faces: int,
-    notes: list[str],
+    tracker: FaceTracker | None,
+    encoders: Mapping[str, CropEncoder | MeshEncoder | SegmentEncoder],
+    width: int | None,
     seconds: dict[str, float],
     on_time: Callable[[float], None],
     min_visible_s: float = MIN_VISIBLE_S,
-    on_faces: Callable[[Frame, list[Face]], None] | None = None,
 ) -> VideoFaces:
-    """Decode a video once; return its frame times and, with `detect`, its faces.
+    """Read frames once; return their times, the faces in them, and what the encoders make of both.
 
     Args:
-        detect: detect and track faces; otherwise only frame times are returned.
-        max_faces: most subjects tracked at once.
-        notes: gets remarks about damaged parts of the video.
+        decoded: frames of one recording, in order. They are decoded ahead in a thread and dropped after use.
+        tracker: detects and tracks the faces; None returns times and segments only.
+        encoders: modality -> encoder of crops, meshes or segments.
+        width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
         on_time: called with the time of each frame, seconds.
         min_visible_s: subjects never visible for this long without a gap are left out; 0 for a still image.
-        on_faces: called with each frame and its faces while the frame is in memory.
 
     Raises:
         MediaError: the video cannot be decoded. ArtefactError: a face network is missing.
     """
-    if not info.has_video:
-        return VideoFaces(np.zeros(0))
-    tracker = FaceTracker(max_faces=max_faces, threads=THREADS) if detect else None
-    collector = _GeometryCollector()
+    faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
+    segments = [_SegmentPass(m, e) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
+    collector = SubjectCollector(faces)
     times: list[float] = []
     tracker_s = 0.0
-    decoded = frames(info.path, max_side=MAX_SIDE if detect else TIMES_ONLY_SIDE, notes=notes)
     with closing(Prefetch(decoded, _prefetch_depth)) as ahead:
         for frame in ahead:
             if tracker is not None:
                 start = time.thread_time()
-                faces = tracker(frame)
+                found = tracker(frame)
                 tracker_s += time.thread_time() - start
-                if on_faces is not None:
-                    on_faces(frame, faces)
-                for face in faces:
-                    collector.add(len(times), face, info.width / frame.image.shape[1])
+                for face in found:
+                    collector.add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
+            for one in segments:
+                one.push(frame)
             times.append(frame.time_s)
             on_time(frame.time_s)
     collector.flush()
@@ -246,7 +151,42 @@ def read_faces(
     if tracker is not None:
         seconds |= tracker.seconds
         seconds["track"] = tracker_s - sum(tracker.seconds.values())
-    return _drop_brief(np.array(times), collector, min_visible_s)
+    subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s)
+    shared = {one.modality: one.end() for one in segments}
+    return VideoFaces(np.array(times), subjects, faces, brief, collector.seconds, shared)
+
+
+class _SegmentPass:
+    """Cuts frames into segments and encodes them in batches."""
+
+    def __init__(self, modality: str, encoder: SegmentEncoder) -> None:
+        self.modality, self._encoder = modality, encoder
+        self._segmenter = Segmenter(encoder.segments)
+        self._waiting: list[list[np.ndarray]] = []
+        self._times: list[float] = []
+        self._values = GrowingArray(encoder.dim)
+
+    def push(self, frame: Frame) -> None:
+        self._add(self._segmenter.push(frame))
+
+    def end(self) -> Stream:
+        """The stream of all segments, at their centres."""
+        self._add(self._segmenter.end())
+        self._encode()
+        count = len(self._times)
+        return Stream(self._values.array(), np.array(self._times), np.ones(count, bool), self._encoder.provenance)
+
+    def _add(self, segments: Iterator[tuple[float, list[np.ndarray]]]) -> None:
+        for centre_s, pictures in segments:
+            self._times.append(centre_s)
+            self._waiting.append(pictures)
+            if len(self._waiting) >= self._encoder.batch_size:
+                self._encode()
+
+    def _encode(self) -> None:
+        if self._waiting:
+            self._values.extend(np.asarray(self._encoder.encode_segments(self._waiting), np.float32))
+            self._waiting = []
 
 
 def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
@@ -258,19 +198,3 @@ def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:
         "duration_s": info.duration_s,
         "frames": frames,
     }
-
-
-def _drop_brief(times: np.ndarray, collector: _GeometryCollector, min_visible_s: float) -> VideoFaces:
-    """Keep the subjects visible for `min_visible_s` without a gap, in order of appearance."""
-    durations = row_durations(times)
-    everyone = sorted(collector.subjects.values(), key=lambda subject: subject.rows.array()[0])
-    subjects = [
-        s for s in everyone if _longest_visible_s(times, durations, s.rows.array(), min_visible_s) >= min_visible_s
-    ]
-    return VideoFaces(times, subjects, len(everyone) - len(subjects), collector.seconds)
-
-
-def _longest_visible_s(times: np.ndarray, durations: np.ndarray, rows: np.ndarray, gap_s: float) -> float:
-    """Longest time without a gap, seconds. The total does not serve: a false detection may recur for a frame or two."""
-    breaks = np.flatnonzero(np.diff(times[rows]) > max(gap_s, MAX_GAP_S)) + 1
-    return max(float(durations[stretch].sum()) for stretch in np.split(rows, breaks))

@@ -85,7 +85,7 @@ def quantise_with_check(
 
     Raises:
         ConfigError: the processor has no int8 products, the network has no such layers, or the relative error is
-            beyond `TOLERANCE`. The float32 layers are replaced by then.
+            beyond `TOLERANCE`. The network is then already changed and must not be used.
     """
     exact = encode()
     if not (is_available() and quantise_layers(network, exclude)):

@@ -16,7 +16,8 @@ Rules for all encoders:
 * Batches of crops and of segments mix several recordings, so a row of the output depends only on its own input.
 * Missing input gives `valid = False`, never a placeholder value that counts as valid.
 
-Register an encoder under a name in `mien.encoders.registry.ENCODERS`, or pass it as `package.module:factory`.
+To give an encoder a name, add it to `mien.encoders.registry`: to `ENCODERS` if it has no weights, to `NETWORKS` if it
+has. An encoder of your own needs no name: pass it as `package.module:factory`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from mien.checkpoint import Checkpoint
-from mien.encode.encode_media import create_encoders, encode_media
+from mien.encode.create_encoders import create_encoders
+from mien.encode.encode_media import encode_media
 from mien.errors import ConfigError, MediaError
 from mien.evaluation.corruptions import Footage, footage_conditions
 from mien.evaluation.predictions import ClipPrediction
@@ -56,7 +57,7 @@ def footage_curves(
         systems: name -> function from an encoded recording to its prediction.
         progress: called with the number of finished conditions and of all conditions.
     """
-    encoders = create_encoders(checkpoint.recipe.features, device)
+    encoders = create_encoders(checkpoint.features, device=device)
     boxes: dict[Path, dict[int, list[np.ndarray]]] = {}
 
     def boxes_by_frame(media: Path) -> dict[int, list[np.ndarray]]:
@@ -73,7 +74,8 @@ def footage_curves(
     def prepare(footage: Footage) -> Recording:
         assert footage.clip.media is not None
         current[:] = [footage.clip.media]
-        return Recording(footage.clip, encode_media(footage.frames, footage.blocks, encoders))
+        media = encode_media(encoders, frames=footage.frames, audio=footage.blocks, min_visible_s=0.0)
+        return Recording(footage.clip, media.streams(media.faces.most_visible()))
 
     return score_conditions(
         footage_conditions(boxes_of),

@@ -1,1 +1,1 @@
-"""Network blocks with two users or more, and the base classes of systems."""
+"""Network blocks that two systems or more use, and the base classes of systems."""

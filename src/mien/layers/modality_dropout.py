@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class ModalityDropout(nn.Module):
-    """Mark modalities as missing in training, so that the network learns to predict from either alone.
+    """Mark modalities as missing in training, so that the network learns to predict without them.
 
     Only validity masks change, never values, and only in training. Random numbers come from torch's global generator
     or from the one passed to `forward`. There are two kinds of dropout:
 
-    * whole: a sample loses at most one modality (never both) over its whole window, each modality with its own
+    * whole: a sample loses at most one modality, over its whole window, each modality with its own
       probability.
     * bursts: a sample loses stretches of a modality, as when a head turns away or noise covers a word. The time axis is
       cut into blocks with a random length from `burst_tokens` and a random phase, and each block is dropped with a

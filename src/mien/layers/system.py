@@ -37,6 +37,9 @@ class System(nn.Module, Generic[BatchT]):
     uses_prompts: ClassVar[bool] = False
     #: Whether something is fitted after gradient training: a fusion, a random forest, a support vector machine.
     has_late_stage: ClassVar[bool] = False
+    #: Whether the logits, and valence and arousal, are trained. Where not, prediction leaves them out.
+    predicts_expression: bool = True
+    predicts_valence_arousal: bool = True
     #: Width of what `embed` returns for a next stage; None if the system has no embedding.
     embedding_dim: int | None = None
 

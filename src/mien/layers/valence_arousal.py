@@ -90,6 +90,8 @@ class ValenceArousalFusion(StreamSystem):
     Raises ConfigError if `residual` is set and an input is narrower than an embedding and two predictions.
     """
 
+    predicts_expression = False
+
     def __init__(self, config: FusionConfig, objective: ValenceArousalObjective) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
         too_narrow = sorted(name for name, width in config.inputs.items() if width < 3)

@@ -208,6 +208,7 @@ class CnnPdem(Ensemble):
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, weighting="balanced", clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
+        self.predicts_valence_arousal = self.loss.valence_arousal > 0
         self.valence_arousal_weight = self.loss.valence_arousal
         self.weight_draws = config.weight_draws if config.fusion == "dirichlet" else 0
         members: dict[str, nn.Module] = {}

@@ -98,6 +98,7 @@ class PromptedTCN(StreamSystem):
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, weighting="balanced", clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
+        self.predicts_valence_arousal = self.loss.valence_arousal > 0
         dim = config.dim
         self.hold_tokens = round(config.hold_seconds * config.rate_hz)
         if FACE in config.inputs:

@@ -177,6 +177,7 @@ class SafeCrossAttention(StreamSystem):
             clamp=config.clamp,
         )
         self.config, self.loss = config, loss
+        self.predicts_valence_arousal = loss.valence_arousal > 0
         dim, names = config.dim, list(config.inputs)
         low, high = (max(1, round(s * config.rate_hz)) for s in config.modality_dropout.burst_seconds)
         self.modality_dropout = ModalityDropout(

@@ -253,6 +253,7 @@ class TransferEnsemble(Ensemble):
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
+        self.predicts_valence_arousal = self.loss.valence_arousal > 0
         self.valence_arousal_weight = self.loss.valence_arousal
         self.weight_draws, self.weights_per = config.weight_draws, config.weights_per
         face_width, voice_width, classes = config.inputs.get(FACE, 1), config.inputs.get(VOICE, 1), config.classes

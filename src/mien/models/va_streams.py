@@ -159,6 +159,8 @@ class VoiceNetwork(nn.Module):
 class VAStream(StreamSystem):
     """Network and objective of one stream; see the module's docstring and `Config`."""
 
+    predicts_expression = False
+
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()

@@ -1,37 +1,32 @@
-"""Prediction with a checkpoint: encode faces and voice in parallel while the network loads, then fuse them."""
+"""Prediction with a checkpoint: encode pictures and sound side by side while the network loads, then fuse them."""
 
 from __future__ import annotations
 
 import json
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from mien import onnx_model
-from mien.encode.video_pass import MIN_VISIBLE_S, VideoFaces, media_facts, read_faces
-from mien.encoders import voice_prosody as voice_encoder
+from mien.encode.create_encoders import create_encoders
+from mien.encode.encode_media import EncodedMedia, encode_media
+from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
+from mien.encoders.protocol import AudioEncoder, Encoder
 from mien.errors import ConfigError, MediaError
+from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
-from mien.media.video import MediaInfo, probe
+from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
 from mien.onnx_model import OnnxModel
 from mien.predict import pretrained_face
 from mien.predict.protocol import Predictor, ProgressCallback
-from mien.predict.rows import timeline_rows
-from mien.records import Stream
+from mien.predict.rows import check_classes, timeline_rows
 from mien.timeline.table import Timeline
-
-if TYPE_CHECKING:
-    from mien.checkpoint import Checkpoint
-
-    Model = Checkpoint | OnnxModel
 
 #: Checkpoints that ship with the package.
 SHIPPED = ("starter",)
@@ -58,12 +53,15 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
     if str(model) in pretrained_face.NAMES or Path(model).suffix in pretrained_face.SUFFIXES:
         return pretrained_face.load(str(model), device=device, max_faces=max_faces)
     if str(model) not in SHIPPED and not Path(model).is_dir():
-        return CheckpointPredictor(_load(model, device), name=str(model), max_faces=max_faces)
+        return CheckpointPredictor(_load(model, device), name=str(model), max_faces=max_faces, device=device)
     name = str(model) if str(model) in SHIPPED else Path(model).resolve().name
-    return CheckpointPredictor(lambda: _load(model, device), name=name, max_faces=max_faces)
+    features = _read_features(model)
+    return CheckpointPredictor(
+        lambda: _load(model, device), name=name, max_faces=max_faces, device=device, features=features
+    )
 
 
-def _load(model: str | Path, device: str) -> Model:
+def _load(model: str | Path, device: str) -> StreamModel:
     """The ONNX network if the checkpoint holds it and the CPU is acceptable, else the weights in torch."""
     if device in ("auto", "cpu") and (network := _load_onnx(model)) is not None:
         return network
@@ -84,8 +82,21 @@ def _load(model: str | Path, device: str) -> Model:
     return checkpoint.load(model, device)
 
 
+def _read_features(model: str | Path) -> Mapping[str, InputFeature] | None:
+    """The inputs of a checkpoint with an ONNX network, read before that is loaded; None: known once it is loaded."""
+    try:
+        facts = json.loads((_folder(model) / onnx_model.ABOUT).read_text(encoding="utf-8"))
+        return {name: InputFeature(**feature) for name, feature in facts["features"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _folder(model: str | Path) -> Path:
+    return Path(str(resources.files("mien") / str(model))) if str(model) in SHIPPED else Path(model)
+
+
 def _load_onnx(model: str | Path) -> OnnxModel | None:
-    folder = Path(str(resources.files("mien") / str(model))) if str(model) in SHIPPED else Path(model)
+    folder = _folder(model)
     try:
         about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -100,20 +111,32 @@ class CheckpointPredictor:
         checkpoint: a loaded checkpoint, or a function that loads it, which runs in the background when it is needed.
         name: the model's name in the results.
         max_faces: the largest number of people tracked at once.
+        device: of the encoders, as in `load`.
+        features: modality -> input, where it is known before the checkpoint is loaded.
     """
 
-    def __init__(self, checkpoint: Model | Callable[[], Model], *, name: str = "", max_faces: int = 4) -> None:
-        self._checkpoint: Model | None = None
-        self._future: Future[Model] | None = None
-        self._loader: Callable[[], Model] | None = None
+    def __init__(
+        self,
+        checkpoint: StreamModel | Callable[[], StreamModel],
+        *,
+        name: str = "",
+        max_faces: int = 4,
+        device: str = "auto",
+        features: Mapping[str, InputFeature] | None = None,
+    ) -> None:
+        self._checkpoint: StreamModel | None = None
+        self._future: Future[StreamModel] | None = None
+        self._loader: Callable[[], StreamModel] | None = None
         if callable(checkpoint):
             self._loader = checkpoint
         else:
             self._checkpoint = checkpoint
+        self._features, self._device = features, device
+        self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
 
     @property
-    def checkpoint(self) -> Model:
+    def checkpoint(self) -> StreamModel:
         """The checkpoint; waits until it is loaded.
 
         Raises:
@@ -123,7 +146,7 @@ class CheckpointPredictor:
             self._checkpoint = self._start_loading().result()
         return self._checkpoint
 
-    def _start_loading(self) -> Future[Model]:
+    def _start_loading(self) -> Future[StreamModel]:
         """Load in the background, once it is certain that there is something to predict: a process cannot end while
         it imports torch, and a mistyped file name must not wait for that."""
         if self._future is None:
@@ -147,64 +170,61 @@ class CheckpointPredictor:
         _check_modalities(info, face, voice)
         if self._checkpoint is None:
             self._start_loading()
-        on_time = _throttle(progress, info.duration_s)
-        faces, voice_stream = self._encode(info, face, voice, notes, seconds, on_time)
+        encoders = self._create_encoders(face and info.has_video, voice and info.has_audio)
+        media = self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s))
         encoded = time.perf_counter()
         checkpoint = self.checkpoint
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = timeline_rows(checkpoint, faces, voice_stream)
-        seconds["encode"] = faces.encode_s
+        table = timeline_rows(checkpoint, media)
+        seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
-        notes += _evidence_notes(info, faces, voice_stream, face, voice)
+        notes += _evidence_notes(info, media, face, voice)
         seconds["total"] = time.perf_counter() - start
-        return Timeline(table, media=path, notes=notes, info=self._info(info, faces, seconds))
+        return Timeline(table, media=path, notes=notes, info=self._info(info, media, seconds))
+
+    def _create_encoders(self, pictures: bool, sound: bool) -> dict[str, Encoder]:
+        """The encoders of the modalities in use, made once and before anything is decoded."""
+        known = self._features is not None and self._device in ("auto", "cpu")
+        features = self._features if known and self._features is not None else self.checkpoint.features
+        if self._checkpoint is not None:
+            check_classes(self._checkpoint.labels)
+        if not self._encoders:
+            self._encoders = create_encoders(features, device=_encoder_device(self._device))
+        return {m: e for m, e in self._encoders.items() if (sound if isinstance(e, AudioEncoder) else pictures)}
 
     def _encode(
         self,
         info: MediaInfo,
-        face: bool,
-        voice: bool,
+        encoders: Mapping[str, Encoder],
         notes: list[str],
         seconds: dict[str, float],
         on_time: Callable[[float], None],
-    ) -> tuple[VideoFaces, Stream | None]:
-        """Encode the pictures in this thread and the sound in another. An error in one stops the other."""
-        stop = threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as pool:
-            voice_future = None
-            if voice and info.has_audio:
-                voice_future = pool.submit(
-                    _encode_voice, info, notes, seconds, stop, None if info.has_video else on_time
-                )
+    ) -> EncodedMedia:
+        def on_position(time_s: float) -> None:
+            if self._future is not None and self._future.done() and (error := self._future.exception()):
+                raise error  # the checkpoint cannot be loaded: say so now, not after an hour of video
+            on_time(time_s)
 
-            def on_frame_time(time_s: float) -> None:
-                # Raise an error of the background threads now, not after an hour of video.
-                for future in (voice_future, self._future):
-                    if future is not None and future.done() and (error := future.exception()):
-                        raise error
-                on_time(time_s)
+        looks = any(not isinstance(encoder, AudioEncoder) for encoder in encoders.values())
+        max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
+        return encode_media(
+            encoders,
+            frames=(lambda: frames(info.path, max_side=max_side, notes=notes)) if info.has_video else None,
+            audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
+            width=info.width,
+            max_faces=self.max_faces,
+            min_visible_s=0.0 if info.kind == "image" else MIN_VISIBLE_S,
+            seconds=seconds,
+            on_time=on_position,
+        )
 
-            try:
-                faces = read_faces(
-                    info,
-                    detect=face,
-                    max_faces=self.max_faces,
-                    notes=notes,
-                    seconds=seconds,
-                    on_time=on_frame_time,
-                    min_visible_s=0.0 if info.kind == "image" else MIN_VISIBLE_S,
-                )
-                return faces, voice_future.result() if voice_future else None
-            finally:
-                stop.set()
-
-    def _info(self, info: MediaInfo, faces: VideoFaces, seconds: dict[str, float]) -> dict[str, Any]:
+    def _info(self, info: MediaInfo, media: EncodedMedia, seconds: dict[str, float]) -> dict[str, Any]:
         order = ("decode", "detect", "mesh", "track", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
             "version": version("mien"),
-            "media": media_facts(info, len(faces.times)),
+            "media": media_facts(info, len(media.faces.times)),
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
 
@@ -220,25 +240,12 @@ def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
         )
 
 
-def _encode_voice(
-    info: MediaInfo,
-    notes: list[str],
-    seconds: dict[str, float],
-    stop: threading.Event,
-    on_time: Callable[[float], None] | None,
-) -> Stream:
-    def audio() -> Iterator[tuple[float, np.ndarray]]:
-        for start_s, samples in blocks(info.path, seconds=BLOCK_S, notes=notes):
-            if stop.is_set():
-                return
-            if on_time is not None:
-                on_time(start_s)
-            yield start_s, samples
-
-    start = time.thread_time()
-    stream = voice_encoder.ProsodyExtractor()(audio())
-    seconds["voice"] = time.thread_time() - start
-    return stream
+def _encoder_device(device: str) -> str:
+    """The device of the encoders: `auto` takes CUDA where it is there, without importing torch for the answer."""
+    if device != "auto":
+        return device
+    torch = sys.modules.get("torch")
+    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:
@@ -253,21 +260,20 @@ def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Calla
     return on_time
 
 
-def _evidence_notes(
-    info: MediaInfo, faces: VideoFaces, voice_stream: Stream | None, face: bool, voice: bool
-) -> list[str]:
+def _evidence_notes(info: MediaInfo, media: EncodedMedia, face: bool, voice: bool) -> list[str]:
     """Notes on missing or shared evidence, which the table itself does not explain."""
     notes = []
-    has_speech = voice_stream is not None and bool(voice_stream.valid.any())
+    faces, speech = media.faces, media.speech
+    has_speech = speech is not None and bool(speech.valid.any())
     face_only = "; every row rests on the face alone" if faces.subjects else ""
-    if face and info.has_video and not faces.subjects:
+    if face and info.has_video and faces.encoders and not faces.subjects:
         notes.append("no face was detected" + ("; every row rests on the voice alone" if has_speech else ""))
     if faces.brief:
         count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
         notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
     if voice and info.kind == "video" and not info.has_audio:
         notes.append(f"the video has no sound{face_only}")
-    if voice_stream is not None and not has_speech:
+    if speech is not None and not has_speech:
         notes.append(f"no speech was detected{face_only}")
     if len(faces.subjects) > 1 and has_speech:
         notes.append(

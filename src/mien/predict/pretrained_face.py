@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 
 from mien import soft_vote
-from mien.encode.video_pass import MIN_VISIBLE_S, VideoFaces, media_facts, read_faces
+from mien.encode.encode_media import encode_media
+from mien.encode.subject_features import VideoFaces
+from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, media_facts
 from mien.errors import ConfigError, MediaError
-from mien.faces.align import align
-from mien.media.video import probe
-from mien.records import Face, Frame
+from mien.media.video import frames, probe
+from mien.records import FACE
 from mien.timeline.table import Timeline, subject_rows
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 NAMES, SUFFIXES = ("fer", "hsemotion"), (".onnx", ".yaml", ".yml")
 #: Width in seconds of the moving average over the outputs.
 SMOOTH_S = 1 / 3
-#: Crops per run of the network; it bounds the memory.
-BATCH = 32
 
 
 def load(name: str, *, device: str = "auto", max_faces: int = 4) -> PretrainedFacePredictor:
@@ -84,20 +83,18 @@ class PretrainedFacePredictor:
             )
         notes: list[str] = []
         seconds: dict[str, float] = {}
-        batches = _CropBatches(self.network)
-        faces = read_faces(
-            info,
-            detect=True,
+        faces = encode_media(
+            {FACE: self.network},
+            frames=lambda: frames(info.path, max_side=MAX_SIDE, notes=notes),
+            audio=None,
+            width=info.width,
             max_faces=self.max_faces,
-            notes=notes,
+            min_visible_s=0.0 if info.kind == "image" else MIN_VISIBLE_S,
             seconds=seconds,
             on_time=(lambda time_s: progress(time_s, info.duration_s)) if progress else (lambda _: None),
-            min_visible_s=0.0 if info.kind == "image" else MIN_VISIBLE_S,
-            on_faces=batches,
-        )
-        batches.flush()
-        table = pl.concat([self._rows(faces, number, batches) for number in range(max(1, len(faces.subjects)))])
-        seconds |= {"encode": batches.seconds, "total": time.perf_counter() - start}
+        ).faces
+        table = pl.concat([self._rows(faces, number) for number in range(max(1, len(faces.subjects)))])
+        seconds |= {"encode": faces.encode_s, "total": time.perf_counter() - start}
         if voice:
             notes.append(f"the model {self.name!r} uses the face only; the sound was not used")
         if not faces.subjects:
@@ -110,14 +107,14 @@ class PretrainedFacePredictor:
         }
         return Timeline(table, media=path, notes=notes, info=facts)
 
-    def _rows(self, faces: VideoFaces, number: int, batches: _CropBatches) -> pl.DataFrame:
+    def _rows(self, faces: VideoFaces, number: int) -> pl.DataFrame:
         times = faces.times
         probabilities, affect = np.full((len(times), 8), np.nan), np.full((len(times), 2), np.nan)
         track = faces.track(number) if faces.subjects else None
         if faces.subjects:
             subject = faces.subjects[number]
             rows = subject.rows.array()
-            probabilities[rows], affect[rows] = self.network.interpret(batches.outputs(subject.id))
+            probabilities[rows], affect[rows] = self.network.interpret(subject.features[FACE].array())
         missing = np.zeros(len(times), bool)
         return subject_rows(
             number,
@@ -129,34 +126,3 @@ class PretrainedFacePredictor:
             boxes=track.boxes if track is not None else None,
             frames=np.arange(len(times)),
         )
-
-
-class _CropBatches:
-    """Runs the network on face crops, BATCH at a time across subjects, while their frames are in memory."""
-
-    def __init__(self, network: OnnxFace) -> None:
-        self.seconds = 0.0
-        self._network = network
-        self._queue: list[tuple[int, np.ndarray]] = []
-        self._outputs: dict[int, list[np.ndarray]] = {}
-
-    def __call__(self, frame: Frame, faces: list[Face]) -> None:
-        crop = self._network.crop
-        self._queue += [(f.subject, align(frame.image, f.mesh, crop.size, crop.margin, crop.down)) for f in faces]
-        if len(self._queue) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Run the network on the crops that wait."""
-        if not self._queue:
-            return
-        start = time.perf_counter()
-        outputs = self._network.encode_crops(np.stack([crop for _, crop in self._queue]))
-        for (subject, _), output in zip(self._queue, outputs, strict=True):
-            self._outputs.setdefault(subject, []).append(output)
-        self._queue = []
-        self.seconds += time.perf_counter() - start
-
-    def outputs(self, subject: int) -> np.ndarray:
-        """`(frame, dim)` network outputs in the frames that show the subject."""
-        return np.stack(self._outputs[subject])

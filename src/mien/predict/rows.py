@@ -3,74 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from mien import clock
-from mien.encode.video_pass import VideoFaces
-from mien.encoders import face_geometry as face_encoder
-from mien.encoders import voice_prosody as voice_encoder
+from mien.encode.encode_media import EncodedMedia
 from mien.errors import ConfigError, MediaError
+from mien.inference import StreamModel
 from mien.labels import EXPRESSIONS
 from mien.predict.active_speaker import OTHER, attribute_speech
-from mien.records import FACE, VOICE, Stream
+from mien.records import Stream
 from mien.timeline.table import subject_rows
-
-if TYPE_CHECKING:
-    from mien.checkpoint import Checkpoint
-    from mien.onnx_model import OnnxModel
 
 #: Rows per second of a recording without pictures.
 SOUND_ROWS_HZ = 10
 
 
-def timeline_rows(checkpoint: Checkpoint | OnnxModel, faces: VideoFaces, voice: Stream | None) -> pl.DataFrame:
+def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     """Table of a Timeline: the network's output for each subject, interpolated at the times of the rows.
 
     Args:
-        checkpoint: with features of `face-geometry` and `voice-prosody` (or one of them).
-        faces: the subjects of the video; without pictures, rows have 10 a second.
-        voice: the voice features of the recording; None without sound.
+        media: the recording, encoded by the encoders that the checkpoint reads. Without pictures, rows have 10 a
+        second.
 
     Raises:
-        ConfigError: the checkpoint reads features of other encoders, or has classes that a Timeline lacks.
-        MediaError: the recording has no pictures, and the checkpoint uses the face only.
+        MediaError: there are neither pictures nor sound that the checkpoint uses.
     """
-    _check_features(checkpoint)
-    modalities = set(checkpoint.features)
-    if VOICE not in modalities:
-        voice = None
+    faces, speech = media.faces, media.speech
     has_pictures = len(faces.times) > 0
-    if voice is None and not has_pictures:
+    if speech is None and not has_pictures:
         raise MediaError(
             "the recording has no pictures, and the checkpoint uses the face only",
             follows="Nothing was predicted.",
             remedy="Use --model starter, which uses the voice as well.",
         )
-    stop = _stop(faces.times, voice)
+    stop = _stop(faces.times, speech)
     times = faces.times if has_pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
-    is_speech = speech_at(voice, times)
+    is_speech = speech_at(speech, times)
     openings = [faces.mouth_opening(n) for n in range(len(faces.subjects))] or [np.full(len(times), np.nan)]
-    speech = attribute_speech(openings, times, is_speech)
+    attributed = attribute_speech(openings, times, is_speech)
     tables = []
     for number in range(max(1, len(faces.subjects))):
-        streams = {VOICE: _mask_other_speech(voice, times, speech[number])} if voice is not None else {}
         track = faces.track(number) if faces.subjects else None
-        uses_face = track is not None and FACE in modalities
-        if uses_face:
-            streams[FACE] = faces.stream(number)
-        token_times, probabilities, affect = checkpoint.predict_streams(streams, 0.0, stop)
+        streams = media.streams(number if track is not None else None)
+        for modality in media.audio:
+            streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
+        token_times, probabilities, valence_arousal = checkpoint.predict_streams(streams, 0.0, stop)
+        if not checkpoint.settings.expression:
+            probabilities = np.full_like(probabilities, np.nan)
+        if not checkpoint.settings.valence_arousal:
+            valence_arousal = np.full_like(valence_arousal, np.nan)
         tables.append(
             subject_rows(
                 number,
                 times,
                 probabilities=clock.interpolate(reorder_classes(probabilities, checkpoint.labels), token_times, times),
-                valence_arousal=clock.interpolate(affect, token_times, times),
-                voice=is_speech & (speech[number] != OTHER),
-                speech=speech[number],
-                face=track.valid if track is not None and uses_face else np.zeros(len(times), bool),
+                valence_arousal=clock.interpolate(valence_arousal, token_times, times),
+                voice=is_speech & (attributed[number] != OTHER),
+                speech=attributed[number],
+                face=track.valid if track is not None else np.zeros(len(times), bool),
                 boxes=track.boxes if track is not None else None,
                 frames=np.arange(len(times)) if has_pictures else None,
             )
@@ -78,13 +70,13 @@ def timeline_rows(checkpoint: Checkpoint | OnnxModel, faces: VideoFaces, voice: 
     return pl.concat(tables)
 
 
-def _stop(times: np.ndarray, voice: Stream | None) -> float:
+def _stop(times: np.ndarray, speech: Stream | None) -> float:
     """End of the rows in seconds: that of the last frame, shown as long as the one before it; else of the sound."""
     if len(times):
         return float(times[-1] + clock.median_step(times))
-    if voice is None or not len(voice.times):
+    if speech is None or not len(speech.times):
         return 0.0
-    return float(voice.times[-1] + clock.median_step(voice.times) / 2)
+    return float(speech.times[-1] + clock.median_step(speech.times) / 2)
 
 
 def speech_at(voice: Stream | None, times: np.ndarray) -> np.ndarray:
@@ -97,11 +89,22 @@ def speech_at(voice: Stream | None, times: np.ndarray) -> np.ndarray:
 
 
 def _mask_other_speech(voice: Stream, times: np.ndarray, speech: np.ndarray) -> Stream:
-    """Mask the speech of other subjects in the voice stream. speech: `(time,)`, at `times`."""
+    """The voice stream with the speech of other subjects marked invalid. speech: `(time,)`, at `times`."""
     if not len(voice.times) or not len(times) or not (speech == OTHER).any():
         return voice
     is_own = speech[clock.nearest(times, voice.times)] != OTHER
     return Stream(voice.values, voice.times, voice.valid & is_own, voice.provenance)
+
+
+def check_classes(labels: Sequence[str]) -> None:
+    """Raise ConfigError for a class that a Timeline has no column for."""
+    unknown = [label for label in labels if label not in EXPRESSIONS]
+    if unknown:
+        raise ConfigError(
+            f"the checkpoint has the class {unknown[0]!r}, for which a Timeline has no column",
+            follows="Nothing was predicted.",
+            remedy=f"Train with classes among {', '.join(EXPRESSIONS)}.",
+        )
 
 
 def reorder_classes(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -110,38 +113,7 @@ def reorder_classes(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndar
     Raises:
         ConfigError: a label is not one of EXPRESSIONS.
     """
-    unknown = [label for label in labels if label not in EXPRESSIONS]
-    if unknown:
-        raise ConfigError(
-            f"the checkpoint has the class {unknown[0]!r}, for which a Timeline has no column",
-            follows="Nothing was predicted.",
-            remedy=f"Train with classes among {', '.join(EXPRESSIONS)}.",
-        )
+    check_classes(labels)
     out = np.where(np.isnan(probabilities).any(axis=1, keepdims=True), np.nan, np.zeros(len(EXPRESSIONS)))
     out[:, [EXPRESSIONS.index(label) for label in labels]] = probabilities
     return out
-
-
-def _check_features(checkpoint: Checkpoint | OnnxModel) -> None:
-    """Raise ConfigError unless the checkpoint reads only features that prediction computes."""
-    computed = {
-        FACE: (face_encoder.NAME, face_encoder.DIM),
-        VOICE: (voice_encoder.NAME, voice_encoder.DIM),
-    }
-    for name, feature in checkpoint.features.items():
-        encoder, dim = computed.get(name, ("", 0))
-        if feature.encoder != encoder:
-            raise ConfigError(
-                f"the checkpoint reads {name!r} features of the encoder {feature.encoder!r}, "
-                "which `mien predict` does not compute",
-                follows="Nothing was predicted. `mien predict` computes "
-                + " and ".join(f"{modality} features of {known!r}" for modality, (known, _) in computed.items())
-                + ".",
-                remedy="Use a checkpoint trained on those, or evaluate this one on stored features (mien evaluate).",
-            )
-        if feature.dim != dim:
-            raise ConfigError(
-                f"the checkpoint was trained on {feature.dim} {name} features; {encoder!r} now computes {dim}",
-                follows="Nothing was predicted: the checkpoint belongs to another version of mien.",
-                remedy="Train it again, or install the version that checkpoint.json names.",
-            )

@@ -1,4 +1,4 @@
-"""Timeline: the table of predictions, one row per decoded frame and subject.
+"""Timeline: the table of predictions, one row per decoded frame and subject (for sound alone, 10 rows a second).
 
 docs/TIMELINE.md explains each column.
 """
@@ -233,6 +233,7 @@ def subject_rows(
     face = np.zeros(n, bool) if face is None else face
     boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
     known = np.isfinite(probabilities).all(axis=1)
+    predicted = known if known.any() else np.ones(n, bool)  # a model of valence and arousal alone has no probabilities
     best = np.where(known[:, None], probabilities, -1).argmax(axis=1)
     evidence = np.array(["none", "voice", "face", "both"])[2 * face.astype(int) + voice.astype(int)]
     data: dict[str, Any] = {
@@ -244,8 +245,8 @@ def subject_rows(
         "speech": [value or None for value in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
         "expression": [EXPRESSIONS[b] if k else None for b, k in zip(best, known, strict=True)],
         **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(PROBABILITIES)},
-        "valence": np.where(known, valence_arousal[:, 0], np.nan),
-        "arousal": np.where(known, valence_arousal[:, 1], np.nan),
+        "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
+        "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
     }
     return pl.DataFrame(data).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))

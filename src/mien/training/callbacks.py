@@ -49,7 +49,7 @@ class KeepBest(Callback):
     """Saves the best weights as a checkpoint and the run state for resuming; stops early by `train.patience`.
 
     The best epoch has the highest validation macro F1, or the highest validation CCC if nothing has an expression
-    label. An epoch without validation counts as better than all before, so that the last one is kept.
+    label. Without validation, the last epoch is kept.
 
     Args:
         out: folder of the checkpoint. total: epochs of the whole run. writes: whether this process writes, one of the
@@ -90,7 +90,7 @@ class KeepBest(Callback):
             **{name: value for name, value in best.items() if name.startswith("val_")},
             **self.extra,
             "steps": state.steps,
-            state.counted.split()[-1]: state.size,
+            state.counted.split()[-1]: state.size,  # `windows` or `images`
             "history": state.history,
         }
 
