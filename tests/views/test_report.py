@@ -337,6 +337,28 @@ def test_time_and_pixel_conversions(browser: Browser) -> None:
     assert run("[...mapping.decode('AAAAAAAAgD8=', Float32Array)]") == [0, 1]
 
 
+@pytest.mark.parametrize(("absent", "name"), [("expression", "no expression"), ("valence", "Happiness")])
+def test_expression_and_valence_arousal_are_shown_one_without_the_other(
+    browser: Browser, tmp_path: Path, absent: str, name: str
+) -> None:
+    """A run that estimates only one of the two leaves the other empty and still shows its own."""
+    times = np.arange(50) / 25
+    p = np.full((50, 8), 0.05)
+    p[:, 4] = 0.65
+    table = subject_rows(
+        0,
+        times,
+        probabilities=np.full_like(p, np.nan) if absent == "expression" else p,
+        valence_arousal=np.full((50, 2), np.nan if absent == "valence" else [0.5, -0.25]),
+        voice=np.ones(50, bool),
+    )
+    browser.open(report.write_report(tmp_path / "r.html", table, summarise(table)))
+    browser.js("mien.show(1.0, false)")
+    assert browser.js("document.getElementById('expression').textContent") == name
+    shown = browser.js("document.getElementById('va').textContent")
+    assert shown == ("no valence\nno arousal" if absent == "valence" else "valence +0.50\narousal −0.25")
+
+
 # --- size and errors ---
 
 

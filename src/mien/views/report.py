@@ -36,6 +36,8 @@ PIECE = 3 << 20
 _MARKER = "<!-- the recording -->"
 #: Index of the expression of a row without evidence.
 _NO_EXPRESSION = 255
+#: Marks missing valence and arousal in the page's data.
+_NO_VALUE = -128
 _EVIDENCE_BITS = {"none": 0, "voice": 1, "face": 2, "both": 3}
 
 
@@ -197,7 +199,7 @@ def _stride(rows: int) -> int:
 def _pack(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
     """One subject's rows as base64 integers, about 30 bytes per row.
 
-    Units: probabilities 1/255, valence and arousal 1/127, boxes 1/65535 of the image size.
+    Units: probabilities 1/255, valence and arousal 1/127 (-128: missing), boxes 1/65535 of the image size.
     """
     k = _stride(len(rows))
     probabilities = _means(rows.select(probability_column(e) for e in EXPRESSIONS).to_numpy(), k)
@@ -215,7 +217,7 @@ def _pack(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
         "frames": _base64(middle["frame"].fill_null(-1).to_numpy(), np.int32),
         "p": _base64(np.rint(np.nan_to_num(probabilities) * 255), np.uint8),
         "named": _base64(expression, np.uint8),
-        "va": _base64(np.rint(np.clip(np.nan_to_num(affect), -1, 1) * 127), np.int8),
+        "va": _base64(np.where(np.isfinite(affect), np.rint(np.clip(affect, -1, 1) * 127), _NO_VALUE), np.int8),
         "evidence": _base64(np.array([_EVIDENCE_BITS[e] for e in middle["evidence"]]), np.uint8),
         "boxes": _base64(np.rint(np.clip(np.nan_to_num(boxes), 0, 1) * 65535), np.uint16),
     }

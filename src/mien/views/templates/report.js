@@ -15,6 +15,7 @@
   const player = $("player"), plot = $("plot"), chart = $("chart");
   const current = () => subjects[state.subject];
   const hasFace = (s, i) => (s.evidence[i] & 2) > 0, hasVoice = (s, i) => (s.evidence[i] & 1) > 0;
+  const hasValence = (s, i) => s.va[i * 2] !== -128;
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
 
@@ -66,9 +67,9 @@
       if (k % 3 === 1) cell.firstChild.style.width = p * 100 + "%";
       if (k % 3 === 2) cell.textContent = known ? Math.round(p * 100) + " %" : "–";
     });
-    drawPlane(s, i, known);
+    drawPlane(s, i);
   }
-  function drawPlane(s, i, known) {
+  function drawPlane(s, i) {
     const c = $("plane").getContext("2d"), size = 264, at = v => size / 2 + v / 127 * (size / 2 - 16);
     c.clearRect(0, 0, size, size);
     c.strokeStyle = colour("line"); c.lineWidth = 2;
@@ -78,12 +79,13 @@
     c.textAlign = "center"; c.fillText("excited", size / 2, 24); c.fillText("calm", size / 2, size - 10);
     c.save(); c.translate(22, size / 2); c.rotate(-Math.PI / 2); c.fillText("unpleasant", 0, 0); c.restore();
     c.save(); c.translate(size - 14, size / 2); c.rotate(-Math.PI / 2); c.fillText("pleasant", 0, 0); c.restore();
+    const known = hasValence(s, i);
     $("va").textContent = known ? `valence ${signed(s.va[i * 2] / 127)}\narousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence\nno arousal";
     if (!known) return;
     // The last two seconds as a fading trail.
     c.strokeStyle = colour("accent"); c.lineWidth = 4;
     for (let k = mapping.locate(s.times, s.times[i] - 2) + 1; k <= i; k++) {
-      if (s.named[k - 1] === NONE || s.named[k] === NONE) continue;
+      if (!hasValence(s, k - 1) || !hasValence(s, k)) continue;
       c.globalAlpha = 0.5 * (1 - (s.times[i] - s.times[k]) / 2);
       c.beginPath(); c.moveTo(at(s.va[k * 2 - 2]), at(-s.va[k * 2 - 1])); c.lineTo(at(s.va[k * 2]), at(-s.va[k * 2 + 1])); c.stroke();
     }
@@ -148,16 +150,16 @@
       if (to < s.times[0] || from > last) { out.push(null); continue; }
       const a = mapping.locate(s.times, from), b = Math.max(a, mapping.locate(s.times, to - 1e-5));
       const p = new Float32Array(8), va = [0, 0], votes = new Uint16Array(8);
-      let known = 0, face = 0, voice = 0;
+      let known = 0, valued = 0, face = 0, voice = 0;
       for (let i = a; i <= b; i++) {
         face += hasFace(s, i); voice += hasVoice(s, i);
+        if (hasValence(s, i)) { valued++; va[0] += s.va[i * 2] / 127; va[1] += s.va[i * 2 + 1] / 127; }
         if (s.named[i] === NONE) continue;
         known++; votes[s.named[i]]++;
         for (let k = 0; k < 8; k++) p[k] += s.p[i * 8 + k] / 255;
-        va[0] += s.va[i * 2] / 127; va[1] += s.va[i * 2 + 1] / 127;
       }
       const n = b - a + 1;
-      out.push({ known: known > 0, p: p.map(v => v / known), va: va.map(v => v / known), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n });
+      out.push({ known: known > 0, valued: valued > 0, p: p.map(v => v / known), va: va.map(v => v / valued), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n });
     }
     return out;
   }
@@ -166,11 +168,11 @@
     if (dot) { c.fillStyle = dot; c.beginPath(); c.roundRect(0, y - 4.5, 9, 9, 2); c.fill(); }
     c.fillStyle = colour(strong ? "ink" : "soft"); c.fillText(text, dot ? 15 : 0, y);
   }
-  // Hatching over runs of columns without an expression.
-  function hatch(c, columns, y, h) {
+  // Hatching over runs of columns without an expression (`known`), or without valence and arousal (`valued`).
+  function hatch(c, columns, y, h, key = "known") {
     for (let a = 0, b; a < columns.length; a = b) {
       b = a + 1;
-      const isHatched = v => Boolean(v) && !v.known;
+      const isHatched = v => Boolean(v) && !v[key];
       while (b < columns.length && isHatched(columns[b]) === isHatched(columns[a])) b++;
       if (!isHatched(columns[a])) continue;
       c.save(); c.beginPath(); c.rect(gutter + a, y, b - a, h); c.clip();
@@ -216,7 +218,7 @@
       c.strokeStyle = colour(v === 0 ? "line" : "grid"); c.beginPath(); c.moveTo(gutter, at); c.lineTo(gutter + w, at); c.stroke();
       if (v % 1 === 0) c.fillText(v > 0 ? "+1" : v < 0 ? "−1" : "0", gutter - 8, at);
     }
-    hatch(c, columns, y + 4, CURVES - 8);
+    hatch(c, columns, y + 4, CURVES - 8, "valued");
     [["valence", []], ["arousal", [6, 4]]].forEach(([name, dash], k) => {
       c.strokeStyle = colour(name); c.lineWidth = 2; c.setLineDash(dash); c.lineJoin = "round"; c.beginPath();
       let pen = false;
@@ -232,10 +234,10 @@
   // Points of a curve: the rows themselves if there are fewer than columns, else means of the columns. null is a gap.
   function points(columns, k, w) {
     const s = current(), a = mapping.locate(s.times, state.view.from), b = Math.min(s.n - 1, mapping.locate(s.times, state.view.to) + 1);
-    if (b - a > w) return columns.map((v, x) => [x + 0.5, v && v.known ? v.va[k] : null]);
+    if (b - a > w) return columns.map((v, x) => [x + 0.5, v && v.valued ? v.va[k] : null]);
     const out = [];
     for (let i = a; i <= b; i++) {
-      const x = mapping.toPixel(s.times[i], state.view, w), value = s.named[i] === NONE ? null : s.va[i * 2 + k] / 127;
+      const x = mapping.toPixel(s.times[i], state.view, w), value = hasValence(s, i) ? s.va[i * 2 + k] / 127 : null;
       out.push([mapping.clamp(x, 0, w), value]);
       // The last row lasts until the end of its time.
       if (i === s.n - 1 && value !== null) out.push([w * mapping.clamp((end - state.view.from) / (state.view.to - state.view.from), 0, 1), value]);
@@ -281,7 +283,7 @@
     const first = document.createElement("b"), dot = document.createElement("span"), rest = document.createElement("div");
     dot.className = "swatch"; dot.style.background = e === NONE ? colour("line") : data.expressions[e].colour;
     first.append(dot, e === NONE ? "no expression" : `${names[e]} ${Math.round(s.p[i * 8 + e] / 2.55)} %`);
-    rest.textContent = mapping.clock(s.times[i], 2) + " · " + (e === NONE ? "no evidence" : `valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}`);
+    rest.textContent = mapping.clock(s.times[i], 2) + (!hasValence(s, i) ? (e === NONE ? " · no evidence" : "") : ` · valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}`);
     tip.replaceChildren(first, rest); tip.style.display = "block";
     tip.style.left = mapping.clamp(x + 14, 0, box.width - tip.offsetWidth) + "px";
     tip.style.top = Math.max(0, event.clientY - box.top - 60) + "px";
