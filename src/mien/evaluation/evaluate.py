@@ -53,12 +53,11 @@ def evaluate(
     """Writes `evaluation.html`, `evaluation.json` and `predictions.parquet` into `out`; returns the record.
 
     Args:
-        name: of the system.
         folder: folder to save the calibration in; None does not save it.
         calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
         robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
         footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
-        beside: other systems for the robustness curves, by name.
+        name, beside: name of the system, and other systems by name for the robustness curves.
         differs: differences to the publication, in words.
 
     Raises ConfigError if no clip is labelled, or the store lacks clips.

@@ -24,8 +24,8 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     """Table of a Timeline: the network's output for each subject, interpolated at the times of the rows.
 
     Args:
-        media: the recording, encoded by the encoders that the checkpoint reads. Without pictures, rows have 10 a
-        second.
+        media: the recording, encoded by the encoders that the checkpoint reads. Without pictures there are 10 rows
+            per second.
 
     Raises:
         MediaError: there are neither pictures nor sound that the checkpoint uses.

@@ -57,14 +57,11 @@ def fit(
         resume: go on with the unfinished run in `out`; a finished one is returned as it is.
         augment: modality -> change of training batches, see `mien.data.Augment`.
         device: `auto`, `cpu` or `cuda`.
-        devices, nodes: processes on this machine, and machines. Above one, each process takes its part of every
-        batch and
-            gradients are averaged (DDP): the weights equal those of one process with the same batch up to rounding
-            where each part has as many labels, and other draws of dropout and augmentation. The calling script is
-            started once for each process; on several machines, start it on each with MASTER_ADDR and NODE_RANK set,
-            or with torchrun.
-        progress: show a progress bar; by default if standard error is a terminal. A line for each epoch always goes
-        to the log.
+        devices, nodes: processes on this machine, and machines. Each process takes its part of every batch, and
+            gradients are averaged (DDP): the weights equal those of one process up to rounding where each part has
+            as many labels, and draws of dropout and augmentation differ. The calling script is started once for
+            each process; on several machines, start it on each with MASTER_ADDR and NODE_RANK set, or with torchrun.
+        progress: show a progress bar; by default if standard error is a terminal. The log has a line per epoch.
         on_epoch: called after each epoch with its number from 1 and its report.
 
     Raises:
