@@ -96,7 +96,7 @@ def plain_beit(folder: Path, crops: np.ndarray, device: str) -> Encode:
 
 
 def plain_wavlm(folder: Path, sound: np.ndarray, device: str) -> Encode:
-    """Plain loop over pieces of 20 s of sound `(n,)` at 16 kHz."""
+    """The baseline: encode sound `(n,)` at 16 kHz in consecutive pieces of 20 s, with transformers and a plain loop."""
     processor, model = AutoFeatureExtractor.from_pretrained(folder), WavLMModel.from_pretrained(folder)
     model = model.eval().to(device)
     pieces = np.split(sound, range(320_000, len(sound), 320_000))
@@ -235,7 +235,7 @@ def compare(
 
 
 def report(network: str, rows: dict[str, dict[str, float]], amount: float, unit: str, device: str) -> None:
-    """Print the table of one network."""
+    """Print the speed of each way to run one network, relative to the first."""
     base = next(iter(rows.values()))["seconds"]
     card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     peak = next((p for key, p in PEAKS.items() if key in card), None)

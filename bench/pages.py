@@ -1,4 +1,4 @@
-"""Copy the tables of `src/mien/recipes/measured.json` into README.md and the pages of docs/, between their marks.
+"""Copy the tables of `src/mien/recipes/measured.json` into README.md and docs/, between the comments that mark a table.
 
 python bench/pages.py
 """

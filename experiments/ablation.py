@@ -51,7 +51,7 @@ CONDITIONS: dict[str, tuple[str, Corruption | None]] = {
     "no voice": ("clean", remove_stream(VOICE)),
     "0 dB noise": ("noisy", None),
 }
-#: Conditions in which a model of a single modality has no input, or an unchanged one.
+#: Modality -> conditions that are not tested with a model of that modality alone: its input is missing or unchanged.
 NOT_APPLICABLE = {FACE: ("no face", "0 dB noise"), VOICE: ("no voice", "half the face missing")}
 
 

@@ -48,7 +48,7 @@ def align_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def symmetrise(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Make a mesh `(468, 3)` symmetric.
+    """Average a face mesh `(468, 3)` with its mirror image, and put it upright.
 
     Returns:
         `(468, 3)` upright face with eye centres one unit apart and the origin between them, and `(468,)` mirror map.

@@ -93,7 +93,7 @@ SYSTEMS: dict[str, System] = {
 #: Image system: recipe, labelled images per class, images per second of training and of test recordings, and the
 #: distance in seconds up to which a moment uses an image.
 IMAGE_SYSTEM, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 40, 1.0, 5.0, 0.5
-#: Recipe -> part of the chain of valence and arousal.
+#: Recipe of the valence-arousal system -> the stream or fusion that it trains.
 CHAIN = {**{f"va_{name}": name for name in valence_arousal.STREAMS}, **{name: name for name in valence_arousal.FUSIONS}}
 #: Name of the whole chain in `names`; its parts depend on each other.
 VA_CHAIN = "valence and arousal"
@@ -161,7 +161,7 @@ def make_conditions(data: ComparisonData) -> list[Condition[Recording]]:
 
 
 def make_recipe(system: System, seed: int, only: str | None = None) -> config.Recipe:
-    """Recipe of a system in this comparison. only: its single modality; None keeps all."""
+    """Return a system's recipe with the settings of this comparison. only: the one modality to keep; None keeps all."""
     recipe = config.load(system.recipe, [*_SHARED, *system.overrides, f"train.seed={seed}"], check=models.problems)
     raw = recipe.model_dump()
     raw["features"] = {n: {**f, "dim": None} for n, f in raw["features"].items() if only in (None, n)}

@@ -32,7 +32,7 @@ def run(
     overrides: Sequence[str] = (),
     log: Callable[[str], None] = print,
 ) -> dict[str, list[float]]:
-    """Train and score all pairs of speakers.
+    """Cross-validate on EMO-DB: hold out each pair of speakers, train on the others, and score the pair.
 
     Args:
         root: folder of EMO-DB's .wav files, or its encoded utterances.

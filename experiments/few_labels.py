@@ -66,7 +66,7 @@ class LabelTask:
 
 
 def make_digits_task(*, steps: int = 500) -> LabelTask:
-    """Task of scikit-learn's 1,797 digits of 8 × 8 pixels, enlarged to 32 × 32; every fourth is for testing."""
+    """Load scikit-learn's 1,797 images of digits, enlarged from 8 × 8 to 32 × 32; every fourth is for testing."""
     from sklearn.datasets import load_digits
 
     data = load_digits()

@@ -1,4 +1,4 @@
-"""Valence and arousal on the synthetic corpus: streams, directed experts, reliability fusion.
+"""Compare valence-arousal models on the synthetic corpus: each stream alone, and the two fusions of the streams.
 
     python -m experiments affect
 
@@ -134,7 +134,7 @@ class Chain:
         return extended, _derive(self.stages, extended)
 
     def predict(self, name: str, prepared: tuple[Recording, Recording]) -> ClipPrediction:
-        """Predict with a stage or a fusion from the result of `prepare`."""
+        """Predict a recording with one stream's model or a fusion. prepared: what `prepare` returned for it."""
         extended, features = prepared
         if name in self.stages:
             return predict(self.stages[name].predict_streams, _select(extended, name))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
 
-#: Public name -> module, and attribute of the module (empty: the module itself).
+#: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.
 _LAZY = {
     "Predictor": ("mien.predict", "Predictor"),
     "Timeline": ("mien.timeline.table", "Timeline"),

@@ -17,7 +17,6 @@ import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,11 @@ from mien import config, inference, models, onnx_model
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import System
+from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
 
 FORMAT = 2
 WEIGHTS, RECIPE, ABOUT, METRICS = "weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json"
-#: Checkpoints inside the package, each a folder of that name.
-SHIPPED = ("starter",)
 _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib"}
 
 
@@ -299,7 +297,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 def _locate(source: str | Path) -> Path:
     shipped = str(source) in SHIPPED
-    folder = Path(str(resources.files("mien") / str(source))) if shipped else Path(source)
+    folder = shipped_folder(str(source)) if shipped else Path(source)
     if shipped and not (folder / WEIGHTS).exists():
         raise ConfigError(
             f"the checkpoint {str(source)!r} is not in this installation of mien ({folder})",

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
 FORMAT = 1
+#: Checkpoints inside the package, each a folder of that name. They stand here because this file needs no torch.
+SHIPPED = ("starter",)
+
+
+def shipped_folder(name: str) -> Path:
+    """Folder of a checkpoint inside the package, which need not exist."""
+    return Path(str(resources.files("mien") / name))
 
 
 @dataclass(slots=True)

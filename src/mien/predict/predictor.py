@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,12 @@ from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
-from mien.onnx_model import OnnxModel
+from mien.onnx_model import SHIPPED, OnnxModel, shipped_folder
 from mien.predict import pretrained_face
 from mien.predict.protocol import Predictor, ProgressCallback
 from mien.predict.rows import check_classes, timeline_rows
 from mien.timeline.table import Timeline
 
-#: Checkpoints that ship with the package.
-SHIPPED = ("starter",)
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
 #: Shortest time in seconds between two calls of a progress callback.
@@ -92,7 +89,7 @@ def _read_features(model: str | Path) -> Mapping[str, InputFeature] | None:
 
 
 def _folder(model: str | Path) -> Path:
-    return Path(str(resources.files("mien") / str(model))) if str(model) in SHIPPED else Path(model)
+    return shipped_folder(str(model)) if str(model) in SHIPPED else Path(model)
 
 
 def _load_onnx(model: str | Path) -> OnnxModel | None:
@@ -185,8 +182,8 @@ class CheckpointPredictor:
 
     def _create_encoders(self, pictures: bool, sound: bool) -> dict[str, Encoder]:
         """The encoders of the modalities in use, made once and before anything is decoded."""
-        known = self._features is not None and self._device in ("auto", "cpu")
-        features = self._features if known and self._features is not None else self.checkpoint.features
+        early = self._features if self._device in ("auto", "cpu") else None
+        features = early if early is not None else self.checkpoint.features
         if self._checkpoint is not None:
             check_classes(self._checkpoint.labels)
         if not self._encoders:
