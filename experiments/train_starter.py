@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from experiments.scoring import Corruption, drop_in_bursts, remove_stream, score_recordings
-from mien import checkpoint, config, models
+from mien import checkpoint, config, models, onnx_export
 from mien.datasets.synthetic_recordings import prepare_training_data
 from mien.records import FACE, VOICE, Recording
 from mien.synthetic.recordings import simulate_recordings
@@ -71,7 +71,7 @@ def main() -> None:
             name: round(score_recordings(trained, test, corrupt).macro_f1, 4) for name, corrupt in CONDITIONS.items()
         }
         checkpoint.save(options.out, trained.model, trained.recipe, metrics=metrics, half=True)
-        checkpoint.export(options.out)
+        onnx_export.export(options.out)
     for name, value in metrics["synthetic people, held-out people, macro F1"].items():
         print(f"{name:24}{value:.3f}")
     print(f"written to {options.out}")

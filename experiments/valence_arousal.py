@@ -36,7 +36,6 @@ from mien.evaluation.robustness import Transform, add_feature_noise, drop_sample
 from mien.records import FACE, VOICE, Recording, Stream
 from mien.synthetic.recordings import simulate_recordings
 from mien.training.fit import fit
-from mien.training.stage_features import derive_stream
 
 BEHAVIOUR = "behaviour"
 STREAMS = (FACE, BEHAVIOUR, VOICE)
@@ -113,7 +112,7 @@ def _recipe(name: str, seed: int) -> config.Recipe:
 
 
 def _derive(stages: Mapping[str, Checkpoint], recording: Recording) -> Recording:
-    streams = {n: derive_stream(stages[n], _select(recording, n), {"network": n}) for n in STREAMS}
+    streams = {n: stages[n].embed_streams(_select(recording, n).streams) for n in STREAMS}
     return replace(recording, streams={n: s for n, s in streams.items() if s.dim > 1})
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("faces", "encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model"),
     ("datasets", "checkpoint"),
-    ("checkpoint_encoder",),
+    ("checkpoint_encoder", "onnx_export"),
     ("encode",),
     ("extract", "evaluation", "predict"),
     ("training", "submission"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien import checkpoint, onnx_model
+from mien import checkpoint, onnx_export, onnx_model
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
@@ -21,7 +21,7 @@ from tests.tiny_checkpoint import save_tiny
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = save_tiny(tmp_path_factory.mktemp("portable") / "run")
-    checkpoint.export(made)
+    onnx_export.export(made)
     return made
 
 
@@ -59,7 +59,7 @@ def test_the_file_names_no_path_and_is_the_same_wherever_it_is_written(folder: P
     for place in (sys.prefix, str(Path(checkpoint.__file__).parent), str(Path.home()) + "/"):
         assert place.encode() not in here, place
     assert b"stack_trace" not in here
-    assert checkpoint.export(folder, out=tmp_path / "again").read_bytes() == here
+    assert onnx_export.export(folder, out=tmp_path / "again").read_bytes() == here
 
 
 def test_what_stands_at_invalid_places_changes_nothing(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_damaged_network_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_where_it_cannot_be_written_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match=r"network.onnx cannot be written"):
-        checkpoint.export(folder, out=tmp_path / "taken")
+        onnx_export.export(folder, out=tmp_path / "taken")
 
 
 def test_the_shipped_network_is_made_of_the_shipped_weights() -> None:

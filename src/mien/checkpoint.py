@@ -14,11 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,10 +26,10 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
-from mien import config, inference, models, onnx_model
+from mien import config, inference, models
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
-from mien.layers.system import System
+from mien.layers.system import StreamSystem, System
 from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
 
@@ -96,6 +95,30 @@ class Checkpoint:
         self.model.eval()
         return inference.predict_streams(self._network, self.settings, streams, start_s, stop_s, batch)
 
+    def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
+        """Features of one subject for a next stage, see `mien.inference.embed_streams`: the embedding of the system,
+        for valence-arousal streams with their two predictions last.
+
+        Raises ConfigError for a system without an embedding over streams.
+        """
+        if self.model.input_kind != "streams" or self.model.embedding_dim is None:
+            raise ConfigError(
+                f"{self.recipe.model.name} has no features for a next stage",
+                follows="Nothing was computed.",
+                remedy="Use a checkpoint of the recipes va_face, va_behaviour or va_voice.",
+            )
+        self.model.eval()
+        return inference.embed_streams(self._embedding, self.settings, streams)
+
+    @torch.inference_mode()
+    def _embedding(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        device, model = next(self.model.parameters()).device, cast(StreamSystem, self.model)
+        embedding, known = model.embed(
+            {name: torch.from_numpy(v).to(device) for name, v in values.items()},
+            {name: torch.from_numpy(v).to(device) for name, v in valid.items()},
+        )
+        return embedding.float().cpu().numpy(), known.cpu().numpy()
+
     @torch.inference_mode()
     def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         device = next(self.model.parameters()).device
@@ -155,95 +178,6 @@ def save(
     return folder
 
 
-def export(source: str | Path, *, out: Path | None = None) -> Path:
-    """Export a checkpoint's network to ONNX, so that prediction needs no torch (`mien.onnx_model`); returns the file.
-
-    Args:
-        source: checkpoint folder, or a shipped name. out: folder to write to; by default the checkpoint's.
-
-    Raises:
-        ConfigError: `source` is no checkpoint, or the extra `mien[export]` is not installed.
-        OutputError: the folder cannot be written.
-    """
-    checkpoint, own = load(source), _locate(source)
-    folder = out or own
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        data = _to_onnx(checkpoint)
-        write_bytes(folder / onnx_model.NETWORK, data)
-        about = onnx_model.describe(checkpoint.settings, _json(own / ABOUT)["sha256"], data)
-        write_bytes(folder / onnx_model.ABOUT, about)
-    except OSError as error:
-        raise OutputError(
-            f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
-            follows="The network was not exported.",
-            remedy="Free some space, or give another folder, and try again.",
-        ) from error
-    return folder / onnx_model.NETWORK
-
-
-class _PositionalNetwork(nn.Module):
-    """The network with positional tensors, as ONNX needs them: values and validity of each modality in turn."""
-
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        values, valid = (dict(zip(self.names, inputs[i::2], strict=True)) for i in (0, 1))
-        out = self.model(values, valid)
-        return out.logits, out.valence_arousal
-
-
-def _to_onnx(checkpoint: Checkpoint) -> bytes:
-    """The network as an ONNX file; the number of windows is dynamic."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "exporting to ONNX needs the packages onnx and onnxscript, which are not installed",
-            follows="Nothing was written.",
-            remedy="Run `pip install 'mien[export]'`.",
-        ) from None
-    settings = checkpoint.settings
-    shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.features.items()}
-    inputs = [x for shape in shapes.values() for x in (torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))]
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _PositionalNetwork(checkpoint.model.cpu(), list(shapes)).eval(),
-            tuple(inputs),
-            dynamo=True,
-            verbose=False,
-            input_names=[name for modality in shapes for name in (modality, f"{modality}_valid")],
-            output_names=["logits", "valence_arousal"],
-            dynamic_shapes=(tuple({0: torch.export.Dim("window")} for _ in inputs),),
-        )
-    assert program is not None
-    return _without_metadata(program.model_proto)
-
-
-def _without_metadata(network: Any) -> bytes:
-    """An onnx.ModelProto as bytes, without the exporter's metadata (stack traces with local paths), so that the same
-    weights give the same bytes everywhere."""
-    graph = network.graph
-    for part in (
-        network,
-        graph,
-        *network.functions,
-        *graph.node,
-        *(node for function in network.functions for node in function.node),
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    ):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    data: bytes = network.SerializeToString(deterministic=True)
-    return data
-
-
 def weights_digest(folder: Path) -> str:
     """SHA-256 of a checkpoint's weights, as hexadecimal. Raises OSError."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -263,8 +197,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     Raises ConfigError for a folder that does not exist, a pickle, a missing or damaged file, another format, or
     weights of another architecture than the recipe describes.
     """
-    folder = _locate(source)
-    about = _json(folder / ABOUT)
+    folder = locate(source)
+    about = read_json(folder / ABOUT)
     writer = about.get("versions", {}).get("mien", "?")
     if about.get("format") != FORMAT:
         raise ConfigError(
@@ -292,10 +226,11 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     _check_shapes(folder, model, state)
     model.load_state_dict(state)
     model.eval().to(device)
-    return Checkpoint(model, recipe, list(about["labels"]), _json(folder / METRICS), dict(about["versions"]))
+    return Checkpoint(model, recipe, list(about["labels"]), read_json(folder / METRICS), dict(about["versions"]))
 
 
-def _locate(source: str | Path) -> Path:
+def locate(source: str | Path) -> Path:
+    """The folder of a checkpoint or of a shipped name. Raises ConfigError as `load` does."""
     shipped = str(source) in SHIPPED
     folder = shipped_folder(str(source)) if shipped else Path(source)
     if shipped and not (folder / WEIGHTS).exists():
@@ -354,7 +289,8 @@ def _check_shapes(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -
         )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a checkpoint. Raises ConfigError if it cannot be read."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ The same code runs a network in torch (`mien.checkpoint`) and in ONNX Runtime (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,12 @@ from mien.records import Stream, Window
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
 #: returns logits `(window, token, classes)` and valence-arousal `(window, token, 2)`, both float32.
 Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
+#: The embedding of a network on windows, for a next stage: the same arguments; returns values `(window, token, dim)`
+#: float32 and `(window, token)` bool, where they are known.
+EmbeddingNetwork = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
+#: How far from a valid input an embedding is valid, in seconds. Our choice: a face or a voice is evidence for the
+#: second around it.
+EMBEDDING_REACH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,9 @@ class StreamModel(Protocol):
     ) -> StreamPrediction:
         """Predict one subject from its streams, see `predict_streams`."""
 
+    def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
+        """Features of one subject for a next stage, see `embed_streams`. Raises ConfigError if the system has none."""
+
 
 def predict_streams(
     network: Network,
@@ -138,6 +147,48 @@ def _predict_windows(
         soft = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
         rows = np.concatenate((soft / soft.sum(axis=-1, keepdims=True), valence_arousal), axis=-1)
         yield from zip(part, rows, strict=True)
+
+
+def embed_streams(network: EmbeddingNetwork, settings: InferenceSettings, streams: Mapping[str, Stream]) -> Stream:
+    """Features of one subject for a next stage, averaged where windows overlap.
+
+    A token is valid within `EMBEDDING_REACH_S` of a valid input (within one input period, if that is longer): a window
+    with a face in one corner says little about the other.
+
+    Args:
+        streams: modality -> stream; any may be left out.
+
+    Returns a stream at the token rate from 0 s to the end of the longest input, without provenance.
+
+    Raises ValueError as `predict_streams` does.
+    """
+    _check(settings, streams)
+    ends = [stream.times[-1] for stream in streams.values() if len(stream.times)]
+    times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
+    tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
+    hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
+    rows = []
+    for window in soft_vote.windows(len(times), settings.tokens, hop) if tokens else ():
+        part = slice(window.start, window.stop)
+        values, known = network(
+            {name: v[None, part] for name, (v, _) in tokens.items()},
+            {name: mask[None, part] for name, (_, mask) in tokens.items()},
+        )
+        rows.append((window, np.where(known[0][:, None], values[0], np.nan)))
+    voted = soft_vote.vote(rows, len(times))
+    valid = np.isfinite(voted).all(axis=1) & _is_near_input(streams.values(), times)
+    return Stream(np.where(valid[:, None], voted, 0.0).astype(np.float32), times, valid)
+
+
+def _is_near_input(streams: Iterable[Stream], times: np.ndarray) -> np.ndarray:
+    """`(token,)` bool: whether a valid input is within `EMBEDDING_REACH_S`."""
+    near = np.zeros(len(times), bool)
+    for stream in streams:
+        valid_times = stream.times[np.asarray(stream.valid)]
+        if len(valid_times):
+            reach = max(EMBEDDING_REACH_S, clock.median_step(stream.times))
+            near |= np.abs(valid_times[clock.nearest(valid_times, times)] - times) <= reach + 1e-6
+    return near
 
 
 def _check(settings: InferenceSettings, streams: Mapping[str, Stream]) -> None:

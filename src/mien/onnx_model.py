@@ -5,7 +5,7 @@ Importing torch takes longer than reading a minute of video, so a checkpoint may
     network.onnx     windows of streams -> logits and valence-arousal; any number of windows at once
     network.json     the inference settings, and the hash of the weights that the network was exported from
 
-`mien.checkpoint.export` writes both files. Predictions equal those of the torch network to 1e-5 (tested).
+`mien.onnx_export.export` writes both files. Predictions equal those of the torch network to 1e-5 (tested).
 """
 
 from __future__ import annotations
@@ -57,6 +57,14 @@ class OnnxModel:
     ) -> StreamPrediction:
         """See `mien.inference.predict_streams`."""
         return predict_streams(self.network, self.settings, streams, start_s, stop_s, batch)
+
+    def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
+        """See `mien.inference.StreamModel.embed_streams`."""
+        raise ConfigError(
+            "the exported network has no features for a next stage",
+            follows="Nothing was computed.",
+            remedy="Use the checkpoint's weights.",
+        )
 
 
 class OnnxSession:

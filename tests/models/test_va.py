@@ -14,7 +14,6 @@ from mien.errors import ConfigError
 from mien.layers.valence_arousal import ValenceArousalObjective, valence_arousal_loss
 from mien.records import Batch, Clip, Labels, Recording, Stream
 from mien.training.fit import fit
-from mien.training.stage_features import derive_stream
 from tests.models.round_trip import assert_streams_round_trip, train
 
 WIDTHS = {"face": 6, "behaviour": 5, "voice": 7}
@@ -199,7 +198,7 @@ def test_derived_features_are_valid_near_valid_input(tmp_path: Path) -> None:
     gone = Stream(made.streams["face"].values, times, (times < 5) | (times > 15))
     kept = Recording(made.clip, {"face": gone})
     run = fit(recipe("face"), [kept], [], tmp_path / "run", device="cpu", progress=False)
-    stream = derive_stream(checkpoint.load(run), kept, {})
+    stream = checkpoint.load(run).embed_streams(kept.streams)
     assert not stream.valid[(stream.times > 6.2) & (stream.times < 13.8)].any()
     assert stream.valid[(stream.times < 5.8) | (stream.times > 14.2)].all()
 
@@ -230,7 +229,7 @@ def test_derived_features_hold_the_predictions(tmp_path: Path) -> None:
     kept = [Recording(r.clip, {"face": r.streams["face"]}) for r in training]
     run = fit(recipe("face"), kept, [], tmp_path / "run", device="cpu", progress=False)
     trained = checkpoint.load(run)
-    stream = derive_stream(trained, kept[0], {"network": "va_streams"})
+    stream = trained.embed_streams(kept[0].streams)
     assert stream.values.shape == (len(stream.times), 18)
     assert stream.valid.all()
     _, _, affect = trained.predict_streams(kept[0].streams, 0.0, float(stream.times[-1]) + 0.1)

@@ -37,7 +37,6 @@ def derive(
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import load_recordings
     from mien.store import FeatureStore
-    from mien.training.stage_features import derive_stream
 
     trained = checkpoint.load(run, checkpoint.torch_device(device))
     encoders = {modality: feature.encoder for modality, feature in trained.recipe.features.items()}
@@ -48,7 +47,7 @@ def derive(
     features = FeatureStore(store)
     with console.progress(f"deriving {name}", unit="clips") as bar:
         for number, recording in enumerate(recordings, 1):
-            stream = derive_stream(trained, recording, provenance)
+            stream = trained.embed_streams(recording.streams)
             with features.writer(name, recording.clip.id, dim=stream.dim, provenance=provenance) as writer:
                 writer.append(stream.values, stream.times, stream.valid)
             bar(number, len(recordings))

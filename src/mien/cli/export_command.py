@@ -28,7 +28,7 @@ def export(
       mien export runs/mine
       mien export runs/mine --out deploy
     """
-    from mien.checkpoint import export as export_checkpoint
+    from mien.onnx_export import export as export_checkpoint
 
     print("exporting takes about ten seconds", file=sys.stderr)
     path = export_checkpoint(checkpoint, out=out)
