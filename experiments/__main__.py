@@ -24,6 +24,7 @@ app = typer.Typer(
     systems     all systems on the same recordings       45 minutes  systems.json, .svg
     few-labels  semi-supervised training, few labels     2 hours     few_labels.json, .svg
     affect      valence and arousal: streams, fusions    10 minutes  affect.json
+    voice-weight  the voice beside a face network        1 minute    nothing
 
     With --keep, systems, few-labels and affect also save their table and the score of each recipe to
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
@@ -156,6 +157,26 @@ def few_labels(
     print(experiment.table(rows))
     if keep:
         experiment.save_results(rows)
+
+
+@app.command("voice-weight")
+def voice_weight(
+    faces: Annotated[Path, typer.Option(metavar="DIR", help="Folder of FER+ with FER2013Valid.")],
+    voices: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech.")],
+    network: Annotated[str, typer.Option(help="A network over single faces with a card.")] = "fer",
+) -> None:
+    """Measure the weight of the starter's voice beside a network over single faces.
+
+    Prints the macro F1 of seven classes for each weight. Faces and utterances of a class are paired at random.
+
+    \b
+    Example:
+      python -m experiments voice-weight --faces ferplus --voices ravdess
+    """
+    from experiments.voice_weight import measure
+
+    for weight, score in measure(faces, voices, network).items():
+        print(f"{weight:.1f}  {score:.3f}")
 
 
 @app.command()

@@ -160,6 +160,7 @@ def save(
     about = {
         "format": FORMAT,
         "labels": labels or recipe.corpus.labels,
+        "valence_arousal": model.predicts_valence_arousal,
         "sha256": hashlib.sha256(weights).hexdigest(),
         "versions": _versions(),
     }

@@ -11,6 +11,7 @@ from mien.datasets.image_datasets import crop_framing
 from mien.encoders import registry
 from mien.encoders.protocol import Crop, Encoder
 from mien.errors import ConfigError
+from mien.trained_model import stage_provenance
 
 
 def create_encoder(spec: str, *, device: str = "cpu") -> Encoder:
@@ -29,7 +30,8 @@ class CheckpointEncoder:
     """A trained face-image network (`dynamic_threshold`, `cnn_static`) as a `CropEncoder`: its embedding of each crop.
 
     Args:
-        folder: the checkpoint. device: `cpu`, `cuda`, `cuda:N`.
+        folder: the checkpoint. device: `cpu`, `cuda`, `cuda:N`. predictions: give, in place of the embedding, the
+            logits, followed by valence and arousal if the network predicts them.
 
     Raises:
         ConfigError: the checkpoint cannot be loaded, or its system does not embed images.
@@ -41,8 +43,10 @@ class CheckpointEncoder:
     licence = "as the images it was trained on allow"
     batch_size = 64
 
-    def __init__(self, folder: str, *, device: str = "cpu") -> None:
-        from mien import checkpoint  # imports torch, which an extraction process for sound alone does not need
+    def __init__(self, folder: str | Path, *, device: str = "cpu", predictions: bool = False) -> None:
+        import torch  # here, because an extraction process for sound alone does not need it
+
+        from mien import checkpoint
 
         loaded = checkpoint.load(folder, device)
         if loaded.model.input_kind != "images" or loaded.model.embedding_dim is None:
@@ -52,21 +56,26 @@ class CheckpointEncoder:
                 remedy="Use a checkpoint of dynamic_threshold or cnn_static.",
             )
         self._model: Any = loaded.model.eval()
-        self._device = device
-        self.name, self.dim = Path(folder).resolve().name, loaded.model.embedding_dim
+        self.device, self._predictions = torch.device(device), predictions
+        width = len(loaded.labels) + 2 * loaded.model.predicts_valence_arousal
+        self.name, self.dim = Path(folder).resolve().name, width if predictions else loaded.model.embedding_dim
         size = next(iter(loaded.recipe.features.values())).dim or 112
         self.crop = Crop(size, *crop_framing(loaded.recipe))
-        weights = checkpoint.weights_digest(Path(folder))
+        layer = "predictions" if predictions else "embedding"
         self.provenance = {
-            "network": loaded.recipe.model.name, "revision": weights, "layer": "embedding",
+            **stage_provenance(loaded.recipe.model.name, checkpoint.weights_digest(Path(folder)), layer),
             "crop": f"aligned by five points, {size} px, margin {self.crop.margin:g}, down {self.crop.down:g}",
-        }  # fmt: skip
+        }
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
         """`(n, size, size, 3)` uint8 RGB -> `(n, dim)` float32."""
         import torch
 
         with torch.inference_mode():
-            images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(self._device)
-            vectors: np.ndarray = self._model.embed(images).float().cpu().numpy()
+            images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(self.device)
+            if self._predictions:
+                values = torch.cat([part for part in self._model.predict(images) if part is not None], dim=1)
+            else:
+                values = self._model.embed(images)
+            vectors: np.ndarray = values.float().cpu().numpy()
         return vectors

@@ -143,16 +143,28 @@ class Vote(Section):
 
 
 class Recipe(Section):
-    """A training run, complete."""
+    """A training run, complete.
+
+    stages: encoder name -> recipe of the system that computes its features, trained first (a name of `mien recipes`, or
+    a YAML file).
+    """
 
     paper: Paper
     corpus: Corpus
+    stages: dict[str, str] = {}
     features: Annotated[dict[str, Feature], Field(min_length=1)]
     windows: Windows
     model: Model
     objective: dict[str, Any] = {}
     train: Train
     vote: Vote
+
+    @model_validator(mode="after")
+    def _stages_are_read(self) -> Recipe:
+        encoders = [feature.encoder for feature in self.features.values()]
+        if unread := sorted(set(self.stages) - set(encoders)):
+            raise ValueError(f"stages.{unread[0]}: no feature has the encoder {unread[0]!r}")
+        return self
 
     @model_validator(mode="after")
     def _vote_covers(self) -> Recipe:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +33,21 @@ class InputFeature:
     encoder: str
     dim: int
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInput(InputFeature):
+    """An input as prediction encodes it.
+
+    folder: of the network that encodes it, if that is no registered encoder: the checkpoint of a trained face network,
+        or the file of an ONNX network or of its card.
+    predictions: the encoder gives the predictions of that network, not its embedding. provenance: of the training
+    features, to compare with the encoder's; empty if unknown.
+    """
+
+    folder: Path | None = None
+    predictions: bool = False
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +99,8 @@ class StreamModel(Protocol):
         """Windows, soft vote, and what is predicted."""
 
     @property
-    def features(self) -> dict[str, InputFeature]:
-        """Modality -> input."""
+    def features(self) -> Mapping[str, InputFeature]:
+        """What is encoded from a recording: name -> input."""
 
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16

@@ -107,6 +107,17 @@ def describe(settings: InferenceSettings, weights_sha256: str, network: bytes) -
     return (json.dumps(facts | asdict(settings), indent=2) + "\n").encode()
 
 
+def fits(folder: Path, weights_sha256: str) -> bool:
+    """Whether the folder holds an ONNX network that was exported from the weights of `weights_sha256`."""
+    try:
+        facts = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(
+        facts.get("format") == FORMAT and facts.get("weights") == weights_sha256 and (folder / NETWORK).is_file()
+    )
+
+
 def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     """The ONNX network in a checkpoint folder.
 

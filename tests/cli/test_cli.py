@@ -181,16 +181,16 @@ def test_unwritable_output_folder_fails_before_prediction(model: str, tmp_path: 
 
 
 def test_unexpected_exception_fails_only_its_input(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mien.predict.predictor import CheckpointPredictor
+    from mien.predict.predictor import ModelPredictor
 
-    original = CheckpointPredictor.predict
+    original = ModelPredictor.predict
 
-    def fail_on_bad(self: CheckpointPredictor, path: Path, **options: Any) -> Timeline:
+    def fail_on_bad(self: ModelPredictor, path: Path, **options: Any) -> Timeline:
         if path.stem == "bad":
             raise ZeroDivisionError("a bug of ours")
         return original(self, path, **options)
 
-    monkeypatch.setattr(CheckpointPredictor, "predict", fail_on_bad)
+    monkeypatch.setattr(ModelPredictor, "predict", fail_on_bad)
     done = predict(model, tmp_path / "o", clip(tmp_path / "bad.mp4"), clip(tmp_path / "good.mp4"))
     assert done.exit_code == 1
     assert "ZeroDivisionError: a bug of ours" in done.stderr

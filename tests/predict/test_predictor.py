@@ -23,7 +23,7 @@ from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.inference import InferenceSettings, InputFeature
 from mien.media.video import write_video
 from mien.predict import Predictor, load
-from mien.predict.predictor import CheckpointPredictor
+from mien.predict.predictor import ModelPredictor
 from mien.predict.rows import reorder_classes, speech_at
 from mien.records import Face, Frame, Stream
 
@@ -268,7 +268,7 @@ def test_missing_networks_suggest_no_face(
 
 
 def test_load_returns_a_predictor_of_the_checkpoint(predictor: Predictor) -> None:
-    assert isinstance(predictor, CheckpointPredictor)
+    assert isinstance(predictor, ModelPredictor)
     assert isinstance(predictor, Predictor)
     assert (predictor.name, predictor.max_faces) == ("tiny", 4)
 
@@ -300,7 +300,7 @@ def test_an_unknown_encoder_is_refused_before_decoding(
     loaded.recipe = config.changed(loaded.recipe, features=features)
     monkeypatch.setattr(mien.predict.predictor, "frames", None)  # refused before anything is decoded
     with pytest.raises(ConfigError, match="There is no encoder 'beit'"):
-        CheckpointPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
+        ModelPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
 
 def test_a_checkpoint_of_another_feature_width_is_refused(
@@ -312,7 +312,7 @@ def test_a_checkpoint_of_another_feature_width_is_refused(
     loaded.recipe = config.changed(loaded.recipe, features=features)
     script_faces(monkeypatch, {0: range(10)})
     with pytest.raises(ConfigError, match="trained on 7 voice features"):
-        CheckpointPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
+        ModelPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25, sound_s=0.4))
 
 
 class FaceOnlyModel:
@@ -334,7 +334,7 @@ def test_a_face_only_checkpoint_has_no_voice_evidence(
 ) -> None:
     script_faces(monkeypatch, {0: range(10, 40)})
     table = (
-        CheckpointPredictor(FaceOnlyModel(), name="face-only")
+        ModelPredictor(FaceOnlyModel(), name="face-only")
         .predict(clip(tmp_path / "v.mp4", np.arange(40) / 25, sound_s=1.6))
         .table
     )
@@ -343,8 +343,10 @@ def test_a_face_only_checkpoint_has_no_voice_evidence(
 
 def test_a_face_only_checkpoint_refuses_sound(folder: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "sound.mp4", [], times=[], audio=np.zeros(8000, np.float32))
-    with pytest.raises(MediaError, match="no pictures, and the checkpoint uses the face only\nNothing was predicted"):
-        CheckpointPredictor(FaceOnlyModel()).predict(tmp_path / "sound.mp4")
+    with pytest.raises(
+        MediaError, match=r"has sound only, and the model 'face-only' reads faces only\nNothing was predicted"
+    ):
+        ModelPredictor(FaceOnlyModel(), name="face-only").predict(tmp_path / "sound.mp4")
 
 
 def test_an_unusable_device_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,12 +37,13 @@ def derive(
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import load_recordings
     from mien.store import FeatureStore
+    from mien.trained_model import stage_provenance
 
     trained = checkpoint.load(run, checkpoint.torch_device(device))
     encoders = {modality: feature.encoder for modality, feature in trained.recipe.features.items()}
     recordings = load_recordings(Index.load(index, root), store, encoders, labels=False, partial=True)
     weights = checkpoint.weights_digest(run)
-    provenance = {"network": trained.recipe.model.name, "revision": weights, "layer": "embedding and predictions"}
+    provenance = stage_provenance(trained.recipe.model.name, weights, "embedding and predictions")
     name = name or run.resolve().name
     features = FeatureStore(store)
     with console.progress(f"deriving {name}", unit="clips") as bar:

@@ -98,7 +98,7 @@ def evaluate(
 def _zero_shot(trained: Checkpoint, path: Path, corpus: Index, device: str) -> Checkpoint:
     """The checkpoint with the prompts of a file in place of its own."""
     from mien.errors import ConfigError
-    from mien.evaluation.zero_shot import read_prompts, with_prompts
+    from mien.zero_shot import read_prompts, with_prompts
 
     prompts = read_prompts(path, trained.recipe.objective.get("prompt", "{label}"))
     if tuple(prompts) != tuple(corpus.classes):

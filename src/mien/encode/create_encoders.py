@@ -1,45 +1,124 @@
-"""The encoders of a checkpoint's inputs, made and checked before anything is decoded."""
+"""The encoders of a model's inputs, made and checked before anything is decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
-from mien.encoders.protocol import Encoder
+from mien.encoders.protocol import AudioEncoder, Encoder
 from mien.encoders.voice_prosody import NAME as VOICE_PROSODY
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError
-from mien.inference import InputFeature
+from mien.inference import EncoderInput, InputFeature
+
+Source = Literal["pictures", "sound"]
+#: Keys of provenance that say how features were stored, not how the encoder computes them.
+_STORED_KEYS = ("faces", "face_networks")
+#: Encoder name of runs on a user's own arrays (`mien.custom_data`).
+OWN = "own"
 
 
 def create_encoders(features: Mapping[str, InputFeature], *, device: str = "cpu") -> dict[str, Encoder]:
-    """Modality -> encoder, each as the checkpoint's training used it.
+    """Input -> encoder, as the model's training used it. Inputs that one encoder serves share it.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        ConfigError: an unknown encoder, or one that computes features of another width than the checkpoint reads.
+        ConfigError: an unknown encoder, or one that computes features of another width than the model reads.
         ArtefactError: weights are not here; names them, their size and licence, and the command that gets them.
     """
     encoders: dict[str, Encoder] = {}
-    for modality, feature in features.items():
-        encoder = _create(feature, device)
+    shared: dict[str, Encoder] = {}
+    for name, feature in features.items():
+        key = repr((feature.encoder, sorted(feature.options.items()), _folder(feature)))
+        encoder = shared[key] = shared[key] if key in shared else _create(name, feature, device)
         if feature.dim and encoder.dim != feature.dim:
             raise ConfigError(
-                f"the checkpoint was trained on {feature.dim} {modality} features; the encoder {feature.encoder!r} "
+                f"the checkpoint was trained on {feature.dim} {name} features; the encoder {feature.encoder!r} "
                 f"computes {encoder.dim}",
                 follows="Nothing was decoded: the features would mean something else.",
                 remedy="Use the encoder that the checkpoint was trained with, or train it again.",
             )
-        encoders[modality] = encoder
+        encoders[name] = encoder
     return encoders
 
 
-def _create(feature: InputFeature, device: str) -> Encoder:
+def source_of(feature: InputFeature) -> Source | None:
+    """What an input is encoded from, without creating its encoder; None if only the encoder itself can say."""
+    if feature.encoder == FACE_GEOMETRY or _folder(feature):
+        return "pictures"
+    if feature.encoder == VOICE_PROSODY:
+        return "sound"
+    if (Path(feature.encoder) / "checkpoint.json").is_file():
+        return "pictures"
+    from mien.encoders.registry import reads_sound
+
+    is_sound = reads_sound(feature.encoder)
+    return None if is_sound is None else "sound" if is_sound else "pictures"
+
+
+def source_of_encoder(encoder: Encoder) -> Source:
+    """What an encoder encodes."""
+    return "sound" if isinstance(encoder, AudioEncoder) else "pictures"
+
+
+def differences_from_training(encoders: Mapping[str, Encoder], features: Mapping[str, InputFeature]) -> list[str]:
+    """Notes on encoders that differ from those of training, in the words of their provenance."""
+    notes = []
+    for name, encoder in encoders.items():
+        feature = features.get(name)
+        trained = dict(feature.provenance) if isinstance(feature, EncoderInput) else {}
+        if not trained:
+            continue
+        if trained.get("faces") == "crops":
+            notes.append(
+                f"the {name} features of training came from the corpus's own face crops; here the crop is "
+                f"{encoder.provenance.get('crop', 'that of the encoder')}, so predictions may be less certain"
+            )
+        keys = [k for k in trained if k not in _STORED_KEYS and k in encoder.provenance]
+        # A folder and a Hub id may hold the same weights: their digest decides.
+        same_weights = trained.get("revision") == encoder.provenance.get("revision") is not None
+        for key in (k for k in keys if not (k == "network" and same_weights)):
+            if trained[key] != encoder.provenance[key]:
+                notes.append(
+                    f"the encoder {encoder.name} differs from training in {key} ({encoder.provenance[key]} instead of "
+                    f"{trained[key]}), so predictions may be wrong"
+                )
+    return notes
+
+
+def _folder(feature: InputFeature) -> str:
+    """Text that names the folder of a trained network and what is taken from it; empty without one."""
+    if not isinstance(feature, EncoderInput) or feature.folder is None:
+        return ""
+    return f"{feature.folder}, {'predictions' if feature.predictions else 'embedding'}"
+
+
+def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     # The two encoders without weights are made here: the registry imports pydantic, and the starter should start fast.
     if not feature.options and feature.encoder == FACE_GEOMETRY:
         return FaceGeometry()
     if not feature.options and feature.encoder == VOICE_PROSODY:
         return VoiceProsody()
+    if isinstance(feature, EncoderInput) and feature.folder is not None:
+        if feature.folder.suffix:
+            from mien.encoders.onnx_face import OnnxFace
+
+            return OnnxFace(str(feature.folder), device=device)
+        from mien.checkpoint_encoder import CheckpointEncoder
+
+        return CheckpointEncoder(feature.folder, device=device, predictions=feature.predictions)
+    if feature.encoder == OWN:
+        raise ConfigError(
+            f"the checkpoint was trained on {name} features of your own, which mien cannot compute from a recording",
+            follows="Nothing was decoded.",
+            remedy="Predict arrays with mien.custom_data.predict, or train with a registered encoder "
+            "(package.module:factory names one of your own).",
+        )
     from mien.checkpoint_encoder import create_encoder
     from mien.encoders.registry import format_spec
 

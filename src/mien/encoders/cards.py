@@ -23,6 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
@@ -150,6 +151,39 @@ def find(source: str) -> tuple[Card, Path]:
         )
     card = read(beside[0])
     return card, _verify(card, path)
+
+
+def interpret(card: Card, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Convert a network's outputs to mien's classes, valence and arousal.
+
+    Args:
+        values: `(batch, dim)`, the outputs side by side.
+
+    Returns:
+        Probabilities `(batch, 8)` in the order of `EXPRESSIONS`, 0 for classes that the network lacks; valence and
+        arousal `(batch, 2)` in [-1, 1], NaN if the network has none.
+
+    Raises:
+        ConfigError: the card has no labels.
+    """
+    if not card.labels:
+        raise ConfigError(
+            f"{card.name} predicts nothing: its card has no labels.",
+            follows="Nothing was predicted.",
+            remedy="Use it as an encoder, or add labels to the card.",
+        )
+    scores = values[:, : len(card.labels)].astype(np.float64)
+    if card.scores == "logits":
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    of_label = scores / scores.sum(axis=1, keepdims=True)
+    probabilities = np.zeros((len(values), len(EXPRESSIONS)), np.float32)
+    for label, expression in enumerate(card.expressions):
+        probabilities[:, expression] += of_label[:, label]
+    valence_arousal = np.full((len(values), 2), np.nan, np.float32)
+    for i, column in enumerate((card.valence, card.arousal)):
+        if column is not None:
+            valence_arousal[:, i] = values[:, column].clip(-1, 1)
+    return probabilities, valence_arousal
 
 
 def names() -> list[str]:

@@ -18,7 +18,6 @@ from mien import hub
 from mien.encoders import cards
 from mien.encoders.protocol import Crop
 from mien.errors import ArtefactError, ConfigError
-from mien.labels import EXPRESSIONS
 
 
 class OnnxFace:
@@ -89,25 +88,7 @@ class OnnxFace:
         Raises:
             ConfigError: the card has no labels.
         """
-        card = self.card
-        if not card.labels:
-            raise ConfigError(
-                f"{card.name} predicts nothing: its card has no labels.",
-                follows="Nothing was predicted.",
-                remedy="Use it as an encoder, or add labels to the card.",
-            )
-        scores = values[:, : len(card.labels)].astype(np.float64)
-        if card.scores == "logits":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        of_label = scores / scores.sum(axis=1, keepdims=True)
-        probabilities = np.zeros((len(values), len(EXPRESSIONS)), np.float32)
-        for label, expression in enumerate(card.expressions):
-            probabilities[:, expression] += of_label[:, label]
-        valence_arousal = np.full((len(values), 2), np.nan, np.float32)
-        for i, column in enumerate((card.valence, card.arousal)):
-            if column is not None:
-                valence_arousal[:, i] = values[:, column].clip(-1, 1)
-        return probabilities, valence_arousal
+        return cards.interpret(self.card, values)
 
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encode crops and interpret the outputs; see `encode_crops` and `interpret`."""

@@ -30,6 +30,9 @@ ENCODERS: dict[str, str] = {
     "waveform": "mien.encoders.audio_features:create_waveform",
 }
 
+#: Those of them that read sound.
+SOUND_ENCODERS = ("voice-prosody", "log-mel", "waveform")
+
 #: Kinds of pretrained encoders: kind -> "module:class".
 KINDS: dict[str, str] = {
     "image": "mien.encoders.images:ImageEncoder",
@@ -103,6 +106,23 @@ _ENCODER_ATTRIBUTES = ("name", "modality", "dim", "rate_hz", "receptive_field_s"
 def encoder_names() -> list[str]:
     """Names of all registered encoders, sorted."""
     return sorted([*ENCODERS, *NETWORKS])
+
+
+def reads_sound(spec: str) -> bool | None:
+    """Whether the encoder of a spec reads sound (True) or pictures (False), without creating it.
+
+    None for a factory of one's own that is no class: only the encoder itself can say.
+
+    Raises:
+        ConfigError: an unknown name, or a factory that cannot be imported.
+    """
+    name, _, _ = parse_spec(spec)
+    if name in NETWORKS:
+        return NETWORKS[name].kind == "waveform"
+    if name in ENCODERS:
+        return name in SOUND_ENCODERS
+    factory = find_factory(name)
+    return hasattr(factory, "encode_audio") if inspect.isclass(factory) else None
 
 
 def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:

@@ -215,6 +215,7 @@ class ImageSystem(System[ImageBatch]):
     """A system over single face images, `(n, 3, size, size)` uint8 RGB. A checkpoint of one is also a face encoder."""
 
     input_kind = "images"
+    predicts_valence_arousal = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of `(n, 3, size, size)` uint8."""
@@ -223,6 +224,10 @@ class ImageSystem(System[ImageBatch]):
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings `(n, embedding_dim)` of `(n, 3, size, size)` uint8."""
         raise NotImplementedError
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits `(n, classes)`, and valence and arousal `(n, 2)` in (-1, 1), or None for a system without."""
+        return self(images), None
 
 
 def last_label(labels: Tensor) -> Tensor:

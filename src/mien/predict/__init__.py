@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mien.predict.predictor import load
+from mien.predict.create_predictor import load
 from mien.predict.protocol import Predictor, ProgressCallback
 
 if TYPE_CHECKING:

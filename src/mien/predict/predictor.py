@@ -1,8 +1,7 @@
-"""Prediction with a checkpoint: encode pictures and sound side by side while the network loads, then fuse them."""
+"""Prediction with a model: encode pictures and sound side by side while the network loads, then fuse them."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,19 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mien import onnx_model
-from mien.encode.create_encoders import create_encoders
+from mien.encode.create_encoders import create_encoders, differences_from_training, source_of, source_of_encoder
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
-from mien.encoders.protocol import AudioEncoder, Encoder
+from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
 from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
 from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
-from mien.onnx_model import SHIPPED, OnnxModel, shipped_folder
-from mien.predict import pretrained_face
-from mien.predict.protocol import Predictor, ProgressCallback
+from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import check_classes, timeline_rows
 from mien.timeline.table import Timeline
 
@@ -33,115 +29,49 @@ BLOCK_S = 2.0
 PROGRESS_EVERY_S = 0.1
 
 
-def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4) -> Predictor:
-    """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
+class ModelPredictor:
+    """The `Predictor` of any model over streams: a checkpoint, an ensemble, a network over single faces.
 
     Args:
-        model: a shipped checkpoint (`starter`), the folder of a trained checkpoint, or a pretrained face network
-            (`hsemotion`, `fer`, or an ONNX file with a card beside it).
-        device: `auto` (ONNX Runtime on the CPU if the checkpoint holds an ONNX network, else CUDA if available, else
-            CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
-        max_faces: the largest number of people tracked at once.
-
-    Raises:
-        ConfigError: no such model. A damaged checkpoint or an unusable device raises it in the first prediction.
-        ArtefactError: the pretrained face network has not been downloaded.
-    """
-    if str(model) in pretrained_face.NAMES or Path(model).suffix in pretrained_face.SUFFIXES:
-        return pretrained_face.load(str(model), device=device, max_faces=max_faces)
-    if str(model) not in SHIPPED and not Path(model).is_dir():
-        return CheckpointPredictor(_load(model, device), name=str(model), max_faces=max_faces, device=device)
-    name = str(model) if str(model) in SHIPPED else Path(model).resolve().name
-    features = _read_features(model)
-    return CheckpointPredictor(
-        lambda: _load(model, device), name=name, max_faces=max_faces, device=device, features=features
-    )
-
-
-def _load(model: str | Path, device: str) -> StreamModel:
-    """The ONNX network if the checkpoint holds it and the CPU is acceptable, else the weights in torch."""
-    if device in ("auto", "cpu") and (network := _load_onnx(model)) is not None:
-        return network
-    import torch
-
-    from mien import checkpoint
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"the device {device!r} cannot be used: {str(error).splitlines()[0]}",
-            follows="Nothing was predicted.",
-            remedy="Use --device cpu, or omit --device.",
-        ) from None
-    return checkpoint.load(model, device)
-
-
-def _read_features(model: str | Path) -> Mapping[str, InputFeature] | None:
-    """The inputs of a checkpoint with an ONNX network, read before that is loaded; None: known once it is loaded."""
-    try:
-        facts = json.loads((_folder(model) / onnx_model.ABOUT).read_text(encoding="utf-8"))
-        return {name: InputFeature(**feature) for name, feature in facts["features"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _folder(model: str | Path) -> Path:
-    return shipped_folder(str(model)) if str(model) in SHIPPED else Path(model)
-
-
-def _load_onnx(model: str | Path) -> OnnxModel | None:
-    folder = _folder(model)
-    try:
-        about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return onnx_model.load(folder, about.get("sha256", ""))
-
-
-class CheckpointPredictor:
-    """The `Predictor` of a trained checkpoint.
-
-    Args:
-        checkpoint: a loaded checkpoint, or a function that loads it, which runs in the background when it is needed.
+        model: a loaded model, or a function that loads it, which runs in the background when it is needed.
         name: the model's name in the results.
         max_faces: the largest number of people tracked at once.
-        device: of the encoders, as in `load`.
-        features: modality -> input, where it is known before the checkpoint is loaded.
+        device: of the encoders: `auto`, `cpu`, `cuda`, `cuda:N`.
+        features: modality -> input, where it is known before the model is loaded.
+        voice_note: a note for timelines to which the voice contributed.
     """
 
     def __init__(
         self,
-        checkpoint: StreamModel | Callable[[], StreamModel],
+        model: StreamModel | Callable[[], StreamModel],
         *,
         name: str = "",
         max_faces: int = 4,
         device: str = "auto",
         features: Mapping[str, InputFeature] | None = None,
+        voice_note: str = "",
     ) -> None:
-        self._checkpoint: StreamModel | None = None
+        self._model: StreamModel | None = None
         self._future: Future[StreamModel] | None = None
         self._loader: Callable[[], StreamModel] | None = None
-        if callable(checkpoint):
-            self._loader = checkpoint
+        if callable(model):
+            self._loader = model
         else:
-            self._checkpoint = checkpoint
-        self._features, self._device = features, device
+            self._model = model
+        self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
 
     @property
-    def checkpoint(self) -> StreamModel:
-        """The checkpoint; waits until it is loaded.
+    def model(self) -> StreamModel:
+        """The model; waits until it is loaded.
 
         Raises:
             ConfigError: it is damaged, or cannot run on the device.
         """
-        if self._checkpoint is None:
-            self._checkpoint = self._start_loading().result()
-        return self._checkpoint
+        if self._model is None:
+            self._model = self._start_loading().result()
+        return self._model
 
     def _start_loading(self) -> Future[StreamModel]:
         """Load in the background, once it is certain that there is something to predict: a process cannot end while
@@ -165,30 +95,59 @@ class CheckpointPredictor:
         seconds: dict[str, float] = {}
         info = probe(path, video=face, audio=voice)
         _check_modalities(info, face, voice)
-        if self._checkpoint is None:
+        if self._model is None:
             self._start_loading()
-        encoders = self._create_encoders(face and info.has_video, voice and info.has_audio)
+        encoders = self._encoders_of(info, face, voice)
         media = self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s))
         encoded = time.perf_counter()
-        checkpoint = self.checkpoint
+        model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = timeline_rows(checkpoint, media)
+        table = timeline_rows(model, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
-        notes += _evidence_notes(info, media, face, voice)
+        notes += differences_from_training(encoders, model.features)
+        notes += self._evidence_notes(info, media, encoders, face, voice)
         seconds["total"] = time.perf_counter() - start
-        return Timeline(table, media=path, notes=notes, info=self._info(info, media, seconds))
+        return Timeline(table, media=path, notes=notes, info=self._info(info, media, encoders, seconds))
 
-    def _create_encoders(self, pictures: bool, sound: bool) -> dict[str, Encoder]:
-        """The encoders of the modalities in use, made once and before anything is decoded."""
-        early = self._features if self._device in ("auto", "cpu") else None
-        features = early if early is not None else self.checkpoint.features
-        if self._checkpoint is not None:
-            check_classes(self._checkpoint.labels)
-        if not self._encoders:
-            self._encoders = create_encoders(features, device=_encoder_device(self._device))
-        return {m: e for m, e in self._encoders.items() if (sound if isinstance(e, AudioEncoder) else pictures)}
+    def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
+        """The encoders of the inputs in use, made once and before anything is decoded.
+
+        Raises:
+            ConfigError: the options exclude all that the model reads. MediaError: the recording lacks it.
+        """
+        features = self._features if self._features is not None else self.model.features
+        if self._model is not None:
+            check_classes(self._model.labels)
+        in_use = {"pictures": face and info.has_video, "sound": voice and info.has_audio}
+        sources = {name: source_of(feature) for name, feature in features.items()}
+        wanted = {name: f for name, f in features.items() if (source := sources[name]) is None or in_use[source]}
+        new = {name: feature for name, feature in wanted.items() if name not in self._encoders}
+        if new:
+            self._encoders |= create_encoders(new, device=_encoder_device(self._device))
+        sources |= {name: source_of_encoder(encoder) for name, encoder in self._encoders.items()}
+        self._check_sources(info, {source for source in sources.values() if source}, face, voice)
+        return {name: self._encoders[name] for name in wanted if in_use[source_of_encoder(self._encoders[name])]}
+
+    def _check_sources(self, info: MediaInfo, read: set[str], face: bool, voice: bool) -> None:
+        """Raise an error if the recording, or the options, leave nothing that the model reads."""
+        if len(read) != 1:
+            return
+        pictures = read == {"pictures"}
+        what, option, other = ("faces", "--no-face", "sound") if pictures else ("the voice", "--no-voice", "pictures")
+        if not (face if pictures else voice):
+            raise ConfigError(
+                f"the model {self.name!r} reads {what} only, which {option} excludes",
+                follows="Nothing was predicted.",
+                remedy=f"Omit {option}, or use --model starter.",
+            )
+        if not (info.has_video if pictures else info.has_audio) and not info.has_video:
+            raise MediaError(
+                f"{info.path} has {other} only, and the model {self.name!r} reads {what} only",
+                follows="Nothing was predicted.",
+                remedy="Use --model starter, which reads both.",
+            )
 
     def _encode(
         self,
@@ -200,10 +159,10 @@ class CheckpointPredictor:
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
             if self._future is not None and self._future.done() and (error := self._future.exception()):
-                raise error  # the checkpoint cannot be loaded: say so now, not after an hour of video
+                raise error  # the model cannot be loaded: report it now, not after an hour of video
             on_time(time_s)
 
-        looks = any(not isinstance(encoder, AudioEncoder) for encoder in encoders.values())
+        looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         return encode_media(
             encoders,
@@ -216,14 +175,48 @@ class CheckpointPredictor:
             on_time=on_position,
         )
 
-    def _info(self, info: MediaInfo, media: EncodedMedia, seconds: dict[str, float]) -> dict[str, Any]:
+    def _info(
+        self, info: MediaInfo, media: EncodedMedia, encoders: Mapping[str, Encoder], seconds: dict[str, float]
+    ) -> dict[str, Any]:
         order = ("decode", "detect", "mesh", "track", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
             "version": version("mien"),
+            "inputs": {name: {"encoder": e.name, "licence": e.licence} for name, e in encoders.items()},
             "media": media_facts(info, len(media.faces.times)),
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
+
+    def _evidence_notes(
+        self, info: MediaInfo, media: EncodedMedia, encoders: Mapping[str, Encoder], face: bool, voice: bool
+    ) -> list[str]:
+        """Notes on missing or shared evidence, which the table itself does not explain."""
+        notes = []
+        faces, speech = media.faces, media.speech
+        has_speech = speech is not None and bool(speech.valid.any())
+        face_only = "; every row rests on the face alone" if faces.subjects else ""
+        if face and info.has_video and faces.encoders and not faces.subjects:
+            rest = "; every row rests on the voice alone" if has_speech else "" if media.audio else _NOTHING
+            notes.append("no face was detected" + rest)
+        if faces.brief:
+            count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
+            notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
+        if voice and info.kind == "video" and not info.has_audio:
+            notes.append(f"the video has no sound{face_only or ('' if encoders else _NOTHING)}")
+        if speech is not None and not has_speech:
+            notes.append(f"no speech was detected{face_only}")
+        if len(faces.subjects) > 1 and has_speech:
+            notes.append(
+                f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with "
+                "it, and for all of them where that cannot be decided (column speech)"
+            )
+        if self._voice_note and has_speech:
+            notes.append(self._voice_note)
+        return notes
+
+
+#: End of a note where no row has a prediction.
+_NOTHING = "; nothing was predicted"
 
 
 def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
@@ -255,26 +248,3 @@ def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Calla
             progress(time_s, total_s)
 
     return on_time
-
-
-def _evidence_notes(info: MediaInfo, media: EncodedMedia, face: bool, voice: bool) -> list[str]:
-    """Notes on missing or shared evidence, which the table itself does not explain."""
-    notes = []
-    faces, speech = media.faces, media.speech
-    has_speech = speech is not None and bool(speech.valid.any())
-    face_only = "; every row rests on the face alone" if faces.subjects else ""
-    if face and info.has_video and faces.encoders and not faces.subjects:
-        notes.append("no face was detected" + ("; every row rests on the voice alone" if has_speech else ""))
-    if faces.brief:
-        count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
-        notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
-    if voice and info.kind == "video" and not info.has_audio:
-        notes.append(f"the video has no sound{face_only}")
-    if speech is not None and not has_speech:
-        notes.append(f"no speech was detected{face_only}")
-    if len(faces.subjects) > 1 and has_speech:
-        notes.append(
-            f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with it, "
-            "and for all of them where that cannot be decided (column speech)"
-        )
-    return notes

@@ -24,6 +24,7 @@ from mien.training import resume as unfinished
 from mien.training.callbacks import Callback, EpochCallback, KeepBest, ProgressBar, Report
 from mien.training.loop import TrainingData, TrainingLoop, make_fabric, reproducible
 from mien.training.resume import RunState
+from mien.training.trained_inputs import TrainedInputs
 
 #: Metrics that a fusion can maximise, over the classes that occur.
 MEASURES: dict[str, Measure] = {
@@ -45,6 +46,7 @@ def fit(
     nodes: int = 1,
     progress: bool | None = None,
     on_epoch: EpochCallback | None = None,
+    stages: Mapping[str, Path] | None = None,
 ) -> Path:
     """Train a system by a recipe; returns `out`, a checkpoint folder (`mien.checkpoint.load`).
 
@@ -63,22 +65,26 @@ def fit(
             each process; on several machines, start it on each with MASTER_ADDR and NODE_RANK set, or with torchrun.
         progress: show a progress bar; by default if standard error is a terminal. The log has a line per epoch.
         on_epoch: called after each epoch with its number from 1 and its report.
+        stages: encoder name -> checkpoint that computed its features, where they are no registered encoder's. Stages
+            that are not named are looked for beside `out` and in `runs`. They are copied into `out`, so that it can
+            predict recordings.
 
     Raises:
-        ConfigError: the recipe does not fit the recordings, or the unfinished run in `out`.
+        ConfigError: the recipe does not fit the recordings, the unfinished run in `out`, or a stage of `stages`.
         ValueError: nothing in `train` is labelled.
     """
     if resume and is_finished(out):
         return out
     _check_processes(recipe, devices * nodes)
     recipe = _completed(recipe, train)
+    inputs = TrainedInputs.of(recipe, train, out, stages or {})
     keep_freed_memory()
     with reproducible(recipe.train.threads):
         torch.manual_seed(recipe.train.seed)
         system = models.build(recipe)
         windows = _training_windows(recipe, train, augment)
-        inputs = input_statistics(windows, len(recipe.corpus.labels), balance=recipe.train.balance)
-        system.prepare(inputs.mean, inputs.deviation, inputs.counts)
+        statistics = input_statistics(windows, len(recipe.corpus.labels), balance=recipe.train.balance)
+        system.prepare(statistics.mean, statistics.deviation, statistics.counts)
         if system.uses_prompts:
             _set_prompts(system, recipe)
         data = WindowData(recipe, windows, _validation_windows(recipe, val))
@@ -86,10 +92,10 @@ def fit(
             system, data, recipe, out, resume=resume, device=device, devices=devices, nodes=nodes,
             progress=progress, on_epoch=on_epoch,
         )  # fmt: skip
-        if run.writes and system.has_late_stage:
-            run.close(**_fit_late_stage(out, recipe, data))
-        else:
-            run.close()
+        scores = _fit_late_stage(out, recipe, data) if run.writes and system.has_late_stage else {}
+        if run.writes:
+            inputs.save(out)
+        run.close(**scores)
     return out
 
 

@@ -12,8 +12,8 @@ import transformers
 from mien import checkpoint, config, models
 from mien.errors import ConfigError
 from mien.evaluation.predictions import predict
-from mien.evaluation.zero_shot import read_prompts, with_prompts
 from mien.training.fit import fit
+from mien.zero_shot import read_prompts, with_prompts
 from tests.encoders import test_text
 from tests.models.systems import recipe, recordings
 

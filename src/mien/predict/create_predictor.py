@@ -1,0 +1,135 @@
+"""`load`: a predictor from the name of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mien import trained_model
+from mien.errors import ConfigError
+from mien.inference import InputFeature, StreamModel
+from mien.labels import EXPRESSIONS
+from mien.onnx_model import SHIPPED
+from mien.predict import face_network
+from mien.predict.face_network import FaceNetworkModel
+from mien.predict.face_with_voice import VOICE_WEIGHT, FaceWithVoice
+from mien.predict.predictor import ModelPredictor
+from mien.predict.protocol import Predictor
+from mien.records import VOICE
+
+#: The model whose voice part is joined with networks over single faces.
+VOICE_MODEL = "starter"
+
+
+def load(
+    model: str | Path = "starter",
+    *,
+    device: str = "auto",
+    max_faces: int = 4,
+    prompts: Mapping[str, str] | str | Path | None = None,
+) -> Predictor:
+    """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
+
+    Args:
+        model: a shipped checkpoint (`starter`), the folder of a trained checkpoint, or a network over single faces
+            (`hsemotion`, `fer`, or an ONNX file with a card beside it), which is joined with the voice of the starter.
+        device: `auto` (ONNX Runtime on the CPU if the checkpoint holds an ONNX network, else CUDA if available, else
+            CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
+        max_faces: the largest number of people tracked at once.
+        prompts: classes to predict instead of the checkpoint's, for systems with text prompts (`prompted_tcn`): class
+            -> text, or a file of them (`mien.zero_shot.read_prompts`).
+
+    Raises:
+        ConfigError: no such model, or prompts for a model that has none. A damaged checkpoint or an unusable device
+            raises it in the first prediction.
+        ArtefactError: the network over single faces has not been downloaded.
+    """
+    name = str(model)
+    if name in face_network.NAMES or Path(model).suffix in face_network.SUFFIXES:
+        _refuse_prompts(name, prompts)
+        return _face_predictor(face_network.card_model(name), Path(name).stem, device, max_faces)
+    if name not in SHIPPED and not Path(model).is_dir():
+        return ModelPredictor(_load(model, device), name=name, max_faces=max_faces, device=device)
+    label = name if name in SHIPPED else Path(model).resolve().name
+    if trained_model.is_image_model(model):
+        _refuse_prompts(name, prompts)
+        return _face_predictor(_image_model(Path(model), device), label, device, max_faces)
+    loader: Callable[[], StreamModel] = lambda: _load(model, device)  # noqa: E731
+    if prompts is not None:
+        loader = lambda: _load_prompted(model, device, prompts)  # noqa: E731
+    return ModelPredictor(
+        loader, name=label, max_faces=max_faces, device=device, features=trained_model.read_features(model)
+    )
+
+
+def _refuse_prompts(name: str, prompts: object) -> None:
+    if prompts is not None:
+        raise ConfigError(
+            f"the model {name!r} has no text prompts",
+            follows="Nothing was predicted.",
+            remedy="Omit --prompts, or use a checkpoint of prompted_tcn.",
+        )
+
+
+def _load(model: str | Path, device: str) -> StreamModel:
+    """The ONNX network if the checkpoint holds it and the CPU is acceptable, else the weights in torch."""
+    folder = trained_model.locate(model)
+    if device in ("auto", "cpu") and trained_model.has_onnx(folder):
+        return trained_model.load(model)
+    return trained_model.load(model, usable_device(device), onnx=False)
+
+
+def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | str | Path) -> StreamModel:
+    """The checkpoint with other classes, described by text."""
+    from mien import checkpoint
+    from mien.zero_shot import read_prompts, with_prompts
+
+    device = usable_device(device)
+    trained = checkpoint.load(model, device)
+    if not isinstance(prompts, Mapping):
+        prompts = read_prompts(Path(prompts), trained.recipe.objective.get("prompt", "{label}"))
+    return trained_model.attach(with_prompts(trained, prompts, device=device), Path(model), device)
+
+
+def usable_device(device: str) -> str:
+    """The torch device of a name; `auto` is CUDA where it is available. Raises ConfigError for an unusable one."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"the device {device!r} cannot be used: {str(error).splitlines()[0]}",
+            follows="Nothing was predicted.",
+            remedy="Use --device cpu, or omit --device.",
+        ) from None
+    return device
+
+
+def _image_model(folder: Path, device: str) -> FaceNetworkModel:
+    """The model of a trained image system: its exported network with its card on the CPU, else its weights."""
+    card = folder / "network.yaml"
+    if device in ("auto", "cpu") and card.is_file() and (folder / "network.onnx").is_file():
+        return face_network.card_model(str(card))
+    facts = json.loads((folder / trained_model.ABOUT).read_text(encoding="utf-8"))
+    has_affect = bool(facts.get("valence_arousal", False))
+    return face_network.checkpoint_model(folder, facts["labels"], valence_arousal=has_affect)
+
+
+def _face_predictor(model: FaceNetworkModel, name: str, device: str, max_faces: int) -> Predictor:
+    """Predictor of a network over single faces, with the voice of the starter where that knows its classes."""
+    if not set(model.labels) <= set(EXPRESSIONS):
+        return ModelPredictor(model, name=name, max_faces=max_faces, device=device)
+    voice = trained_model.load(VOICE_MODEL)
+    features: dict[str, InputFeature] = {**model.features, VOICE: voice.features[VOICE]}
+    note = (
+        f"{name} reads faces only; the voice is that of the {VOICE_MODEL}, with weight {VOICE_WEIGHT:g} where there "
+        "is a face (--no-voice leaves it out)"
+    )
+    return ModelPredictor(
+        lambda: FaceWithVoice(model, voice), name=name, max_faces=max_faces, device=device, features=features,
+        voice_note=note,
+    )  # fmt: skip
