@@ -1,7 +1,7 @@
 """Weight of the voice beside a network over single faces, on real faces and real voices paired by class.
 
-Each face is paired with an utterance of the same class, drawn at random, because a corpus with labelled faces and voices
-of the same people needs an agreement. The errors of the two are then independent, which favours every combination; the
+Each face is paired with an utterance of the same class, drawn at random, because corpora with labelled faces and voices
+of the same people need an agreement. The errors of the two are then independent, which favours every combination; the
 result to use is the order of the weights.
 """
 

@@ -160,13 +160,6 @@ class Recipe(Section):
     vote: Vote
 
     @model_validator(mode="after")
-    def _stages_are_read(self) -> Recipe:
-        encoders = [feature.encoder for feature in self.features.values()]
-        if unread := sorted(set(self.stages) - set(encoders)):
-            raise ValueError(f"stages.{unread[0]}: no feature has the encoder {unread[0]!r}")
-        return self
-
-    @model_validator(mode="after")
     def _vote_covers(self) -> Recipe:
         if self.vote.hop_seconds > self.windows.seconds:
             raise ValueError(

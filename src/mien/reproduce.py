@@ -2,7 +2,7 @@
 
     OUT/index.jsonl   the clips of the corpus, and the problems found in it
     OUT/features/     the features of the recipe's encoders
-    OUT/run/          the checkpoint
+    OUT/run/          the checkpoint, with its stages in run/stages
     OUT/report/       the evaluation, with the published results beside the measured ones
     OUT/steps.json    the settings of the folder
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,12 @@ from mien import checkpoint, config
 from mien.atomic import write_bytes
 from mien.config import Recipe
 from mien.datasets.index import Index, build_index
-from mien.datasets.stored_recordings import load_recordings
-from mien.encoders.registry import format_spec
 from mien.errors import ConfigError
 from mien.evaluation.evaluate import PAGE, RECORD, ProgressBars, evaluate, no_progress_bar
-from mien.extract import ExtractionProgress, Failure, extract
-from mien.records import Recording
 from mien.training.fit import fit
+from mien.training.stages import ChainSettings, ExtractionProgressBar, extract_features, labelled, stage_recipes
 
 INDEX, STEPS = "index.jsonl", "steps.json"
-
-#: Opens a progress bar; the context's value is called with the state of the extraction, unless it is None.
-ExtractionProgressBar = Callable[[], AbstractContextManager[Callable[[ExtractionProgress], None] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,7 @@ def reproduce(
     table: Path | None = None,
     task: str | None = None,
     faces: str | None = None,
+    stages: Mapping[str, Path] | None = None,
     workers: int = 1,
     device: str = "auto",
     robustness: bool = False,
@@ -79,6 +74,7 @@ def reproduce(
         table: CSV of labels, for the corpus `folder`.
         task: `expr` or `va`, which selects labels and splits; by default the corpus's first.
         faces: `video` or `crops` (`mien extract`); by default the recipe's.
+        stages: encoder name -> trained stage; other stages of the recipe are trained on the corpus first.
         workers: processes that extract features.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         robustness: also score with missing, noisy and delayed streams.
@@ -91,18 +87,21 @@ def reproduce(
     """
     corpus = corpus or recipe.corpus.name
     faces = faces or str(recipe.corpus.options.get("face_source", "video"))
-    settings = {"recipe": config.dump(recipe), "corpus": f"{corpus} in {Path(root).resolve()}", "faces": faces}
-    _check_settings(out, settings)
+    parts = {"recipe": config.dump(recipe), "corpus": f"{corpus} in {Path(root).resolve()}", "faces": faces}
+    parts |= {f"stage {name}": config.dump(stage) for name, stage in stage_recipes(recipe).items()}
+    _check_settings(out, parts)
     on_step(f"1/4 index: {corpus} in {root}")
     index = _load_or_build_index(corpus, root, out, table, bars)
     recipe = _with_classes(recipe, index)
-    encoders = {modality: feature.encoder for modality, feature in recipe.features.items()}
     store = out / "features"
-    on_step(f"2/4 extract: {', '.join(encoders.values())} of {len(index.entries)} clips")
-    failures = _extract(recipe, index, store, workers, faces, device, extraction_progress)
+    settings = ChainSettings(
+        index, store, stages or {}, task, faces, workers, device, lambda line: on_step(f"2/4 {line}"),
+        extraction_progress,
+    )  # fmt: skip
+    failures, folders = extract_features(recipe, out / "run", settings)
     if failures:
         on_step(f"    {len(failures)} failed and are left out, such as {failures[0]}")
-    train, val = (_labelled(index, store, encoders, task, split) for split in ("train", "val"))
+    train, val = (labelled(recipe, settings, split) for split in ("train", "val"))
     if not train:
         raise ConfigError(
             f"no labelled clip of the split 'train' of {corpus} in {root} could be read",
@@ -110,7 +109,7 @@ def reproduce(
             remedy=f"See {out / INDEX} for the problems of the corpus and {store}/failures.jsonl for unreadable clips.",
         )
     on_step(f"3/4 train: {recipe.model.name} on {len(train)} clips; {len(val)} clips select the epoch")
-    run = fit(recipe, train, val, out / "run", resume=(out / "run").exists(), device=device)
+    run = fit(recipe, train, val, out / "run", resume=True, device=device, stages=folders)
     on_step("4/4 evaluate")
     record = _evaluate(run, index, out, recipe, task, device, robustness, bars)
     return Reproduction(record, out / "report" / PAGE, run, len(failures))
@@ -153,25 +152,6 @@ def _with_classes(recipe: Recipe, index: Index) -> Recipe:
             remedy="Set corpus.labels to the corpus's classes, in its order.",
         )
     return recipe
-
-
-def _extract(
-    recipe: Recipe,
-    index: Index,
-    store: Path,
-    workers: int,
-    faces: str,
-    device: str,
-    extraction_progress: ExtractionProgressBar,
-) -> list[Failure]:
-    specs = [format_spec(feature.encoder, feature.options) for feature in recipe.features.values()]
-    with extraction_progress() as progress:
-        return extract(index, specs, store, workers=workers, faces=faces, device=device, progress=progress).failures
-
-
-def _labelled(index: Index, store: Path, encoders: Mapping[str, str], task: str | None, split: str) -> list[Recording]:
-    recordings = load_recordings(index, store, encoders, task=task, split=split, partial=True)
-    return [recording for recording in recordings if recording.clip.labels]
 
 
 def _evaluate(

@@ -31,9 +31,8 @@ class Processor(transformers.Qwen3VLProcessor):
         return type(argument)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen")
+def tiny(folder: Path) -> Path:
+    """A tiny Qwen3-VL with random weights, its tokenizer and its processor, as a checkpoint."""
     letters = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
     tokenizer = transformers.Qwen2Tokenizer(
         vocab={word: i for i, word in enumerate(letters)}, merges=[], additional_special_tokens=SPECIAL
@@ -78,6 +77,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 256, "longest_edge": 4096}
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("qwen"))
 
 
 def pictures(count: int, height: int = 40, width: int = 60, seed: int = 0) -> list[np.ndarray]:

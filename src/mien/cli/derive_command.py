@@ -33,23 +33,10 @@ def derive(
       mien derive runs/va_face index.jsonl --store features
       mien derive runs/trial index.jsonl --store features --name va_face
     """
-    from mien import checkpoint
     from mien.datasets.index import Index
-    from mien.datasets.stored_recordings import load_recordings
-    from mien.store import FeatureStore
-    from mien.trained_model import stage_provenance
+    from mien.training.stages import derive_features
 
-    trained = checkpoint.load(run, checkpoint.torch_device(device))
-    encoders = {modality: feature.encoder for modality, feature in trained.recipe.features.items()}
-    recordings = load_recordings(Index.load(index, root), store, encoders, labels=False, partial=True)
-    weights = checkpoint.weights_digest(run)
-    provenance = stage_provenance(trained.recipe.model.name, weights, "embedding and predictions")
     name = name or run.resolve().name
-    features = FeatureStore(store)
     with console.progress(f"deriving {name}", unit="clips") as bar:
-        for number, recording in enumerate(recordings, 1):
-            stream = trained.embed_streams(recording.streams)
-            with features.writer(name, recording.clip.id, dim=stream.dim, provenance=provenance) as writer:
-                writer.append(stream.values, stream.times, stream.valid)
-            bar(number, len(recordings))
-    console.stdout().print(f"{len(recordings)} clips in {store}, called {name}", markup=False)
+        count = derive_features(run, Index.load(index, root), store, name, device=device, progress=bar)
+    console.stdout().print(f"{count} clips in {store}, called {name}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,25 @@ TaskOption = Annotated[
 TableOption = Annotated[
     Path | None, typer.Option(metavar="CSV", help="The CSV file of labels, for the corpus called folder.")
 ]
+StageOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=RUN", help="A trained stage and the encoder name of its features; repeatable."),
+]
 SampleOption = Annotated[
     Path, typer.Option(metavar="FILE", help="The organisers' sample file, of the EXPR or the VA track.")
 ]
 RobustnessOption = Annotated[bool, typer.Option(help="Also score with missing, noisy and delayed streams of features.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def parse_stages(values: Iterable[str]) -> dict[str, Path]:
+    """`NAME=RUN` of `StageOption` -> encoder name -> folder. Raises BadParameter for another form, or no checkpoint."""
+    stages = {}
+    for value in values:
+        name, equals, folder = value.partition("=")
+        if not equals or not (Path(folder) / "checkpoint.json").is_file():
+            reason = f"{folder} holds no checkpoint" if equals else "write it as NAME=FOLDER"
+            raise typer.BadParameter(f"{value!r}: {reason}", param_hint="--stage")
+        stages[name] = Path(folder)
+    return stages

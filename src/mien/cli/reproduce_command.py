@@ -16,8 +16,10 @@ from mien.cli.options import (
     OverridesArgument,
     RecipeArgument,
     RobustnessOption,
+    StageOption,
     TableOption,
     TaskOption,
+    parse_stages,
 )
 
 
@@ -37,6 +39,7 @@ def reproduce(
         str | None,
         typer.Option(help="video (detect faces) or crops (the corpus's cropped faces); by default the recipe's."),
     ] = None,
+    stage: StageOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes that extract features.")] = 1,
     device: DeviceOption = "auto",
     robustness: RobustnessOption = False,
@@ -48,11 +51,15 @@ def reproduce(
     OUT/index.jsonl, OUT/features/, OUT/run/ (a checkpoint for mien predict, evaluate and submit) and
     OUT/report/evaluation.html. If it is interrupted, run the same command again: it resumes.
 
+    The stages of a system (the three streams of va_reliability, the static face network of cnn_pdem) are trained first,
+    on the same corpus, in OUT/run/stages. --stage gives a trained one.
+
     Exit code: 0 success, 1 some clips could not be read, 2 wrong usage.
 
     \b
     Examples:
       mien reproduce safe_cross_attention --root /data/Aff-Wild2
+      mien reproduce va_reliability --root /data/Aff-Wild2 --task va
       mien reproduce starter train.epochs=5 --root demo-corpus --corpus synthetic --out runs/demo
     """
     from mien import config, models
@@ -68,6 +75,7 @@ def reproduce(
         table=table,
         task=task,
         faces=faces,
+        stages=parse_stages(stage or ()),
         workers=workers,
         device=device,
         robustness=robustness,

@@ -17,7 +17,9 @@ from mien.cli.options import (
     OptionalStoreOption,
     OverridesArgument,
     RecipeArgument,
+    StageOption,
     TaskOption,
+    parse_stages,
 )
 from mien.errors import ConfigError
 
@@ -47,6 +49,7 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="The image folder of an image recipe; or the corpus, if it was moved."),
     ] = None,
+    stage: StageOption = None,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share each batch.")] = 1,
     nodes: Annotated[
@@ -69,6 +72,7 @@ def train(
       mien train mine.yaml --resume runs/wide
       mien train starter --emodb EMODB
       mien train dynamic_threshold --root RAF-DB/basic corpus.options.labelled=100
+      mien train va_reliability --index index.jsonl --store features --stage va_face=runs/va_face
     """
     from mien import config, models
 
@@ -76,7 +80,7 @@ def train(
     run, is_resumed = resume or out or Path("runs") / Path(recipe).stem, resume is not None
     if models.system_class(settings).input_kind == "images":
         folder = _train_on_images(settings, run, root, is_resumed, device)
-        hint = f"mien extract INDEX --encoder {folder} --store DIR"
+        hint = f"mien predict clip.mp4 --model {folder}; or mien extract INDEX --encoder {folder} --store DIR"
         _print_metrics(folder, hint, as_json, only=("val_macro_f1", "val_accuracy"))
         return
     if (index is None) != (store is None):
@@ -98,6 +102,7 @@ def train(
         device=device,
         devices=devices,
         nodes=nodes,
+        stages=parse_stages(stage or ()),
     )
     if devices * nodes > 1:
         from mien.training.callbacks import is_first_process
@@ -109,13 +114,13 @@ def train(
 
 def _train_on_images(settings: Recipe, run: Path, root: Path | None, resume: bool, device: str) -> Path:
     from mien.datasets.image_datasets import load_image_sets
-    from mien.training.semi_supervised import fit_images
+    from mien.training.semi_supervised import fit_images, steps_of
 
     console.stderr().print("reading images ...")
     labelled, unlabelled, val = load_image_sets(settings, root, workers=os.cpu_count() or 1)
     scored = len(val) if val is not None else 0
     console.stderr().print(f"{len(labelled)} labelled images, {len(unlabelled)} unlabelled, {scored} to score")
-    steps = max(1, settings.train.epochs * max(100, len(unlabelled) // (4 * settings.train.batch)))
+    steps = steps_of(settings, unlabelled)
     with console.progress("training", unit="steps") as bar:
         return fit_images(
             settings,

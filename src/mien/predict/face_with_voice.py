@@ -17,9 +17,9 @@ from mien.inference import (
 )
 from mien.records import VOICE, Stream
 
-#: Weight of the voice's probabilities where there are both; the face has the rest. Of `fer` and the starter's voice, on
-#: FER+ faces paired with RAVDESS utterances of the same class, .2 has the best macro F1 of seven classes: .581, the face
-#: alone .577, weight .5 .509, the voice alone .100 (`python -m experiments voice-weight`).
+#: Weight of the voice's probabilities where there are both; the face has the rest. Macro F1 of seven classes, `fer` and
+#: the starter's voice on FER+ faces paired with RAVDESS utterances of the same class: weight .2 .581, the face alone
+#: .577, weight .5 .509, the voice alone .100 (`python -m experiments voice-weight`).
 VOICE_WEIGHT = 0.2
 
 
@@ -39,11 +39,7 @@ class FaceWithVoice:
         self._order = [voice.labels.index(label) for label in face.labels]
         self.labels = face.labels
         self.features: Mapping[str, InputFeature] = {**face.features, VOICE: voice.features[VOICE]}
-        self.settings: InferenceSettings = replace(
-            face.settings,
-            features=dict(self.features),
-            valence_arousal=face.settings.valence_arousal or voice.settings.valence_arousal,
-        )
+        self.settings: InferenceSettings = replace(face.settings, features=dict(self.features))
 
     def predict_streams(
         self, streams: Mapping[str, Stream], start_s: float, stop_s: float, *, batch: int = 16

@@ -73,6 +73,11 @@ def fit_images(
     return out
 
 
+def steps_of(recipe: Recipe, unlabelled: ImageSet) -> int:
+    """Steps of a recipe's epochs: each passes a quarter of the unlabelled images, 100 steps at least (our choice)."""
+    return max(1, recipe.train.epochs * max(100, len(unlabelled) // (4 * recipe.train.batch)))
+
+
 def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet]:
     """The recipe with the size of the images and every default written out, and the images that have labels."""
     name, feature = next(iter(recipe.features.items()))

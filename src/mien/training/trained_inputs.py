@@ -1,4 +1,4 @@
-"""What a checkpoint records of its inputs: the provenance of its training features, and the stages that computed them."""
+"""What a checkpoint records of its inputs: provenance of the training features, and the stages that computed them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TrainedInputs:
                     f"--stage {name}={stages[name]}: its weights did not compute the stored {name} features "
                     f"(those have the sha256 {features['revision'][:16]}...)",
                     follows="Nothing was trained.",
-                    remedy="Name the checkpoint that `mien derive` or `mien extract` ran, or compute the features again.",
+                    remedy="Name the checkpoint that computed them, or compute the features again.",
                 )
             else:
                 log.warning(

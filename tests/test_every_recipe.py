@@ -1,0 +1,220 @@
+"""Every recipe, from a corpus to the timeline of a recording: features, stages, training, a copied folder, predict.
+
+Encoders are tiny networks of the true classes with random weights. What a run predicts means nothing; that every row is
+there, with and without either modality, is what is tested.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from mien import checkpoint, config, hub, models, trained_model
+from mien.cli.main import app
+from mien.datasets.image_datasets import ImageOptions
+from mien.datasets.index import Index, build_index
+from mien.encode.corpus_faces import load_corpus_faces
+from mien.media.mp4_writer import write_video
+from mien.synthetic import affwild2_export
+from mien.training.fit import fit
+from mien.training.semi_supervised import fit_images
+from mien.training.stages import ChainSettings, extract_features, labelled
+from tests.encoders import test_images, test_speech, test_text, test_vision_language
+
+needs_faces = pytest.mark.skipif(
+    not (hub.available("blazeface") and hub.available("facemesh")),
+    reason="the face networks are not here: mien hub pull blazeface facemesh",
+)
+pytestmark = needs_faces
+
+#: Encoder -> what makes its tiny network.
+IMAGES = {"beit-large": "beit", "clip-vit-b32": "clip", "efficientnet-b1": "efficientnet", "resnet50": "resnet"}
+SPEECH = {"wavlm-large": "wavlm-large", "wav2vec2-base": "wav2vec2-base", "pdem": "wav2vec2-large"}
+#: `model.name` -> overrides that make it tiny.
+SMALL: dict[str, tuple[str, ...]] = {
+    "safe_cross_attention": ("model.dim=8", "model.heads=2", "model.layers=1"),
+    "prompted_tcn": (
+        "model.dim=16", "model.levels=2", "model.heads=2", "model.hidden=[8, 8]", "model.text_dim=24",
+    ),
+    "cnn_pdem": (
+        "model.dim=16", "model.face_heads=2", "model.voice_dim=32", "model.voice_heads=[2, 2]", "model.weight_draws=5",
+        "model.fusion_dim=16", "model.fusion_heads=2", "model.elm_support=20", "model.forest_trees=3",
+    ),
+    "cnn_static": (
+        "model.source=null", "model.network=resnet", "model.dim=12", "model.unfreeze_steps=0", "corpus.options.size=32",
+        "model.options={embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}",
+    ),
+    "dynamic_threshold": (
+        "model.stem=8", "model.widths=[8, 16]", "model.depths=[1, 1]", "model.stem_pool=false",
+        "corpus.options.size=32",
+    ),
+    "transfer_ensemble": (
+        "model.hidden=8", "model.cnn14=[4, 8]", "model.channels=[8, 8]", "model.kernels=[5, 3]", "model.lstm=8",
+        "model.weight_draws=5",
+    ),
+    "va_streams": ("model.dim=16", "model.heads=2", "model.layers=1", "model.mamba_layers=1", "model.pooling_dim=4"),
+    "va_directed_experts": ("model.dim=16", "model.heads=2", "model.layers=1"),
+    "va_reliability": ("model.dim=16", "model.heads=2", "model.latents=2"),
+}  # fmt: skip
+TRAIN = ("train.epochs=1", "train.batch=4", "train.threads=1", "train.patience=0")
+#: Recipes, and the fusions of cnn_pdem beside its default.
+CASES = [*config.names(), *(f"cnn_pdem model.fusion={f}" for f in ("forest", "elm", "attention", "mean"))]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus in the layout of Aff-Wild2 whose last recording shows two people, its index, and an empty store."""
+    work = tmp_path_factory.mktemp("corpus")
+    affwild2_export.write_corpus(work / "root", videos=affwild2_export.SECOND_EVERY, seconds=1.0, seed=3)
+    build_index("aff-wild2", work / "root").save(work / "index.jsonl")
+    return work
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Encoder -> folder of its tiny network."""
+    root = tmp_path_factory.mktemp("networks")
+    made = {name: test_images.tiny(family, root / name) for name, family in IMAGES.items()}
+    made |= {name: test_speech.tiny(kind, root / name) for name, kind in SPEECH.items()}
+    made["qwen3-vl-4b"] = test_vision_language.tiny(root / "qwen")
+    made["clip-text-b32"] = test_text.tiny(root / "clip-text")
+    return made
+
+
+def tiny_recipe(name: str, sources: dict[str, Path], *overrides: str) -> config.Recipe:
+    """A shipped recipe with small sizes, and the tiny networks as its encoders."""
+    shipped = config.load(name)
+    changes = [*TRAIN, *SMALL[shipped.model.name], *overrides]
+    if shipped.objective.get("text"):
+        changes.append(f"objective.text_options={{source: {sources['clip-text-b32']}}}")
+    for modality, feature in shipped.features.items():
+        options = {"source": str(sources[feature.encoder])} if feature.encoder in sources else {}
+        if options and feature.encoder != "clip-text-b32":
+            options["precision"] = "float32"
+        changes += [f"features.{modality}.dim=null", f"features.{modality}.options={options}"]
+    return config.load(name, changes, check=models.problems)
+
+
+def train(name: str, out: Path, corpus: Path, sources: dict[str, Path], *overrides: str) -> Path:
+    """Train a recipe on the corpus by one epoch, its stages first; returns the folder."""
+    recipe = tiny_recipe(name, sources, *overrides)
+    index = Index.load(corpus / "index.jsonl")
+    if models.system_class(recipe).input_kind == "images":
+        return train_on_images(recipe, index, out)
+    stages = corpus / "stages"
+    stages.mkdir(exist_ok=True)
+    for stage in recipe.stages:
+        if not (stages / f"{stage}.yaml").exists():
+            (stages / f"{stage}.yaml").write_text(config.dump(tiny_recipe(stage, sources)))
+    recipe = config.changed(recipe, stages={stage: str(stages / f"{stage}.yaml") for stage in recipe.stages})
+    given = {stage: stages / stage for stage in recipe.stages if (stages / stage / "checkpoint.json").exists()}
+    settings = ChainSettings(index, corpus / "features", given, workers=0, device="cpu", on_step=lambda line: None)
+    failures, folders = extract_features(recipe, out, settings)
+    assert not failures
+    for stage, folder in folders.items():
+        if stage not in given:
+            shutil.copytree(folder, stages / stage)
+    clips = [labelled(recipe, settings, split) for split in ("train", "val")]
+    return fit(recipe, *clips, out, True, device="cpu", progress=False, stages=folders)
+
+
+def train_on_images(recipe: config.Recipe, index: Index, out: Path) -> Path:
+    recipe = config.changed(recipe, corpus={"labels": list(index.classes)})
+    faces = load_corpus_faces(index, "train", ImageOptions(**recipe.corpus.options).size, faces="crops")
+    assert faces is not None
+    return fit_images(recipe, faces, faces, None, out, steps=2)
+
+
+def mien(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def predict(run: Path, media: Path, out: Path, *options: str) -> pl.DataFrame:
+    result = mien("predict", media, "--model", run, "--out", out, "--format", "parquet", "--device", "cpu", *options)
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return pl.read_parquet(out / media.stem / "timeline.parquet")
+
+
+def check(table: pl.DataFrame, *, expression: bool, affect: bool, evidence: bool = True) -> None:
+    """Every frame has a row per person; predictions are there, in range, and only those that were trained."""
+    for _, rows in table.group_by("subject"):
+        assert rows["frame"].to_list() == list(range(len(rows)))
+    p = table.select(pl.col("^p_.*$")).to_numpy()
+    known = np.isfinite(p).all(axis=1)
+    assert np.allclose(p[known].sum(axis=1), 1, atol=1e-4)
+    assert known.any() == (expression and evidence)
+    assert (table["valence"].null_count() < len(table)) == (affect and evidence)
+    assert table["valence"].drop_nulls().is_between(-1, 1).all()
+
+
+@pytest.fixture(scope="module")
+def recordings(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two people with sound, the same without sound, and grey pictures with sound."""
+    folder = tmp_path_factory.mktemp("recordings")
+    (pair,) = {e.media for e in Index.load(corpus / "index.jsonl").entries if e.side and e.media}
+    shutil.copy(corpus / "root" / pair, folder / "pair.mp4")
+    from mien.media.video import frames
+
+    pictures = list(frames(folder / "pair.mp4"))
+    times = [frame.time_s for frame in pictures]
+    write_video(folder / "silent.mp4", (frame.image for frame in pictures), times=times)
+    write_video(
+        folder / "faceless.mp4",
+        (np.full((120, 160, 3), 90, np.uint8) for _ in times),
+        times=times,
+        audio=folder / "pair.mp4",
+    )
+    return {path.stem: path for path in folder.glob("*.mp4")}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_copied_run_predicts_recordings(
+    case: str, corpus: Path, sources: dict[str, Path], recordings: dict[str, Path], tmp_path: Path
+) -> None:
+    name, *overrides = case.split()
+    out = train(name, tmp_path / "run", corpus, sources, *overrides)
+    shutil.copytree(out, tmp_path / "copy")
+    shutil.rmtree(out)
+    run = tmp_path / "copy"
+    trained = checkpoint.load(run)
+    expects = {
+        "expression": trained.model.predicts_expression,
+        "affect": trained.model.predicts_valence_arousal,
+    }
+    reads = {trained_source(feature) for feature in reads_of(run)}
+    table = predict(run, recordings["pair"], tmp_path / "both")
+    assert table["subject"].n_unique() == (2 if "pictures" in reads and name != "va_behaviour" else 1)
+    check(table, **expects)
+    for media, options, gone in (
+        ("pair", ("--no-face",), "pictures"),
+        ("pair", ("--no-voice",), "sound"),
+        ("silent", (), "sound"),
+        ("faceless", (), "faces"),
+    ):
+        left = reads - {gone, "pictures" if gone == "faces" and name != "va_behaviour" else ""}
+        if options and not left:
+            result = mien("predict", recordings[media], "--model", run, "--out", tmp_path / "x", *options)
+            assert result.exit_code == 2
+            assert "only, which" in result.output
+            continue
+        table = predict(run, recordings[media], tmp_path / f"{media}{len(options)}{gone}", *options)
+        check(table, **expects, evidence=bool(left))
+
+
+def reads_of(run: Path) -> list[trained_model.InputFeature]:
+    if trained_model.is_image_model(run):
+        return [trained_model.InputFeature("face-geometry", 0), trained_model.InputFeature("voice-prosody", 0)]
+    features = trained_model.read_features(run)
+    assert features is not None
+    return list(features.values())
+
+
+def trained_source(feature: trained_model.InputFeature) -> str:
+    from mien.encode.create_encoders import source_of
+
+    return source_of(feature) or ""
