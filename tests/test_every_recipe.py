@@ -6,12 +6,14 @@ there, with and without either modality, is what is tested.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from mien import checkpoint, config, hub, models, trained_model
@@ -19,7 +21,10 @@ from mien.cli.main import app
 from mien.datasets.image_datasets import ImageOptions
 from mien.datasets.index import Index, build_index
 from mien.encode.corpus_faces import load_corpus_faces
+from mien.errors import ArtefactError
 from mien.media.mp4_writer import write_video
+from mien.predict import load as mien_load
+from mien.store import FeatureStore
 from mien.synthetic import affwild2_export
 from mien.training.fit import fit
 from mien.training.semi_supervised import fit_images
@@ -218,3 +223,111 @@ def trained_source(feature: trained_model.InputFeature) -> str:
     from mien.encode.create_encoders import source_of
 
     return source_of(feature) or ""
+
+
+@pytest.fixture(scope="module")
+def fusion(corpus: Path, sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained va_reliability with its three stages."""
+    return train("va_reliability", tmp_path_factory.mktemp("fusion") / "run", corpus, sources)
+
+
+def copy(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder)
+    return folder
+
+
+def test_a_missing_and_another_stage_are_refused(fusion: Path, recordings: dict[str, Path], tmp_path: Path) -> None:
+    run = copy(fusion, tmp_path / "run")
+    shutil.rmtree(run / "stages" / "va_behaviour")
+    result = mien("predict", recordings["pair"], "--model", run, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert "the stage 'va_behaviour', a checkpoint of va_streams, is missing" in text
+    assert "Nothing was predicted." in text
+    shutil.copytree(fusion / "stages" / "va_voice", run / "stages" / "va_behaviour")
+    result = mien("predict", recordings["pair"], "--model", run, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "are not those that the next stage was trained on" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("timeline*"))
+
+
+def test_a_fusion_reads_what_mien_derive_writes(fusion: Path, corpus: Path) -> None:
+    """The stages in the folder give the features of the store, up to its 16-bit floats."""
+    model = trained_model.load(fusion)
+    store = FeatureStore(corpus / "features")
+    clip = next(e.id for e in Index.load(corpus / "index.jsonl").entries if not e.side)
+    streams = {name: store.open(f.encoder)[clip].stream() for name, f in model.features.items()}
+    direct = model.direct_streams(streams)
+    assert direct.keys() == {"face", "behaviour", "voice"}
+    for modality, stream in direct.items():
+        stored = store.open(f"va_{modality}")[clip].stream()
+        np.testing.assert_array_equal(stream.times, stored.times)
+        np.testing.assert_array_equal(stream.valid, stored.valid)
+        np.testing.assert_allclose(stream.values, stored.values, atol=4e-3)
+
+
+def test_another_revision_of_an_encoder_is_a_note(fusion: Path, recordings: dict[str, Path], tmp_path: Path) -> None:
+    run = copy(fusion, tmp_path / "run")
+    inputs = run / "stages" / "va_voice" / "inputs.json"
+    facts = json.loads(inputs.read_text())
+    facts["voice"]["provenance"]["revision"] = "sha256:0000000000000000"
+    inputs.write_text(json.dumps(facts))
+    notes = mien_load(run).predict(recordings["pair"]).notes
+    assert [n for n in notes if "wavlm-large differs from training in revision" in n], notes
+    assert "so predictions may be wrong" in " ".join(notes)
+    assert not [n for n in mien_load(fusion).predict(recordings["pair"]).notes if "differs from training" in n]
+
+
+def test_an_encoder_that_is_not_here_is_named_before_decoding(
+    fusion: Path, recordings: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy(fusion, tmp_path / "run")
+    recipe = run / "stages" / "va_voice" / "recipe.yaml"
+    recipe.write_text(
+        "\n".join(line for line in recipe.read_text().splitlines() if not line.strip().startswith("source:"))
+    )
+    facts = json.loads((run / "stages" / "va_voice" / "inputs.json").read_text())
+    facts["voice"]["provenance"]["network"] = "microsoft/wavlm-large"
+    (run / "stages" / "va_voice" / "inputs.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("mien.predict.predictor.frames", None)
+    monkeypatch.setattr("mien.predict.predictor.blocks", None)
+    with pytest.raises(ArtefactError, match=r"microsoft/wavlm-large \(about 1.* licence CC-BY-SA-3.0\)") as caught:
+        mien_load(run).predict(recordings["pair"])
+    assert "hf download microsoft/wavlm-large" in caught.value.remedy
+
+
+def test_prompts_of_a_file_replace_the_classes(
+    corpus: Path, sources: dict[str, Path], recordings: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train("prompted_tcn", tmp_path / "run", corpus, sources)
+    (tmp_path / "moods.txt").write_text("Calm\nVery upset: a person who shouts\nbored\n")
+    table = predict(run, recordings["pair"], tmp_path / "out", "--prompts", str(tmp_path / "moods.txt"))
+    assert {"p_calm", "p_very_upset", "p_bored"} <= set(table.columns)
+    assert "p_neutral" not in table.columns
+    assert set(table["expression"].drop_nulls()) <= {"Calm", "Very upset", "bored"}
+    result = mien("predict", recordings["pair"], "--prompts", tmp_path / "moods.txt", "--out", tmp_path / "no")
+    assert result.exit_code == 2
+    assert "does not support prompts" in result.output
+
+
+def test_reproduce_trains_the_stages_first(corpus: Path, sources: dict[str, Path], tmp_path: Path) -> None:
+    stages = {}
+    for name in ("va_face", "va_voice"):
+        (tmp_path / f"{name}.yaml").write_text(config.dump(tiny_recipe(name, sources)))
+        stages[name] = str(tmp_path / f"{name}.yaml")
+    recipe = config.dump(tiny_recipe("va_reliability", sources))
+    raw = yaml.safe_load(recipe) | {"stages": stages}
+    del raw["features"]["behaviour"]
+    (tmp_path / "fusion.yaml").write_text(yaml.safe_dump(raw))
+    out = tmp_path / "out"
+    words = ("reproduce", tmp_path / "fusion.yaml", "--root", corpus / "root", "--out", out, "--device", "cpu")
+    result = mien(*words)
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (out / "run" / "stages").iterdir()} == {"va_face", "va_voice"}
+    assert "mean CCC" in result.output
+    assert "macro F1" not in result.output, "it predicts no expressions"
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    assert mien(*words).exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before, "a second run has nothing to do"

@@ -75,6 +75,6 @@ def test_systems_without_a_text_encoder_are_an_error(run: Path, tmp_path: Path) 
         folder = checkpoint.save(tmp_path / name, models.build(settings), settings)
         with pytest.raises(ConfigError, match=message) as caught:
             with_prompts(checkpoint.load(folder), {"a": "a", "b": "b"})
-        assert caught.value.follows == "Nothing was scored."
+        assert caught.value.follows == "Nothing was computed."
         assert "prompted_tcn" in caught.value.remedy or "objective.text=clip-text-b32" in caught.value.remedy
     assert config.load("prompted_tcn").objective["text"] == "clip-text-b32"

@@ -18,7 +18,7 @@ from mien.errors import ConfigError
 from mien.layers.system import StreamSystem, System
 from mien.records import Batch, Output
 
-_NOT_SCORED = "Nothing was scored."
+_NOTHING = "Nothing was computed."
 
 
 def read_prompts(path: Path, template: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def read_prompts(path: Path, template: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}",
-            follows=_NOT_SCORED,
+            follows=_NOTHING,
             remedy="Give --prompts a text file, one label per line.",
         ) from None
     prompts: dict[str, str] = {}
@@ -45,13 +45,13 @@ def read_prompts(path: Path, template: str) -> dict[str, str]:
         if label in prompts:
             raise ConfigError(
                 f"{path}:{number}: the label {label!r} is given twice",
-                follows=_NOT_SCORED,
+                follows=_NOTHING,
                 remedy="Give each label one line.",
             )
         prompts[label] = prompt if colon and prompt else template.format(label=label.lower())
     if len(prompts) < 2:
         raise ConfigError(
-            f"{path} names {len(prompts)} labels", follows=_NOT_SCORED, remedy="Give two or more labels, one per line."
+            f"{path} names {len(prompts)} labels", follows=_NOTHING, remedy="Give two or more labels, one per line."
         )
     return prompts
 
@@ -64,6 +64,7 @@ class _PromptedSystem(System[Batch]):
     def __init__(self, system: StreamSystem, embeddings: Tensor) -> None:
         super().__init__()
         self.system = system
+        self.predicts_valence_arousal = system.predicts_valence_arousal
         self.system.set_prompts(embeddings)
 
     def forward(self, values: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Output:
@@ -86,13 +87,13 @@ def with_prompts(checkpoint: Checkpoint, prompts: Mapping[str, str], *, device: 
     if not checkpoint.model.uses_prompts:
         raise ConfigError(
             f"{checkpoint.recipe.model.name} does not support prompts",
-            follows=_NOT_SCORED,
+            follows=_NOTHING,
             remedy="Use a checkpoint of prompted_tcn, which compares faces with text.",
         )
     if not objective.get("text"):
         raise ConfigError(
             "this run was trained without a text encoder (objective.text is null)",
-            follows=_NOT_SCORED,
+            follows=_NOTHING,
             remedy="Train with objective.text=clip-text-b32.",
         )
     encoder: Any = create(format_spec(objective["text"], objective.get("text_options") or {}), device=device)

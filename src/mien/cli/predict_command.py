@@ -79,8 +79,8 @@ def predict(
     model: Annotated[
         str,
         typer.Option(
-            help="starter, the folder of a trained checkpoint, or a pretrained face network: hsemotion, fer, or an "
-            "ONNX file."
+            help="starter, the folder of a trained checkpoint, or a network over single faces: hsemotion, fer, or an "
+            "ONNX file. These are joined with the starter's voice."
         ),
     ] = "starter",
     out: Annotated[
@@ -105,6 +105,14 @@ def predict(
             help="cpu, cuda, cuda:N, or auto: ONNX on the CPU if the model has it, else a GPU if there is one."
         ),
     ] = "auto",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Classes to predict instead of the model's, for prompted_tcn: a text file with one label, or "
+            "label: prompt, per line.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of summaries.")] = False,
 ) -> None:
     """Predict each person's expression, valence and arousal.
@@ -119,6 +127,7 @@ def predict(
       mien predict holiday/ --format parquet --out results
       mien predict interview.wav --json
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
+      mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
 
     Exit code: 0 success, 1 an input failed (the others are finished), 2 wrong usage.
     """
@@ -135,7 +144,7 @@ def predict(
         _print_renamed(jobs, as_json)
         from mien.predict import load
 
-        predictor = load(model, device=device, max_faces=max_faces)
+        predictor = load(model, device=device, max_faces=max_faces, prompts=prompts)
         options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)

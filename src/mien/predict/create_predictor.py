@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mien import trained_model
@@ -38,7 +38,7 @@ def load(
             CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
         max_faces: the largest number of people tracked at once.
         prompts: classes to predict instead of the checkpoint's, for systems with text prompts (`prompted_tcn`): class
-            -> text, or a file of them (`mien.zero_shot.read_prompts`).
+            -> text, or a file of them (`mien.zero_shot.read_prompts`). The checkpoint is then loaded at once.
 
     Raises:
         ConfigError: no such model, or prompts for a model that has none. A damaged checkpoint or an unusable device
@@ -55,12 +55,12 @@ def load(
     if trained_model.is_image_model(model):
         _refuse_prompts(name, prompts)
         return _face_predictor(_image_model(Path(model), device), label, device, max_faces)
-    loader: Callable[[], StreamModel] = lambda: _load(model, device)  # noqa: E731
     if prompts is not None:
-        loader = lambda: _load_prompted(model, device, prompts)  # noqa: E731
+        return ModelPredictor(_load_prompted(model, device, prompts), name=label, max_faces=max_faces, device=device)
     return ModelPredictor(
-        loader, name=label, max_faces=max_faces, device=device, features=trained_model.read_features(model)
-    )
+        lambda: _load(model, device), name=label, max_faces=max_faces, device=device,
+        features=trained_model.read_features(model),
+    )  # fmt: skip
 
 
 def _refuse_prompts(name: str, prompts: object) -> None:
