@@ -73,8 +73,8 @@ def test_what_stands_at_invalid_places_changes_nothing(folder: Path) -> None:
 
 def test_predicting_imports_no_torch(folder: Path) -> None:
     code = (
-        "import sys, mien.predict, mien.predict.predictor as p\n"
-        f"model = p.load({str(folder)!r}).checkpoint\n"
+        "import sys, mien\n"
+        f"model = mien.load({str(folder)!r}).model.network\n"
         "assert type(model).__name__ == 'OnnxModel', model\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
     )

@@ -485,3 +485,12 @@ def test_progress_is_reported_for_sound_alone(predictor: Predictor, tmp_path: Pa
     timeline = predictor.predict(tmp_path / "s.mp4", progress=lambda done, _: reported.append(done))
     assert reported
     assert len(timeline) == 250
+
+
+def test_a_device_that_is_not_here_is_refused_by_load(folder: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
+        load(folder, device="cuda")

@@ -17,6 +17,8 @@ from mien.inference import EncoderInput, InputFeature
 Source = Literal["pictures", "sound"]
 #: Keys of provenance that say how features were stored, not how the encoder computes them.
 _STORED_KEYS = ("faces", "face_networks")
+#: Built-in networks over single faces, which run in ONNX Runtime.
+FACE_NETWORKS = ("fer", "hsemotion")
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
@@ -45,6 +47,25 @@ def create_encoders(features: Mapping[str, InputFeature], *, device: str = "cpu"
             )
         encoders[name] = encoder
     return encoders
+
+
+def encoder_device(features: Mapping[str, InputFeature], device: str) -> str:
+    """Device of the encoders of some inputs. `auto` is CUDA where torch has it; torch is imported for the answer only
+    if one of the encoders needs it."""
+    if device != "auto":
+        return device
+    if all(_is_light(feature) for feature in features.values()):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _is_light(feature: InputFeature) -> bool:
+    """Whether the encoder runs without torch."""
+    if isinstance(feature, EncoderInput) and feature.folder is not None:
+        return bool(feature.folder.suffix)
+    return feature.encoder in (FACE_GEOMETRY, VOICE_PROSODY, *FACE_NETWORKS)
 
 
 def source_of(feature: InputFeature) -> Source | None:

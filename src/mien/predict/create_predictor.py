@@ -41,11 +41,13 @@ def load(
             -> text, or a file of them (`mien.zero_shot.read_prompts`). The checkpoint is then loaded at once.
 
     Raises:
-        ConfigError: no such model, or prompts for a model that has none. A damaged checkpoint or an unusable device
+        ConfigError: no such model, an unusable device, or prompts for a model that has none. A damaged checkpoint
             raises it in the first prediction.
         ArtefactError: the network over single faces has not been downloaded.
     """
     name = str(model)
+    if device not in ("auto", "cpu"):
+        usable_device(device)
     if name in face_network.NAMES or Path(model).suffix in face_network.SUFFIXES:
         _refuse_prompts(name, prompts)
         return _face_predictor(face_network.card_model(name), Path(name).stem, device, max_faces)

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from mien import clock, soft_vote
+from mien.encode.create_encoders import FACE_NETWORKS
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InferenceSettings, StreamPrediction
 from mien.records import FACE, Stream
 
 #: Networks with a built-in card, and the file suffixes of networks and cards.
-NAMES, SUFFIXES = ("fer", "hsemotion"), (".onnx", ".yaml", ".yml")
+NAMES, SUFFIXES = FACE_NETWORKS, (".onnx", ".yaml", ".yml")
 #: Width in seconds of the moving average over the predictions.
 SMOOTH_S = 1 / 3
 #: Predictions per second where there is no face stream.

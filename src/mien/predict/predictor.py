@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mien.encode.create_encoders import create_encoders, differences_from_training, source_of, source_of_encoder
+from mien.encode.create_encoders import (
+    create_encoders,
+    differences_from_training,
+    encoder_device,
+    source_of,
+    source_of_encoder,
+)
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
@@ -125,7 +130,7 @@ class ModelPredictor:
         wanted = {name: f for name, f in features.items() if (source := sources[name]) is None or in_use[source]}
         new = {name: feature for name, feature in wanted.items() if name not in self._encoders}
         if new:
-            self._encoders |= create_encoders(new, device=_encoder_device(self._device))
+            self._encoders |= create_encoders(new, device=encoder_device(new, self._device))
         sources |= {name: source_of_encoder(encoder) for name, encoder in self._encoders.items()}
         self._check_sources(info, {source for source in sources.values() if source}, face, voice)
         return {name: self._encoders[name] for name in wanted if in_use[source_of_encoder(self._encoders[name])]}
@@ -228,14 +233,6 @@ def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
             follows="Nothing was predicted.",
             remedy=f"Omit {option}.",
         )
-
-
-def _encoder_device(device: str) -> str:
-    """The device of the encoders: `auto` takes CUDA where it is there, without importing torch for the answer."""
-    if device != "auto":
-        return device
-    torch = sys.modules.get("torch")
-    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:
