@@ -18,7 +18,7 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 LAYERS = (
     ("errors", "labels", "memory", "results"),
     ("records", "config", "atomic"),
-    ("clock", "losses", "hub"),
+    ("clock", "losses", "hub", "onnx_graph"),
     ("media", "store", "soft_vote"),
     ("faces", "encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model"),

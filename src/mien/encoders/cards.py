@@ -10,6 +10,7 @@ layout: nchw                  # or nhwc
 mean: [0.5]                   # the input is (pixel / 255 - mean) / std, per channel
 std: [0.5]
 margin: 0.25                  # border around the aligned face (mien.faces.align.align)
+down: 0.0                     # downward shift of the crop, likewise
 labels: [Anger, Sad, Calm]    # classes in columns 0, 1, 2 ... of the outputs, side by side
 means: {Sad: Sadness, Calm: Neutral}    # the labels that mien names differently
 scores: logits                # or probabilities
@@ -55,6 +56,7 @@ class Card(Section):
     mean: list[float] = Field([0.0])
     std: list[float] = Field([1.0])
     margin: float = 0.0
+    down: float = 0.0
     labels: list[str] = Field([])
     means: dict[str, str] = Field({})
     scores: Literal["logits", "probabilities"] = "logits"

@@ -130,6 +130,9 @@ class StreamSystem(System[Batch]):
     """
 
     input_kind = "streams"
+    #: Whether missing tokens appended to a window leave the other tokens' predictions as they are. The exported network
+    #: then takes windows of one length, which shorter ones are padded to; otherwise it takes any length.
+    is_padding_neutral: bool = False
     class_weight: Tensor
 
     def __init__(
@@ -215,6 +218,7 @@ class ImageSystem(System[ImageBatch]):
     """A system over single face images, `(n, 3, size, size)` uint8 RGB. A checkpoint of one is also a face encoder."""
 
     input_kind = "images"
+    predicts_valence_arousal = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of `(n, 3, size, size)` uint8."""
@@ -223,6 +227,13 @@ class ImageSystem(System[ImageBatch]):
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings `(n, embedding_dim)` of `(n, 3, size, size)` uint8."""
         raise NotImplementedError
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits `(n, classes)`, and valence and arousal `(n, 2)` in (-1, 1) or None, of `(n, 3, size, size)` uint8.
+
+        Default: `forward`, without valence and arousal.
+        """
+        return self(images), None
 
 
 def last_label(labels: Tensor) -> Tensor:

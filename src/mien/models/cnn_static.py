@@ -69,6 +69,7 @@ class CnnStatic(ImageSystem):
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__()
         self.config, self.loss = config, objective or Objective()
+        self.predicts_valence_arousal = self.loss.valence_arousal > 0
         self.network, width = _network(config)
         self.embedding_dim = config.dim
         self.hidden = nn.Sequential(nn.Linear(width, config.dim), nn.Tanh(), nn.Dropout(config.dropout))
@@ -115,6 +116,12 @@ class CnnStatic(ImageSystem):
         """Logits `(n, classes)` of images `(n, 3, size, size)` uint8."""
         logits: Tensor = self.expression(self.embed(images))
         return logits
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and valence and arousal if the objective trains them; see `ImageSystem.predict`."""
+        vector = self.embed(images)
+        affect = self.valence_arousal(vector).tanh() if self.predicts_valence_arousal else None
+        return self.expression(vector), affect
 
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms, over the labelled images."""
