@@ -23,6 +23,7 @@ from mien.datasets.index import Index, build_index
 from mien.encode.corpus_faces import load_corpus_faces
 from mien.errors import ArtefactError
 from mien.media.mp4_writer import write_video
+from mien.onnx_export import export_run
 from mien.predict import load as mien_load
 from mien.store import FeatureStore
 from mien.synthetic import affwild2_export
@@ -207,8 +208,20 @@ def test_a_copied_run_predicts_recordings(
             assert result.exit_code == 2
             assert "only, which" in result.output
             continue
-        table = predict(run, recordings[media], tmp_path / f"{media}{len(options)}{gone}", *options)
-        check(table, **expects, evidence=bool(left))
+        other = predict(run, recordings[media], tmp_path / f"{media}{len(options)}{gone}", *options)
+        check(other, **expects, evidence=bool(left))
+    exported = export_run(run)
+    assert exported.files
+    assert_equal_timelines(predict(run, recordings["pair"], tmp_path / "exported"), table)
+
+
+def assert_equal_timelines(found: pl.DataFrame, expected: pl.DataFrame) -> None:
+    assert found.select("time_s", "subject", "evidence", "speech").equals(
+        expected.select("time_s", "subject", "evidence", "speech")
+    )
+    for name in (*[c for c in expected.columns if c.startswith("p_")], "valence", "arousal"):
+        assert found[name].is_null().equals(expected[name].is_null()), name
+        np.testing.assert_allclose(found[name].fill_null(0), expected[name].fill_null(0), atol=1e-4, err_msg=name)
 
 
 def reads_of(run: Path) -> list[trained_model.InputFeature]:

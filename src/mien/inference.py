@@ -40,7 +40,7 @@ class EncoderInput(InputFeature):
     """An input as prediction encodes it.
 
     folder: of the network that encodes it, if that is no registered encoder: the checkpoint of a trained face network,
-        or the file of an ONNX network or of its card.
+        the file of an ONNX network or of its card, or an encoder exported to ONNX.
     predictions: the encoder gives the predictions of that network, not its embedding. provenance: of the training
     features, to compare with the encoder's; empty if unknown.
     """

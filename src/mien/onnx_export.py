@@ -1,38 +1,101 @@
-"""Export checkpoints to ONNX, so that prediction needs no torch (`mien.onnx_model`)."""
+"""Export checkpoints to ONNX, so that prediction needs no torch.
+
+    network.onnx       of a system over streams, for `mien.onnx_model`, with network.json;
+                       of a system over face images, for `mien.encoders.onnx_face`, with the card network.yaml
+    encoders/NAME/     if asked for: a pretrained encoder that the run reads, for `mien.encoders.exported`
+
+Every network is compared with torch, on random input in ONNX Runtime, before it is written.
+"""
 
 from __future__ import annotations
 
-import warnings
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import yaml
 from torch import Tensor, nn
 
-from mien import onnx_model
+from mien import onnx_graph, onnx_model
 from mien.atomic import write_bytes
 from mien.checkpoint import ABOUT, Checkpoint, load, locate, read_json
+from mien.checkpoint_encoder import CheckpointEncoder
+from mien.datasets.image_datasets import crop_framing
+from mien.encoders import registry
+from mien.encoders.export_encoder import export_encoder
 from mien.errors import ConfigError, OutputError
+from mien.labels import EXPRESSIONS
+from mien.layers.system import ImageSystem, StreamSystem
+from mien.trained_model import encoder_inputs
+
+#: The card of an exported image system, beside its network.
+CARD = "network.yaml"
+#: Folders in a checkpoint: exported encoders, and further checkpoints that it reads.
+ENCODERS, STAGES = "encoders", "stages"
+#: Kinds of `mien.encoders.registry.KINDS` whose networks are exported.
+_EXPORTED_KINDS = ("image", "waveform")
+
+
+@dataclass(slots=True)
+class Exported:
+    """What `export_run` wrote: the networks' files, and the encoders that still need torch, each with the reason."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def export_run(source: str | Path, *, out: Path | None = None, encoders: bool = False, int8: bool = False) -> Exported:
+    """Export a checkpoint and every checkpoint in its folder `stages`, see `export`.
+
+    Args:
+        source, out: as in `export`; a stage is written to the same place in `out`.
+        encoders: export the pretrained encoders of each checkpoint too.
+        int8: with 8-bit weights in the encoders.
+
+    Raises:
+        ConfigError, OutputError: as `export` and `mien.encoders.export_encoder.export_encoder`.
+        ArtefactError: weights of an encoder are not here.
+    """
+    own = locate(source)
+    done = Exported([export(source, out=out)])
+    folder = out or own
+    if encoders:
+        _export_encoders(load(source), own, folder, int8, done)
+    for stage in sorted(path.parent for path in (own / STAGES).glob(f"*/{ABOUT}")):
+        below = export_run(stage, out=folder / STAGES / stage.name, encoders=encoders, int8=int8)
+        done.files += below.files
+        done.left_out |= below.left_out
+    return done
 
 
 def export(source: str | Path, *, out: Path | None = None) -> Path:
-    """Export a checkpoint's network to ONNX, so that prediction needs no torch (`mien.onnx_model`); returns the file.
+    """Export the network of one checkpoint to ONNX; returns the file.
 
     Args:
         source: checkpoint folder, or a shipped name. out: folder to write to; by default the checkpoint's.
 
     Raises:
-        ConfigError: `source` is no checkpoint, or the extra `mien[export]` is not installed.
+        ConfigError: `source` is no checkpoint, the extra `mien[export]` is not installed, or the ONNX network differs
+            from the torch network.
         OutputError: the folder cannot be written.
     """
-    checkpoint, own = load(source), locate(source)
-    folder = out or own
+    own = locate(source)
+    onnx_graph.require_exporter()
+    checkpoint, folder = load(source), out or own
+    if checkpoint.model.input_kind == "images":
+        network = _image_network(checkpoint)
+        name, about = CARD, _card(checkpoint, folder.resolve().name, network, read_json(own / ABOUT)["sha256"])
+    else:
+        network = _stream_network(checkpoint)
+        name = onnx_model.ABOUT
+        about = onnx_model.describe(checkpoint.settings, read_json(own / ABOUT)["sha256"], network)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        data = _to_onnx(checkpoint)
-        write_bytes(folder / onnx_model.NETWORK, data)
-        about = onnx_model.describe(checkpoint.settings, read_json(own / ABOUT)["sha256"], data)
-        write_bytes(folder / onnx_model.ABOUT, about)
+        write_bytes(folder / onnx_model.NETWORK, network)
+        write_bytes(folder / name, about)
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
@@ -45,60 +108,142 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
 class _PositionalNetwork(nn.Module):
     """The network with positional tensors, as ONNX needs them: values and validity of each modality in turn."""
 
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
+    def __init__(self, model: nn.Module, names: list[str], *, has_embedding: bool = False) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.has_embedding = model, names, has_embedding
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         values, valid = (dict(zip(self.names, inputs[i::2], strict=True)) for i in (0, 1))
         out = self.model(values, valid)
-        return out.logits, out.valence_arousal
+        embedding = cast(StreamSystem, self.model).embed(values, valid) if self.has_embedding else ()
+        return out.logits, out.valence_arousal, *embedding
 
 
-def _to_onnx(checkpoint: Checkpoint) -> bytes:
-    """The network as an ONNX file; the number of windows is dynamic."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "exporting to ONNX needs the packages onnx and onnxscript, which are not installed",
-            follows="Nothing was written.",
-            remedy="Run `pip install 'mien[export]'`.",
-        ) from None
-    settings = checkpoint.settings
+def _stream_network(checkpoint: Checkpoint) -> bytes:
+    """The network of a stream system as an ONNX file. The number of windows is dynamic; so is that of tokens, unless
+    padding changes nothing."""
+    settings, model = checkpoint.settings, cast(StreamSystem, checkpoint.model.cpu())
+    has_embedding = model.embedding_dim is not None
     shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.features.items()}
     inputs = [x for shape in shapes.values() for x in (torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))]
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _PositionalNetwork(checkpoint.model.cpu(), list(shapes)).eval(),
-            tuple(inputs),
-            dynamo=True,
-            verbose=False,
-            input_names=[name for modality in shapes for name in (modality, f"{modality}_valid")],
-            output_names=["logits", "valence_arousal"],
-            dynamic_shapes=(tuple({0: torch.export.Dim("window")} for _ in inputs),),
-        )
-    assert program is not None
-    return _without_metadata(program.model_proto)
-
-
-def _without_metadata(network: Any) -> bytes:
-    """An onnx.ModelProto as bytes, without the exporter's metadata (stack traces with local paths), so that the same
-    weights give the same bytes everywhere."""
-    graph = network.graph
-    for part in (
+    any_length = torch.export.Dim.DYNAMIC
+    axes = {0: torch.export.Dim("window")} if model.is_padding_neutral else {0: any_length, 1: any_length}
+    network = _PositionalNetwork(model, list(shapes), has_embedding=has_embedding).eval()
+    embedding = ["embedding", "embedding_valid"] if has_embedding else []
+    data: bytes = onnx_graph.to_onnx(
         network,
-        graph,
-        *network.functions,
-        *graph.node,
-        *(node for function in network.functions for node in function.node),
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    ):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    data: bytes = network.SerializeToString(deterministic=True)
+        inputs,
+        [name for modality in shapes for name in (modality, f"{modality}_valid")],
+        ["logits", "valence_arousal", *embedding],
+        [axes] * len(inputs),
+    ).SerializeToString(deterministic=True)
+    _check_streams(checkpoint, network, onnx_model.OnnxSession(data, settings))
     return data
+
+
+@torch.inference_mode()
+def _check_streams(checkpoint: Checkpoint, network: nn.Module, session: onnx_model.OnnxSession) -> None:
+    """Compare random windows, a long and a short one, with many missing tokens. Raises ConfigError if they differ."""
+    settings, generator = checkpoint.settings, torch.Generator().manual_seed(0)
+    for windows, tokens in ((1, settings.tokens), (2, max(1, settings.tokens // 3))):
+        values, valid = {}, {}
+        for name, (mean, deviation) in checkpoint.normalisation.items():
+            noise = torch.randn(windows, tokens, len(mean), generator=generator)
+            values[name] = mean + deviation * noise
+            valid[name] = torch.rand(windows, tokens, generator=generator) < 0.6
+        inputs = [x for name in settings.features for x in (values[name], valid[name])]
+        expected = [out.numpy() for out in network(*inputs)]
+        arrays = ({n: v.numpy() for n, v in values.items()}, {n: v.numpy() for n, v in valid.items()})
+        found = [*session(*arrays), *(session.embed(*arrays) if session.has_embedding else ())]
+        pairs = zip(expected, found, strict=True)
+        onnx_graph.check_outputs(
+            checkpoint.recipe.model.name, *zip(*((a.astype(float), b.astype(float)) for a, b in pairs), strict=True)
+        )
+
+
+class _ImageNetwork(nn.Module):
+    """An image system on `(n, 3, size, size)` float32 of 0 to 255: logits and, if trained, valence and arousal."""
+
+    def __init__(self, model: ImageSystem) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        logits, valence_arousal = self.model.predict(images)
+        return (logits,) if valence_arousal is None else (logits, valence_arousal)
+
+
+def _image_size(checkpoint: Checkpoint) -> int:
+    """Side of the images in pixels."""
+    return next(iter(checkpoint.recipe.features.values())).dim or 112
+
+
+def _image_network(checkpoint: Checkpoint) -> bytes:
+    """The network of an image system as an ONNX file; the number of images is dynamic."""
+    import onnxruntime
+
+    model = cast(ImageSystem, checkpoint.model.cpu())
+    names = ["logits", *(["valence_arousal"] if model.predicts_valence_arousal else [])]
+    network, size = _ImageNetwork(model).eval(), _image_size(checkpoint)
+    images = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).float()
+    axes = {0: torch.export.Dim("image")}
+    exported = onnx_graph.to_onnx(network, [images], ["images"], names, [axes])
+    data: bytes = exported.SerializeToString(deterministic=True)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = [out.numpy() for out in network(images)]
+    found = session.run(names, {"images": images.numpy()})
+    onnx_graph.check_outputs(checkpoint.recipe.model.name, expected, found)
+    return data
+
+
+def _card(checkpoint: Checkpoint, name: str, network: bytes, weights: str) -> bytes:
+    """The card of an image system, see `mien.encoders.cards`. Its input is the pixels as they are, 0 to 255. weights:
+    sha256 of the checkpoint's weights."""
+    margin, down = crop_framing(checkpoint.recipe)
+    classes = len(checkpoint.labels)
+    card: dict[str, Any] = {
+        "name": name,
+        "file": onnx_model.NETWORK,
+        "sha256": hashlib.sha256(network).hexdigest(),
+        "licence": CheckpointEncoder.licence,
+        "size": _image_size(checkpoint),
+        "mean": [0.0],
+        "std": [1 / 255],
+        "margin": margin,
+        "down": down,
+        "labels": checkpoint.labels,
+        "own_classes": not set(checkpoint.labels) <= set(EXPRESSIONS),
+        "scores": "logits",
+        "exported_from": weights,
+    }
+    if checkpoint.model.predicts_valence_arousal:
+        card |= {"valence": classes, "arousal": classes + 1}
+    return yaml.safe_dump(card, sort_keys=False).encode()
+
+
+def _export_encoders(checkpoint: Checkpoint, own: Path, folder: Path, int8: bool, done: Exported) -> None:
+    """Export the pretrained encoders of the inputs of the checkpoint in `own` to `folder/encoders`, and record them in
+    `done`. Those of its stages are exported with them."""
+    if checkpoint.model.input_kind == "images":
+        return  # its input is pixels
+    made: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    inputs = encoder_inputs(own, checkpoint.features)
+    for feature in (inputs[name] for name in checkpoint.features if name in inputs):
+        network = registry.NETWORKS.get(feature.encoder)
+        if network is None or network.kind not in _EXPORTED_KINDS:
+            if network is not None and network.kind != "onnx":
+                done.left_out[feature.encoder] = f"encoders of the kind {network.kind} are not exported"
+            continue
+        options = {key: value for key, value in feature.options.items() if key != "precision"}
+        name = str(options.get("name", feature.encoder))
+        if made.setdefault(name, (feature.encoder, options)) != (feature.encoder, options):
+            raise ConfigError(
+                f"two inputs read the encoder {name} with different options",
+                follows="Only one of them was exported.",
+                remedy="Give one of them another name in the recipe, with the option `name`, and train again.",
+            )
+        encoder = registry.create(registry.format_spec(feature.encoder, options), precision="float32")
+        path = folder / ENCODERS / encoder.name
+        if path / onnx_model.NETWORK not in done.files:
+            done.files.append(export_encoder(encoder, path, int8=int8))

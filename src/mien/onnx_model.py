@@ -2,7 +2,8 @@
 
 Importing torch takes longer than reading a minute of video, so a checkpoint may hold its network a second time:
 
-    network.onnx     windows of streams -> logits and valence-arousal; any number of windows at once
+    network.onnx     windows of streams -> logits and valence-arousal, and the embedding of a system that has one; any
+                     number of windows at once
     network.json     the inference settings, and the hash of the weights that the network was exported from
 
 `mien.onnx_export.export` writes both files. Predictions equal those of the torch network to 1e-5 (tested).
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import ConfigError
-from mien.inference import InferenceSettings, InputFeature, Network, StreamPrediction, predict_streams
+from mien.inference import InferenceSettings, InputFeature, StreamPrediction, embed_streams, predict_streams
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
@@ -40,7 +41,7 @@ class OnnxModel:
     """A trained system in ONNX Runtime on the CPU; a `mien.inference.StreamModel`."""
 
     settings: InferenceSettings
-    network: Network
+    network: OnnxSession
 
     @property
     def labels(self) -> list[str]:
@@ -59,19 +60,24 @@ class OnnxModel:
         return predict_streams(self.network, self.settings, streams, start_s, stop_s, batch)
 
     def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
-        """See `mien.inference.StreamModel.embed_streams`."""
-        raise ConfigError(
-            "the exported network has no features for a next stage",
-            follows="Nothing was computed.",
-            remedy="Use the checkpoint's weights.",
-        )
+        """Features of one subject for a next stage, see `mien.inference.embed_streams`.
+
+        Raises ConfigError if the network was exported without an embedding: its system has none.
+        """
+        if not self.network.has_embedding:
+            raise ConfigError(
+                "the exported network has no features for a next stage",
+                follows="Nothing was computed.",
+                remedy="Use a checkpoint of the recipes va_face, va_behaviour or va_voice.",
+            )
+        return embed_streams(self.network.embed, self.settings, streams)
 
 
 class OnnxSession:
     """An ONNX file as a `mien.inference.Network`.
 
-    A modality that is left out is passed as missing. Windows shorter than those of the export are padded with missing
-    tokens, which does not change their prediction (invariant 4 of safe attention).
+    A modality that is left out is passed as missing. Where the network takes windows of one length only, shorter ones
+    are padded with missing tokens: it was exported so because that does not change their prediction.
 
     Args:
         data: the file. threads: of ONNX Runtime.
@@ -85,20 +91,35 @@ class OnnxSession:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self._settings = settings
+        self._features = settings.features
+        length = self._session.get_inputs()[0].shape[1]
+        self._tokens = length if isinstance(length, int) else None
+        #: Whether `embed` can be called.
+        self.has_embedding = "embedding" in [output.name for output in self._session.get_outputs()]
 
     def __call__(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """See `mien.inference.Network`."""
+        logits, valence_arousal = self._run(("logits", "valence_arousal"), values, valid)
+        return logits, valence_arousal
+
+    def embed(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """See `mien.inference.EmbeddingNetwork`. Only if `has_embedding`."""
+        embedding, known = self._run(("embedding", "embedding_valid"), values, valid)
+        return embedding, known
+
+    def _run(
+        self, outputs: tuple[str, ...], values: dict[str, np.ndarray], valid: dict[str, np.ndarray]
+    ) -> list[np.ndarray]:
         windows, tokens = next(iter(valid.values())).shape
+        length = self._tokens or tokens
         inputs: dict[str, np.ndarray] = {}
-        for name, feature in self._settings.features.items():
-            full = np.zeros((windows, self._settings.tokens, feature.dim), np.float32)
+        for name, feature in self._features.items():
+            full = np.zeros((windows, length, feature.dim), np.float32)
             known = np.zeros(full.shape[:2], bool)
             if name in valid:
                 full[:, :tokens], known[:, :tokens] = values[name], valid[name]
             inputs |= {name: full, f"{name}_valid": known}
-        logits, valence_arousal = self._session.run(["logits", "valence_arousal"], inputs)
-        return logits[:, :tokens], valence_arousal[:, :tokens]
+        return [output[:, :tokens] for output in self._session.run(list(outputs), inputs)]
 
 
 def describe(settings: InferenceSettings, weights_sha256: str, network: bytes) -> bytes:

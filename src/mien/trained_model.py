@@ -3,6 +3,7 @@
 A checkpoint folder (`mien.checkpoint`) may also hold
 
     inputs.json      for each input: the encoder, and the provenance of the features that the system was trained on
+    encoders/NAME/   an encoder exported to ONNX (`mien.encoders.exported`), which runs without torch on the CPU
     stages/NAME/     the complete checkpoint that computes the input NAME, with stages of its own if it has some
 
 so that one folder can be copied and used. A stage over streams (`va_streams`) computes features from the streams of
@@ -25,12 +26,14 @@ from mien.inference import EncoderInput, InferenceSettings, InputFeature, Stream
 from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
 
-INPUTS, STAGES = "inputs.json", "stages"
+INPUTS, STAGES, ENCODERS = "inputs.json", "stages", "encoders"
+#: The card of an exported image system.
+FACE_CARD = "network.yaml"
 ABOUT, RECIPE = "checkpoint.json", "recipe.yaml"
 #: What of a checkpoint folder is needed to use it.
 _PARTS = (
-    "weights.safetensors", RECIPE, ABOUT, "metrics.json", INPUTS, onnx_model.NETWORK, onnx_model.ABOUT, "network.yaml",
-    "encoders", STAGES,
+    "weights.safetensors", RECIPE, ABOUT, "metrics.json", INPUTS, onnx_model.NETWORK, onnx_model.ABOUT, FACE_CARD,
+    ENCODERS, STAGES,
 )  # fmt: skip
 #: Encoder name of recipes that are trained on images themselves.
 PIXELS = "pixels"
@@ -116,6 +119,17 @@ def attach(network: StreamModel, folder: Path, device: str = "cpu", *, onnx: boo
         if _input_kind(folder / STAGES / feature.encoder) == "streams"
     }
     return TrainedModel(network, encoder_inputs(folder, direct), stages)
+
+
+def has_face_card(folder: Path) -> bool:
+    """Whether a folder holds the exported network of an image system, of its current weights, with its card."""
+    import yaml
+
+    try:
+        card = yaml.safe_load((folder / FACE_CARD).read_text(encoding="utf-8"))
+        return bool(card["exported_from"] == _weights_sha256(folder) and (folder / onnx_model.NETWORK).is_file())
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return False
 
 
 def has_onnx(folder: Path) -> bool:
@@ -211,9 +225,11 @@ def encoder_inputs(folder: Path, direct: Mapping[str, InputFeature]) -> dict[str
                 f"(its weights have the sha256 {provenance['revision'][:16]}...).",
             )
         else:
+            exported = folder / ENCODERS / str(feature.options.get("name", feature.encoder))
             inputs[modality] = EncoderInput(
-                feature.encoder, feature.dim, _with_source(feature.options, provenance), provenance=provenance
-            )
+                feature.encoder, feature.dim, _with_source(feature.options, provenance), provenance=provenance,
+                folder=exported if (exported / "encoder.json").is_file() else None,
+            )  # fmt: skip
     return inputs
 
 

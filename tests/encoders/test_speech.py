@@ -13,10 +13,11 @@ import soxr
 import torch
 import transformers
 
+from mien.encoders.audio_chunks import receptive_field
 from mien.encoders.pretrained import WeightSource
 from mien.encoders.protocol import AudioEncoder
 from mien.encoders.speech import SpeechEncoder
-from mien.encoders.wavlm_forward import SpeechNetwork, receptive_field
+from mien.encoders.wavlm_forward import SpeechNetwork
 from mien.errors import ArtefactError, ConfigError
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)

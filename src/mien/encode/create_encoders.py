@@ -64,13 +64,14 @@ def encoder_device(features: Mapping[str, InputFeature], device: str) -> str:
 def _is_light(feature: InputFeature) -> bool:
     """Whether the encoder runs without torch."""
     if isinstance(feature, EncoderInput) and feature.folder is not None:
-        return bool(feature.folder.suffix)
+        return bool(feature.folder.suffix) or _is_exported(feature.folder)
     return feature.encoder in (FACE_GEOMETRY, VOICE_PROSODY, *FACE_NETWORKS)
 
 
 def source_of(feature: InputFeature) -> Source | None:
     """What an input is encoded from, without creating its encoder; None if only the encoder itself can say."""
-    if feature.encoder == FACE_GEOMETRY or _folder(feature):
+    folder = feature.folder if isinstance(feature, EncoderInput) else None
+    if feature.encoder == FACE_GEOMETRY or (folder is not None and not _is_exported(folder)):
         return "pictures"
     if feature.encoder == VOICE_PROSODY:
         return "sound"
@@ -112,6 +113,11 @@ def differences_from_training(encoders: Mapping[str, Encoder], features: Mapping
     return notes
 
 
+def _is_exported(folder: Path) -> bool:
+    """Whether a folder holds an encoder exported to ONNX."""
+    return (folder / "encoder.json").is_file()
+
+
 def _folder(feature: InputFeature) -> str:
     """Text that names the folder of a trained network and what is taken from it; empty without one."""
     if not isinstance(feature, EncoderInput) or feature.folder is None:
@@ -125,7 +131,13 @@ def _create(name: str, feature: InputFeature, device: str) -> Encoder:
         return FaceGeometry()
     if not feature.options and feature.encoder == VOICE_PROSODY:
         return VoiceProsody()
-    if isinstance(feature, EncoderInput) and feature.folder is not None:
+    folder = feature.folder if isinstance(feature, EncoderInput) else None
+    if folder is not None and _is_exported(folder):
+        if device == "cpu":
+            from mien.encoders.exported import open_exported
+
+            return open_exported(folder)
+    elif isinstance(feature, EncoderInput) and feature.folder is not None:
         if feature.folder.suffix:
             from mien.encoders.onnx_face import OnnxFace
 

@@ -10,8 +10,10 @@ layout: nchw                  # or nhwc
 mean: [0.5]                   # the input is (pixel / 255 - mean) / std, per channel
 std: [0.5]
 margin: 0.25                  # border around the aligned face (mien.faces.align.align)
+down: 0.0                     # downward shift of the crop, likewise
 labels: [Anger, Sad, Calm]    # classes in columns 0, 1, 2 ... of the outputs, side by side
 means: {Sad: Sadness, Calm: Neutral}    # the labels that mien names differently
+own_classes: false            # true keeps the labels as they are, in place of mien's eight expressions
 scores: logits                # or probabilities
 valence: 3                    # columns of valence and arousal, if there are any
 arousal: 4
@@ -42,6 +44,7 @@ class Card(Section):
 
     artefact: name in `mien hub list`, instead of `file`.
     sha256: hash of the file, checked if given.
+    exported_from: hash of the weights that `mien export` read, if it wrote the card.
     labels: without them, the network is an encoder only and predicts nothing.
     """
 
@@ -56,8 +59,11 @@ class Card(Section):
     mean: list[float] = Field([0.0])
     std: list[float] = Field([1.0])
     margin: float = 0.0
+    down: float = 0.0
     labels: list[str] = Field([])
     means: dict[str, str] = Field({})
+    own_classes: bool = False
+    exported_from: str = ""
     scores: Literal["logits", "probabilities"] = "logits"
     valence: Column | None = None
     arousal: Column | None = None
@@ -68,9 +74,14 @@ class Card(Section):
         return 1 if self.colour == "grey" else 3
 
     @property
-    def expressions(self) -> list[int]:
-        """Index in `mien.labels.EXPRESSIONS` of each label."""
-        return [EXPRESSIONS.index(self.means.get(label, label)) for label in self.labels]
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the network predicts: the labels if `own_classes`, else mien's eight expressions."""
+        return tuple(self.labels) if self.own_classes else EXPRESSIONS
+
+    @property
+    def class_indices(self) -> list[int]:
+        """Index in `class_names` of each label."""
+        return [self.class_names.index(self.means.get(label, label)) for label in self.labels]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -81,7 +92,9 @@ class Card(Section):
             raise ValueError("give one of file and artefact")
         if 0 in self.std:
             raise ValueError("std must not be 0")
-        for label in self.labels:
+        if self.own_classes and self.means:
+            raise ValueError("means maps labels to mien's expressions, which own_classes replaces; give one of them")
+        for label in () if self.own_classes else self.labels:
             expression = self.means.get(label, label)
             if expression not in EXPRESSIONS:
                 raise ValueError(
@@ -160,8 +173,8 @@ def interpret(card: Card, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values: `(batch, dim)`, the outputs side by side.
 
     Returns:
-        Probabilities `(batch, 8)` in the order of `EXPRESSIONS`, 0 for classes that the network lacks; valence and
-        arousal `(batch, 2)` in [-1, 1], NaN if the network has none.
+        Probabilities `(batch, classes)` in the order of `Card.class_names`, 0 for classes that the network lacks;
+        valence and arousal `(batch, 2)` in [-1, 1], NaN if the network has none.
 
     Raises:
         ConfigError: the card has no labels.
@@ -176,8 +189,8 @@ def interpret(card: Card, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if card.scores == "logits":
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     of_label = scores / scores.sum(axis=1, keepdims=True)
-    probabilities = np.zeros((len(values), len(EXPRESSIONS)), np.float32)
-    for label, expression in enumerate(card.expressions):
+    probabilities = np.zeros((len(values), len(card.class_names)), np.float32)
+    for label, expression in enumerate(card.class_indices):
         probabilities[:, expression] += of_label[:, label]
     valence_arousal = np.full((len(values), 2), np.nan, np.float32)
     for i, column in enumerate((card.valence, card.arousal)):

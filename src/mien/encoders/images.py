@@ -123,14 +123,14 @@ class ImageEncoder(PretrainedEncoder):
                 remedy="Omit `layer`: its embedding is the global average.",
             )
         self._layers = select_layers(name, getattr(config, "num_hidden_layers", 0), layer, last)
-        self._preprocessing = Preprocessing(self._weights.folder)
-        _freeze_position_bias(self._network, self._preprocessing.output_size)
+        self.preprocessing = Preprocessing(self._weights.folder)
+        _freeze_position_bias(self._network, self.preprocessing.output_size)
         self.dim = int(self._family.dim(config) if layer is None else config.hidden_size)
-        self.crop = Crop(self._preprocessing.input_size, margin)
+        self.crop = Crop(self.preprocessing.input_size, margin)
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 8)
         self.provenance = self._provenance(
             layer="embedding" if layer is None else f"{layer}, mean of {last}, mean of patches",
-            preprocessing=str(self._preprocessing),
+            preprocessing=str(self.preprocessing),
             crop=f"aligned by five points, {self.crop.size} px, margin {margin:g}",
         )
 
@@ -145,10 +145,11 @@ class ImageEncoder(PretrainedEncoder):
 
     @torch.inference_mode()
     def _encode(self, crops: np.ndarray) -> np.ndarray:
-        pixels = self._preprocessing(crops, self.device).to(self._dtype)
-        return self._run(lambda: self._embed(pixels).float().cpu().numpy())
+        pixels = self.preprocessing(crops, self.device).to(self._dtype)
+        return self._run(lambda: self.embed(pixels).float().cpu().numpy())
 
-    def _embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Preprocessed pixels `(batch, 3, side, side)` in the network's number format -> `(batch, dim)`."""
         if self._layers is None:
             return self._family.embedding(self._network(pixels))
         hidden = self._network(pixels, output_hidden_states=True).hidden_states

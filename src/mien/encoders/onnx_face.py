@@ -6,18 +6,17 @@ them to mien's expressions, valence and arousal.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from mien import hub
 from mien.encoders import cards
+from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop
-from mien.errors import ArtefactError, ConfigError
+from mien.errors import ConfigError
 
 
 class OnnxFace:
@@ -53,11 +52,11 @@ class OnnxFace:
     ) -> None:
         self.card, path = cards.find(source)
         self.name, self.licence, self.batch_size = name or self.card.name, self.card.licence, batch_size
-        self._session = _session(path, device, threads)
+        self._session = open_session(path, device=device, threads=threads)
         self._input = self._session.get_inputs()[0]
         self._check_input(path)
         self._fixed_batch = isinstance(self._input.shape[0], int)
-        self.crop = Crop(self.card.size, self.card.margin if margin is None else margin)
+        self.crop = Crop(self.card.size, self.card.margin if margin is None else margin, self.card.down)
         self.dim = len(self._run(np.zeros((1, self.card.size, self.card.size, 3), np.uint8))[0])
         self._check_columns(path)
         self.provenance: Mapping[str, str] = {
@@ -65,7 +64,8 @@ class OnnxFace:
             "revision": hub.digest_of(path, "sha256")[:23],
             "layer": "outputs side by side",
             "preprocessing": self._preprocessing(),
-            "crop": f"aligned by five points, {self.crop.size} px, margin {self.crop.margin:g}",
+            "crop": f"aligned by five points, {self.crop.size} px, margin {self.crop.margin:g}"
+            + (f", down {self.crop.down:g}" if self.crop.down else ""),
             "version": "1",
         }
 
@@ -144,22 +144,3 @@ class OnnxFace:
                 follows="No encoder was created.",
                 remedy="Correct labels, valence or arousal in the card.",
             )
-
-
-def _session(path: Path, device: str, threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("OMP_NUM_THREADS", "0"))
-    options.log_severity_level = 3
-    preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
-    available = onnxruntime.get_available_providers()
-    providers = [p for p in [*preferred, "CPUExecutionProvider"] if p in available]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # the errors of onnxruntime have no other common class
-        raise ArtefactError(
-            f"onnxruntime cannot read the network {path}: {str(error).splitlines()[0]}",
-            follows="No encoder was created.",
-            remedy="The file may be truncated. Download it again.",
-        ) from error

@@ -25,6 +25,7 @@ class Preprocessing:
     Attributes:
         input_size: side in pixels of crops that need no resizing.
         output_size: side of the network's input; smaller if the processor takes a central crop.
+        crops_only: for crops of `input_size`, the geometry is a central crop and nothing else.
 
     Raises:
         ArtefactError: the file is missing or unreadable, the processor is not linear in the values, or its input is not
@@ -39,14 +40,19 @@ class Preprocessing:
         processed = self._geometry(probe)
         self.output_size = processed.shape[1]
         self._offset = (self.input_size - self.output_size) // 2
-        self._crops_only = np.array_equal(processed, self._central_crop(probe))
+        self.crops_only = np.array_equal(processed, self._central_crop(probe))
 
     def __call__(self, crops: np.ndarray, device: torch.device) -> Tensor:
         """Preprocess crops: `(batch, size, size, 3)` uint8 RGB -> `(batch, 3, output_size, output_size)` float32."""
-        skip_resize = self._crops_only and crops.shape[1:3] == (self.input_size, self.input_size)
+        skip_resize = self.crops_only and crops.shape[1:3] == (self.input_size, self.input_size)
         images = self._central_crop(crops) if skip_resize else self._geometry(crops)
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         return torch.addcmul(self._shift.to(device), pixels.float(), self._scale.to(device)).contiguous()
+
+    @property
+    def affine(self) -> tuple[list[float], list[float]]:
+        """Scale and shift of each channel: the network reads `scale * value + shift` of values 0 to 255."""
+        return self._scale.flatten().tolist(), self._shift.flatten().tolist()
 
     def __str__(self) -> str:
         """Description for provenance. It names no class of transformers, because those are renamed between versions."""

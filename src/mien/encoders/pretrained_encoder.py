@@ -62,6 +62,11 @@ class PretrainedEncoder:
         network = pretrained.load_network(self._weights, class_name, self._types, dtype=self._dtype, **options)
         return network.to(self.device)
 
+    @property
+    def network(self) -> Any:
+        """The network, an `nn.Module`."""
+        return self._network
+
     def _provenance(self, **keys: str) -> Mapping[str, str]:
         return pretrained.provenance(self._about, self._weights, **keys, precision=self._precision)
 

@@ -24,14 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien.encoders.audio_chunks import Chunk, FrameGrid, cut_chunks
+from mien.encoders.audio_chunks import SAMPLE_RATE, Chunking, FrameGrid, encode_in_chunks, normalise
 from mien.encoders.pretrained import PretrainedWeights, WeightSource, load_processor, load_tensors
 from mien.encoders.pretrained_encoder import PretrainedEncoder, select_layers
 from mien.encoders.wavlm_forward import SpeechNetwork
 from mien.errors import ArtefactError, ConfigError
 from mien.records import Stream
 
-SAMPLE_RATE = 16_000
 #: Class of transformers by `model_type` of config.json.
 _CLASSES = {"wavlm": "WavLMModel", "wav2vec2": "Wav2Vec2Model"}
 #: Used in training only; published checkpoints lack it.
@@ -99,7 +98,7 @@ class SpeechEncoder(PretrainedEncoder):
             allow_pickle=allow_pickle,
             int8=True,
         )
-        self._normalise = _reads_normalised(self._weights)
+        reads_normalised = _reads_normalised(self._weights)
         model = self._load(_CLASSES[self._weights.config["model_type"]], optional=_TRAINING_ONLY)
         self._layers = select_layers(name, model.config.num_hidden_layers, layer, last)
         self._network = SpeechNetwork(model, None if self._layers is None else self._layers.stop - 1)
@@ -110,11 +109,11 @@ class SpeechEncoder(PretrainedEncoder):
                 remedy="Omit `layer`, or omit `head`.",
             )
         self._head = _Head(self._weights, self._dtype, self.device) if head else None
-        self._grid = FrameGrid.from_convolutions(self._network.kernels, self._network.strides)
-        self.rate_hz: float | None = SAMPLE_RATE / self._grid.hop
+        grid = FrameGrid.from_convolutions(self._network.kernels, self._network.strides)
+        self.rate_hz: float | None = SAMPLE_RATE / grid.hop
         context_s = max(context_s, head_s / 2) if head else context_s
-        self._length, self._context = round(chunk_s * self.rate_hz), round(context_s * self.rate_hz)
-        if self._length <= 2 * self._context:
+        length, context = round(chunk_s * self.rate_hz), round(context_s * self.rate_hz)
+        if length <= 2 * context:
             raise ConfigError(
                 f"{name}: a chunk of {chunk_s:g} s consists of context only, {context_s:g} s at each end.",
                 follows="No encoder was created.",
@@ -122,12 +121,13 @@ class SpeechEncoder(PretrainedEncoder):
             )
         self._head_frames = round(head_s * self.rate_hz / 2)
         self.dim = len(DIMENSIONS) if head else self._network.dim
-        self.receptive_field_s = self._grid.samples(self._length) / SAMPLE_RATE
+        self.receptive_field_s = grid.samples(length) / SAMPLE_RATE
         self.batch_size = batch_size or (4 if self.device.type == "cuda" else 1)
+        self.chunking = Chunking(grid, length, context, reads_normalised, self.batch_size)
         hidden = "last hidden state" if layer is None else f"{layer}, mean of {last}"
         self.provenance = self._provenance(
             layer=f"head over {head_s:g} s" if head else hidden,
-            preprocessing="16 kHz mono" + (", each chunk to mean 0 and variance 1" if self._normalise else ""),
+            preprocessing="16 kHz mono" + (", each chunk to mean 0 and variance 1" if reads_normalised else ""),
             crop=f"chunks of {chunk_s:g} s, context {context_s:g} s",
         )
 
@@ -140,17 +140,7 @@ class SpeechEncoder(PretrainedEncoder):
         Yields:
             Pieces of one stream at 50 Hz, in order; none for less than 25 ms of audio.
         """
-        start_s: float | None = None
-
-        def samples() -> Iterator[np.ndarray]:
-            nonlocal start_s
-            for block_start_s, block in blocks:
-                start_s = block_start_s if start_s is None else start_s
-                yield np.asarray(block, np.float32)
-
-        for batch in _batches(cut_chunks(samples(), self._grid, self._length, self._context), self.batch_size):
-            for chunk, values in zip(batch, self._encode(batch), strict=True):
-                yield self._piece(chunk, values, start_s or 0.0)
+        yield from encode_in_chunks(blocks, self.chunking, self._encode, self.provenance)
 
     @torch.inference_mode()
     def dimensions(self, samples: np.ndarray) -> np.ndarray:
@@ -164,36 +154,27 @@ class SpeechEncoder(PretrainedEncoder):
                 follows="Nothing was encoded.",
                 remedy="Create it with head=True.",
             )
-        hidden = self._network(self._prepare(np.asarray(samples, np.float32)[None]))[-1]
+        row = np.asarray(samples, np.float32)[None]
+        row = normalise(row) if self.chunking.normalise else row
+        hidden = self._network(torch.from_numpy(row).to(self.device, self._dtype))[-1]
         dimensions: Tensor = self._head(hidden.mean(dim=1))[0]
         return dimensions.float().cpu().numpy()
 
     @torch.inference_mode()
-    def _encode(self, batch: list[Chunk]) -> np.ndarray:
-        """`(batch, frames, dim)` float32 of chunks of equal length."""
-        return self._run(lambda: self._values(batch).float().cpu().numpy(), exclude=_FLOAT32_LAYERS)
+    def _encode(self, samples: np.ndarray) -> np.ndarray:
+        """`(batch, n)`, normalised if `chunking.normalise` -> `(batch, frames, dim)` float32."""
+        inputs = torch.from_numpy(samples).to(self.device, self._dtype)
+        return self._run(lambda: self.embed(inputs).float().cpu().numpy(), exclude=_FLOAT32_LAYERS)
 
-    def _values(self, batch: list[Chunk]) -> Tensor:
-        states: list[Tensor] = self._network(self._prepare(np.stack([chunk.samples for chunk in batch])))
+    def embed(self, samples: Tensor) -> Tensor:
+        """Samples `(batch, n)`, normalised if `chunking.normalise`, in the network's number format -> `(batch, frames,
+        dim)`."""
+        states: list[Tensor] = self._network(samples)
         if self._head is not None:
             return self._head.forward(_box_mean(states[-1], self._head_frames))
         if self._layers is None:
             return states[-1]
         return torch.stack([states[i] for i in self._layers]).mean(dim=0)
-
-    def _prepare(self, samples: np.ndarray) -> Tensor:
-        if self._normalise:
-            mean = samples.mean(axis=1, keepdims=True)
-            samples = (samples - mean) / np.sqrt(samples.var(axis=1, keepdims=True) + 1e-7)
-        return torch.from_numpy(samples).to(self.device, self._dtype)
-
-    def _piece(self, chunk: Chunk, values: np.ndarray, start_s: float) -> Stream:
-        frames = np.arange(*chunk.keep)
-        times = start_s + self._grid.centre(chunk.first + frames) / SAMPLE_RATE
-        nonzero = np.concatenate([[0], np.cumsum(chunk.samples != 0)])
-        begin = frames * self._grid.hop
-        valid = nonzero[begin + self._grid.field] > nonzero[begin]
-        return Stream(values[chunk.keep[0] : chunk.keep[1]], times, valid, self.provenance)
 
 
 class _Head(torch.nn.Module):
@@ -224,18 +205,6 @@ def _box_mean(hidden: Tensor, reach: int) -> Tensor:
     frame = torch.arange(time, device=hidden.device)
     low, high = (frame - reach).clamp(min=0), (frame + reach + 1).clamp(max=time)
     return ((total[:, high] - total[:, low]) / (high - low)[:, None]).to(hidden.dtype)
-
-
-def _batches(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Group up to `size` consecutive chunks of equal length."""
-    batch: list[Chunk] = []
-    for chunk in chunks:
-        if batch and (len(batch) == size or len(batch[0].samples) != len(chunk.samples)):
-            yield batch
-            batch = []
-        batch.append(chunk)
-    if batch:
-        yield batch
 
 
 def _reads_normalised(weights: PretrainedWeights) -> bool:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mien.encoders.audio_chunks import receptive_field
+
 #: Output frames per block of the feature extractor on a CPU. The activations between its layers then fit the last-level
 #: cache (7 MB for 1 s with 512 channels).
 _BLOCK = 50
@@ -75,11 +77,12 @@ class SpeechNetwork(nn.Module):
         if not self._pre_norm:
             hidden = self._norm(hidden)
         states = [hidden]
+        bias = None if self._position_bias is None else self._position_bias(hidden)
         for layer in self._stack:
-            if self._position_bias is None:
+            if self._position_bias is None or bias is None:
                 hidden = layer(hidden)
             else:
-                hidden = self._wavlm_layer(self._position_bias, layer, hidden, self._position_bias(hidden))
+                hidden = self._wavlm_layer(self._position_bias, layer, hidden, bias)
             states.append(hidden)
         if self._runs_all:
             states.append(self._norm(hidden) if self._pre_norm else hidden)
@@ -110,7 +113,7 @@ class SpeechNetwork(nn.Module):
 
     def _extract(self, samples: Tensor) -> Tensor:
         """`(batch, n)` -> `(batch, frames, channels)`."""
-        if samples.device.type != "cpu":
+        if samples.device.type != "cpu" or torch.compiler.is_exporting():
             channels_first: Tensor = self._features(samples)
             return channels_first.transpose(1, 2)
         frames = self.frames(samples.shape[1])
@@ -153,6 +156,9 @@ class _PositionBias(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """`(heads, time, time)`. Cached for the last length: the chunks of a recording have equal length."""
         time = hidden.shape[1]
+        if torch.compiler.is_exporting():  # without the cache: there the length is a symbol
+            computed: Tensor = self._first.compute_bias(time, time)
+            return computed
         bias = self._cached
         if bias is None or bias.shape[-1] != time or bias.device != hidden.device:
             bias = self._cached = self._first.compute_bias(time, time).contiguous()
@@ -170,28 +176,24 @@ class _PositionBias(nn.Module):
         gates = torch.sigmoid(attention.gru_rel_pos_linear(split).view(batch, time, heads, 2, 4).sum(-1))
         a, b = gates.transpose(1, 2).unbind(-1)  # each (batch, heads, time)
         gate = a * (b * attention.gru_rel_pos_const.view(1, heads, 1) - 1.0) + 2.0
-        if self._mask is None or self._mask.shape != (batch, *bias.shape) or self._mask.dtype != hidden.dtype:
-            self._mask = torch.empty((batch, *bias.shape), dtype=hidden.dtype, device=hidden.device)
-        torch.mul(gate[..., None], bias, out=self._mask)
+        mask = self._fill_mask(gate, bias)
         q, k, v = (
             project(hidden).view(batch, time, heads, -1).transpose(1, 2)
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask, scale=attention.scaling)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scaling)
         output: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(batch, time, -1))
         return output
 
-
-def receptive_field(kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Hop and receptive field, in samples, of one frame after a stack of convolutions without padding.
-
-    320 and 400 for WavLM and wav2vec 2.0.
-    """
-    hop, field = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        field += (kernel - 1) * hop
-        hop *= stride
-    return hop, field
+    def _fill_mask(self, gate: Tensor, bias: Tensor) -> Tensor:
+        """Gates `(batch, heads, time)` times the bias, in the buffer that all layers share."""
+        if torch.compiler.is_exporting():
+            return gate[..., None] * bias
+        shape = (len(gate), *bias.shape)
+        if self._mask is None or self._mask.shape != shape or self._mask.dtype != gate.dtype:
+            self._mask = torch.empty(shape, dtype=gate.dtype, device=gate.device)
+        torch.mul(gate[..., None], bias, out=self._mask)
+        return self._mask
 
 
 def _as_rows(conv: nn.Conv1d) -> list[Tensor]:

@@ -81,7 +81,10 @@ class Ensemble(StreamSystem):
     def fuse(self, outputs: Mapping[str, MemberOutput]) -> Output:
         """Fuse the members' class probabilities; valence and arousal are the mean of the members present."""
         probabilities, present = stack_members(outputs)
-        fused = self.fusion(probabilities, present) if self.fusion_is_fitted else uniform_mean(probabilities, present)
+        # Both are computed, because an exported network cannot branch on a tensor.
+        fused = torch.where(
+            self.fusion_is_fitted, self.fusion(probabilities, present), uniform_mean(probabilities, present)
+        )
         weights = present.to(fused.dtype)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1)
         valence_arousal = torch.stack([o.valence_arousal for o in outputs.values()], dim=-2)

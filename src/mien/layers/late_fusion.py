@@ -50,7 +50,7 @@ class WeightedFusion(nn.Module):
             return present
         entropy = -(probabilities.clamp_min(1e-12).log() * probabilities).sum(dim=-1)
         within_limit = present & ~(self.filtered & (entropy > self.entropy))
-        return torch.where(within_limit.any(dim=-1, keepdim=True), within_limit, present)
+        return within_limit | (present & ~within_limit.any(dim=-1, keepdim=True))
 
     def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
         """Fused probabilities `(..., classes)`; see the module for the shapes."""
@@ -162,13 +162,18 @@ class ForestFusion(ClassifierFusion):
 
     def classify(self, rows: Tensor) -> Tensor:
         """Mean of the trees' leaf probabilities, see `ClassifierFusion.classify`."""
-        total = torch.zeros(len(rows), self.leaf.shape[-1], device=rows.device)
-        for feature, threshold, leaf in zip(self.feature, self.threshold, self.leaf, strict=True):
-            node = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-            for _ in range(self.depth):
-                goes_right = rows.gather(1, feature[node][:, None])[:, 0] > threshold[node]
-                node = 2 * node + 1 + goes_right.long()
-            total += leaf[node - (2**self.depth - 1)]
+        # All trees descend at once; node indices count through the nodes of all of them.
+        trees, inner_nodes = self.feature.shape
+        first_node = torch.arange(trees, device=rows.device)[:, None] * inner_nodes
+        feature, threshold = self.feature.flatten(), self.threshold.flatten()
+        node = torch.zeros(trees, rows.shape[0], dtype=torch.int64, device=rows.device)
+        for _ in range(self.depth):
+            index = node + first_node
+            goes_right = threshold[index] < rows.gather(1, feature[index].T).T
+            node = 2 * node + 1 + goes_right.long()
+        total = torch.zeros(rows.shape[0], self.leaf.shape[-1], device=rows.device)
+        for leaf, leaf_of_row in zip(self.leaf, node - inner_nodes, strict=True):
+            total = total + leaf[leaf_of_row]
         return total / len(self.feature)
 
     @torch.no_grad()
@@ -223,7 +228,9 @@ class KernelELMFusion(ClassifierFusion):
         return (4 * self._kernel(rows, self.support_rows) @ self.beta).softmax(dim=-1)
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-torch.cdist(a, b).square() / self.kernel_width)
+        # The default mode chooses by the number of rows, which an exported network does not know.
+        distance = torch.cdist(a, b, compute_mode="use_mm_for_euclid_dist")
+        return torch.exp(-distance.square() / self.kernel_width)
 
     @torch.no_grad()
     def fit(self, rows: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> None:

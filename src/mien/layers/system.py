@@ -130,6 +130,9 @@ class StreamSystem(System[Batch]):
     """
 
     input_kind = "streams"
+    #: Whether missing tokens appended to a window leave the other tokens' predictions as they are. The exported network
+    #: then takes windows of one length, which shorter ones are padded to; otherwise it takes any length.
+    is_padding_neutral: bool = False
     class_weight: Tensor
 
     def __init__(
@@ -226,7 +229,10 @@ class ImageSystem(System[ImageBatch]):
         raise NotImplementedError
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits `(n, classes)`, and valence and arousal `(n, 2)` in (-1, 1), or None for a system without."""
+        """Logits `(n, classes)`, and valence and arousal `(n, 2)` in (-1, 1) or None, of `(n, 3, size, size)` uint8.
+
+        Default: `forward`, without valence and arousal.
+        """
         return self(images), None
 
 

@@ -122,5 +122,8 @@ def forward_fill(valid: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     bool.
     """
     index = torch.arange(valid.shape[1], device=valid.device)
-    last_valid = torch.where(valid, index, -1).cummax(dim=1).values
-    return last_valid.clamp_min(0), (last_valid >= 0) & (index - last_valid <= limit)
+    # Looked up by the number of valid tokens so far, because ONNX has no cumulative maximum.
+    count = valid.cumsum(dim=1)
+    places = torch.zeros(valid.shape[0], valid.shape[1] + 1, dtype=index.dtype, device=valid.device)
+    last_valid = places.scatter_add(1, count, torch.where(valid, index, 0)).gather(1, count)
+    return last_valid, (count > 0) & (index - last_valid <= limit)

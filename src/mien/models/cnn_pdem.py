@@ -163,7 +163,7 @@ class TransformerMember(nn.Module):
     def _average_steps(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Replace each token by the mean of the valid tokens of its step (of all its tokens, if none is valid)."""
         batch, time, dim = tokens.shape
-        steps = -(-time // self.step_tokens)
+        steps = (time + self.step_tokens - 1) // self.step_tokens
         step = (torch.arange(time, device=tokens.device) // self.step_tokens).expand(batch, -1)
         step_of_values = step[..., None].expand(-1, -1, dim)
         has_valid = torch.zeros(batch, steps, device=tokens.device).scatter_add_(1, step, valid.to(tokens.dtype)) > 0

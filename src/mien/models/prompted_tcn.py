@@ -207,7 +207,7 @@ class PromptedTCN(StreamSystem):
             modalities=list(masks),
         )
         no_face = mean_face is None
-        return output, pooled.new_zeros(len(pooled), self.config.text_dim) if no_face else self.to_text(mean_face)
+        return output, pooled.new_zeros(pooled.shape[0], self.config.text_dim) if no_face else self.to_text(mean_face)
 
 
 #: The name under which `mien.models` finds the system of this file.

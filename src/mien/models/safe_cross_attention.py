@@ -178,6 +178,7 @@ class SafeCrossAttention(StreamSystem):
         )
         self.config, self.loss = config, loss
         self.predicts_valence_arousal = loss.valence_arousal > 0
+        self.is_padding_neutral = config.attention == "safe"
         dim, names = config.dim, list(config.inputs)
         low, high = (max(1, round(s * config.rate_hz)) for s in config.modality_dropout.burst_seconds)
         self.modality_dropout = ModalityDropout(

@@ -197,6 +197,39 @@ def _softmax_scale(margins: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-4, 4), method="bounded").x))
 
 
+class HalvingAverage(nn.Module):
+    """`nn.AvgPool2d(2, ceil_mode=True)`, bit for bit: an odd row or column at the end is averaged alone.
+
+    Written as a pooling without rounding up, which exports to ONNX for any number of rows.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` -> `(batch, channels, ceil(height / 2), ceil(width / 2))`."""
+
+        def mean(values: Tensor) -> Tensor:
+            return nn.functional.avg_pool2d(nn.functional.pad(values, (0, 1, 0, 1)), 2)
+
+        return mean(maps) / mean(torch.ones_like(maps[:1, :1]))  # the divisor is 1, or 1/2 or 1/4 beside the padding
+
+
+class PositiveMaximum(nn.Module):
+    """`nn.MaxPool1d(size, ceil_mode=True)` of values that are not negative, bit for bit; exports to ONNX for any time.
+
+    Args:
+        size: tokens that become one.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(batch, channels, time)`, each at least 0 -> `(batch, channels, ceil(time / size))`."""
+        steps = (values.shape[2] + self.size - 1) // self.size
+        padded = nn.functional.pad(values, (0, steps * self.size - values.shape[2]))
+        return padded.view(*values.shape[:2], steps, self.size).amax(dim=3)
+
+
 class Cnn14(WindowMember):
     """Cnn14 of PANNs (Kong et al. 2020, arXiv 1912.10211) on the window's rows as an image.
 
@@ -211,7 +244,7 @@ class Cnn14(WindowMember):
         for before, after in zip([1, *channels], channels, strict=False):
             for width in (before, after):
                 blocks += [nn.Conv2d(width, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-            blocks += [nn.AvgPool2d(2, ceil_mode=True), nn.Dropout(dropout / 2)]
+            blocks += [HalvingAverage(), nn.Dropout(dropout / 2)]
         self.blocks = nn.Sequential(*blocks)
         self.hidden = nn.Sequential(nn.Linear(channels[-1], channels[-1]), nn.ReLU(), nn.Dropout(dropout))
 
@@ -233,7 +266,7 @@ class CnnLstm(WindowMember):
         blocks: list[nn.Module] = []
         for before, after, kernel in zip(sizes, config.channels, config.kernels, strict=False):
             padding = nn.ConstantPad1d((kernel // 2, kernel - 1 - kernel // 2), 0.0)
-            pool = nn.MaxPool1d(10 if config.raw_samples else 2, ceil_mode=True)
+            pool = PositiveMaximum(10 if config.raw_samples else 2)
             convolution = nn.Conv1d(before, after, kernel)
             blocks += [padding, convolution, nn.BatchNorm1d(after), nn.ReLU(), pool, nn.Dropout(dropout)]
         self.blocks = nn.Sequential(*blocks)

@@ -87,6 +87,8 @@ class Expert(nn.Module):
 class DirectedExperts(ValenceArousalFusion):
     """Network and objective of the directed experts; see the module's docstring and `Config`."""
 
+    is_padding_neutral = True
+
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(config, objective or Objective())
         self.config = config

@@ -111,7 +111,7 @@ class ReliabilityFusion(ValenceArousalFusion):
         """Add to tokens `(batch, time, dim)` what they read from the latent inputs, through the latents."""
         keys = torch.cat([self.project[n](inputs[n][0]) for n in self.latent_inputs], dim=1)
         valid = torch.cat([inputs[n][1] for n in self.latent_inputs], dim=1)
-        latents = self.to_latents(self.latents.expand(len(tokens), -1, -1), keys, valid)
+        latents = self.to_latents(self.latents.expand(tokens.shape[0], -1, -1), keys, valid)
         has_keys = valid.any(dim=1, keepdim=True).expand(-1, latents.shape[1])
         output: Tensor = self.from_latents(tokens, latents, has_keys)
         return output

@@ -145,7 +145,7 @@ class VoiceNetwork(nn.Module):
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
         batch, time, width = values.shape
-        bins = -(-time // self.bin_tokens)
+        bins = (time + self.bin_tokens - 1) // self.bin_tokens
         padding = bins * self.bin_tokens - time
         bin_values = nn.functional.pad(values, (0, 0, 0, padding)).view(batch * bins, self.bin_tokens, width)
         bin_valid = nn.functional.pad(valid, (0, padding)).view(batch * bins, self.bin_tokens)
@@ -160,6 +160,7 @@ class VAStream(StreamSystem):
     """Network and objective of one stream; see the module's docstring and `Config`."""
 
     predicts_expression = False
+    is_padding_neutral = True
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)

@@ -113,9 +113,8 @@ def usable_device(device: str) -> str:
 
 def _image_model(folder: Path, device: str) -> FaceNetworkModel:
     """The model of a trained image system: its exported network with its card on the CPU, else its weights."""
-    card = folder / "network.yaml"
-    if device in ("auto", "cpu") and card.is_file() and (folder / "network.onnx").is_file():
-        return face_network.card_model(str(card))
+    if device in ("auto", "cpu") and trained_model.has_face_card(folder):
+        return face_network.card_model(str(folder / trained_model.FACE_CARD))
     facts = json.loads((folder / trained_model.ABOUT).read_text(encoding="utf-8"))
     has_affect = bool(facts.get("valence_arousal", False))
     return face_network.checkpoint_model(folder, facts["labels"], valence_arousal=has_affect)

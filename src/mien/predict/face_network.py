@@ -82,14 +82,13 @@ def card_model(source: str) -> FaceNetworkModel:
         ArtefactError: the network has not been downloaded; the error names the command.
     """
     from mien.encoders import cards
-    from mien.labels import EXPRESSIONS
 
     card, _ = cards.find(source)
     columns = max(len(card.labels), 1 + max(card.valence or 0, card.arousal or 0))
     cards.interpret(card, np.ones((1, columns), np.float32))  # raises ConfigError for a card without labels
     feature = EncoderInput(card.name, 0, folder=None if source in cards.names() else Path(source))
     return FaceNetworkModel(
-        feature, EXPRESSIONS, lambda values: cards.interpret(card, values),
+        feature, card.class_names, lambda values: cards.interpret(card, values),
         valence_arousal=card.valence is not None or card.arousal is not None,
     )  # fmt: skip
 

@@ -1,0 +1,37 @@
+"""Open an ONNX file in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mien.errors import ArtefactError
+
+
+def open_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> Any:
+    """The `onnxruntime.InferenceSession` of a file.
+
+    Args:
+        device: `cpu`, or `cuda` if onnxruntime was built for it.
+        threads: number of CPU threads; None takes OMP_NUM_THREADS, or all cores.
+
+    Raises:
+        ArtefactError: onnxruntime cannot read the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.log_severity_level = 3
+    preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in [*preferred, "CPUExecutionProvider"] if p in available]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # the errors of onnxruntime have no other common class
+        raise ArtefactError(
+            f"onnxruntime cannot read the network {path}: {str(error).splitlines()[0]}",
+            follows="No encoder was created.",
+            remedy="The file may be truncated. Download it again.",
+        ) from error
