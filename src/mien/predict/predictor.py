@@ -24,7 +24,7 @@ from mien.memory import release_freed_memory
 from mien.onnx_model import SHIPPED, OnnxModel, shipped_folder
 from mien.predict import pretrained_face
 from mien.predict.protocol import Predictor, ProgressCallback
-from mien.predict.rows import check_classes, timeline_rows
+from mien.predict.rows import timeline_rows
 from mien.timeline.table import Timeline
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
@@ -178,14 +178,13 @@ class CheckpointPredictor:
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += _evidence_notes(info, media, face, voice)
         seconds["total"] = time.perf_counter() - start
-        return Timeline(table, media=path, notes=notes, info=self._info(info, media, seconds))
+        classes, facts = checkpoint.labels, self._info(info, media, seconds)
+        return Timeline(table, classes=classes, media=path, notes=notes, info=facts)
 
     def _create_encoders(self, pictures: bool, sound: bool) -> dict[str, Encoder]:
         """The encoders of the modalities in use, made once and before anything is decoded."""
         early = self._features if self._device in ("auto", "cpu") else None
         features = early if early is not None else self.checkpoint.features
-        if self._checkpoint is not None:
-            check_classes(self._checkpoint.labels)
         if not self._encoders:
             self._encoders = create_encoders(features, device=_encoder_device(self._device))
         return {m: e for m, e in self._encoders.items() if (sound if isinstance(e, AudioEncoder) else pictures)}
