@@ -540,7 +540,7 @@ def test_plot_names_every_class_once_and_lanes_do_not_overlap(count: int) -> Non
     for element in names:
         text = "".join(element.itertext()).removeprefix(element.find(f"{svg}title").text or "")
         assert text.endswith("…")
-        assert 18 + 7.2 * len(text) < left + 7.2
+        assert float(element.get("x", 0)) + 7.2 * len(text) < left + 7.2
 
 
 def test_plot_size_is_bounded(tmp_path: Path) -> None:

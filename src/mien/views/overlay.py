@@ -96,18 +96,15 @@ def frame_annotations(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS)
     frame = table["frame"].to_numpy()
     several = table["subject"].n_unique() > 1
     estimates = _expression_texts(table, classes) if parts_of(table).expression else _valence_arousal_texts(table)
-    columns = [table["subject"].to_list(), estimates, table["evidence"].to_list()]
+    subjects, evidence = table["subject"].to_list(), table["evidence"].to_list()
+
+    def annotation(i: int) -> Annotation:
+        box = boxes[i] if np.isfinite(boxes[i]).all() else None
+        return Annotation(str(subjects[i]) if several else "", box, *estimates[i], evidence[i])
+
     starts = np.flatnonzero(np.diff(frame, prepend=-1))
     for a, b in zip(starts, np.append(starts[1:], len(frame)), strict=True):
-        yield [
-            Annotation(
-                str(subject) if several else "",
-                boxes[i] if np.isfinite(boxes[i]).all() else None,
-                *estimate,
-                evidence,
-            )
-            for i, (subject, estimate, evidence) in enumerate(zip(*(c[a:b] for c in columns), strict=True), int(a))
-        ]
+        yield [annotation(i) for i in range(a, b)]
 
 
 def _expression_texts(table: pl.DataFrame, classes: Sequence[str]) -> list[tuple[str, str]]:

@@ -19,10 +19,12 @@ from mien.views.render import load_template
 #: name, and the lanes share their height among the classes, within limits.
 WIDTH, MARGIN, LEFT, MAX_LEFT = 1100, 18, 136, 250
 RIGHT = WIDTH - MARGIN
-RIBBON, LANES, CURVES, STRIP, GAP = 22, 208, 110, 24, 12
+RIBBON, LANES, STRIP, GAP = 22, 208, 24, 12
+#: Height of the curves, beside expressions and alone.
+CURVES, CURVES_ALONE = 110, 200
 MIN_LANE, MAX_LANE = 18, 36
-#: Font sizes of the left column and of the names in the ribbon.
-_FONT, _RIBBON_FONT = 12, 11
+#: Font sizes of the left column and of the bold names in the ribbon, and the width of a colour mark with its gap.
+_FONT, _RIBBON_FONT, _MARK = 12, 11, 15
 #: Most points of a curve, which keeps the file small. Our choice.
 MAX_POINTS = 600
 _FACE, _VOICE = "#6a5fd0", "#2f9a94"
@@ -42,6 +44,7 @@ class _Layout:
     lane: int
     lanes: int
     curves: int
+    curves_height: int
     strip: int
 
     @property
@@ -59,9 +62,10 @@ def _layout(classes: Sequence[str], parts: Parts) -> _Layout:
     lane = max(MIN_LANE, min(MAX_LANE, LANES // max(1, len(classes))))
     lanes = RIBBON + 10
     curves = lanes + lane * len(classes) + GAP if parts.expression else 0
-    strip = curves + CURVES + GAP if parts.valence_arousal else curves
-    left = max(LEFT, min(MAX_LEFT, MARGIN + round(longest) + 16))
-    return _Layout(tuple(classes), parts, left, lane, lanes, curves, strip)
+    curves_height = CURVES if parts.expression else CURVES_ALONE
+    strip = curves + curves_height + GAP if parts.valence_arousal else curves
+    left = max(LEFT, min(MAX_LEFT, MARGIN + _MARK + round(longest) + 16))
+    return _Layout(tuple(classes), parts, left, lane, lanes, curves, curves_height, strip)
 
 
 def timeline_svg(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS, *, title: str = "") -> str:
@@ -91,6 +95,7 @@ def timeline_svg(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS, *, t
         width=WIDTH,
         height=head + gap * max(1, len(subjects)) - 24,
         margin=MARGIN,
+        mark=_MARK,
         left=layout.left,
         right=RIGHT,
         ribbon_height=RIBBON,
@@ -144,14 +149,15 @@ def _expression_part(
     ribbon = []
     for a, w, value in _runs(expression, *edges):
         name = classes[value]
-        fits = w > text_width(name, _RIBBON_FONT) + 8
+        fits = w > 1.1 * text_width(name, _RIBBON_FONT) + 10
         ribbon.append((a, w, colours[name], name, text_colour(colours[name]), fits))
     lanes = []
     for k, name in enumerate(classes):
         base = layout.lanes + (k + 1) * layout.lane
         path = _area(x, probabilities[:, k], base, layout.lane - 5, end)
-        text = shorten(name, _FONT, layout.left - MARGIN - 12)
-        lanes.append({"name": name, "text": text, "y": base, "colour": colours[name], "path": path})
+        text = shorten(name, _FONT, layout.left - MARGIN - _MARK - 12)
+        middle = base - layout.lane / 2 + 1
+        lanes.append({"name": name, "text": text, "y": base, "middle": middle, "colour": colours[name], "path": path})
     hatched = [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)]
     height = layout.lanes + layout.lane * len(classes)
     return {"ribbon": ribbon, "lanes": lanes, "hatched": hatched, "hatched_height": height}
@@ -165,7 +171,7 @@ def _curves_part(
     layout: _Layout,
 ) -> dict[str, Any]:
     """The curves of valence and arousal."""
-    middle, room = layout.curves + CURVES / 2, CURVES / 2 - 4
+    middle, room = layout.curves + layout.curves_height / 2, layout.curves_height / 2 - 4
     missing = middle_rows["valence"].is_null().to_numpy()
     curves = {
         name: _line(x, middle - rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy() * room)
@@ -175,7 +181,7 @@ def _curves_part(
         "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
         "middle": middle,
         "curves_top": layout.curves,
-        "curves_height": CURVES,
+        "curves_height": layout.curves_height,
         "curves_hatched": [(a, w) for a, w, _ in _runs(np.where(missing, 0, -1), *edges)],
         **curves,
     }

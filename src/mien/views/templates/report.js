@@ -137,9 +137,9 @@
 
   // --- the chart ----------------------------------------------------------------------------------------------
   // The left column grows with the longest class name; lanes share the height of eight, within limits.
-  const LABEL = "12.5px system-ui, sans-serif", MIN_GUTTER = 104, MAX_GUTTER = innerWidth < 700 ? 120 : 230;
+  const LABEL = "12.5px system-ui, sans-serif", MIN_GUTTER = 104, MAX_GUTTER = innerWidth < 700 ? 120 : 200;
   const gutter = mapping.clamp(Math.ceil(longest(hasParts.expression ? names : [])) + 27, MIN_GUTTER, MAX_GUTTER);
-  const RIBBON = 24, CURVES = 132, STRIP = 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
+  const RIBBON = 24, CURVES = hasParts.expression ? 132 : 220, STRIP = 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
   const height = (hasParts.expression ? RIBBON + GAP + LANE * K + GAP : 0) + (hasParts.affect ? CURVES + GAP : 0) + STRIP + AXIS + 8;
   function longest(texts) {
     const c = document.createElement("canvas").getContext("2d");
@@ -378,7 +378,7 @@
 
   if (hasParts.expression) names.forEach((name, k) => {
     const text = document.createElement("span"), rail = document.createElement("span"), fill = document.createElement("span"), value = document.createElement("span");
-    text.textContent = name; rail.className = "rail"; fill.className = "fill"; fill.style.display = "block"; fill.style.background = data.expressions[k].colour;
+    text.textContent = text.title = name; text.className = "class"; rail.className = "rail"; fill.className = "fill"; fill.style.display = "block"; fill.style.background = data.expressions[k].colour;
     value.className = "value"; rail.append(fill); $("bars").append(text, rail, value);
   });
   if (subjects.length > 1) subjects.forEach((s, k) => {
