@@ -8,7 +8,7 @@ import polars as pl
 from mien import clock
 from mien.encode.encode_media import EncodedMedia
 from mien.errors import MediaError
-from mien.inference import StreamModel
+from mien.inference import StreamModel, trained_outputs
 from mien.predict.active_speaker import OTHER, attribute_speech
 from mien.records import Stream
 from mien.timeline.table import subject_rows
@@ -48,11 +48,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
         streams = media.streams(number if track is not None else None)
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
-        token_times, probabilities, valence_arousal = checkpoint.predict_streams(streams, 0.0, stop)
-        if not checkpoint.settings.expression:
-            probabilities = np.full_like(probabilities, np.nan)
-        if not checkpoint.settings.valence_arousal:
-            valence_arousal = np.full_like(valence_arousal, np.nan)
+        token_times, probabilities, valence_arousal = trained_outputs(checkpoint, streams, 0.0, stop)
         tables.append(
             subject_rows(
                 number,
