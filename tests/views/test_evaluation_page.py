@@ -194,6 +194,18 @@ def test_custom_classes_have_colours(tmp_path: Path) -> None:
     assert text.count("calm predicted as") == 3
 
 
+def test_columns_of_the_confusion_matrix_are_distinct(tmp_path: Path) -> None:
+    """Names whose first letters are equal are written in full."""
+    for names, heads in (
+        (["Neutral", "Anger", "calm"], ["Neut.", "Anger", "calm"]),
+        (["very tired", "very calm", "calm"], ["very tired", "very calm", "calm"]),
+    ):
+        record = summarise([clip(i, classes=3) for i in range(4)], name="custom", classes=names, draws=20)
+        text = evaluation.write_page(tmp_path / "a.html", record).read_text()
+        shown = re.findall(r'<th class="column"[^>]*>(?:<span class="vertical">)?([^<]*)<', text)
+        assert shown == heads
+
+
 def test_an_unwritable_path_is_an_error(tmp_path: Path, summary: dict[str, Any]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="could not be written"):

@@ -22,6 +22,8 @@ from mien.views.render import load_template, read_source
 Record = Mapping[str, Any]
 #: An axis is linear unless its widest step is more than this many times its narrowest; then levels are evenly spaced.
 _MAX_STEP_RATIO = 6.0
+#: Up to this many classes, the scores by class and the confusion matrix fit side by side.
+_PAIR_CLASSES = 10
 
 
 def write_page(path: Path, record: Record) -> Path:
@@ -53,6 +55,8 @@ def _context(record: Record) -> dict[str, Any]:
         "version": __version__,
         "facts": _facts(record),
         "css": read_source("report.css", "evaluation.css"),
+        "pair_classes": _PAIR_CLASSES,
+        "abbreviations": _abbreviations(record["classes"]),
         "colours": class_colours(record["classes"]),
         "confusion_rows": _confusion_rows(record),
         "worst": sorted(scored_clips, key=lambda clip: (clip["accuracy"], -clip["frames"])),
@@ -107,6 +111,12 @@ def _facts(record: Record) -> list[str]:
         facts.append(f"{record['frames']:,} labelled frames")
     facts.append(f"{format_percent(record['level'])} confidence intervals, {record['draws']:,} resamples")
     return facts
+
+
+def _abbreviations(classes: Sequence[str]) -> list[str]:
+    """Names of at most five letters for the columns of the confusion matrix; empty if two would be the same."""
+    short = [name if len(name) <= 5 else name[:4] + "." for name in classes]
+    return short if len(set(short)) == len(short) else []
 
 
 def _confusion_rows(record: Record) -> list[dict[str, Any]]:
