@@ -1,4 +1,4 @@
-"""Class names and their order, marks of unlabelled frames, and the classes of each corpus.
+"""Class names and their order, their Timeline columns, marks of unlabelled frames, and the classes of each corpus.
 
 `EXPRESSIONS` has the order of Aff-Wild2 and of the ABAW challenge files. Label arrays, logits and probability columns
 follow it unless a recipe names other classes.

@@ -1,8 +1,7 @@
-"""Timeline: columns, missing values, file formats, atomic writes, summary and plot."""
+"""Timeline: columns, missing values, file formats, atomic writes."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -10,18 +9,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from mien.errors import ConfigError, MediaError, OutputError
-from mien.labels import EXPRESSIONS, probability_column
-from mien.timeline.table import Timeline, schema, subject_rows
+from mien.errors import MediaError, OutputError
+from mien.labels import EXPRESSIONS
+from mien.timeline.table import Timeline, schema
+from tests.timeline_rows import rows
 
 COLUMNS = [
     *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "speech", "expression"),
@@ -30,25 +28,6 @@ COLUMNS = [
 ]
 PROBABILITIES = COLUMNS[10:18]
 SCHEMA = schema(EXPRESSIONS)
-
-
-def rows(
-    n: int = 40, subject: int = 0, *, gap: slice | None = None, seed: int = 0, **overrides: object
-) -> pl.DataFrame:
-    """Table of one subject with n rows at 25 Hz; rows in `gap` have no evidence in reach."""
-    rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.ones(8), n)
-    if gap is not None:
-        probabilities[gap] = np.nan
-    defaults = {
-        "probabilities": probabilities,
-        "valence_arousal": rng.uniform(-1, 1, (n, 2)),
-        "voice": rng.random(n) < 0.5,
-        "face": rng.random(n) < 0.5,
-        "boxes": np.tile([10.0, 20.0, 110.0, 140.0], (n, 1)),
-        "frames": np.arange(n),
-    }
-    return subject_rows(subject, np.arange(n) / 25, **{**defaults, **overrides})
 
 
 def test_columns_and_their_order() -> None:
@@ -136,100 +115,6 @@ def test_write_and_read_round_trip(
             )
         else:
             assert read.to_list() == written.to_list(), name
-
-
-letters = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
-own_names = st.lists(
-    st.one_of(
-        st.sampled_from([*EXPRESSIONS, "Müde", "leicht-müde", "sehr müde", "Über mütig", "happy", "fear", "a_b", "1"]),
-        st.text(letters, min_size=1, max_size=12).filter(str.strip),
-    ),
-    min_size=1,
-    max_size=20,
-    unique_by=probability_column,
-)
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-@settings(max_examples=60, deadline=None)
-@given(classes=own_names, gap=st.integers(0, 9), seed=st.integers(0, 99))
-def test_own_classes_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, ending: str, classes: list[str], gap: int, seed: int
-) -> None:
-    p = np.random.default_rng(seed).dirichlet(np.ones(len(classes)), 9).round(5)
-    p[gap : gap + 4] = np.nan
-    table = rows(9, probabilities=p, classes=classes, face=np.zeros(9, bool), valence_arousal=np.full((9, 2), 0.5))
-    timeline = Timeline(table, classes=classes)
-    path = timeline.write(tmp_path_factory.mktemp("files") / f"t.{ending}")
-    stated = Timeline.read(path, classes=classes)
-    assert stated.classes == timeline.classes == tuple(classes)
-    found = Timeline.read(path)
-    assert stated.table.equals(found.table)
-    assert found.table.columns == timeline.table.columns
-    assert found.table["expression"].to_list() == timeline.table["expression"].to_list()
-    within = 0 if ending == "parquet" else 1e-5
-    columns = [probability_column(name) for name in classes]
-    assert np.allclose(found.table.select(columns), timeline.table.select(columns), rtol=0, atol=within, equal_nan=True)
-    predicted = set(timeline.table["expression"].drop_nulls())
-    for column, written, read in zip(columns, classes, found.classes, strict=True):
-        assert probability_column(read) == column or "_" in written
-        assert read == written or (ending != "parquet" and written not in predicted)
-
-
-def test_names_are_recovered_from_columns_and_expressions(tmp_path: Path) -> None:
-    classes = ("Sehr Müde", "Leicht-Müde", "Fear", "ganz wach")
-    p = np.tile([0.7, 0.1, 0.1, 0.1], (5, 1))
-    timeline = Timeline(rows(5, probabilities=p, classes=classes), classes=classes)
-    path = timeline.to_csv(tmp_path / "t.csv")
-    assert Timeline.read(path).classes == ("Sehr Müde", "leicht-müde", "Fear", "ganz wach")
-    assert Timeline.read(path, classes=classes).classes == classes
-    with pytest.raises(MediaError, match=r"lacks the column\(s\) p_joy"):
-        Timeline.read(path, classes=["Joy", *classes[1:]])
-
-
-def test_files_of_the_eight_expressions_without_stored_classes_are_read(tmp_path: Path) -> None:
-    """Files written before Parquet stored the classes."""
-    timeline = Timeline(rows(gap=slice(3, 5)))
-    timeline.table.write_parquet(
-        tmp_path / "t.parquet", metadata={"mien": '{"media": "a.mp4", "notes": [], "info": {}}'}
-    )
-    for path in (tmp_path / "t.parquet", timeline.to_csv(tmp_path / "t.csv"), timeline.to_jsonl(tmp_path / "t.jsonl")):
-        assert Timeline.read(path).classes == EXPRESSIONS
-
-
-def test_a_column_that_starts_with_many_nulls_is_read_as_numbers(tmp_path: Path) -> None:
-    """Readers guess types from the first rows only."""
-    classes = ("a", "b")
-    p = np.tile([0.75, 0.25], (400, 1))
-    p[:300] = np.nan
-    timeline = Timeline(rows(400, probabilities=p, classes=classes), classes=classes)
-    for ending in ("csv", "jsonl"):
-        back = Timeline.read(timeline.write(tmp_path / f"t.{ending}"))
-        assert back.table["p_a"].to_list() == [None] * 300 + [0.75] * 100
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (["Happy", "happy"], "'Happy' and 'happy' share the column p_happy"),
-        (["a b", "c", "a_b"], "'a b' and 'a_b' share the column p_a_b"),
-        (["a", " "], "the name of class 2 is empty"),
-        (["a", "b\nc"], "'b\\\\nc' holds a line break"),
-        (["a", "b\u2028c"], "holds a line break"),
-    ],
-)
-def test_classes_that_cannot_name_columns_are_refused(classes: list[str], message: str) -> None:
-    p = np.full((4, len(classes)), 1 / len(classes))
-    with pytest.raises(ConfigError, match=message) as caught:
-        rows(4, probabilities=p, classes=classes)
-    assert (caught.value.follows, "corpus.labels" in caught.value.remedy) == ("No timeline was made.", True)
-    with pytest.raises(ConfigError, match=message):
-        Timeline(rows(4), classes=classes)
-
-
-def test_probabilities_of_another_number_of_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"4 rows of 8 classes need as many probabilities; got \(4, 3\)"):
-        rows(4, probabilities=np.full((4, 3), 1 / 3))
 
 
 def test_csv_has_empty_fields_and_rounded_numbers(tmp_path: Path) -> None:
@@ -353,14 +238,14 @@ def _limited() -> None:
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_table import rows\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from timeline_rows import rows\n"
         "from mien.timeline.table import Timeline; from mien.errors import OutputError\n"
         "for ending in ('csv', 'parquet', 'jsonl'):\n"
         "    try: Timeline(rows(2000)).write(f'{sys.argv[2]}/t.{ending}')\n"
         "    except OutputError as error: print(error.what)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)],
+        [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(tmp_path)],
         preexec_fn=_limited,
         capture_output=True,
         text=True,
@@ -384,166 +269,3 @@ def test_missing_permission_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match="no permission to write") as caught:
         Timeline(rows()).to_csv(tmp_path / "t.csv")
     assert "folder of your own" in caught.value.remedy
-
-
-# --- summary and plot ---
-
-
-def print_summary(timeline: Timeline, width: int = 100) -> str:
-    file = io.StringIO()
-    console = Console(width=width, file=file)
-    console.print(timeline.summary())
-    return file.getvalue()
-
-
-def certain_probabilities(names: list[str], seconds: list[float], rate: float = 25.0) -> np.ndarray:
-    """Probabilities `(row, 8)` of .9 for each of `names` in turn, for `seconds` each."""
-    index = np.repeat([EXPRESSIONS.index(n) for n in names], [round(s * rate) for s in seconds])
-    p = np.full((len(index), 8), 0.1 / 7)
-    p[np.arange(len(index)), index] = 0.9
-    return p
-
-
-def test_summary_names_shares_stretches_and_notes() -> None:
-    p = certain_probabilities(["Neutral", "Happiness"], [3.0, 1.0])
-    n = len(p)
-    timeline = Timeline(
-        rows(
-            n,
-            probabilities=p,
-            face=np.ones(n, bool),
-            voice=np.arange(n) < n // 2,
-            valence_arousal=np.full((n, 2), 0.25),
-        ),
-        media="holiday/clip.mp4",
-        notes=["the file ends early at 4.0 s"],
-    )
-    text = print_summary(timeline)
-    for part in (
-        "clip.mp4",
-        "100 rows",
-        "1 subject",
-        "75%",
-        "0.0 s – 3.0 s",
-        "Happiness",
-        "valence +0.25",
-        "evidence: both 50%, face 50%",
-        "note  the file ends early at 4.0 s",
-    ):
-        assert part in text, f"{part!r} is not in:\n{text}"
-
-
-def test_summary_without_evidence() -> None:
-    text = print_summary(Timeline(rows(gap=slice(None), valence_arousal=np.full((40, 2), np.nan))))
-    assert "no face or voice evidence, so no expression" in text
-
-
-def test_summary_of_valence_and_arousal_alone_names_no_expression() -> None:
-    table = pl.concat(
-        [
-            rows(gap=slice(None), valence_arousal=np.full((40, 2), 0.25)),
-            rows(gap=slice(None), valence_arousal=np.full((40, 2), np.nan), subject=1),
-        ]
-    )
-    text = print_summary(Timeline(table))
-    assert "valence +0.25 · arousal +0.25" in text
-    assert "no face or voice evidence, so no valence or arousal" in text
-    assert "expression" not in text
-
-
-def test_summary_of_expressions_alone_names_no_valence() -> None:
-    text = print_summary(Timeline(rows(valence_arousal=np.full((40, 2), np.nan))))
-    assert "valence" not in text
-    assert "arousal" not in text
-
-
-def test_summary_shows_own_classes_literally() -> None:
-    """A name in brackets is not markup of the terminal library."""
-    classes = ("[red]", "Müde")
-    p = np.tile([0.9, 0.1], (50, 1))
-    text = print_summary(Timeline(rows(50, probabilities=p, classes=classes), classes=classes))
-    assert "[red]" in text
-    assert "100%" in text
-
-
-def test_shares_are_weighted_by_time() -> None:
-    times = np.concatenate([np.arange(50) / 50, 1 + np.arange(10) / 10])  # one second at 50 Hz, one at 10 Hz
-    p = np.concatenate([certain_probabilities(["Anger"], [1], 50), certain_probabilities(["Sadness"], [1], 10)])
-    n = len(times)
-    table = subject_rows(0, times, probabilities=p, valence_arousal=np.zeros((n, 2)), voice=np.ones(n, bool))
-    assert Timeline(table).summaries()[0].shares == pytest.approx({"Anger": 0.5, "Sadness": 0.5}, abs=0.05)
-
-
-def test_stretches_cover_the_rows_with_an_expression() -> None:
-    p = certain_probabilities(["Neutral", "Fear", "Neutral"], [1, 2, 1])
-    p[25:35] = np.nan
-    (summary,) = Timeline(rows(len(p), probabilities=p)).summaries()
-    found = [(s.expression, round(s.start_s, 2), round(s.stop_s, 2)) for s in summary.stretches]
-    assert found == [("Neutral", 0, 1), ("Fear", 1.4, 3), ("Neutral", 3, 4)]
-    assert summary.unnamed == pytest.approx(0.1)
-
-
-def test_plot_has_every_subject(tmp_path: Path) -> None:
-    timeline = Timeline(pl.concat([rows(gap=slice(5, 9)), rows(subject=1)]), media="a<b>&c.mp4")
-    picture = timeline.plot(tmp_path / "t.svg")
-    root = ElementTree.fromstring((tmp_path / "t.svg").read_text())
-    text = "".join(root.itertext())
-    assert root.tag.endswith("svg")
-    assert "a<b>&c.mp4" in text
-    assert "Subject 0" in text
-    assert "Subject 1" in text
-    assert timeline._repr_html_() == picture
-
-
-def plot_texts(timeline: Timeline) -> list[str]:
-    root = ElementTree.fromstring(timeline.plot())
-    return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def hatched(timeline: Timeline) -> list[tuple[float, float]]:
-    """Top and bottom of each hatched area of a plot."""
-    areas = [e for e in ElementTree.fromstring(timeline.plot()).iter() if e.get("fill") == "url(#hatch)"]
-    return [(float(e.get("y", 0)), float(e.get("y", 0)) + float(e.get("height", 0))) for e in areas]
-
-
-def test_plot_of_valence_and_arousal_alone_has_no_expressions_and_no_hatching() -> None:
-    timeline = Timeline(rows(probabilities=np.full((40, 8), np.nan)))
-    texts = plot_texts(timeline)
-    assert "valence" in texts
-    assert not {"Expression", *EXPRESSIONS} & set(texts)
-    assert hatched(timeline) == []
-
-
-def test_plot_of_expressions_alone_has_no_curves() -> None:
-    texts = plot_texts(Timeline(rows(valence_arousal=np.full((40, 2), np.nan))))
-    assert {"Expression", *EXPRESSIONS, "Evidence"} <= set(texts)
-    assert not {"valence", "arousal, dashed", "+1"} & set(texts)
-
-
-def test_rows_without_an_estimate_are_hatched_in_both_parts() -> None:
-    first, second = hatched(Timeline(rows(gap=slice(5, 9))))
-    assert first[0] == 0
-    assert first[1] <= second[0], "the curves have a hatching of their own"
-
-
-@pytest.mark.parametrize("count", [2, 3, 8, 16, 20])
-def test_plot_names_every_class_once_and_lanes_do_not_overlap(count: int) -> None:
-    classes = [f"<{chr(97 + k)}> & {'sehr ' * 12}lang" for k in range(count)]
-    p = np.full((40, count), 1 / count)
-    root = ElementTree.fromstring(Timeline(rows(probabilities=p, classes=classes), classes=classes).plot())
-    svg = "{http://www.w3.org/2000/svg}"
-    names = [e for e in root.iter(f"{svg}text") if e.find(f"{svg}title") is not None]
-    assert [e.find(f"{svg}title").text for e in names] == classes
-    tops = [float(e.get("y", 0)) for e in names]
-    assert np.diff(tops).min() >= 18
-    left = min(float(e.get("x1", 0)) for e in root.iter(f"{svg}line"))
-    for element in names:
-        text = "".join(element.itertext()).removeprefix(element.find(f"{svg}title").text or "")
-        assert text.endswith("…")
-        assert float(element.get("x", 0)) + 7.2 * len(text) < left + 7.2
-
-
-def test_plot_size_is_bounded(tmp_path: Path) -> None:
-    assert Timeline(rows(1)).plot().startswith("<svg")
-    long = Timeline(rows(20_000)).plot()
-    assert len(long) < 6e5, "the size of a plot must not grow with the recording"
