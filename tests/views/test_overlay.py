@@ -164,6 +164,12 @@ def test_labels_of_valence_and_arousal_alone_name_no_expression() -> None:
 def test_letters_that_the_font_lacks_are_replaced() -> None:
     assert overlay._ascii("Überraschung, heiß, café") == "Uberraschung, heiss, cafe"
     assert overlay._ascii("嬉") == "?"
+    classes = ["calm", "嬉しい", "悲 (sad)"]
+    texts = []
+    for row in np.eye(3):
+        ((annotation,),) = frame_annotations(one_row(classes, probabilities=row[None]), classes)
+        texts.append(annotation.text)
+    assert texts == ["calm 100%", "class 2 100%", "悲 (sad) 100%"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -356,7 +356,8 @@ def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         first = json.loads(file.readline() or "{}")
-    return pl.read_ndjson(path, schema_overrides=_file_schema(first)), {}
+    # With the whole schema, because without it polars does not keep the order of many columns.
+    return pl.read_ndjson(path, schema=_file_schema(first)), {}
 
 
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

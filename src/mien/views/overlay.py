@@ -108,10 +108,15 @@ def frame_annotations(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS)
 
 
 def _expression_texts(table: pl.DataFrame, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Text and colour of each row's expression."""
+    """Text and colour of each row's expression. A name without any letter or digit that the font has is `class N`, its
+    number in `classes` from 1."""
     colours = class_colours(classes)
+    names = {
+        name: name if any(c.isalnum() for c in _ascii(name)) else f"class {number}"
+        for number, name in enumerate(classes, 1)
+    }
     rows = zip(table["expression"].to_list(), table["confidence"].to_list(), strict=True)
-    return [(f"{e} {c:.0%}", colours[e]) if e else ("no expression", NO_EXPRESSION) for e, c in rows]
+    return [(f"{names[e]} {c:.0%}", colours[e]) if e else ("no expression", NO_EXPRESSION) for e, c in rows]
 
 
 def _valence_arousal_texts(table: pl.DataFrame) -> list[tuple[str, str]]:
