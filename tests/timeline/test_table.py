@@ -180,6 +180,8 @@ def test_a_wrong_table_is_an_error(table, message: str) -> None:
         ("other.csv", b"a,b\n1,2\n", "lacks the column"),
         ("broken.parquet", b"PAR1 but not really", "cannot be read as a timeline"),
         ("broken.jsonl", b"{]", "cannot be read as a timeline"),
+        ("list.jsonl", b"[1, 2]\n", "its first line is not a JSON object"),
+        ("empty.csv", b"", "it is empty"),
     ],
 )
 def test_a_file_that_is_not_a_timeline_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:

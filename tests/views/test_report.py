@@ -232,6 +232,8 @@ def test_page_fits_a_phone_screen(opened: Browser) -> None:
     size = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     opened.call("Emulation.setDeviceMetricsOverride", **size)
     try:
+        # The page redraws in its resize event, which comes with the next frame.
+        opened.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         wide = opened.js("document.documentElement.scrollWidth")
         drawn = opened.js("chart.width / devicePixelRatio <= document.documentElement.clientWidth")
     finally:

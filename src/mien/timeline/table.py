@@ -356,6 +356,8 @@ def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         first = json.loads(file.readline() or "{}")
+    if not isinstance(first, dict):
+        raise ValueError("its first line is not a JSON object")
     # With the whole schema, because without it polars does not keep the order of many columns.
     return pl.read_ndjson(path, schema=_file_schema(first)), {}
 
