@@ -439,6 +439,22 @@ def test_a_timeline_has_the_classes_of_its_checkpoint_in_their_order(
         assert (back.classes, back.table.columns) == (timeline.classes, timeline.table.columns)
 
 
+class SameColumnModel(OwnClassesModel):
+    labels: ClassVar = ["Happy", "sad", "happy"]
+
+
+def test_classes_with_the_same_column_are_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "'Happy' and 'happy' share the column p_happy"
+    with pytest.raises(ConfigError, match=message):
+        CheckpointPredictor(SameColumnModel())
+    script_faces(monkeypatch, {0: range(40)})
+    late = CheckpointPredictor(SameColumnModel, features=SameColumnModel.features)
+    with pytest.raises(ConfigError, match=message):
+        late.predict(clip(tmp_path / "v.mp4", np.arange(40) / 25))
+
+
 def test_progress_is_reported_with_the_duration(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from mien.onnx_model import SHIPPED, OnnxModel, shipped_folder
 from mien.predict import pretrained_face
 from mien.predict.protocol import Predictor, ProgressCallback
 from mien.predict.rows import timeline_rows
-from mien.timeline.table import Timeline
+from mien.timeline.table import Timeline, check_classes
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
@@ -44,7 +44,8 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
         max_faces: the largest number of people tracked at once.
 
     Raises:
-        ConfigError: no such model. A damaged checkpoint or an unusable device raises it in the first prediction.
+        ConfigError: no such model. A damaged checkpoint, an unusable device, or classes that cannot name columns raise
+            it in the first prediction.
         ArtefactError: the pretrained face network has not been downloaded.
     """
     if str(model) in pretrained_face.NAMES or Path(model).suffix in pretrained_face.SUFFIXES:
@@ -127,7 +128,7 @@ class CheckpointPredictor:
         if callable(checkpoint):
             self._loader = checkpoint
         else:
-            self._checkpoint = checkpoint
+            self._checkpoint = _with_checked_classes(checkpoint)
         self._features, self._device = features, device
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
@@ -148,8 +149,9 @@ class CheckpointPredictor:
         it imports torch, and a mistyped file name must not wait for that."""
         if self._future is None:
             assert self._loader is not None
+            loader = self._loader
             pool = ThreadPoolExecutor(1, thread_name_prefix="mien-load")
-            self._future = pool.submit(self._loader)
+            self._future = pool.submit(lambda: _with_checked_classes(loader()))
             pool.shutdown(wait=False)
         return self._future
 
@@ -223,6 +225,12 @@ class CheckpointPredictor:
             "media": media_facts(info, len(media.faces.times)),
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
+
+
+def _with_checked_classes(checkpoint: StreamModel) -> StreamModel:
+    """The checkpoint. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
+    check_classes(checkpoint.labels)
+    return checkpoint
 
 
 def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:

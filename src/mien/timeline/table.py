@@ -259,7 +259,7 @@ def subject_rows(
         ValueError: `probabilities` has another number of classes.
         ConfigError: two classes have the same column, see `Timeline`.
     """
-    n, names = len(times), _check_classes(classes)
+    n, names = len(times), check_classes(classes)
     if probabilities.shape != (n, len(names)):
         raise ValueError(f"{n} rows of {len(names)} classes need as many probabilities; got {probabilities.shape}")
     face = np.zeros(n, bool) if face is None else face
@@ -294,7 +294,8 @@ def _open_output(path: Path) -> Iterator[IO[bytes]]:
             raise OSError(str(error)) from error
 
 
-def _check_classes(names: Sequence[str]) -> tuple[str, ...]:
+def check_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names of a timeline, as a tuple. Raises ConfigError for names that `check_class_names` refuses."""
     try:
         return tuple(check_class_names(names))
     except ValueError as error:
@@ -311,7 +312,7 @@ def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, .
         has_expression = "expression" in table.columns and table["expression"].dtype == pl.String
         values = table["expression"].drop_nulls().unique().sort().to_list() if has_expression else []
         classes = class_names(table.columns, values)
-    return _check_classes(classes)
+    return check_classes(classes)
 
 
 def _validate(table: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
