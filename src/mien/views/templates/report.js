@@ -140,7 +140,8 @@
   const LABEL = "12.5px system-ui, sans-serif", MIN_GUTTER = 104, MAX_GUTTER = innerWidth < 700 ? 120 : 200;
   const gutter = mapping.clamp(Math.ceil(longest(hasParts.expression ? names : [])) + 27, MIN_GUTTER, MAX_GUTTER);
   const RIBBON = 24, CURVES = hasParts.expression ? 132 : 220, STRIP = 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
-  const height = (hasParts.expression ? RIBBON + GAP + LANE * K + GAP : 0) + (hasParts.affect ? CURVES + GAP : 0) + STRIP + AXIS + 8;
+  const TOP = hasParts.expression ? 0 : 6;  // room for the half of "+1" above the curves
+  const height = TOP + (hasParts.expression ? RIBBON + GAP + LANE * K + GAP : 0) + (hasParts.affect ? CURVES + GAP : 0) + STRIP + AXIS + 8;
   function longest(texts) {
     const c = document.createElement("canvas").getContext("2d");
     c.font = LABEL;
@@ -159,7 +160,7 @@
     c.setTransform(ratio, 0, 0, ratio, 0, 0); c.clearRect(0, 0, width, height);
     const w = width - gutter, s = current(), columns = bin(s, w);
     grid(c, w);
-    let y = 0;
+    let y = TOP;
     if (hasParts.expression) {
       label(c, "Expression", y + RIBBON / 2, true); ribbon(c, columns, y); y += RIBBON + GAP;
       names.forEach((name, k) => { label(c, name, y + LANE / 2 + 3, false, data.expressions[k].colour); lane(c, columns, y, k, w); y += LANE; });
