@@ -58,8 +58,7 @@ def evaluate(
 
     Args:
         folder: folder to save the calibration in; None does not save it.
-        calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips, where at
-            least two training subjects have labels.
+        calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
         robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
         footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
         name, beside: name of the system, and other systems by name for the robustness curves.
@@ -75,12 +74,10 @@ def evaluate(
             remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
     clips = _predict_all(checkpoint, scored, split, bars)
-    comparison = None
-    if calibrate and split != "train":
-        train = _labelled_clips(checkpoint, corpus, store, "train", task)
-        comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
-        if comparison is not None and folder is not None:
-            comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
+    train = _labelled_clips(checkpoint, corpus, store, "train", task) if calibrate and split != "train" else []
+    comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
+    if comparison is not None and folder is not None:
+        comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
     curves = None
     if robustness or footage:
         curves = _robustness_curves(checkpoint, scored, beside or {}, robustness, footage, bars)
