@@ -115,6 +115,32 @@ def test_numbers_as_people_write_them(recipe: Path) -> None:
             config.load(recipe, [f"train.lr={text}"])
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            "[Happy, happy]",
+            "corpus.labels: the classes 'Happy' and 'happy' share the column p_happy; rename one of them",
+        ),
+        ("[a b, c, a_b]", "corpus.labels: the classes 'a b' and 'a_b' share the column p_a_b; rename one of them"),
+        ("[a, a]", "corpus.labels: the classes 'a' and 'a' share the column p_a; rename one of them"),
+        ("[a, '']", "corpus.labels: the name of class 2 is empty (''); give every class a name"),
+        ('[a, "b\\nc"]', "corpus.labels: the class name 'b\\nc' holds a line break or control character; remove it"),
+    ],
+)
+def test_classes_that_cannot_have_columns_are_a_problem_of_the_recipe(recipe: Path, labels: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.load(recipe, [f"corpus.labels={labels}", "train.lr=-1"])
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith(": 2 problems")
+    assert f"  {message}" in lines
+
+
+def test_classes_may_have_any_letters_and_spaces(recipe: Path) -> None:
+    names = ["Müde", "leicht-müde", "sehr müde", "C'est ça!", "嬉しい", "Überrascht, laut"]
+    assert config.load(recipe, [f"corpus.labels={names}"]).corpus.labels == names
+
+
 def test_the_resolved_copy_reads_back_equal(recipe: Path, tmp_path: Path) -> None:
     r = config.load(recipe, ["train.lr=1e-7", 'paper.title="Äußerung: 1e-4"', 'train.precision="bf16"'])
     copy = tmp_path / "copy.yaml"

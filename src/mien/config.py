@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import ConfigError
-from mien.labels import EXPRESSIONS
+from mien.labels import EXPRESSIONS, check_class_names
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -47,10 +47,11 @@ class Paper(Section):
 
 
 class Corpus(Section):
-    """The corpus. labels: class names in the order of the logits. options: read by the corpus's own file."""
+    """The corpus. labels: class names in the order of the logits, each with its own column in a Timeline (see
+    `mien.labels.check_class_names`). options: read by the corpus's own file."""
 
     name: str
-    labels: Annotated[list[str], Field(min_length=2)] = list(EXPRESSIONS)
+    labels: Annotated[list[str], Field(min_length=2), AfterValidator(check_class_names)] = list(EXPRESSIONS)
     options: dict[str, Any] = {}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mien.datasets.index import assign_splits
 from mien.errors import ConfigError
 from mien.evaluation import predictions
 from mien.evaluation.record import summarise
+from mien.inference import trained_outputs
 from mien.labels import EXPRESSIONS, UNLABELLED, probability_column
 from mien.records import Clip, Labels, Recording, Stream
 from mien.training.fit import fit
@@ -234,8 +236,14 @@ def evaluate(
             follows="Nothing was scored.",
             remedy="Give recordings label=... or valence_arousal=....",
         )
-    clips = [predictions.predict(trained.predict_streams, r) for r in scored]
-    record = summarise(clips, name=trained.recipe.model.name, classes=trained.labels)
+    clips = [predictions.predict(partial(trained_outputs, trained), r) for r in scored]
+    record = summarise(
+        clips,
+        name=trained.recipe.model.name,
+        classes=trained.labels,
+        expression=trained.settings.expression,
+        valence_arousal=trained.settings.valence_arousal,
+    )
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         view.write_page(Path(out) / "evaluation.html", record)
@@ -244,14 +252,14 @@ def evaluate(
 
 def predict(run: str | Path | checkpoint.Checkpoint, recording: Recording) -> pl.DataFrame:
     """Predict a recording: a table with one row per token and the columns `time_s, label, p_<class>..., valence,
-    arousal`; null where there is no evidence.
+    arousal`; null where there is no evidence, and in all rows for what the checkpoint does not predict.
 
     Args:
         run: folder of a checkpoint, or a loaded one.
     """
     trained = _checkpoint(run)
     stop = max((_length(s, _HZ) for s in recording.streams.values()), default=1.0)
-    times, p, affect = trained.predict_streams(recording.streams, 0.0, stop)
+    times, p, affect = trained_outputs(trained, recording.streams, 0.0, stop)
     known = np.isfinite(p).all(axis=1)
     labels = [trained.labels[i] if ok else None for i, ok in zip(np.nan_to_num(p).argmax(axis=1), known, strict=True)]
     columns = {probability_column(name): p[:, i] for i, name in enumerate(trained.labels)}

@@ -145,6 +145,18 @@ def predict_streams(
     return StreamPrediction(times, smoothed[:, :classes], smoothed[:, classes:])
 
 
+def trained_outputs(
+    model: StreamModel, streams: Mapping[str, Stream], start_s: float, stop_s: float
+) -> StreamPrediction:
+    """`model.predict_streams` with NaN for what the system was not trained to predict."""
+    times, probabilities, valence_arousal = model.predict_streams(streams, start_s, stop_s)
+    if not model.settings.expression:
+        probabilities = np.full_like(probabilities, np.nan)
+    if not model.settings.valence_arousal:
+        valence_arousal = np.full_like(valence_arousal, np.nan)
+    return StreamPrediction(times, probabilities, valence_arousal)
+
+
 def _predict_windows(
     network: Network,
     windows: list[Window],

@@ -151,6 +151,7 @@ def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
         *("reproduce", "safe_cross_attention", *SMALL, *sources, "--device", "cpu"),
         *("--root", work / "root", "--out", tmp_path / "out"),
     )
+    assert "CCC" not in output, "the recipe trains no valence and arousal"
     macro = next(line for line in output.splitlines() if line.startswith("macro F1"))
     assert macro.split()[-1] == ".503", "the published score is beside the measured one"
     report = (tmp_path / "out" / "report" / "evaluation.html").read_text()
@@ -176,6 +177,27 @@ def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path
     assert "was started with another recipe and another corpus; a: was 1, now None; " in " ".join(result.output.split())
 
 
+def check_evaluation_without_expressions(folder: Path, output: str) -> None:
+    """The clips have labels of expressions as well, but the system predicts none."""
+    assert "mean CCC" in output
+    assert "F1" not in output
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert [s["key"] for s in record["scores"]] == ["ccc valence", "ccc arousal", "va_score"]
+    assert (record["by_class"], record["confusion"], record["reliability"]) == ([], [], [])
+    assert {row["macro_f1"] for row in record["robustness"]} == {None}
+    assert all(-1 <= row["va_score"] <= 1 for row in record["robustness"])
+    chosen = record["calibration"]["chosen"]
+    assert (chosen["bias"], chosen["temperature"], chosen["radius_s"]) == ([], 1.0, 0.0)
+    assert record["calibration"]["grid"] == []
+    page = (folder / "evaluation.html").read_text()
+    for words in ("macro F1", "Macro F1", "Confusion", "By class", "class bias", "nan"):
+        assert words not in page.split("</style>")[1], words
+    frames = pl.read_parquet(folder / "predictions.parquet")
+    assert frames["truth"].null_count() < len(frames), "or this test shows nothing"
+    assert frames["p_neutral"].null_count() == len(frames)
+    assert frames["valence"].null_count() < len(frames)
+
+
 def test_fusion_trains_on_derived_features_of_va_stages(work: Path, tmp_path: Path) -> None:
     stored = ("--index", work / "index.jsonl", "--store", work / "features", "--task", "va", "--device", "cpu")
     short = "windows={seconds: 2.0, hop_seconds: 1.0, rate_hz: 10.0}"
@@ -198,10 +220,9 @@ def test_fusion_trains_on_derived_features_of_va_stages(work: Path, tmp_path: Pa
     recipe.write_text(text.replace("  behaviour:\n    encoder: va_behaviour\n    dim: 258\n    options: {}\n", ""))
     widths = ("features.face.dim=10", "features.voice.dim=10", "model.prior={face: 0.8}")
     mien_ok("train", recipe, *widths, short, *small, *stored, "--out", tmp_path / "fused")
-    options = ("--store", work / "features", "--task", "va", "--no-calibrate", "--out", tmp_path / "report")
-    mien_ok("evaluate", tmp_path / "fused", work / "index.jsonl", *options)
-    record = json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert "va_score" in {s["key"] for s in record["scores"]}
+    options = ("--store", work / "features", "--robustness", "--out", tmp_path / "report")
+    output = mien_ok("evaluate", tmp_path / "fused", work / "index.jsonl", *options)
+    check_evaluation_without_expressions(tmp_path / "report", output)
     assert mien("derive", tmp_path / "fused", work / "index.jsonl", "--store", work / "features").exit_code == 2
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mien.errors import ConfigError
-from mien.evaluation import calibration
+from mien.evaluation import calibration, calibration_metrics
 from mien.evaluation.calibration import Calibration, compare, fit
 from mien.evaluation.predictions import ClipPrediction
 
@@ -102,6 +102,29 @@ def test_no_smoothing_if_classes_change_with_every_frame() -> None:
     assert fit(clips, classes=3, strengths=(0.0,)).calibration.radius_s == 0
 
 
+def test_valence_and_arousal_alone_get_a_radius_and_nothing_else() -> None:
+    """Labels of expressions do not matter, whether there are any or none."""
+    train, scored = corpus(1), corpus(2)
+    both = compare(train, scored, classes=["a", "b", "c"], draws=10, strengths=(0.0,))
+    bare = [replace(c, true_class=np.full(len(c.times), -1)) for c in train]
+    for clips in (train, bare):
+        found = compare(clips, scored, classes=["a", "b", "c"], draws=10, expression=False)
+        chosen = found.fitted.calibration
+        assert chosen == Calibration(affect_radius_s=both.fitted.calibration.affect_radius_s)
+        assert set(found.calibrated) == {"ccc valence", "ccc arousal", "va_score"}
+        assert found.calibrated["va_score"] == both.calibrated["va_score"]
+        assert found.calibrated["va_score"].value > found.as_predicted["va_score"].value
+        assert (found.fitted.folds, len(found.fitted.table), len(found.reliability)) == (0, 0, 0)
+
+
+def test_expressions_alone_get_no_radius_of_valence_and_arousal() -> None:
+    both = compare(corpus(1), corpus(2), classes=["a", "b", "c"], draws=10, strengths=(0.0,))
+    found = compare(corpus(1), corpus(2), classes=["a", "b", "c"], draws=10, strengths=(0.0,), valence_arousal=False)
+    assert found.fitted.calibration == replace(both.fitted.calibration, affect_radius_s=0.0)
+    assert not [name for name in found.calibrated if "ccc" in name or name == "va_score"]
+    assert found.calibrated["macro_f1"] == both.calibrated["macro_f1"]
+
+
 def test_class_bias_improves_rare_classes() -> None:
     train, scored = (corpus(seed, clips=16, shares=(0.86, 0.08, 0.06), noise=1.0) for seed in (3, 4))
     found = compare(train, scored, classes=["a", "b", "c"], draws=200, radii_s=(0.0,))
@@ -139,8 +162,8 @@ def test_temperature_undoes_sharpening(sharpened: float) -> None:
     halves = [clip("a", truth[:10_000], p[:10_000]), clip("b", truth[10_000:], p[10_000:])]
     found = fit(halves, classes=3, radii_s=(0.0,), strengths=(0.0,)).calibration
     assert found.temperature == pytest.approx(sharpened, rel=0.05)
-    after = calibration.calibration_error([found(c) for c in halves])
-    before = calibration.calibration_error(halves)
+    after = calibration_metrics.calibration_error([found(c) for c in halves])
+    before = calibration_metrics.calibration_error(halves)
     assert after["ece"] < 0.02 < before["ece"]
     assert after["nll"] < before["nll"]
 
@@ -203,10 +226,10 @@ def test_reliability_closed_form() -> None:
     p = np.repeat([[0.9, 0.1], [0.6, 0.4]], 10, axis=0)
     truth = np.array([0] * 8 + [1] * 2 + [0] * 6 + [1] * 4)
     one = clip("a", truth, p)
-    table = calibration.reliability([one])
+    table = calibration_metrics.reliability([one])
     assert table["confidence"].to_list() == pytest.approx([0.6, 0.9])
     assert table["accuracy"].to_list() == pytest.approx([0.6, 0.8])
-    found = calibration.calibration_error([one])
+    found = calibration_metrics.calibration_error([one])
     assert found["ece"] == pytest.approx(0.05)
     assert found["nll"] == pytest.approx(-(8 * np.log(0.9) + 2 * np.log(0.1) + 6 * np.log(0.6) + 4 * np.log(0.4)) / 20)
-    assert np.isnan(calibration.calibration_error([replace(one, true_class=np.full(20, -1))])["nll"])
+    assert np.isnan(calibration_metrics.calibration_error([replace(one, true_class=np.full(20, -1))])["nll"])

@@ -176,6 +176,18 @@ def test_the_reference_is_compared_paired_by_clip(table: pl.DataFrame) -> None:
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
 
 
+def test_a_model_has_no_scores_of_what_it_does_not_predict(table: pl.DataFrame) -> None:
+    models = {"fused": stream_predictor(face_first), "curves": stream_predictor(face_first, "face")}
+    items = [recording(i, name=f"c{i}") for i in range(6)]
+    options = {"classes": ["a", "b", "c"], "reference": "fused", "draws": 100}
+    found = score_conditions(CONDITIONS, items, models, without_expression=["curves"], **options)
+    for name in ("macro_f1", "low", "high", "accuracy", "difference", "difference_low", "difference_high"):
+        assert found.filter(pl.col("model") == "curves")[name].is_nan().all(), name
+    columns = ["corruption", "level", "macro_f1", "low", "high", "accuracy"]
+    alone = [t.filter(pl.col("model") == "fused").select(columns) for t in (table, found)]
+    assert alone[0].equals(alone[1])
+
+
 def test_same_seed_gives_the_same_curve_and_models_share_the_corruptions() -> None:
     inputs: dict[str, list[bytes]] = {"one": [], "two": []}
 

@@ -24,7 +24,7 @@ from mien.inference import InferenceSettings, InputFeature
 from mien.media.video import write_video
 from mien.predict import Predictor, load
 from mien.predict.predictor import ModelPredictor
-from mien.predict.rows import reorder_classes, speech_at
+from mien.predict.rows import speech_at
 from mien.records import Face, Frame, Stream
 
 needs_faces = pytest.mark.skipif(
@@ -414,13 +414,47 @@ def test_speech_is_that_of_the_nearest_voice_sample() -> None:
     assert not speech_at(None, times).any()
 
 
-def test_classes_are_reordered_to_the_columns() -> None:
-    p = np.array([[0.2, 0.8], [np.nan, np.nan]])
-    out = reorder_classes(p, ["Surprise", "Neutral"])
-    assert out[0].tolist() == [0.8, 0, 0, 0, 0, 0, 0.2, 0]
-    assert np.isnan(out[1]).all()
-    with pytest.raises(ConfigError, match="'Boredom'"):
-        reorder_classes(p, ["Boredom", "Neutral"])
+class OwnClassesModel(FaceOnlyModel):
+    """A face-only checkpoint with classes of its own, and fixed probabilities."""
+
+    labels: ClassVar = ["Müde", "wach", "sehr wach"]
+    settings = InferenceSettings(labels, FaceOnlyModel.features, 1.0, 10.0, 1.0, False, 0.0, 1.0)
+
+    def predict_streams(
+        self, streams: dict[str, Stream], start_s: float, stop_s: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.array([0.5]), np.array([[0.2, 0.1, 0.7]]), np.zeros((1, 2))
+
+
+def test_a_timeline_has_the_classes_of_its_checkpoint_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_faces(monkeypatch, {0: range(40)})
+    timeline = ModelPredictor(OwnClassesModel()).predict(clip(tmp_path / "v.mp4", np.arange(40) / 25))
+    assert timeline.classes == ("Müde", "wach", "sehr wach")
+    columns = [name for name in timeline.table.columns if name.startswith("p_")]
+    assert columns == ["p_müde", "p_wach", "p_sehr_wach"]
+    assert timeline.table.select(columns).unique().row(0) == pytest.approx((0.2, 0.1, 0.7))
+    assert timeline.table["expression"].unique().to_list() == ["sehr wach"]
+    for ending in ("csv", "jsonl", "parquet"):
+        back = mien.Timeline.read(timeline.write(tmp_path / f"t.{ending}"), classes=timeline.classes)
+        assert (back.classes, back.table.columns) == (timeline.classes, timeline.table.columns)
+
+
+class SameColumnModel(OwnClassesModel):
+    labels: ClassVar = ["Happy", "sad", "happy"]
+
+
+def test_classes_with_the_same_column_are_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "'Happy' and 'happy' share the column p_happy"
+    with pytest.raises(ConfigError, match=message):
+        ModelPredictor(SameColumnModel())
+    script_faces(monkeypatch, {0: range(40)})
+    late = ModelPredictor(SameColumnModel, features=SameColumnModel.features)
+    with pytest.raises(ConfigError, match=message):
+        late.predict(clip(tmp_path / "v.mp4", np.arange(40) / 25))
 
 
 def test_progress_is_reported_with_the_duration(

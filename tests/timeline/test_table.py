@@ -1,8 +1,7 @@
-"""Timeline: columns, missing values, file formats, atomic writes, summary and plot."""
+"""Timeline: columns, missing values, file formats, atomic writes."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -16,36 +15,19 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import PROBABILITIES, SCHEMA, Timeline, subject_rows
+from mien.timeline.table import Timeline, schema
+from tests.timeline_rows import rows
 
 COLUMNS = [
     *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "speech", "expression"),
     *("p_neutral", "p_anger", "p_disgust", "p_fear", "p_happiness", "p_sadness", "p_surprise", "p_other"),
     *("valence", "arousal", "confidence"),
 ]
-
-
-def rows(
-    n: int = 40, subject: int = 0, *, gap: slice | None = None, seed: int = 0, **overrides: object
-) -> pl.DataFrame:
-    """Table of one subject with n rows at 25 Hz; rows in `gap` have no evidence in reach."""
-    rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.ones(8), n)
-    if gap is not None:
-        probabilities[gap] = np.nan
-    defaults = {
-        "probabilities": probabilities,
-        "valence_arousal": rng.uniform(-1, 1, (n, 2)),
-        "voice": rng.random(n) < 0.5,
-        "face": rng.random(n) < 0.5,
-        "boxes": np.tile([10.0, 20.0, 110.0, 140.0], (n, 1)),
-        "frames": np.arange(n),
-    }
-    return subject_rows(subject, np.arange(n) / 25, **{**defaults, **overrides})
+PROBABILITIES = COLUMNS[10:18]
+SCHEMA = schema(EXPRESSIONS)
 
 
 def test_columns_and_their_order() -> None:
@@ -175,7 +157,8 @@ def test_rows_are_sorted_by_subject_then_time() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (lambda: rows().drop("valence", "p_fear"), r"lacks the column\(s\) p_fear, valence"),
+        (lambda: rows().drop("valence", "evidence"), r"lacks the column\(s\) evidence, valence"),
+        (lambda: rows().drop(PROBABILITIES), r"lacks the column\(s\) p_<class>"),
         (lambda: rows().with_columns(mood=1), r"unknown column\(s\) mood"),
         (lambda: rows().with_columns(evidence=pl.lit("eyes")), "evidence holds 'eyes'; it may hold both"),
         (
@@ -197,6 +180,8 @@ def test_a_wrong_table_is_an_error(table, message: str) -> None:
         ("other.csv", b"a,b\n1,2\n", "lacks the column"),
         ("broken.parquet", b"PAR1 but not really", "cannot be read as a timeline"),
         ("broken.jsonl", b"{]", "cannot be read as a timeline"),
+        ("list.jsonl", b"[1, 2]\n", "its first line is not a JSON object"),
+        ("empty.csv", b"", "it is empty"),
     ],
 )
 def test_a_file_that_is_not_a_timeline_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -255,14 +240,14 @@ def _limited() -> None:
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_table import rows\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from timeline_rows import rows\n"
         "from mien.timeline.table import Timeline; from mien.errors import OutputError\n"
         "for ending in ('csv', 'parquet', 'jsonl'):\n"
         "    try: Timeline(rows(2000)).write(f'{sys.argv[2]}/t.{ending}')\n"
         "    except OutputError as error: print(error.what)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)],
+        [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(tmp_path)],
         preexec_fn=_limited,
         capture_output=True,
         text=True,
@@ -286,92 +271,3 @@ def test_missing_permission_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match="no permission to write") as caught:
         Timeline(rows()).to_csv(tmp_path / "t.csv")
     assert "folder of your own" in caught.value.remedy
-
-
-# --- summary and plot ---
-
-
-def print_summary(timeline: Timeline, width: int = 100) -> str:
-    file = io.StringIO()
-    console = Console(width=width, file=file)
-    console.print(timeline.summary())
-    return file.getvalue()
-
-
-def certain_probabilities(names: list[str], seconds: list[float], rate: float = 25.0) -> np.ndarray:
-    """Probabilities `(row, 8)` of .9 for each of `names` in turn, for `seconds` each."""
-    index = np.repeat([EXPRESSIONS.index(n) for n in names], [round(s * rate) for s in seconds])
-    p = np.full((len(index), 8), 0.1 / 7)
-    p[np.arange(len(index)), index] = 0.9
-    return p
-
-
-def test_summary_names_shares_stretches_and_notes() -> None:
-    p = certain_probabilities(["Neutral", "Happiness"], [3.0, 1.0])
-    n = len(p)
-    timeline = Timeline(
-        rows(
-            n,
-            probabilities=p,
-            face=np.ones(n, bool),
-            voice=np.arange(n) < n // 2,
-            valence_arousal=np.full((n, 2), 0.25),
-        ),
-        media="holiday/clip.mp4",
-        notes=["the file ends early at 4.0 s"],
-    )
-    text = print_summary(timeline)
-    for part in (
-        "clip.mp4",
-        "100 rows",
-        "1 subject",
-        "75%",
-        "0.0 s – 3.0 s",
-        "Happiness",
-        "valence +0.25",
-        "evidence: both 50%, face 50%",
-        "note  the file ends early at 4.0 s",
-    ):
-        assert part in text, f"{part!r} is not in:\n{text}"
-
-
-def test_summary_without_evidence() -> None:
-    text = print_summary(Timeline(rows(gap=slice(None))))
-    assert "no face or voice evidence, so no expression" in text
-
-
-def test_shares_are_weighted_by_time() -> None:
-    times = np.concatenate([np.arange(50) / 50, 1 + np.arange(10) / 10])  # one second at 50 Hz, one at 10 Hz
-    p = np.concatenate([certain_probabilities(["Anger"], [1], 50), certain_probabilities(["Sadness"], [1], 10)])
-    n = len(times)
-    table = subject_rows(0, times, probabilities=p, valence_arousal=np.zeros((n, 2)), voice=np.ones(n, bool))
-    assert Timeline(table).summaries()[0].shares == pytest.approx({"Anger": 0.5, "Sadness": 0.5}, abs=0.05)
-
-
-def test_stretches_cover_the_rows_with_an_expression() -> None:
-    p = certain_probabilities(["Neutral", "Fear", "Neutral"], [1, 2, 1])
-    p[25:35] = np.nan
-    (summary,) = Timeline(rows(len(p), probabilities=p)).summaries()
-    found = [(s.expression, round(s.start_s, 2), round(s.stop_s, 2)) for s in summary.stretches]
-    assert found == [("Neutral", 0, 1), ("Fear", 1.4, 3), ("Neutral", 3, 4)]
-    assert summary.unnamed == pytest.approx(0.1)
-
-
-def test_plot_has_every_subject(tmp_path: Path) -> None:
-    from xml.etree import ElementTree
-
-    timeline = Timeline(pl.concat([rows(gap=slice(5, 9)), rows(subject=1)]), media="a<b>&c.mp4")
-    picture = timeline.plot(tmp_path / "t.svg")
-    root = ElementTree.fromstring((tmp_path / "t.svg").read_text())
-    text = "".join(root.itertext())
-    assert root.tag.endswith("svg")
-    assert "a<b>&c.mp4" in text
-    assert "Subject 0" in text
-    assert "Subject 1" in text
-    assert timeline._repr_html_() == picture
-
-
-def test_plot_size_is_bounded(tmp_path: Path) -> None:
-    assert Timeline(rows(1)).plot().startswith("<svg")
-    long = Timeline(rows(20_000)).plot()
-    assert len(long) < 6e5, "the size of a plot must not grow with the recording"

@@ -154,12 +154,56 @@ def test_missing_results_are_left_out(tmp_path: Path) -> None:
     assert "macro F1</div>" not in text
 
 
+def page_text(path: Path) -> str:
+    """The page without its style sheet."""
+    return path.read_text().split("</style>")[1]
+
+
+def test_labels_of_what_a_system_does_not_predict_give_no_scores(tmp_path: Path) -> None:
+    """The clips have labels of both kinds; the system decides."""
+    scored, train = [clip(i) for i in range(4)], [clip(i) for i in range(20, 24)]
+    for name, absent in (("expression", "macro F1"), ("valence_arousal", "CCC")):
+        parts = {"expression": True, "valence_arousal": True, name: False}
+        compared = calibration.compare(train, scored, draws=20, radii_s=(0, 0.5), strengths=(0.0,), **parts)
+        missing = {f"without_{name}": ["fused", "voice only"]}
+        table = score_conditions(
+            [Condition("voice silent", level, "%", no_corruption) for level in (0, 50)],
+            scored,
+            {n: lambda c: c for n in ("fused", "voice only")},
+            draws=20,
+            **missing,
+        )
+        record = summarise(scored, name="one kind", comparison=compared, curves=table, draws=20, **parts)
+        keys = [row["key"] for row in record["scores"]]
+        both = ["macro_f1", "accuracy", "ccc valence", "ccc arousal", "va_score"]
+        assert keys == (both[2:] if name == "expression" else both[:2])
+        text = page_text(evaluation.write_page(tmp_path / f"{name}.html", record))
+        assert absent.lower() not in text.lower()
+        assert ("Mean CCC of valence and arousal against" in text) == (name == "expression")
+        assert ("Confusion matrix" in text) == (name != "expression")
+        assert "Robustness" in text
+        assert "Smoothing" in text
+        assert "nan" not in text.lower()
+
+
 def test_custom_classes_have_colours(tmp_path: Path) -> None:
     names = ["calm", "Neutral", "bored & tired"]
     record = summarise([clip(i, classes=3) for i in range(4)], name="custom", classes=names, draws=20)
     text = evaluation.write_page(tmp_path / "a.html", record).read_text()
     assert "bored &amp; tired" in text
     assert text.count("calm predicted as") == 3
+
+
+def test_columns_of_the_confusion_matrix_are_distinct(tmp_path: Path) -> None:
+    """Names whose first letters are equal are written in full."""
+    for names, heads in (
+        (["Neutral", "Anger", "calm"], ["Neut.", "Anger", "calm"]),
+        (["very tired", "very calm", "calm"], ["very tired", "very calm", "calm"]),
+    ):
+        record = summarise([clip(i, classes=3) for i in range(4)], name="custom", classes=names, draws=20)
+        text = evaluation.write_page(tmp_path / "a.html", record).read_text()
+        shown = re.findall(r'<th class="column"[^>]*>(?:<span class="vertical">)?([^<]*)<', text)
+        assert shown == heads
 
 
 def test_an_unwritable_path_is_an_error(tmp_path: Path, summary: dict[str, Any]) -> None:

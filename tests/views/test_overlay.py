@@ -7,17 +7,20 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from views_support import FRAMES, HEIGHT, RATE, WIDTH, box_at
 
 from mien.errors import MediaError, OutputError
+from mien.labels import EXPRESSIONS
 from mien.media.audio import load
 from mien.media.video import frames, write_video
 from mien.timeline.table import Timeline, subject_rows
+from mien.views import overlay
 from mien.views.overlay import Annotation, draw, frame_annotations
-from mien.views.palette import EXPRESSION, rgb
+from mien.views.palette import EXPRESSION, NO_EXPRESSION, VALENCE_AROUSAL, rgb
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +124,70 @@ def test_annotations_are_the_rows_of_each_frame(timeline: Timeline) -> None:
     assert np.allclose(by_frame[30][1].box, box_at(1, 30 / RATE), atol=1e-4)
 
 
+def one_row(classes: list[str], **overrides: np.ndarray) -> pl.DataFrame:
+    values = {
+        "probabilities": np.eye(len(classes))[[1]],
+        "valence_arousal": np.array([[0.5, -0.25]]),
+        "voice": np.zeros(1, bool),
+        "frames": np.zeros(1, int),
+    }
+    return subject_rows(0, np.zeros(1), classes=classes, **{**values, **overrides})
+
+
+def test_labels_have_own_classes_with_distinct_colours() -> None:
+    classes = [f"Müde {k}" for k in range(12)]
+    texts, colours = set(), set()
+    for k in range(12):
+        table = one_row(classes, probabilities=np.eye(12)[[k]])
+        ((annotation,),) = frame_annotations(table, classes)
+        texts.add(annotation.text)
+        colours.add(annotation.colour)
+    assert texts == {f"{name} 100%" for name in classes}
+    assert len(colours) == 12
+
+
+def test_labels_of_valence_and_arousal_alone_name_no_expression() -> None:
+    nothing = np.full((1, 8), np.nan)
+    table = pl.concat(
+        [
+            one_row(list(EXPRESSIONS), probabilities=nothing),
+            one_row(list(EXPRESSIONS), probabilities=nothing, valence_arousal=np.full((1, 2), np.nan)).with_columns(
+                frame=pl.lit(1, pl.Int64)
+            ),
+        ]
+    )
+    (first,), (second,) = frame_annotations(table)
+    assert (first.text, first.colour) == ("valence +0.50, arousal -0.25", VALENCE_AROUSAL)
+    assert (second.text, second.colour) == ("no valence, no arousal", NO_EXPRESSION)
+
+
+def test_letters_that_the_font_lacks_are_replaced() -> None:
+    assert overlay._ascii("Überraschung, heiß, café") == "Uberraschung, heiss, cafe"
+    assert overlay._ascii("嬉") == "?"
+    classes = ["calm", "嬉しい", "悲 (sad)"]
+    texts = []
+    for row in np.eye(3):
+        ((annotation,),) = frame_annotations(one_row(classes, probabilities=row[None]), classes)
+        texts.append(annotation.text)
+    assert texts == ["calm 100%", "class 2 100%", "悲 (sad) 100%"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     height=st.integers(1, 700),
     width=st.integers(1, 700),
     corners=st.lists(st.floats(-2000, 3000), min_size=4, max_size=4),
-    expression=st.sampled_from([*EXPRESSION, None]),
+    text=st.text(max_size=30),
+    colour=st.sampled_from([*EXPRESSION.values(), NO_EXPRESSION, VALENCE_AROUSAL]),
     evidence=st.sampled_from(["both", "face", "voice", "none"]),
 )
 def test_any_box_in_any_image_can_be_drawn(
-    height: int, width: int, corners: list[float], expression: str | None, evidence: str
+    height: int, width: int, corners: list[float], text: str, colour: str, evidence: str
 ) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     annotated = [
-        Annotation("", np.array(corners), expression, 0.5, evidence),
-        Annotation("1", None, expression, 0.5, evidence),
+        Annotation("", np.array(corners), text, colour, evidence),
+        Annotation("1", None, text, colour, evidence),
     ]
     out = draw(image, annotated)
     assert out.shape == image.shape

@@ -57,6 +57,8 @@ def evaluate(
     Writes OUT/evaluation.html (a page with scores and their 95 % bootstrap intervals over clips, per-class scores,
     confusion matrices and curves), OUT/evaluation.json (the same as numbers) and OUT/predictions.parquet (every frame).
 
+    Only what the checkpoint was trained to predict is scored: expressions, valence and arousal, or both.
+
     --calibrate fits by cross-validation on the training clips and writes CHECKPOINT/calibration.json, which mien submit
     applies. The scores of tuning on the scored clips themselves are listed for comparison, marked optimistic.
 

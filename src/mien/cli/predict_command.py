@@ -118,8 +118,9 @@ def predict(
     """Predict each person's expression, valence and arousal.
 
     Writes OUT/<stem>/timeline.csv for each input, with one row per video frame and person (10 rows per second without
-    video): the expression, the probabilities of eight expressions, valence and arousal from -1 to 1, and the evidence
-    (face, voice, both or none). docs/TIMELINE.md explains the columns.
+    video): the most probable expression, the probability of each class of the model (eight for the starter), valence
+    and arousal from -1 to 1, and the evidence (face, voice, both or none). What the model does not predict is empty.
+    docs/TIMELINE.md explains the columns.
 
     \b
     Examples:
@@ -201,11 +202,10 @@ def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, t
 def _print_result(result: JobResult, *, brief: bool) -> None:
     screen = console.stdout()
     if brief:
-        shares = list(result.summaries[0].shares.items()) if result.summaries else []
-        expressions = ", ".join(f"{name} {share:.0%}" for name, share in shares[:2]) or "no expression"
+        estimate = _brief_estimate(result)
         more = len(result.summaries) - 1
         others = f" and {more} more subject{'s' * (more > 1)}" if more > 0 else ""
-        screen.print(f"{result.media}: {len(result.timeline)} rows, {expressions}{others}")
+        screen.print(f"{result.media}: {len(result.timeline)} rows, {estimate}{others}", markup=False)
         for note in result.notes:
             screen.print(f"  note  {note}", style="yellow", markup=False)
         screen.print(f"  timeline {result.files['timeline']}", markup=False)
@@ -217,6 +217,19 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
     for name, path in result.files.items():
         screen.print(f"{name:9}{path}", markup=False)
     screen.print()
+
+
+def _brief_estimate(result: JobResult) -> str:
+    """The first subject in a few words: the two most frequent expressions, or mean valence and arousal."""
+    from mien.views.parts import parts_of
+
+    first = result.summaries[0] if result.summaries else None
+    if first is None or parts_of(result.timeline.table).expression:
+        shares = list(first.shares.items()) if first else []
+        return ", ".join(f"{name} {share:.0%}" for name, share in shares[:2]) or "no expression"
+    if first.valence is None or first.arousal is None:
+        return "no valence, no arousal"
+    return f"valence {first.valence:+.2f}, arousal {first.arousal:+.2f}"
 
 
 def _report_error(error: MienError, media: str, quiet: bool) -> dict[str, str]:

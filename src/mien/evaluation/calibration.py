@@ -1,4 +1,4 @@
-"""Smoothing, class bias and temperature, chosen by cross-validation on training clips; calibration metrics.
+"""Smoothing, class bias and temperature, chosen by cross-validation on training clips.
 
 Common practice tunes these on the clips that are then scored, which overstates the result for new clips. Here `fit`
 uses training clips only, and `compare` reports the common practice next to it, marked as optimistic.
@@ -22,6 +22,12 @@ from scipy.optimize import minimize_scalar
 from mien import soft_vote
 from mien.errors import ConfigError
 from mien.evaluation import bootstrap
+from mien.evaluation.calibration_metrics import (
+    calibration_error,
+    log_probabilities,
+    negative_log_likelihood,
+    reliability,
+)
 from mien.evaluation.metrics import f1_from_confusion
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
@@ -35,12 +41,10 @@ STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 FOLDS = 5
 #: Most frames used to compare candidates; beyond it every k-th frame, since neighbours are similar. Our choice.
 MAX_FRAMES = 400_000
-#: Lower bound of probabilities, so that one frame with probability 0 cannot dominate the likelihood. Our choice.
-MIN_PROBABILITY = 1e-6
-#: Bins of the reliability diagram.
-BINS = 10
 FILE_NAME = "calibration.json"
 _TEMPERATURES = (0.05, 20.0)
+_EMPTY = pl.DataFrame()
+_AFFECT_COLUMNS = {"radius_s": pl.Float64, "va_score": pl.Float64}
 #: Candidate radii in seconds and strengths.
 _Candidates = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -67,7 +71,7 @@ class Calibration:
         """Corrects a prediction. Frames without evidence stay NaN and do not enter the moving mean."""
         smoothed = soft_vote.smooth(prediction.probabilities, prediction.times, 2 * self.radius_s)
         affect = soft_vote.smooth(prediction.valence_arousal, prediction.times, 2 * self.affect_radius_s)
-        logits = (_log(smoothed) + (np.array(self.bias) if self.bias else 0.0)) / self.temperature
+        logits = (log_probabilities(smoothed) + (np.array(self.bias) if self.bias else 0.0)) / self.temperature
         return replace(prediction, probabilities=_softmax(logits), valence_arousal=affect)
 
     def save(self, path: Path) -> None:
@@ -88,56 +92,6 @@ class Calibration:
             ) from None
 
 
-# --- calibration metrics -------------------------------------------------------------------------------------
-
-
-def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of -log p(true class) in nats, from probabilities `(frame, classes)` and classes `(frame,)`."""
-    return float(-_log(probabilities[np.arange(len(truth)), truth]).mean())
-
-
-def reliability(clips: Sequence[ClipPrediction], bins: int = BINS) -> pl.DataFrame:
-    """Reliability diagram: `confidence, accuracy, share` (of frames) in bins of equal width.
-
-    Empty bins and frames without evidence are left out.
-    """
-    probabilities, truth = _labelled(clips)
-    confidence, is_right = probabilities.max(axis=1, initial=0.0), probabilities.argmax(axis=1) == truth
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    n = np.bincount(bin_of, minlength=bins)
-    used = n > 0
-    mean, accuracy = (np.bincount(bin_of, weights=w, minlength=bins)[used] / n[used] for w in (confidence, is_right))
-    return pl.DataFrame({"confidence": mean, "accuracy": accuracy, "share": n[used] / max(1, n.sum())})
-
-
-def calibration_error(clips: Sequence[ClipPrediction], bins: int = BINS) -> dict[str, float]:
-    """Calibration metrics: negative log-likelihood `nll` in nats and expected calibration error `ece` in [0, 1].
-
-    ECE (Naeini et al., AAAI 2015) is the mean distance of confidence and accuracy over the bins of `reliability`,
-    weighted by frames. Both are NaN if nothing is labelled.
-    """
-    probabilities, truth = _labelled(clips)
-    if not len(truth):
-        return {"nll": float("nan"), "ece": float("nan")}
-    table = reliability(clips, bins)
-    gap = float(((table["confidence"] - table["accuracy"]).abs() * table["share"]).sum())
-    return {"nll": negative_log_likelihood(probabilities, truth), "ece": gap}
-
-
-def _labelled(clips: Sequence[ClipPrediction]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities `(frame, classes)` and true classes `(frame,)` of labelled frames with evidence."""
-    used = [(c.true_class != UNLABELLED) & np.isfinite(c.probabilities).all(axis=1) for c in clips]
-    if not any(u.any() for u in used):
-        return np.zeros((0, 1)), np.zeros(0, np.int64)
-    probabilities = np.concatenate([c.probabilities[u] for c, u in zip(clips, used, strict=True)])
-    return probabilities, np.concatenate([c.true_class[u] for c, u in zip(clips, used, strict=True)])
-
-
-def _log(probabilities: np.ndarray) -> np.ndarray:
-    logs: np.ndarray = np.log(np.maximum(probabilities, MIN_PROBABILITY))
-    return logs
-
-
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
@@ -149,15 +103,16 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of `fit`; scores are NaN if nothing is labelled.
+    """Result of `fit`; scores are NaN if nothing is labelled, and for a system without expressions.
 
     Attributes:
         calibration: fitted on all given clips.
-        table: `radius_s, strength, macro_f1`, each candidate's score pooled over held-out folds.
-        affect_table: `radius_s, va_score`.
+        table: `radius_s, strength, macro_f1`, each candidate's score pooled over held-out folds; no rows without
+            expressions.
+        affect_table: `radius_s, va_score`; no rows without valence and arousal.
         held_out: nested cross-validation: macro F1 of each fold with the candidate chosen on the other folds.
         before: macro F1 without correction.
-        folds: number of folds.
+        folds: number of folds, 0 without expressions.
     """
 
     calibration: Calibration
@@ -176,6 +131,8 @@ def fit(
     radii_s: Sequence[float] = RADII_S,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
+    expression: bool = True,
+    valence_arousal: bool = True,
 ) -> FitResult:
     """Chooses a calibration by cross-validation over groups of clips (subjects).
 
@@ -183,11 +140,16 @@ def fit(
     macro F1, pooled over the held-out folds, wins; ties go to the smaller correction. Class frequencies and temperature
     then come from all clips. Valence and arousal only have a radius, chosen by the mean CCC.
 
-    Raises ValueError if fewer than two groups have expression labels.
+    Args:
+        expression, valence_arousal: which of the two to calibrate.
+
+    Raises ValueError if `expression`, and fewer than two groups have expression labels.
     """
-    fold_of, count = _folds(clips, folds, seed)
-    result = _cross_validate(_LabelledFrames(clips, classes), _candidates(radii_s, strengths), fold_of, count)
-    table = _affect_table(clips, radii_s)
+    result = FitResult(Calibration(), _EMPTY, _EMPTY, float("nan"), float("nan"), 0)
+    if expression:
+        fold_of, count = _folds(clips, folds, seed)
+        result = _cross_validate(_LabelledFrames(clips, classes), _candidates(radii_s, strengths), fold_of, count)
+    table = _affect_table(clips, radii_s if valence_arousal else ())
     calibration = replace(result.calibration, affect_radius_s=_affect_radius(table))
     return replace(result, calibration=calibration, affect_table=table)
 
@@ -209,7 +171,7 @@ class _LabelledFrames:
         """Smoothed log probabilities `(frame, classes)` without gaps."""
         smooth = Calibration(radius_s)
         filled = [smooth(c).filled_probabilities[f] for c, f in zip(self.clips, self.frames, strict=True)]
-        return _log(np.concatenate(filled))
+        return log_probabilities(np.concatenate(filled))
 
     def bias(self, strength: float, clips: np.ndarray) -> np.ndarray:
         """Offsets `(classes,)` from the class frequencies of the clips in the mask `(clip,)`; 0 for absent classes."""
@@ -295,7 +257,7 @@ def _affect_table(clips: Sequence[ClipPrediction], radii_s: Sequence[float]) -> 
         smooth = Calibration(affect_radius_s=radius)
         sums = bootstrap.affect_moments([smooth(c) for c in clips]).sum(axis=0)
         scores.append(float(bootstrap.affect_scores(sums)["va_score"]))
-    return pl.DataFrame({"radius_s": list(map(float, radii_s)), "va_score": scores})
+    return pl.DataFrame({"radius_s": list(map(float, radii_s)), "va_score": scores}, schema=_AFFECT_COLUMNS)
 
 
 def _affect_radius(table: pl.DataFrame) -> float:
@@ -335,8 +297,8 @@ class Comparison:
         as_predicted, calibrated, optimistic: intervals by score name (see `bootstrap.expression_intervals`) without
             calibration, with `fitted`, and with `tuned_on_scored`.
         tuned_on_scored: calibration chosen on the scored clips: common practice, and optimistic.
-        calibration_error: result of `calibration_error` for `as predicted` and `corrected`.
-        reliability: reliability diagram of the calibrated predictions.
+        calibration_error: result of `calibration_error` for `as predicted` and `corrected`; empty without expressions.
+        reliability: reliability diagram of the calibrated predictions; no rows without expressions.
     """
 
     fitted: FitResult
@@ -358,42 +320,57 @@ def compare(
     radii_s: Sequence[float] = RADII_S,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
+    expression: bool = True,
+    valence_arousal: bool = True,
 ) -> Comparison:
     """Fits a calibration on `train`, scores it on `scored`, and compares it with tuning on `scored` itself.
 
     Args:
         draws: bootstrap resamples. folds, radii_s, strengths: as in `fit`.
+        expression, valence_arousal: which of the two to calibrate and to score.
 
     Raises ValueError if a clip is in both sets, or as `fit`.
     """
     if both := {c.id for c in train} & {c.id for c in scored}:
         raise ValueError(f"{len(both)} clips are in the training and in the scored set, such as {min(both)!r}")
-    fitted = fit(train, classes=len(classes), folds=folds, radii_s=radii_s, strengths=strengths, seed=seed)
-    tuned = _tune_on_scored(scored, len(classes), radii_s, strengths)
+    kinds = {"expression": expression, "valence_arousal": valence_arousal}
+    fitted = fit(train, classes=len(classes), folds=folds, radii_s=radii_s, strengths=strengths, seed=seed, **kinds)
+    tuned = _tune_on_scored(scored, len(classes), radii_s, strengths, **kinds)
 
-    def scores(clips: Sequence[ClipPrediction]) -> dict[str, bootstrap.Interval]:
-        return {
-            **bootstrap.expression_intervals(clips, classes=classes, draws=draws, seed=seed),
-            **bootstrap.affect_intervals(clips, draws=draws, seed=seed),
-        }
+    def score(clips: Sequence[ClipPrediction]) -> dict[str, bootstrap.Interval]:
+        scores: dict[str, bootstrap.Interval] = {}
+        if expression:
+            scores |= bootstrap.expression_intervals(clips, classes=classes, draws=draws, seed=seed)
+        if valence_arousal:
+            scores |= bootstrap.affect_intervals(clips, draws=draws, seed=seed)
+        return scores
 
     corrected = [fitted.calibration(c) for c in scored]
     return Comparison(
         fitted,
-        scores(scored),
-        scores(corrected),
-        scores([tuned(c) for c in scored]),
+        score(scored),
+        score(corrected),
+        score([tuned(c) for c in scored]),
         tuned,
-        {"as predicted": calibration_error(scored), "corrected": calibration_error(corrected)},
-        reliability(corrected),
+        {"as predicted": calibration_error(scored), "corrected": calibration_error(corrected)} if expression else {},
+        reliability(corrected) if expression else _EMPTY,
     )
 
 
 def _tune_on_scored(
-    scored: Sequence[ClipPrediction], classes: int, radii_s: Sequence[float], strengths: Sequence[float]
+    scored: Sequence[ClipPrediction],
+    classes: int,
+    radii_s: Sequence[float],
+    strengths: Sequence[float],
+    *,
+    expression: bool,
+    valence_arousal: bool,
 ) -> Calibration:
     """Choose the candidate that scores best on the scored clips themselves, as is common practice."""
-    data, candidates = _LabelledFrames(scored, classes), _candidates(radii_s, strengths)
-    grid = _grid(data, candidates, np.zeros(len(scored), int), 1, leave_out=False)
-    calibration = _best_calibration(data, candidates, f1_from_confusion(grid[0, :, :, 0]).mean(-1))
-    return replace(calibration, affect_radius_s=_affect_radius(_affect_table(scored, radii_s)))
+    calibration = Calibration()
+    if expression:
+        data, candidates = _LabelledFrames(scored, classes), _candidates(radii_s, strengths)
+        grid = _grid(data, candidates, np.zeros(len(scored), int), 1, leave_out=False)
+        calibration = _best_calibration(data, candidates, f1_from_confusion(grid[0, :, :, 0]).mean(-1))
+    table = _affect_table(scored, radii_s if valence_arousal else ())
+    return replace(calibration, affect_radius_s=_affect_radius(table))

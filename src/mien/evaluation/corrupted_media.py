@@ -3,7 +3,7 @@ encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ def footage_curves(
     clips: Sequence[Clip],
     systems: Mapping[str, Callable[[Recording], ClipPrediction]],
     *,
+    without_expression: Collection[str] = (),
+    without_valence_arousal: Collection[str] = (),
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
@@ -55,6 +57,7 @@ def footage_curves(
 
     Args:
         systems: name -> function from an encoded recording to its prediction.
+        without_expression, without_valence_arousal: systems that do not predict it, as in `score_conditions`.
         progress: called with the number of finished conditions and of all conditions.
     """
     encoders = create_encoders(checkpoint.features, device=device)
@@ -83,5 +86,7 @@ def footage_curves(
         dict(systems),
         prepare=prepare,
         classes=checkpoint.labels,
+        without_expression=without_expression,
+        without_valence_arousal=without_valence_arousal,
         progress=progress,
     )

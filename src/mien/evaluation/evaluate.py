@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mien.checkpoint import Checkpoint
@@ -19,7 +21,9 @@ from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
 from mien.evaluation.robustness import score_conditions, stream_conditions, stream_predictor
-from mien.records import FACE, VOICE, Recording
+from mien.inference import trained_outputs
+from mien.labels import UNLABELLED
+from mien.records import FACE, VOICE, Labels, Recording
 from mien.views import evaluation as view
 
 #: Function `(title, unit=...)` -> context manager of a function `(done, total)` that updates the bar.
@@ -70,12 +74,10 @@ def evaluate(
             remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
     clips = _predict_all(checkpoint, scored, split, bars)
-    comparison = None
     train = _labelled_clips(checkpoint, corpus, store, "train", task) if calibrate and split != "train" else []
-    if len({r.clip.subject or r.clip.id for r in train}) > 1:
-        comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
-        if folder is not None:
-            comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
+    comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
+    if comparison is not None and folder is not None:
+        comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
     curves = None
     if robustness or footage:
         curves = _robustness_curves(checkpoint, scored, beside or {}, robustness, footage, bars)
@@ -88,6 +90,8 @@ def evaluate(
         curves=curves,
         reported=checkpoint.recipe.paper.reported,
         differs=differs,
+        expression=checkpoint.settings.expression,
+        valence_arousal=checkpoint.settings.valence_arousal,
     )
     out.mkdir(parents=True, exist_ok=True)
     view.write_page(out / PAGE, record)
@@ -109,18 +113,50 @@ def _predict_all(
     with bars(f"predicting {split}", unit="clips") as bar:
         predicted = []
         for number, recording in enumerate(clips, 1):
-            predicted.append(predict(checkpoint.predict_streams, recording))
+            predicted.append(predict(partial(trained_outputs, checkpoint), recording))
             bar(number, len(clips))
     return predicted
 
 
+def _calibrated_parts(
+    checkpoint: Checkpoint, train: Sequence[Recording], scored: Sequence[Recording]
+) -> tuple[bool, bool]:
+    """Whether expressions, and whether valence and arousal, can be calibrated: the system predicts them, at least two
+    training subjects have labels of them, and so has a scored clip."""
+
+    def can_be_calibrated(is_labelled: Callable[[Labels], bool]) -> bool:
+        labelled = [[r.clip for r in part if r.clip.labels and is_labelled(r.clip.labels)] for part in (train, scored)]
+        return len({clip.subject or clip.id for clip in labelled[0]}) > 1 and bool(labelled[1])
+
+    settings = checkpoint.settings
+    return (
+        settings.expression and can_be_calibrated(lambda labels: bool((labels.expression != UNLABELLED).any())),
+        settings.valence_arousal
+        and can_be_calibrated(lambda labels: bool(np.isfinite(labels.valence_arousal).all(axis=1).any())),
+    )
+
+
 def _compare_calibrations(
-    checkpoint: Checkpoint, train: Sequence[Recording], scored: Sequence[Recording], split: str, bars: ProgressBars
-) -> calibration.Comparison:
+    checkpoint: Checkpoint,
+    train: Sequence[Recording],
+    scored: Sequence[Recording],
+    split: str,
+    bars: ProgressBars,
+) -> calibration.Comparison | None:
+    """The comparison of calibrations, or None if nothing can be calibrated, see `_calibrated_parts`."""
+    expression, valence_arousal = _calibrated_parts(checkpoint, train, scored)
+    if not (expression or valence_arousal):
+        return None
     plain = without_smoothing(checkpoint)
     train_clips = _predict_all(plain, train, "train", bars)
     scored_clips = _predict_all(plain, scored, split, bars)
-    return calibration.compare(train_clips, scored_clips, classes=checkpoint.labels)
+    return calibration.compare(
+        train_clips,
+        scored_clips,
+        classes=checkpoint.labels,
+        expression=expression,
+        valence_arousal=valence_arousal,
+    )
 
 
 def _robustness_curves(
@@ -131,17 +167,40 @@ def _robustness_curves(
     footage: bool,
     bars: ProgressBars,
 ) -> pl.DataFrame:
-    systems = {"fused": stream_predictor(checkpoint.predict_streams)}
     modalities = [m for m in (FACE, VOICE) if m in checkpoint.recipe.features]
-    if len(modalities) > 1:
-        systems |= {f"{m} alone": stream_predictor(checkpoint.predict_streams, m) for m in modalities}
-    systems |= {name: stream_predictor(other.predict_streams) for name, other in beside.items()}
+    alone = {f"{m} alone": m for m in modalities} if len(modalities) > 1 else {}
+    checkpoints = {"fused": checkpoint, **dict.fromkeys(alone, checkpoint), **beside}
+    systems = {
+        name: stream_predictor(partial(trained_outputs, system), *([alone[name]] if name in alone else []))
+        for name, system in checkpoints.items()
+    }
+    classes = checkpoint.labels
+    no_expression = [name for name, c in checkpoints.items() if not c.settings.expression]
+    no_affect = [name for name, c in checkpoints.items() if not c.settings.valence_arousal]
     curves = []
     if robustness:
         with bars("robustness", unit="conditions") as bar:
-            conditions = stream_conditions()
-            curves.append(score_conditions(conditions, scored, systems, classes=checkpoint.labels, progress=bar))
+            curves.append(
+                score_conditions(
+                    stream_conditions(),
+                    scored,
+                    systems,
+                    classes=classes,
+                    without_expression=no_expression,
+                    without_valence_arousal=no_affect,
+                    progress=bar,
+                )
+            )
     if footage:
         with bars("robustness of footage", unit="conditions") as bar:
-            curves.append(footage_curves(checkpoint, [r.clip for r in scored], systems, progress=bar))
+            curves.append(
+                footage_curves(
+                    checkpoint,
+                    [r.clip for r in scored],
+                    systems,
+                    without_expression=no_expression,
+                    without_valence_arousal=no_affect,
+                    progress=bar,
+                )
+            )
     return pl.concat(curves)

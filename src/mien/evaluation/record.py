@@ -12,7 +12,8 @@ import polars as pl
 
 from mien.evaluation import bootstrap, metrics
 from mien.evaluation.bootstrap import Interval
-from mien.evaluation.calibration import Comparison, calibration_error, reliability
+from mien.evaluation.calibration import Comparison
+from mien.evaluation.calibration_metrics import calibration_error, reliability
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
 
@@ -38,6 +39,8 @@ def summarise(
     reported: Mapping[str, float] | None = None,
     differs: Sequence[str] = (),
     notes: Sequence[str] = (),
+    expression: bool = True,
+    valence_arousal: bool = True,
     draws: int = bootstrap.DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -50,15 +53,17 @@ def summarise(
         curves: table of `robustness.score_conditions`.
         reported: published scores by key, as in a recipe: `macro_f1`, or with the split `val_macro_f1`.
         differs: differences to the publication, in words. notes: further remarks for the reader.
+        expression, valence_arousal: whether the system was trained to predict them. What it does not predict has no
+            scores, even where the clips are labelled.
         draws: bootstrap resamples.
     """
-    has_classes = any((p.true_class != UNLABELLED).any() for p in scored)
-    has_affect = any(np.isfinite(p.true_valence_arousal).all(axis=1).any() for p in scored)
+    has_classes = expression and any((p.true_class != UNLABELLED).any() for p in scored)
+    has_affect = valence_arousal and any(np.isfinite(p.true_valence_arousal).all(axis=1).any() for p in scored)
     options = {"draws": draws, "seed": seed}
-    expression = bootstrap.expression_intervals(scored, classes=classes, over=over, **options) if has_classes else {}
+    by_expression = bootstrap.expression_intervals(scored, classes=classes, over=over, **options) if has_classes else {}
     affect = bootstrap.affect_intervals(scored, **options) if has_affect else {}
-    scores = {**expression, **affect}
-    confusion = _pooled_confusion(scored, len(classes))
+    scores = {**by_expression, **affect}
+    confusion = _pooled_confusion(scored, len(classes)) if has_classes else np.zeros((0, 0), int)
     record = {
         "name": name,
         "split": split,
@@ -69,9 +74,9 @@ def summarise(
         "draws": draws,
         "level": bootstrap.LEVEL,
         "scores": [{"key": k, "name": SCORES[k], **asdict(scores[k])} for k in SCORES if k in scores],
-        "by_class": _by_class(confusion, classes, expression) if has_classes else [],
-        "confusion": confusion.tolist() if has_classes else [],
-        "by_clip": [_by_clip(p) for p in scored],
+        "by_class": _by_class(confusion, classes, by_expression) if has_classes else [],
+        "confusion": confusion.tolist(),
+        "by_clip": [_by_clip(p, expression, has_classes) for p in scored],
         "calibration_error": calibration_error(scored) if has_classes else None,
         "reliability": reliability(scored).to_dicts() if has_classes else [],
         "calibration": _calibration(comparison) if comparison else None,
@@ -101,9 +106,10 @@ def _by_class(counts: np.ndarray, classes: Sequence[str], scores: Mapping[str, I
     ]
 
 
-def _by_clip(clip: ClipPrediction) -> dict[str, Any]:
-    labelled = clip.true_class != UNLABELLED
-    has_evidence = np.isfinite(clip.probabilities).all(axis=1)
+def _by_clip(clip: ClipPrediction, expression: bool, has_classes: bool) -> dict[str, Any]:
+    """One clip's share of rows without evidence, and its accuracy if expressions are scored."""
+    has_evidence = np.isfinite(clip.probabilities if expression else clip.valence_arousal).all(axis=1)
+    labelled = (clip.true_class != UNLABELLED) & has_classes
     is_right = clip.predicted_class[labelled] == clip.true_class[labelled]
     return {
         "id": clip.id,

@@ -11,7 +11,7 @@ audio before encoding, which is slower and more realistic.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +33,8 @@ BURST_S = (0.2, 5.0)
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 NOISE = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHIFTS_S = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0)
+_EXPRESSION_SCORES = ("macro_f1", "low", "high", "accuracy", "difference", "difference_low", "difference_high")
+_AFFECT_SCORES = ("va_score",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ def score_conditions(
     classes: Sequence[str] = EXPRESSIONS,
     over: Sequence[int] | None = None,
     reference: str | None = None,
+    without_expression: Collection[str] = (),
+    without_valence_arousal: Collection[str] = (),
     draws: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -85,13 +89,15 @@ def score_conditions(
         prepare: applied to each corrupted item once for all models, such as encoding footage.
         over: classes in the macro mean, see `bootstrap.expression_intervals`.
         reference: model that the others are compared with, paired by clip.
+        without_expression, without_valence_arousal: models that do not predict it; these scores are NaN for them.
         draws: bootstrap resamples.
         progress: called with the number of finished conditions and of all conditions.
 
     Returns:
         One row per condition and model, in the given order: `corruption, level, label, unit, model, macro_f1, low,
         high, accuracy, va_score, clips, frames`; with a reference also `difference, difference_low, difference_high`,
-        the macro F1 of the reference minus that of the model. Scores without labels are NaN.
+        the macro F1 of the reference minus that of the model. Scores without labels, or of what a model does not
+        predict, are NaN.
     """
     pending = list(conditions)
     scores = bootstrap.expression_scores(classes, range(len(classes)) if over is None else over)
@@ -109,7 +115,12 @@ def score_conditions(
                 uncorrupted[number] = by_model
             for name, prediction in by_model.items():
                 predictions[name].append(prediction)
-        rows += _score_condition(condition, predictions, scores, classes, reference, draws, seed)
+        for row in _score_condition(condition, predictions, scores, classes, reference, draws, seed):
+            missing = {
+                *(_EXPRESSION_SCORES if row["model"] in without_expression else ()),
+                *(_AFFECT_SCORES if row["model"] in without_valence_arousal else ()),
+            }
+            rows.append({name: float("nan") if name in missing else value for name, value in row.items()})
         if progress:
             progress(done, len(pending))
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -25,8 +25,8 @@ from mien.media.audio import blocks
 from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
 from mien.predict.protocol import ProgressCallback
-from mien.predict.rows import check_classes, timeline_rows
-from mien.timeline.table import Timeline
+from mien.predict.rows import timeline_rows
+from mien.timeline.table import Timeline, check_classes
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
@@ -62,7 +62,7 @@ class ModelPredictor:
         if callable(model):
             self._loader = model
         else:
-            self._model = model
+            self._model = _with_checked_classes(model)
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
@@ -82,9 +82,10 @@ class ModelPredictor:
         """Load in the background, once it is certain that there is something to predict: a process cannot end while
         it imports torch, and a mistyped file name must not wait for that."""
         if self._future is None:
-            assert self._loader is not None
+            loader = self._loader
+            assert loader is not None
             pool = ThreadPoolExecutor(1, thread_name_prefix="mien-load")
-            self._future = pool.submit(self._loader)
+            self._future = pool.submit(lambda: _with_checked_classes(loader()))
             pool.shutdown(wait=False)
         return self._future
 
@@ -114,7 +115,8 @@ class ModelPredictor:
         notes += differences_from_training(encoders, model.features)
         notes += self._evidence_notes(info, media, encoders, face, voice)
         seconds["total"] = time.perf_counter() - start
-        return Timeline(table, media=path, notes=notes, info=self._info(info, media, encoders, seconds))
+        facts = self._info(info, media, encoders, seconds)
+        return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
         """The encoders of the inputs in use, made once and before anything is decoded.
@@ -123,8 +125,6 @@ class ModelPredictor:
             ConfigError: the options exclude all that the model reads. MediaError: the recording lacks it.
         """
         features = self._features if self._features is not None else self.model.features
-        if self._model is not None:
-            check_classes(self._model.labels)
         in_use = {"pictures": face and info.has_video, "sound": voice and info.has_audio}
         sources = {name: source_of(feature) for name, feature in features.items()}
         wanted = {name: f for name, f in features.items() if (source := sources[name]) is None or in_use[source]}
@@ -222,6 +222,12 @@ class ModelPredictor:
 
 #: End of a note where no row has a prediction.
 _NOTHING = "; nothing was predicted"
+
+
+def _with_checked_classes(model: StreamModel) -> StreamModel:
+    """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
+    check_classes(model.labels)
+    return model
 
 
 def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:

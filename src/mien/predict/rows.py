@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 
 from mien import clock
 from mien.encode.encode_media import EncodedMedia
-from mien.errors import ConfigError, MediaError
-from mien.inference import StreamModel
-from mien.labels import EXPRESSIONS
+from mien.errors import MediaError
+from mien.inference import StreamModel, trained_outputs
 from mien.predict.active_speaker import OTHER, attribute_speech
 from mien.records import Stream
 from mien.timeline.table import subject_rows
@@ -26,6 +23,8 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     Args:
         media: the recording, encoded by the encoders that the checkpoint reads. Without pictures there are 10 rows
             per second.
+
+    The classes are those of the checkpoint, in its order.
 
     Raises:
         MediaError: there are neither pictures nor sound that the checkpoint uses.
@@ -49,16 +48,13 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
         streams = media.streams(number if track is not None else None)
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
-        token_times, probabilities, valence_arousal = checkpoint.predict_streams(streams, 0.0, stop)
-        if not checkpoint.settings.expression:
-            probabilities = np.full_like(probabilities, np.nan)
-        if not checkpoint.settings.valence_arousal:
-            valence_arousal = np.full_like(valence_arousal, np.nan)
+        token_times, probabilities, valence_arousal = trained_outputs(checkpoint, streams, 0.0, stop)
         tables.append(
             subject_rows(
                 number,
                 times,
-                probabilities=clock.interpolate(reorder_classes(probabilities, checkpoint.labels), token_times, times),
+                classes=checkpoint.labels,
+                probabilities=clock.interpolate(probabilities, token_times, times),
                 valence_arousal=clock.interpolate(valence_arousal, token_times, times),
                 voice=is_speech & (attributed[number] != OTHER),
                 speech=attributed[number],
@@ -94,26 +90,3 @@ def _mask_other_speech(voice: Stream, times: np.ndarray, speech: np.ndarray) -> 
         return voice
     is_own = speech[clock.nearest(times, voice.times)] != OTHER
     return Stream(voice.values, voice.times, voice.valid & is_own, voice.provenance)
-
-
-def check_classes(labels: Sequence[str]) -> None:
-    """Raise ConfigError for a class that a Timeline has no column for."""
-    unknown = [label for label in labels if label not in EXPRESSIONS]
-    if unknown:
-        raise ConfigError(
-            f"the checkpoint has the class {unknown[0]!r}, for which a Timeline has no column",
-            follows="Nothing was predicted.",
-            remedy=f"Train with classes among {', '.join(EXPRESSIONS)}.",
-        )
-
-
-def reorder_classes(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """`(time, 8)` probabilities in the order of EXPRESSIONS; a class that the model lacks has probability 0.
-
-    Raises:
-        ConfigError: a label is not one of EXPRESSIONS.
-    """
-    check_classes(labels)
-    out = np.where(np.isnan(probabilities).any(axis=1, keepdims=True), np.nan, np.zeros(len(EXPRESSIONS)))
-    out[:, [EXPRESSIONS.index(label) for label in labels]] = probabilities
-    return out

@@ -5,6 +5,8 @@ Everything is weighted by time rather than by rows, so a variable frame rate doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -16,20 +18,25 @@ from mien.records import Stretch, SubjectSummary
 EVIDENCE: tuple[str, ...] = ("both", "face", "voice", "none")
 
 
-def summarise(table: pl.DataFrame) -> list[SubjectSummary]:
-    """Summaries of a timeline's table, one per subject, sorted by subject."""
+def summarise(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS) -> list[SubjectSummary]:
+    """Summaries of a timeline's table, one per subject, sorted by subject.
+
+    Args:
+        classes: the timeline's class names.
+    """
     subjects = table["subject"].unique().sort().to_list()
     return [
-        _summarise_subject(subject, table.filter(pl.col("subject") == subject).sort("time_s")) for subject in subjects
+        _summarise_subject(subject, table.filter(pl.col("subject") == subject).sort("time_s"), tuple(classes))
+        for subject in subjects
     ]
 
 
-def _summarise_subject(subject: int, table: pl.DataFrame) -> SubjectSummary:
+def _summarise_subject(subject: int, table: pl.DataFrame, classes: tuple[str, ...]) -> SubjectSummary:
     times = table["time_s"].to_numpy()
     durations = row_durations(times)
     weight = durations if durations.sum() > 0 else np.ones(len(times))
-    expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in table["expression"]])
-    seconds = {name: float(weight[expression == i].sum()) for i, name in enumerate(EXPRESSIONS)}
+    expression = np.array([classes.index(e) if e else -1 for e in table["expression"]])
+    seconds = {name: float(weight[expression == i].sum()) for i, name in enumerate(classes)}
     total = sum(seconds.values())
     shares = {k: v / total for k, v in sorted(seconds.items(), key=lambda kv: -kv[1]) if v > 0}
     evidence = table["evidence"].to_numpy()
@@ -43,7 +50,7 @@ def _summarise_subject(subject: int, table: pl.DataFrame) -> SubjectSummary:
         evidence={kind: float(weight[evidence == kind].sum() / weight.sum()) for kind in EVIDENCE},
         valence=_mean(table["valence"], weight),
         arousal=_mean(table["arousal"], weight),
-        stretches=tuple(_stretches(times, durations, expression, table["confidence"].to_numpy())),
+        stretches=tuple(_stretches(times, durations, expression, table["confidence"].to_numpy(), classes)),
     )
 
 
@@ -54,13 +61,17 @@ def _mean(column: pl.Series, weight: np.ndarray) -> float | None:
 
 
 def _stretches(
-    times: np.ndarray, durations: np.ndarray, expression: np.ndarray, confidence: np.ndarray
+    times: np.ndarray,
+    durations: np.ndarray,
+    expression: np.ndarray,
+    confidence: np.ndarray,
+    classes: tuple[str, ...],
 ) -> list[Stretch]:
     starts = np.flatnonzero(np.diff(expression, prepend=-2))
     stops = np.append(starts[1:], len(expression))
     means = np.add.reduceat(confidence, starts) / (stops - starts)
     return [
-        Stretch(EXPRESSIONS[expression[a]], float(times[a]), float(times[b - 1] + durations[b - 1]), float(mean))
+        Stretch(classes[expression[a]], float(times[a]), float(times[b - 1] + durations[b - 1]), float(mean))
         for a, b, mean in zip(starts, stops, means, strict=True)
         if expression[a] >= 0
     ]

@@ -5,8 +5,9 @@ docs/TIMELINE.md explains each column.
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from mien.atomic import atomic_path
-from mien.errors import MediaError, OutputError
-from mien.labels import EXPRESSIONS, probability_column
+from mien.errors import ConfigError, MediaError, OutputError
+from mien.labels import EXPRESSIONS, check_class_names, class_names, is_probability_column, probability_column
 from mien.records import SubjectSummary
 from mien.timeline.summary import EVIDENCE, summarise
 
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BOX = ("x1", "y1", "x2", "y2")
-PROBABILITIES: tuple[str, ...] = tuple(probability_column(name) for name in EXPRESSIONS)
-#: Columns and types, in order. Missing values are null, never NaN or a marker.
-SCHEMA = pl.Schema(
-    {
-        "time_s": pl.Float64,
-        "frame": pl.Int64,
-        "subject": pl.Int64,
-        **dict.fromkeys(BOX, pl.Float32),
-        "evidence": pl.String,
-        "speech": pl.String,
-        "expression": pl.String,
-        **dict.fromkeys(PROBABILITIES, pl.Float32),
-        "valence": pl.Float32,
-        "arousal": pl.Float32,
-        "confidence": pl.Float32,
-    }
-)
 #: Decimals in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
 #: Values of the column `speech`: the speech is the subject's, possibly the subject's, or another person's.
@@ -50,28 +34,58 @@ _KEY = "mien"
 _SLICE = 16_384
 
 
+def schema(classes: Sequence[str] = EXPRESSIONS) -> pl.Schema:
+    """Columns and types of a timeline's table, in order. Missing values are null, never NaN or a marker.
+
+    Args:
+        classes: class names, in the order of their probability columns.
+    """
+    return pl.Schema(
+        {
+            "time_s": pl.Float64,
+            "frame": pl.Int64,
+            "subject": pl.Int64,
+            **dict.fromkeys(BOX, pl.Float32),
+            "evidence": pl.String,
+            "speech": pl.String,
+            "expression": pl.String,
+            **{probability_column(name): pl.Float32 for name in classes},
+            "valence": pl.Float32,
+            "arousal": pl.Float32,
+            "confidence": pl.Float32,
+        }
+    )
+
+
 class Timeline:
     """Predictions over time for each subject of a recording.
 
     Attributes:
-        table: polars DataFrame with the columns of `SCHEMA`, sorted by subject, then time.
+        table: polars DataFrame with the columns of `schema(classes)`, sorted by subject, then time.
+        classes: class names, in the order of the probability columns.
         media: path of the recording, as given.
         notes: warnings of the run ("the file ends early at 4.2 s; ...").
         info: facts of the run, JSON-able: model, version, media facts, seconds per stage.
 
+    Args:
+        classes: the class names; None recovers them from the table, see `mien.labels.class_names`.
+
     Raises:
         ValueError: the table has missing or unknown columns, or an unknown value of evidence, speech or expression.
+        ConfigError: a class name is empty or has a line break, or two classes have the same column.
     """
 
     def __init__(
         self,
         table: pl.DataFrame,
         *,
+        classes: Sequence[str] | None = None,
         media: str | Path = "",
         notes: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.table = _validate(table)
+        self.classes = _classes(table, classes)
+        self.table = _validate(table, self.classes)
         self.media = str(media)
         self.notes = tuple(notes)
         self.info = dict(info or {})
@@ -94,7 +108,7 @@ class Timeline:
 
     def summaries(self) -> list[SubjectSummary]:
         """Summary of each subject: shares, stretches, means and evidence."""
-        return summarise(self.table)
+        return summarise(self.table, self.classes)
 
     # --- files -------------------------------------------------------------------------------------------
 
@@ -113,8 +127,10 @@ class Timeline:
         return Path(path)
 
     def to_parquet(self, path: str | Path) -> Path:
-        """Writes Parquet, the only format that also stores media, notes and info. Raises OutputError."""
-        about = json.dumps({"media": self.media, "notes": self.notes, "info": self.info}, default=str)
+        """Writes Parquet, the only format that also stores classes, media, notes and info. Raises OutputError."""
+        about = json.dumps(
+            {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}, default=str
+        )
         with _open_output(Path(path)) as file:
             self.table.write_parquet(file, metadata={_KEY: about})
         return Path(path)
@@ -132,11 +148,17 @@ class Timeline:
             ) from None
 
     @classmethod
-    def read(cls, path: str | Path) -> Timeline:
+    def read(cls, path: str | Path, *, classes: Sequence[str] | None = None) -> Timeline:
         """Reads a file of `write`. From CSV and JSON lines, media, notes and info are empty.
 
+        Args:
+            classes: the class names. By default those that Parquet stores; from CSV and JSON lines, which store none,
+                they are recovered from the columns (see `mien.labels.class_names`): the capitals of a class that is
+                never predicted are then lost.
+
         Raises:
-            MediaError: the file is missing, has another suffix, or is not a timeline.
+            MediaError: the file is missing, has another suffix, is not a timeline, or has other classes.
+            ConfigError: `classes` cannot name columns, see `Timeline`.
         """
         path = Path(path)
         readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
@@ -146,7 +168,7 @@ class Timeline:
             raise _unreadable(path, "there is no such file")
         try:
             table, about = readers[path.suffix.lower()](path)
-            return cls(table, **about)
+            return cls(table, **(about if classes is None else {**about, "classes": classes}))
         except (pl.exceptions.PolarsError, ValueError, OSError) as error:
             raise _unreadable(path, str(error).splitlines()[0]) from error
 
@@ -156,7 +178,7 @@ class Timeline:
         """Plot of all subjects as SVG text, also written to `path` (.svg) if given. Raises OutputError."""
         from mien.views.plots import timeline_svg
 
-        svg = timeline_svg(self.table, title=Path(self.media).name)
+        svg = timeline_svg(self.table, self.classes, title=Path(self.media).name)
         if path is not None:
             with atomic_path(Path(path)) as temporary:
                 temporary.write_text(svg, encoding="utf-8")
@@ -181,6 +203,7 @@ class Timeline:
             Path(path),
             self.table,
             self.summaries(),
+            classes=self.classes,
             name=Path(self.media).name,
             media=media,
             notes=self.notes,
@@ -195,13 +218,15 @@ class Timeline:
         """
         from mien.views.overlay import write_overlay
 
-        return write_overlay(Path(path), self.table, media=Path(self.media))
+        return write_overlay(Path(path), self.table, classes=self.classes, media=Path(self.media))
 
     def summary(self) -> RenderableType:
         """Summary for the terminal, a rich renderable."""
         from mien.views.terminal import summary_table
 
-        return summary_table(self.summaries(), name=Path(self.media).name, notes=self.notes, info=self.info)
+        return summary_table(
+            self.summaries(), classes=self.classes, name=Path(self.media).name, notes=self.notes, info=self.info
+        )
 
 
 def subject_rows(
@@ -211,6 +236,7 @@ def subject_rows(
     probabilities: np.ndarray,
     valence_arousal: np.ndarray,
     voice: np.ndarray,
+    classes: Sequence[str] = EXPRESSIONS,
     speech: np.ndarray | None = None,
     face: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
@@ -220,16 +246,22 @@ def subject_rows(
 
     Args:
         times: `(row,)` seconds, increasing.
-        probabilities: `(row, 8)` in the order of EXPRESSIONS. NaN rows, without evidence in reach, become null with
-            confidence 0.
+        probabilities: `(row, classes)`. NaN rows, without evidence in reach, become null with confidence 0.
         valence_arousal: `(row, 2)` in [-1, 1], or NaN.
         voice: `(row,)` bool, whether there is speech that may be the subject's.
+        classes: class names in the order of `probabilities`.
         speech: `(row,)` str, one of SPEECH, or empty for no speech; by default `shared` wherever there is voice.
         face: `(row,)` bool, whether a face was detected in the frame.
         boxes: `(row, 4)` x1, y1, x2, y2 in pixels of the upright frame, ignored without a face.
         frames: `(row,)` int frame numbers; None for audio, where the column is null.
+
+    Raises:
+        ValueError: `probabilities` has another number of classes.
+        ConfigError: two classes have the same column, see `Timeline`.
     """
-    n = len(times)
+    n, names = len(times), check_classes(classes)
+    if probabilities.shape != (n, len(names)):
+        raise ValueError(f"{n} rows of {len(names)} classes need as many probabilities; got {probabilities.shape}")
     face = np.zeros(n, bool) if face is None else face
     boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
     known = np.isfinite(probabilities).all(axis=1)
@@ -243,13 +275,13 @@ def subject_rows(
         **{name: boxes[:, i] for i, name in enumerate(BOX)},
         "evidence": evidence.tolist(),
         "speech": [value or None for value in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
-        "expression": [EXPRESSIONS[b] if k else None for b, k in zip(best, known, strict=True)],
-        **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(PROBABILITIES)},
+        "expression": [names[b] if k else None for b, k in zip(best, known, strict=True)],
+        **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(map(probability_column, names))},
         "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
         "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
     }
-    return pl.DataFrame(data).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    return pl.DataFrame(data).cast(schema(names)).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
 
 
 @contextmanager
@@ -262,16 +294,39 @@ def _open_output(path: Path) -> Iterator[IO[bytes]]:
             raise OSError(str(error)) from error
 
 
-def _validate(table: pl.DataFrame) -> pl.DataFrame:
-    if missing := [c for c in SCHEMA if c not in table.columns]:
+def check_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names of a timeline, as a tuple. Raises ConfigError for names that `check_class_names` refuses."""
+    try:
+        return tuple(check_class_names(names))
+    except ValueError as error:
+        raise ConfigError(
+            f"the classes cannot name the columns of a timeline: {error}",
+            follows="No timeline was made.",
+            remedy="Rename the class in corpus.labels of the recipe, or in classes=.",
+        ) from None
+
+
+def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The given class names, or those of the table's columns, checked."""
+    if classes is None:
+        has_expression = "expression" in table.columns and table["expression"].dtype == pl.String
+        values = table["expression"].drop_nulls().unique().sort().to_list() if has_expression else []
+        classes = class_names(table.columns, values)
+    return check_classes(classes)
+
+
+def _validate(table: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
+    columns = schema(classes)
+    missing = [c for c in columns if c not in table.columns] + ([] if classes else ["p_<class>"])
+    if missing:
         raise ValueError(f"the table is not a timeline: it lacks the column(s) {', '.join(missing)}")
-    if extra := [c for c in table.columns if c not in SCHEMA]:
+    if extra := [c for c in table.columns if c not in columns]:
         raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
-    table = table.select(*SCHEMA).cast(SCHEMA).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-    for name, allowed in (("evidence", EVIDENCE), ("speech", SPEECH), ("expression", EXPRESSIONS)):
+    table = table.select(*columns).cast(columns).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    for name, allowed in (("evidence", EVIDENCE), ("speech", SPEECH), ("expression", classes)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
-            raise ValueError(f"the column {name} holds {sorted(unknown)[0]!r}; it may hold {', '.join(allowed)}")
+            raise ValueError(f"the column {name} holds {min(unknown)!r}; it may hold {', '.join(allowed)}")
     order = table.select("subject", "time_s")
     return (
         table if order.equals(order.sort("subject", "time_s")) else table.sort("subject", "time_s", maintain_order=True)
@@ -279,17 +334,33 @@ def _validate(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _round(table: pl.DataFrame) -> pl.DataFrame:
-    floats = [c for c, kind in SCHEMA.items() if kind in (pl.Float32, pl.Float64)]
+    floats = [c for c, kind in table.schema.items() if kind.is_float()]
     # Float64, because rounding in single precision would print 0.1 as 0.10000000149.
     return table.with_columns(pl.col(c).cast(pl.Float64).round(DECIMALS.get(c, 5)) for c in floats)
 
 
+def _file_schema(columns: Iterable[str]) -> pl.Schema:
+    """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
+    known = schema(())
+    return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
+
+
 def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    return pl.read_csv(path, schema_overrides=SCHEMA), {}
+    # polars does not unescape quotes in a header.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        columns = next(csv.reader(file), [])
+    if not columns:
+        raise ValueError("it is empty")
+    return pl.read_csv(path, has_header=False, skip_rows=1, schema=_file_schema(columns)), {}
 
 
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    return pl.read_ndjson(path, schema_overrides=SCHEMA), {}
+    with path.open(encoding="utf-8") as file:
+        first = json.loads(file.readline() or "{}")
+    if not isinstance(first, dict):
+        raise ValueError("its first line is not a JSON object")
+    # With the whole schema, because without it polars does not keep the order of many columns.
+    return pl.read_ndjson(path, schema=_file_schema(first)), {}
 
 
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -16,14 +16,14 @@ from markupsafe import Markup
 from mien import __version__
 from mien.atomic import atomic_path
 from mien.views.charts import Panel, Series, axis_limit, figure
-from mien.views.palette import EXPRESSION
+from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
 
 Record = Mapping[str, Any]
 #: An axis is linear unless its widest step is more than this many times its narrowest; then levels are evenly spaced.
 _MAX_STEP_RATIO = 6.0
-#: Colours of classes that are not mien's.
-_OTHER_COLOURS = ("#4b3fae", "#c2410c", "#0f8a83", "#7d858f", "#b0850a", "#a04a86", "#0072b2", "#7a6a53")
+#: Up to this many classes, the scores by class and the confusion matrix fit side by side.
+_PAIR_CLASSES = 10
 
 
 def write_page(path: Path, record: Record) -> Path:
@@ -46,6 +46,8 @@ def write_page(path: Path, record: Record) -> Path:
 def _context(record: Record) -> dict[str, Any]:
     rows = record["robustness"]
     calibration = record["calibration"]
+    # The curves show macro F1, or the mean CCC where no system predicts expressions.
+    affect = bool(rows) and all(row["macro_f1"] is None for row in rows)
     scored_clips = [clip for clip in record["by_clip"] if clip["accuracy"] is not None]
     return {
         **record,
@@ -53,11 +55,16 @@ def _context(record: Record) -> dict[str, Any]:
         "version": __version__,
         "facts": _facts(record),
         "css": read_source("report.css", "evaluation.css"),
-        "colours": _colours(record["classes"]),
+        "pair_classes": _PAIR_CLASSES,
+        "abbreviations": _abbreviations(record["classes"]),
+        "colours": class_colours(record["classes"]),
         "confusion_rows": _confusion_rows(record),
         "worst": sorted(scored_clips, key=lambda clip: (clip["accuracy"], -clip["frames"])),
-        "robustness_svg": Markup(robustness_svg(rows, standalone=False)) if rows else "",
-        "corruptions": _corruption_tables(rows),
+        "robustness_svg": Markup(robustness_svg(rows, affect=affect, standalone=False)) if rows else "",
+        "corruptions": _corruption_tables(rows, "va_score" if affect else "macro_f1"),
+        "curves_show_affect": affect,
+        "has_bands": any(row.get("va_low" if affect else "low") is not None for row in rows),
+        "shown": {row["key"] for row in record["scores"]},
         "smoothing_svg": Markup(_smoothing_svg(calibration)) if calibration else "",
         "reliability_svg": Markup(_reliability_svg(record)) if record["reliability"] else "",
     }
@@ -106,8 +113,10 @@ def _facts(record: Record) -> list[str]:
     return facts
 
 
-def _colours(classes: Sequence[str]) -> dict[str, str]:
-    return {name: EXPRESSION.get(name, _OTHER_COLOURS[i % len(_OTHER_COLOURS)]) for i, name in enumerate(classes)}
+def _abbreviations(classes: Sequence[str]) -> list[str]:
+    """Names of at most five letters for the columns of the confusion matrix; empty if two would be the same."""
+    short = [name if len(name) <= 5 else name[:4] + "." for name in classes]
+    return short if len(set(short)) == len(short) else []
 
 
 def _confusion_rows(record: Record) -> list[dict[str, Any]]:
@@ -172,13 +181,21 @@ def _positions(levels: Sequence[tuple[float | None, str]]) -> dict[str, float]:
     return numbers
 
 
-def _corruption_tables(rows: Sequence[Record]) -> list[dict[str, Any]]:
-    """The numbers of the robustness figure: a table per corruption, models by levels."""
+def _corruption_tables(rows: Sequence[Record], score: str) -> list[dict[str, Any]]:
+    """The numbers of the robustness figure: a table per corruption, models by levels, of a score of the rows."""
+    ends = ("va_low", "va_high") if score == "va_score" else ("low", "high")
     tables = []
     for name, own in _by_corruption(rows).items():
         positions = _positions([(row["level"], row["label"]) for row in own])
         labels = sorted(positions, key=lambda label: positions[label])
-        by_cell = {(row["model"], row["label"]): row for row in own}
+        by_cell = {
+            (row["model"], row["label"]): {
+                "value": row[score],
+                "low": row.get(ends[0]),
+                "high": row.get(ends[1]),
+            }
+            for row in own
+        }
         models = dict.fromkeys(row["model"] for row in own)
         cells = [(model, [by_cell.get((model, label)) for label in labels]) for model in models]
         tables.append({"name": _title(name), "unit": own[0]["unit"], "labels": labels, "models": cells})
@@ -186,26 +203,33 @@ def _corruption_tables(rows: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _smoothing_svg(calibration: Record) -> str:
-    """Macro F1 on held-out folds of the training clips against the radius of smoothing."""
-    chosen, grid = calibration["chosen"], calibration["grid"]
-    positions = {radius: float(i) for i, radius in enumerate(dict.fromkeys(row["radius_s"] for row in grid))}
+    """Score on the training clips against the radius of smoothing: macro F1 on held-out folds, or, without
+    expressions, the mean CCC."""
+    chosen, grid, affect_grid = calibration["chosen"], calibration["grid"], calibration["affect_grid"]
+    rows = grid or affect_grid
+    positions = {radius: float(i) for i, radius in enumerate(dict.fromkeys(row["radius_s"] for row in rows))}
     series = []
-    for style, strength in enumerate(dict.fromkeys([0.0, chosen["strength"]])):
+    for style, strength in enumerate(dict.fromkeys([0.0, chosen["strength"]]) if grid else ()):
         own = [row for row in grid if row["strength"] == strength]
         name = "no class bias" if strength == 0 else f"class bias, strength {strength:g}"
         if own:
             x = [positions[row["radius_s"]] for row in own]
             series.append(Series(name, x, [row["macro_f1"] for row in own], style=style))
+    if not grid:
+        x = [positions[row["radius_s"]] for row in rows]
+        series.append(Series("mean CCC", x, [row["va_score"] for row in rows]))
     ticks = [(position, f"{radius:g}") for radius, position in positions.items()]
-    mark = (positions[chosen["radius_s"]], "chosen") if chosen["radius_s"] in positions else None
+    radius = chosen["radius_s" if grid else "affect_radius_s"]
+    mark = (positions[radius], "chosen") if radius in positions else None
     top = axis_limit([y for one in series for y in one.y])
     panel = Panel("", "radius of smoothing, s", series, ticks, (0.0, top), mark=mark)
-    return figure([panel], y_title="macro F1, held-out folds", standalone=False)
+    y_title = "macro F1, held-out folds" if grid else "mean CCC, training clips"
+    return figure([panel], y_title=y_title, standalone=False)
 
 
 def _reliability_svg(record: Record) -> str:
     tables = {"as predicted": record["reliability"]}
-    if record["calibration"]:
+    if record["calibration"] and record["calibration"]["reliability"]:
         tables["corrected"] = record["calibration"]["reliability"]
     series = [
         Series(name, [row["confidence"] for row in rows], [row["accuracy"] for row in rows], style=style)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,83 @@ import polars as pl
 
 from mien.clock import row_durations
 from mien.labels import EXPRESSIONS, probability_column
-from mien.views.palette import EXPRESSION, text_colour
+from mien.views.palette import class_colours, text_colour
+from mien.views.parts import Parts, parts_of, shorten, text_width
 from mien.views.render import load_template
 
-#: Layout in pixels.
-WIDTH, MARGIN, LEFT = 1100, 18, 136
+#: Layout in pixels. LEFT and LANES are those of the eight expressions: the left column grows with the longest class
+#: name, and the lanes share their height among the classes, within limits.
+WIDTH, MARGIN, LEFT, MAX_LEFT = 1100, 18, 136, 250
 RIGHT = WIDTH - MARGIN
-RIBBON, LANE, CURVES, STRIP = 22, 26, 110, 24
+RIBBON, LANES, STRIP, GAP = 22, 208, 24, 12
+#: Height of the curves, beside expressions and alone.
+CURVES, CURVES_ALONE = 110, 200
+MIN_LANE, MAX_LANE = 18, 36
+#: Font sizes of the left column and of the bold names in the ribbon, and the width of a colour mark with its gap.
+_FONT, _RIBBON_FONT, _MARK = 12, 11, 15
 #: Most points of a curve, which keeps the file small. Our choice.
 MAX_POINTS = 600
-PANEL = RIBBON + 10 + LANE * len(EXPRESSIONS) + 12 + CURVES + 12 + STRIP
 _FACE, _VOICE = "#6a5fd0", "#2f9a94"
 
 
-def timeline_svg(table: pl.DataFrame, *, title: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Positions of a panel, in pixels from its top.
+
+    left: start of the time axis. lane: height of a class's lane. lanes, curves: top of these parts; strip: of the
+    evidence.
+    """
+
+    classes: tuple[str, ...]
+    parts: Parts
+    left: int
+    lane: int
+    lanes: int
+    curves: int
+    curves_height: int
+    strip: int
+
+    @property
+    def height(self) -> int:
+        """Height of the panel."""
+        return self.strip + STRIP
+
+    def x(self, times: np.ndarray, stop: float) -> np.ndarray:
+        """Horizontal position of times in seconds; the axis ends at `stop`."""
+        return self.left + (RIGHT - self.left) * times / stop
+
+
+def _layout(classes: Sequence[str], parts: Parts) -> _Layout:
+    longest = max((text_width(name, _FONT) for name in classes), default=0.0) if parts.expression else 0.0
+    lane = max(MIN_LANE, min(MAX_LANE, LANES // max(1, len(classes))))
+    lanes = RIBBON + 10
+    curves = lanes + lane * len(classes) + GAP if parts.expression else 0
+    curves_height = CURVES if parts.expression else CURVES_ALONE
+    strip = curves + curves_height + GAP if parts.valence_arousal else curves
+    left = max(LEFT, min(MAX_LEFT, MARGIN + _MARK + round(longest) + 16))
+    return _Layout(tuple(classes), parts, left, lane, lanes, curves, curves_height, strip)
+
+
+def timeline_svg(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS, *, title: str = "") -> str:
     """Plots a timeline with one panel per subject over one time axis; returns SVG text.
 
+    A timeline without any expression has only the curves of valence and arousal, and the other way round.
+
     Args:
-        table: a timeline's table (see `mien.timeline.table.SCHEMA`).
+        table: a timeline's table (see `mien.timeline.table.schema`).
+        classes: its class names.
     """
     subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     stop = max((_stop(rows["time_s"].to_numpy()) for rows in subjects), default=1.0)
+    layout = _layout(classes, parts_of(table))
     head = 60 if title else 40
-    gap = PANEL + 64
+    gap = layout.height + 64
     panels = [
         {
             "y": head + k * gap,
-            "height": PANEL,
+            "height": layout.height,
             "title": f"Subject {rows['subject'][0]}" if len(subjects) > 1 else "",
-            **_panel(rows, stop),
+            **_panel(rows, stop, layout),
         }
         for k, rows in enumerate(subjects)
     ]
@@ -46,52 +95,30 @@ def timeline_svg(table: pl.DataFrame, *, title: str = "") -> str:
         width=WIDTH,
         height=head + gap * max(1, len(subjects)) - 24,
         margin=MARGIN,
-        left=LEFT,
+        mark=_MARK,
+        left=layout.left,
         right=RIGHT,
+        ribbon_height=RIBBON,
+        parts=layout.parts,
         title=title,
-        ticks=list(_ticks(stop)),
+        ticks=list(_ticks(stop, layout)),
         panels=panels,
     )
 
 
-def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
+def _panel(rows: pl.DataFrame, stop: float, layout: _Layout) -> dict[str, Any]:
     times = rows["time_s"].to_numpy()
     ends = times + row_durations(times) if len(times) > 1 else np.array([stop])
-    x, x_end = _x(times, stop), _x(ends, stop)
-    # Class names cannot be averaged: take the middle row of each group.
+    x, x_end = layout.x(times, stop), layout.x(ends, stop)
+    # Class names and evidence cannot be averaged: take the middle row of each group.
     first, last = _groups(len(rows))
     middle_rows = rows[(first + last) // 2]
-    expression = np.array([EXPRESSIONS.index(e) if e else -1 for e in middle_rows["expression"]])
-    evidence = middle_rows["evidence"].to_numpy()
     edges = x[first], x_end[last]
-    probabilities = rows.select(probability_column(e) for e in EXPRESSIONS).to_numpy()
-    lanes_top = RIBBON + 10
-    curves_top = lanes_top + LANE * len(EXPRESSIONS) + 12
-    middle, room = curves_top + CURVES / 2, CURVES / 2 - 4
-    strip = curves_top + CURVES + 12
-    ribbon = []
-    for a, w, value in _runs(expression, *edges):
-        name = EXPRESSIONS[value]
-        fits = w > 7 * len(name) + 8
-        ribbon.append((a, w, EXPRESSION[name], name, text_colour(EXPRESSION[name]), fits))
-    lanes = [
-        {
-            "name": name,
-            "y": lanes_top + (k + 1) * LANE,
-            "colour": EXPRESSION[name],
-            "path": _area(x, probabilities[:, k], lanes_top + (k + 1) * LANE, LANE - 5, float(x_end[-1])),
-        }
-        for k, name in enumerate(EXPRESSIONS)
-    ]
+    evidence = middle_rows["evidence"].to_numpy()
     return {
-        "ribbon": ribbon,
-        "hatched": [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)],
-        "lanes": lanes,
-        "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
-        "middle": middle,
-        "valence": _line(x, middle - rows["valence"].cast(pl.Float64).fill_null(np.nan).to_numpy() * room),
-        "arousal": _line(x, middle - rows["arousal"].cast(pl.Float64).fill_null(np.nan).to_numpy() * room),
-        "strip": strip,
+        **(_expression_part(rows, middle_rows, x, float(x_end[-1]), edges, layout) if layout.parts.expression else {}),
+        **(_curves_part(rows, middle_rows, x, edges, layout) if layout.parts.valence_arousal else {}),
+        "strip": layout.strip,
         "evidence": [
             (
                 name,
@@ -100,19 +127,68 @@ def _panel(rows: pl.DataFrame, stop: float) -> dict[str, Any]:
                 [(a, w) for a, w, _ in _runs(np.where(np.isin(evidence, kinds), 0, -1), *edges)],
             )
             for name, y, colour, kinds in (
-                ("face", strip, _FACE, ("both", "face")),
-                ("voice", strip + 13, _VOICE, ("both", "voice")),
+                ("face", layout.strip, _FACE, ("both", "face")),
+                ("voice", layout.strip + 13, _VOICE, ("both", "voice")),
             )
         ],
     }
 
 
+def _expression_part(
+    rows: pl.DataFrame,
+    middle_rows: pl.DataFrame,
+    x: np.ndarray,
+    end: float,
+    edges: tuple[np.ndarray, np.ndarray],
+    layout: _Layout,
+) -> dict[str, Any]:
+    """The ribbon of the most probable class, and a lane for each class."""
+    classes, colours = layout.classes, class_colours(layout.classes)
+    expression = np.array([classes.index(e) if e else -1 for e in middle_rows["expression"]])
+    probabilities = rows.select(map(probability_column, classes)).to_numpy()
+    ribbon = []
+    for a, w, value in _runs(expression, *edges):
+        name = classes[value]
+        fits = w > 1.1 * text_width(name, _RIBBON_FONT) + 10
+        ribbon.append((a, w, colours[name], name, text_colour(colours[name]), fits))
+    lanes = []
+    for k, name in enumerate(classes):
+        base = layout.lanes + (k + 1) * layout.lane
+        path = _area(x, probabilities[:, k], base, layout.lane - 5, end)
+        text = shorten(name, _FONT, layout.left - MARGIN - _MARK - 12)
+        middle = base - layout.lane / 2 + 1
+        lanes.append({"name": name, "text": text, "y": base, "middle": middle, "colour": colours[name], "path": path})
+    hatched = [(a, w) for a, w, _ in _runs(np.where(expression < 0, 0, -1), *edges)]
+    height = layout.lanes + layout.lane * len(classes)
+    return {"ribbon": ribbon, "lanes": lanes, "hatched": hatched, "hatched_height": height}
+
+
+def _curves_part(
+    rows: pl.DataFrame,
+    middle_rows: pl.DataFrame,
+    x: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray],
+    layout: _Layout,
+) -> dict[str, Any]:
+    """The curves of valence and arousal."""
+    middle, room = layout.curves + layout.curves_height / 2, layout.curves_height / 2 - 4
+    missing = middle_rows["valence"].is_null().to_numpy()
+    curves = {
+        name: _line(x, middle - rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy() * room)
+        for name in ("valence", "arousal")
+    }
+    return {
+        "levels": [(v, middle - v * room) for v in (-1, 0, 1)],
+        "middle": middle,
+        "curves_top": layout.curves,
+        "curves_height": layout.curves_height,
+        "curves_hatched": [(a, w) for a, w, _ in _runs(np.where(missing, 0, -1), *edges)],
+        **curves,
+    }
+
+
 def _stop(times: np.ndarray) -> float:
     return float(times[-1] + row_durations(times)[-1]) if len(times) > 1 else float(times[0]) + 1.0
-
-
-def _x(times: np.ndarray, stop: float) -> np.ndarray:
-    return LEFT + (RIGHT - LEFT) * times / stop
 
 
 def _runs(values: np.ndarray, x: np.ndarray, x_end: np.ndarray) -> Iterator[tuple[float, float, int]]:
@@ -162,10 +238,10 @@ def _spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(step > 0), np.flatnonzero(step < 0)
 
 
-def _ticks(stop: float) -> Iterator[tuple[float, str]]:
+def _ticks(stop: float, layout: _Layout) -> Iterator[tuple[float, str]]:
     steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
     step = next((s for s in steps if s >= stop / 10), steps[-1])
     for k in range(int(stop / step + 1e-9) + 1):
         t = k * step
         text = f"{t:g} s" if stop < 60 else f"{int(t // 60)}:{int(t % 60):02d}"
-        yield round(float(_x(np.array(t), stop)), 1), text
+        yield round(float(layout.x(np.array(t), stop)), 1), text

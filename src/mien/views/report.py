@@ -24,7 +24,8 @@ from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, probability_column
 from mien.records import SubjectSummary
 from mien.views.embed import EmbeddedMedia, embed_media
-from mien.views.palette import EXPRESSION, text_colour
+from mien.views.palette import class_colours, text_colour
+from mien.views.parts import parts_of
 from mien.views.render import load_template, read_source
 from mien.views.terminal import format_time
 
@@ -46,6 +47,7 @@ def write_report(
     table: pl.DataFrame,
     summaries: Sequence[SubjectSummary],
     *,
+    classes: Sequence[str] = EXPRESSIONS,
     name: str = "",
     media: Path | None = None,
     notes: Sequence[str] = (),
@@ -53,9 +55,12 @@ def write_report(
 ) -> Path:
     """Writes the report page.
 
+    A timeline without any expression has a page of valence and arousal, and the other way round.
+
     Args:
-        table: a timeline's table (see `mien.timeline.table.SCHEMA`).
+        table: a timeline's table (see `mien.timeline.table.schema`).
         summaries: one per subject, from `mien.timeline.summary.summarise`.
+        classes: class names of the timeline.
         name: title of the page.
         media: recording to embed, downscaled. With None the page can open it from the reader's disk.
         notes: warnings to show.
@@ -73,7 +78,7 @@ def write_report(
     info = info or {}
     with atomic_path(path) as scratch, ExitStack() as stack:
         embedded = stack.enter_context(_embed(media, path)) if media else None
-        head, tail = _render(table, summaries, name, notes, info, embedded).split(_MARKER)
+        head, tail = _render(table, summaries, classes, name, notes, info, embedded).split(_MARKER)
         with scratch.open("w", encoding="utf-8") as file:
             file.write(head)
             if embedded:
@@ -85,6 +90,7 @@ def write_report(
 def _render(
     table: pl.DataFrame,
     summaries: Sequence[SubjectSummary],
+    classes: Sequence[str],
     name: str,
     notes: Sequence[str],
     info: Mapping[str, Any],
@@ -94,18 +100,20 @@ def _render(
     subjects = [rows for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     duration = _duration(table, info)
     width, height = _image_size(table, info)
+    colours, parts = class_colours(classes), parts_of(table)
     data = {
         "kind": kind,
         "duration": duration,
         "width": width,
         "height": height,
-        "expressions": [{"name": e, "colour": EXPRESSION[e], "ink": text_colour(EXPRESSION[e])} for e in EXPRESSIONS],
+        "parts": parts._asdict(),
+        "expressions": [{"name": e, "colour": colours[e], "ink": text_colour(colours[e])} for e in classes],
         "media": {
             "type": embedded.mime if embedded else "",
             # After the last frame only the audio clock moves the cursor.
             "pictures": _largest(table["time_s"]) or 0.0,
         },
-        "subjects": [_pack(rows.sort("time_s"), width, height) for rows in subjects],
+        "subjects": [_pack(rows.sort("time_s"), classes, width, height) for rows in subjects],
     }
     name = name or "Timeline"
     return load_template("report.html").render(
@@ -116,7 +124,8 @@ def _render(
         kind=kind,
         duration=duration,
         summaries=summaries,
-        colours=EXPRESSION,
+        colours=colours,
+        parts=parts,
         format_time=format_time,
         format_signed=_format_signed,
         stride=max(_stride(len(rows)) for rows in subjects),
@@ -196,13 +205,13 @@ def _stride(rows: int) -> int:
     return -(-rows // MAX_ROWS)
 
 
-def _pack(rows: pl.DataFrame, width: float, height: float) -> dict[str, Any]:
-    """One subject's rows as base64 integers, about 30 bytes per row.
+def _pack(rows: pl.DataFrame, classes: Sequence[str], width: float, height: float) -> dict[str, Any]:
+    """One subject's rows as base64 integers, about 30 bytes per row with eight classes.
 
     Units: probabilities 1/255, valence and arousal 1/127 (-128: missing), boxes 1/65535 of the image size.
     """
     k = _stride(len(rows))
-    probabilities = _means(rows.select(probability_column(e) for e in EXPRESSIONS).to_numpy(), k)
+    probabilities = _means(rows.select(map(probability_column, classes)).to_numpy(), k)
     affect = _means(rows.select("valence", "arousal").to_numpy(), k)
     known = np.isfinite(probabilities).all(axis=1)
     expression = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), _NO_EXPRESSION)

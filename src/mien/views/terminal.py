@@ -9,8 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mien.labels import EXPRESSIONS
 from mien.records import SubjectSummary
-from mien.views.palette import EXPRESSION
+from mien.views.palette import class_colours
+from mien.views.parts import Parts, choose_parts
 
 #: Characters of a bar for a share of 100 %.
 BAR = 16
@@ -19,19 +21,26 @@ BAR = 16
 def summary_table(
     summaries: Sequence[SubjectSummary],
     *,
+    classes: Sequence[str] = EXPRESSIONS,
     name: str = "",
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> RenderableType:
     """Rich renderable of a timeline's summary.
 
-    Per subject: the share of each expression, the longest stretches, means and evidence. Then the notes.
+    Per subject: the share of each expression, the longest stretches, means and evidence. Then the notes. A timeline
+    without any expression shows only the means of valence and arousal, and the other way round.
+
+    Args:
+        classes: the timeline's class names.
     """
-    parts: list[RenderableType] = [_headline(summaries, name, info or {})]
+    shown = choose_parts(any(s.shares for s in summaries), any(s.valence is not None for s in summaries))
+    colours = class_colours(classes)
+    lines: list[RenderableType] = [_headline(summaries, name, info or {})]
     for subject in summaries:
-        parts += [_title(subject), _body(subject)]
-    parts += [Text.assemble(("note  ", "yellow"), note) for note in notes]
-    return Group(*parts)
+        lines += [_title(subject), *_body(subject, shown, colours)]
+    lines += [Text.assemble(("note  ", "yellow"), note) for note in notes]
+    return Group(*lines)
 
 
 def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
@@ -56,15 +65,18 @@ def _title(subject: SubjectSummary) -> Text:
     return Text.assemble((f"\nSubject {subject.subject}", "bold"), "  ", (facts, "dim"))
 
 
-def _body(subject: SubjectSummary) -> RenderableType:
-    if not subject.shares:
-        return Text("  no face or voice evidence, so no expression", style="dim")
+def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str]) -> list[RenderableType]:
+    if not subject.shares and (shown.expression or subject.valence is None):
+        missing = "expression" if shown.expression else "valence or arousal"
+        return [Text(f"  no face or voice evidence, so no {missing}", style="dim")]
+    if not shown.expression:
+        return []
     shares = Table.grid(padding=(0, 1))
     for name, share in subject.shares.items():
         if share >= 0.005:
-            bar = Text("━" * max(1, round(share * BAR)), style=EXPRESSION[name])
+            bar = Text("━" * max(1, round(share * BAR)), style=colours[name])
             bar.pad_right(BAR - len(bar))
-            shares.add_row(" ", name, bar, Text(f"{share:4.0%}"))
+            shares.add_row(" ", Text(name), bar, Text(f"{share:4.0%}"))
     if subject.unnamed >= 0.005:
         shares.add_row(" ", Text("no expression", style="dim"), "", Text(f"{subject.unnamed:4.0%}", style="dim"))
     longest = [s for s in subject.dominant() if s.seconds > 0]
@@ -72,10 +84,10 @@ def _body(subject: SubjectSummary) -> RenderableType:
     for s in longest:
         interval = Text(f"{format_time(s.start_s)} – {format_time(s.stop_s)}", style="dim", justify="right")
         confidence = Text(f"{s.confidence:4.0%}", style="dim")
-        stretches.add_row(interval, Text(s.expression, style=EXPRESSION[s.expression]), confidence)
+        stretches.add_row(interval, Text(s.expression, style=colours[s.expression]), confidence)
     body = Table.grid(padding=(0, 3))
     body.add_row(shares, stretches)
-    return body
+    return [body]
 
 
 def format_time(seconds: float) -> str:

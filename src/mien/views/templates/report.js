@@ -2,7 +2,7 @@
 (() => {
   const $ = id => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
-  const names = data.expressions.map(e => e.name), NONE = 255;
+  const names = data.expressions.map(e => e.name), NONE = 255, K = names.length;
   const subjects = data.subjects.map(s => ({
     id: s.id, n: s.n,
     times: mapping.decode(s.times, Float32Array), frames: mapping.decode(s.frames, Int32Array),
@@ -17,6 +17,7 @@
   const hasFace = (s, i) => (s.evidence[i] & 2) > 0, hasVoice = (s, i) => (s.evidence[i] & 1) > 0;
   const hasValence = (s, i) => s.va[i * 2] !== -128;
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const hasParts = { expression: data.parts.expression, affect: data.parts.valence_arousal };
   const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
 
   // --- embedded recording: base64 in pieces, so that no string holds all of it ------------------------------
@@ -50,24 +51,31 @@
     $("needle").firstChild.textContent = mapping.clock(state.t, 2);
     const i = mapping.locate(current().times, state.t), e = current().named[i];
     plot.setAttribute("aria-valuenow", state.t.toFixed(3));
-    plot.setAttribute("aria-valuetext", mapping.clock(state.t, 1) + ", " + (e === NONE ? "no expression" : names[e]));
+    plot.setAttribute("aria-valuetext", mapping.clock(state.t, 1) + ", " + estimate(current(), i));
+  }
+  // A row in words: the expression, or valence and arousal where the timeline has no expressions.
+  function estimate(s, i) {
+    if (hasParts.expression) return s.named[i] === NONE ? "no expression" : names[s.named[i]];
+    return hasValence(s, i) ? `valence ${signed(s.va[i * 2] / 127)}, arousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence, no arousal";
   }
   function updateReadout() {
     const s = current(), i = mapping.locate(s.times, state.t), e = s.named[i], frame = s.frames[i];
     const face = hasFace(s, i), voice = hasVoice(s, i), known = e !== NONE;
-    $("expression").textContent = known ? names[e] : "no expression";
-    $("swatch").style.background = known ? data.expressions[e].colour : colour("line");
-    $("when").textContent = [known ? Math.round(s.p[i * 8 + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
+    if (hasParts.expression) {
+      $("expression").textContent = known ? names[e] : "no expression";
+      $("swatch").style.background = known ? data.expressions[e].colour : colour("line");
+      [...$("bars").children].forEach((cell, k) => {
+        const c = Math.floor(k / 3), p = known ? s.p[i * K + c] / 255 : 0;
+        cell.classList.toggle("best", c === e);
+        if (k % 3 === 1) cell.firstChild.style.width = p * 100 + "%";
+        if (k % 3 === 2) cell.textContent = known ? Math.round(p * 100) + " %" : "–";
+      });
+    }
+    $("when").textContent = [known ? Math.round(s.p[i * K + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
       frame < 0 || still ? null : "frame " + frame].filter(Boolean).join(" · ");
     $("face").classList.toggle("on", face); $("voice").classList.toggle("on", voice);
     $("evidence").textContent = face && voice ? "evidence: both" : face ? "evidence: face" : voice ? "evidence: voice" : "evidence: none";
-    [...$("bars").children].forEach((cell, k) => {
-      const c = Math.floor(k / 3), p = known ? s.p[i * 8 + c] / 255 : 0;
-      cell.classList.toggle("best", c === e);
-      if (k % 3 === 1) cell.firstChild.style.width = p * 100 + "%";
-      if (k % 3 === 2) cell.textContent = known ? Math.round(p * 100) + " %" : "–";
-    });
-    drawPlane(s, i);
+    if (hasParts.affect) drawPlane(s, i);
   }
   function drawPlane(s, i) {
     const c = $("plane").getContext("2d"), size = 264, at = v => size / 2 + v / 127 * (size / 2 - 16);
@@ -112,11 +120,12 @@
       const unit = (v, side) => v / 65535 * side * fit.scale;
       const x = fit.x + unit(s.boxes[i * 4], data.width), y = fit.y + unit(s.boxes[i * 4 + 1], data.height);
       const x2 = fit.x + unit(s.boxes[i * 4 + 2], data.width), y2 = fit.y + unit(s.boxes[i * 4 + 3], data.height);
-      const e = s.named[i], tint = e === NONE ? "#c4c7cc" : data.expressions[e].colour;
+      const e = s.named[i], plain = !hasParts.expression && hasValence(s, i) ? "#8f86f0" : "#c4c7cc";
+      const tint = e === NONE ? plain : data.expressions[e].colour;
       c.globalAlpha = k === state.subject ? 1 : 0.55;
       c.lineWidth = 4; c.strokeStyle = "rgb(0 0 0 / 45%)"; c.strokeRect(x, y, x2 - x, y2 - y);
       c.lineWidth = 2; c.strokeStyle = tint; c.strokeRect(x, y, x2 - x, y2 - y);
-      const text = (subjects.length > 1 ? s.id + "  " : "") + (e === NONE ? "no expression" : names[e]);
+      const text = (subjects.length > 1 ? s.id + "  " : "") + estimate(s, i);
       c.font = "600 12px system-ui, sans-serif";
       const wide = c.measureText(text).width + 14, top = y >= 20 ? y - 20 : y;
       c.fillStyle = "rgb(12 13 16 / 82%)"; c.fillRect(x - 1, top, wide + 8, 20);
@@ -127,18 +136,37 @@
   }
 
   // --- the chart ----------------------------------------------------------------------------------------------
-  const gutter = 104, RIBBON = 24, LANE = 32, CURVES = 132, STRIP = 26, AXIS = 22, GAP = 12;
-  const height = RIBBON + GAP + LANE * 8 + GAP + CURVES + GAP + STRIP + AXIS + 8;
+  // The left column grows with the longest class name; lanes share the height of eight, within limits.
+  const LABEL = "12.5px system-ui, sans-serif", MIN_GUTTER = 104, MAX_GUTTER = innerWidth < 700 ? 120 : 200;
+  const gutter = mapping.clamp(Math.ceil(longest(hasParts.expression ? names : [])) + 27, MIN_GUTTER, MAX_GUTTER);
+  const RIBBON = 24, CURVES = hasParts.expression ? 132 : 220, STRIP = 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
+  const TOP = hasParts.expression ? 0 : 6;  // room for the half of "+1" above the curves
+  const height = TOP + (hasParts.expression ? RIBBON + GAP + LANE * K + GAP : 0) + (hasParts.affect ? CURVES + GAP : 0) + STRIP + AXIS + 8;
+  function longest(texts) {
+    const c = document.createElement("canvas").getContext("2d");
+    c.font = LABEL;
+    return Math.max(0, ...texts.map(text => c.measureText(text).width));
+  }
+  // The text, cut with an ellipsis where it is wider than `room` pixels.
+  function shorten(c, text, room) {
+    if (c.measureText(text).width <= room) return text;
+    let cut = [...text];
+    while (cut.length && c.measureText(cut.join("") + "…").width > room) cut = cut.slice(0, -1);
+    return cut.join("").trimEnd() + "…";
+  }
   function draw() {
     const ratio = devicePixelRatio || 1, width = plot.clientWidth, c = chart.getContext("2d");
     chart.width = Math.round(width * ratio); chart.height = Math.round(height * ratio); chart.style.height = height + "px";
     c.setTransform(ratio, 0, 0, ratio, 0, 0); c.clearRect(0, 0, width, height);
     const w = width - gutter, s = current(), columns = bin(s, w);
     grid(c, w);
-    let y = 0;
-    label(c, "Expression", y + RIBBON / 2, true); ribbon(c, columns, y); y += RIBBON + GAP;
-    names.forEach((name, k) => { label(c, name, y + LANE / 2 + 3, false, data.expressions[k].colour); lane(c, columns, y, k, w); y += LANE; });
-    y += GAP; curves(c, columns, y, w); y += CURVES + GAP;
+    let y = TOP;
+    if (hasParts.expression) {
+      label(c, "Expression", y + RIBBON / 2, true); ribbon(c, columns, y); y += RIBBON + GAP;
+      names.forEach((name, k) => { label(c, name, y + LANE / 2 + 3, false, data.expressions[k].colour); lane(c, columns, y, k, w); y += LANE; });
+      y += GAP;
+    }
+    if (hasParts.affect) { curves(c, columns, y, w); y += CURVES + GAP; }
     strip(c, columns, y, w); y += STRIP;
     axis(c, y + 8, w);
   }
@@ -149,14 +177,14 @@
       const from = mapping.toTime(x, state.view, w), to = mapping.toTime(x + 1, state.view, w);
       if (to < s.times[0] || from > last) { out.push(null); continue; }
       const a = mapping.locate(s.times, from), b = Math.max(a, mapping.locate(s.times, to - 1e-5));
-      const p = new Float32Array(8), va = [0, 0], votes = new Uint16Array(8);
+      const p = new Float32Array(K), va = [0, 0], votes = new Uint16Array(K);
       let known = 0, valued = 0, face = 0, voice = 0;
       for (let i = a; i <= b; i++) {
         face += hasFace(s, i); voice += hasVoice(s, i);
         if (hasValence(s, i)) { valued++; va[0] += s.va[i * 2] / 127; va[1] += s.va[i * 2 + 1] / 127; }
         if (s.named[i] === NONE) continue;
         known++; votes[s.named[i]]++;
-        for (let k = 0; k < 8; k++) p[k] += s.p[i * 8 + k] / 255;
+        for (let k = 0; k < K; k++) p[k] += s.p[i * K + k] / 255;
       }
       const n = b - a + 1;
       out.push({ known: known > 0, valued: valued > 0, p: p.map(v => v / known), va: va.map(v => v / valued), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n });
@@ -164,9 +192,9 @@
     return out;
   }
   function label(c, text, y, strong, dot) {
-    c.font = (strong ? "600 " : "") + "12.5px system-ui, sans-serif"; c.textAlign = "left"; c.textBaseline = "middle";
+    c.font = (strong ? "600 " : "") + LABEL; c.textAlign = "left"; c.textBaseline = "middle";
     if (dot) { c.fillStyle = dot; c.beginPath(); c.roundRect(0, y - 4.5, 9, 9, 2); c.fill(); }
-    c.fillStyle = colour(strong ? "ink" : "soft"); c.fillText(text, dot ? 15 : 0, y);
+    c.fillStyle = colour(strong ? "ink" : "soft"); c.fillText(shorten(c, text, gutter - 27), dot ? 15 : 0, y);
   }
   // Hatching over runs of columns without an expression (`known`), or without valence and arousal (`valued`).
   function hatch(c, columns, y, h, key = "known") {
@@ -282,8 +310,10 @@
     ghost.style.display = "block"; ghost.style.left = x + "px";
     const first = document.createElement("b"), dot = document.createElement("span"), rest = document.createElement("div");
     dot.className = "swatch"; dot.style.background = e === NONE ? colour("line") : data.expressions[e].colour;
-    first.append(dot, e === NONE ? "no expression" : `${names[e]} ${Math.round(s.p[i * 8 + e] / 2.55)} %`);
-    rest.textContent = mapping.clock(s.times[i], 2) + (!hasValence(s, i) ? (e === NONE ? " · no evidence" : "") : ` · valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}`);
+    if (hasParts.expression) first.append(dot);
+    first.append(estimate(s, i) + (e === NONE ? "" : ` ${Math.round(s.p[i * K + e] / 2.55)} %`));
+    const affect = hasParts.expression && hasValence(s, i) ? ` · valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}` : "";
+    rest.textContent = mapping.clock(s.times[i], 2) + affect + (e === NONE && !hasValence(s, i) ? " · no evidence" : "");
     tip.replaceChildren(first, rest); tip.style.display = "block";
     tip.style.left = mapping.clamp(x + 14, 0, box.width - tip.offsetWidth) + "px";
     tip.style.top = Math.max(0, event.clientY - box.top - 60) + "px";
@@ -347,9 +377,9 @@
     player.addEventListener("loadedmetadata", drawBoxes);
   }
 
-  names.forEach((name, k) => {
+  if (hasParts.expression) names.forEach((name, k) => {
     const text = document.createElement("span"), rail = document.createElement("span"), fill = document.createElement("span"), value = document.createElement("span");
-    text.textContent = name; rail.className = "rail"; fill.className = "fill"; fill.style.display = "block"; fill.style.background = data.expressions[k].colour;
+    text.textContent = text.title = name; text.className = "class"; rail.className = "rail"; fill.className = "fill"; fill.style.display = "block"; fill.style.background = data.expressions[k].colour;
     value.className = "value"; rail.append(fill); $("bars").append(text, rail, value);
   });
   if (subjects.length > 1) subjects.forEach((s, k) => {
