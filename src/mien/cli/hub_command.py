@@ -107,7 +107,7 @@ def push(
       mien hub push runs/fused my-lab/fused --licence MIT
       mien hub push runs/fused my-lab/fused --private --yes
     """
-    from mien import hub, hub_repository
+    from mien import hub_repository
     from mien.cli import console
 
     hub_repository.check_repository(repository)
@@ -117,8 +117,8 @@ def push(
     hub_repository.check_token()
     screen = console.stderr()
     for name in [n for n in hub_repository.checkpoint_files(run) if n != "README.md"]:
-        screen.print(f"  {name}  {hub.human_size((run / name).stat().st_size)}", markup=False)
-    screen.print(f"  README.md  {hub.human_size(len(card.encode()))} (the model card)", markup=False)
+        screen.print(f"  {name}  {(run / name).stat().st_size:,} bytes", markup=False)
+    screen.print(f"  README.md  {len(card.encode()):,} bytes (the model card)", markup=False)
     visible = "private if it is new" if private else "public unless it exists and is private"
     screen.print(f"to {hub_repository.endpoint()}/{repository} ({visible})", markup=False)
     if not yes:

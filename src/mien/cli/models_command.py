@@ -76,7 +76,8 @@ def _print_table(found: list[ModelInfo]) -> None:
             f"{k.removeprefix('val_').replace('_', ' ')} {v:.3f}" for k, v in model.figures.items() if k[:4] == "val_"
         )
         cells = [
-            model.name, model.kind, ", ".join(f"{i.modality} ({i.encoder})" for i in model.inputs), _predicts(model),
+            model.name, model.kind, ", ".join(f"{i.modality} ({i.encoder})" for i in model.inputs),
+            _predicts(model).replace("valence-arousal", "VA"),
             _size(model), model.licence or "not stated", figures and f"{figures} (validation)",
             "yes" if model.onnx else "no", model.problem or (f"no: {model.missing}" if model.missing else "yes"),
         ]  # fmt: skip
