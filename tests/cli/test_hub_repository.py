@@ -166,7 +166,7 @@ def test_pushed_and_pulled_checkpoint_predicts_as_the_original(hub: Hub, tiny: P
         assert predict(str(model), tmp_path / f"of-{model.name}", sound).exit_code == 0
         tables.append(next((tmp_path / f"of-{model.name}").rglob("timeline.csv")).read_text())
     assert tables[0] == tables[1]
-    probabilities = np.genfromtxt(tables[0].splitlines(), delimiter=",", names=True)["p_Neutral"]
+    probabilities = np.genfromtxt(tables[0].splitlines(), delimiter=",", names=True)["confidence"]
     assert np.isfinite(probabilities).any()
 
 
@@ -270,7 +270,6 @@ def test_pull_refuses_damaged_files_and_leaves_nothing(hub: Hub, tiny: Path, tmp
 
 
 def test_pull_takes_no_pickle_and_no_path_outside(hub: Hub, tiny: Path, tmp_path: Path) -> None:
-    unwanted = ("weights.pt", "pytorch_model.bin", "stages/a.pkl", "other/a.json", ".hidden.json")
     hub.files = contents(tiny) | dict.fromkeys(
         ("weights.pt", "pytorch_model.bin", "stages/a.pkl", "other/a.json", ".hidden.json"), b"x"
     )
