@@ -166,8 +166,8 @@ def test_pushed_and_pulled_checkpoint_predicts_as_the_original(hub: Hub, tiny: P
         assert predict(str(model), tmp_path / f"of-{model.name}", sound).exit_code == 0
         tables.append(next((tmp_path / f"of-{model.name}").rglob("timeline.csv")).read_text())
     assert tables[0] == tables[1]
-    probabilities = np.genfromtxt(tables[0].splitlines(), delimiter=",", names=True)["confidence"]
-    assert np.isfinite(probabilities).any()
+    confidence = np.genfromtxt(tables[0].splitlines(), delimiter=",", names=True)["confidence"]
+    assert np.nanmax(confidence) > 0.1  # speech was found: the tables hold predictions
 
 
 def test_model_card_states_facts_of_the_checkpoint(hub: Hub, tiny: Path) -> None:
