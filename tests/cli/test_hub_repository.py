@@ -22,6 +22,7 @@ from tiny_checkpoint import save_tiny
 from mien import config, hub_repository, model_listing, models
 from mien.errors import ArtefactError, ConfigError, OutputError
 from mien.layers.system import StreamSystem
+from mien.synthetic.speech_synthesis import Speaker, synthesise
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -122,10 +123,10 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def write_voice(path: Path) -> None:
-    """Two seconds that voice activity detection takes for speech: harmonics of 140 Hz in four syllables a second."""
-    time = np.arange(32_000) / 16_000
-    tone = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20))
-    samples = (tone * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1) * 8000).astype("<i2")
+    """Two seconds of synthesised speech between silences."""
+    speaker = Speaker.random(np.random.default_rng(0), "female")
+    speech = synthesise([(0.5, 2.5, "Happiness", 0.8)], speaker, 0, seconds=3.0)
+    samples = (speech.samples * 32_000).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
