@@ -1,8 +1,9 @@
-"""`mien hub`: list, download and verify pretrained networks."""
+"""`mien hub`: pretrained networks, and checkpoints on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, download and verify pretrained networks. MIEN_HUB=FOLDER names a local mirror, searched first.",
+    help="List, download and verify pretrained networks; share checkpoints. MIEN_HUB=FOLDER names a local mirror, "
+    "searched first. HF_TOKEN and HF_ENDPOINT choose the account and the address of the Hugging Face Hub.",
 )
 
 
@@ -36,23 +38,133 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def pull(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Networks to download; by default all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Networks to download, by default all; or one checkpoint, written as ORG/NAME."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="R", help="Commit, tag or branch of ORG/NAME; by default the newest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the checkpoint ORG/NAME; by default runs/NAME.")
     ] = None,
 ) -> None:
-    """Download networks, and verify each against its pinned hash.
+    """Download networks, or a checkpoint from the Hugging Face Hub, and verify their hashes.
 
-    Writes them into the cache (MIEN_CACHE=FOLDER; by default ~/.cache/mien on Linux) and prints their paths.
+    Writes networks into the cache (MIEN_CACHE=FOLDER; by default ~/.cache/mien on Linux), a checkpoint into DIR, and
+    prints their paths. Pickles are never downloaded.
 
     \b
     Examples:
       mien hub pull blazeface facemesh
       mien hub pull
+      mien hub pull my-lab/fused --out runs/fused
     """
     from mien import hub
     from mien.cli import console
+    from mien.errors import ConfigError
 
+    screen = console.stdout()
+    repositories = [name for name in names or () if "/" in name]
+    is_mixed = bool(repositories) and len(names or ()) > 1
+    if is_mixed or ((revision or out) and not repositories):
+        raise ConfigError(
+            f"{' '.join(names or ()) or 'no name'}: a checkpoint is one ORG/NAME; only it takes --revision and --out",
+            follows="Nothing was downloaded.",
+            remedy="Name one repository, such as my-lab/fused; download networks with a command of their own.",
+        )
+    if repositories:
+        from mien import hub_repository
+
+        folder = out or Path("runs") / repositories[0].split("/")[-1]
+        screen.print(str(hub_repository.pull(repositories[0], folder, revision=revision)), markup=False)
+        return
     for path in hub.pull(names or ()):
-        console.stdout().print(str(path), markup=False)
+        screen.print(str(path), markup=False)
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a trained checkpoint.")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub; created if absent.")],
+    licence: Annotated[
+        str, typer.Option(metavar="NAME", help="Licence of the checkpoint, such as MIT or CC-BY-NC-4.0.")
+    ] = "",
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    keep_paths: Annotated[
+        bool, typer.Option("--keep-paths", help="Upload although files name paths of this machine.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Upload without asking.")] = False,
+) -> None:
+    """Upload a checkpoint to the Hugging Face Hub, with a model card.
+
+    Uploads the .safetensors, .json, .yaml, .onnx and .md files of RUN and of RUN/stages, and nothing else, after
+    listing them. RUN/README.md is the model card; without one, the card of mien models RUN --card is written.
+
+    \b
+    Examples:
+      mien hub push runs/fused my-lab/fused --licence MIT
+      mien hub push runs/fused my-lab/fused --private --yes
+    """
+    from mien import hub_repository
+    from mien.cli import console
+
+    hub_repository.check_repository(repository)
+    hub_repository.verify(run)
+    _refuse_paths(run, keep_paths)
+    card = _card(run, repository, licence)
+    hub_repository.check_token()
+    screen = console.stderr()
+    for name in [n for n in hub_repository.checkpoint_files(run) if n != "README.md"]:
+        screen.print(f"  {name}  {(run / name).stat().st_size:,} bytes", markup=False)
+    screen.print(f"  README.md  {len(card.encode()):,} bytes (the model card)", markup=False)
+    visible = "private if it is new" if private else "public unless it exists and is private"
+    screen.print(f"to {hub_repository.endpoint()}/{repository} ({visible})", markup=False)
+    if not yes:
+        typer.confirm("Upload these files?", abort=True, err=True)
+    console.stdout().print(hub_repository.push(run, repository, card=card, private=private), markup=False)
+
+
+def _refuse_paths(run: Path, keep: bool) -> None:
+    from mien import hub_repository
+    from mien.errors import ConfigError
+
+    paths = hub_repository.local_paths(run)
+    if paths and not keep:
+        raise ConfigError(
+            f"{run} names paths of this machine:\n" + "\n".join(f"  {line}" for line in paths),
+            follows="They would be published, and mean nothing elsewhere. Nothing was uploaded.",
+            remedy="Replace them, for example by the Hub id of the encoder, or use --keep-paths.",
+        )
+
+
+def _card(run: Path, repository: str, licence: str) -> str:
+    """Content of README.md: the run's own, or a new model card."""
+    from mien import model_listing
+    from mien.errors import ConfigError
+    from mien.model_card import write_card
+
+    model = model_listing.describe(str(run))
+    own = run / "README.md"
+    if own.is_file() and model.licence and licence.lower() in ("", model.licence.lower()):
+        return own.read_text(encoding="utf-8")
+    if own.is_file():
+        raise ConfigError(
+            f"{own} states the licence {model.licence or 'of none'!r}"
+            + (f", --licence {licence!r}" if licence else ""),
+            follows="Nothing was uploaded.",
+            remedy="Write `license:` into the front matter of README.md, or delete the file: then a card is written.",
+        )
+    limited = [f"{i.encoder} ({i.licence})" for i in model.inputs if model_listing.is_non_commercial(i.licence)]
+    if not licence:
+        note = f" These encoders exclude commercial use: {', '.join(limited)}." if limited else ""
+        raise ConfigError(
+            f"checkpoint {run} states no licence",
+            follows=f"Nothing was uploaded.{note}",
+            remedy="Use --licence NAME, such as MIT or CC-BY-NC-4.0; the licences of corpus and encoders bind you.",
+        )
+    return write_card(model, repository, licence)
 
 
 @app.command()

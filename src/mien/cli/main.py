@@ -16,6 +16,7 @@ from mien.cli import (
     export_command,
     extract_commands,
     hub_command,
+    models_command,
     predict_command,
     reproduce_command,
     submission_commands,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "doctor", "hub"),
+    "Predict": ("demo", "predict", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": ("recipes", "train", "derive", "evaluate", "reproduce", "export"),
     "Take part in the ABAW challenge": ("submit", "validate"),
@@ -88,6 +89,7 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
+app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")
 app.command(no_args_is_help=True)(synthetic_command.synthetic)

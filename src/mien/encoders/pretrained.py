@@ -27,11 +27,11 @@ from safetensors import SafetensorError, safe_open
 
 from mien import hub
 from mien.errors import ArtefactError, ConfigError
+from mien.hub_repository import first_line, is_network_error
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFE_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors"]
 _PICKLE_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-_NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
 
 #: What transformers and torch raise for files that are truncated or of another format.
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError)
@@ -147,7 +147,7 @@ def load_network(
             )
     except _UNREADABLE as error:
         raise ArtefactError(
-            f"{weights.folder} cannot be read as {class_name}: {_first_line(error)}",
+            f"{weights.folder} cannot be read as {class_name}: {first_line(error)}",
             follows="No encoder was created.",
             remedy="The files may be truncated or of another network. Download them again.",
         ) from error
@@ -203,7 +203,7 @@ def load_tokenizer(weights: PretrainedWeights) -> Any:
         return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
-            f"{weights.folder} has no readable tokenizer: {_first_line(error)}",
+            f"{weights.folder} has no readable tokenizer: {first_line(error)}",
             follows="No encoder was created.",
             remedy="Save the tokenizer beside the weights (`save_pretrained`), or download all files.",
         ) from error
@@ -280,16 +280,14 @@ def _download(about: WeightSource, revision: str | None, patterns: list[str]) ->
             remedy="Omit `revision` for the newest, or name a commit, tag or branch of it.",
         ) from error
     except Exception as error:
-        # The HTTP library below huggingface_hub differs by its version, and so do the classes of its errors.
-        from_network_library = type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
-        if from_network_library or isinstance(error, OSError | hub_errors.HfHubHTTPError):
+        if is_network_error(error):
             raise _unreachable(about, error) from error
         raise
 
 
 def _unreachable(about: WeightSource, error: Exception) -> ArtefactError:
     return ArtefactError(
-        f"{about} is not on this machine, and the Hub cannot be reached: {_first_line(error)}",
+        f"{about} is not on this machine, and the Hub cannot be reached: {first_line(error)}",
         follows="No encoder was created.",
         remedy=f"Run `hf download {about.source} --local-dir FOLDER` where there is a network "
         "(`huggingface-cli download` in older versions). Then give that folder as `source`, or put it at "
@@ -347,7 +345,3 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,228 @@
+"""What `mien predict --model` accepts here: shipped and trained checkpoints, and card networks. Reads no weights.
+
+Everything comes from the files of a checkpoint (checkpoint.json, recipe.yaml, metrics.json, network.json, README.md)
+and from cards, so that a list needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mien import config, hub, results
+from mien.encoders import cards, registry
+from mien.errors import ConfigError
+from mien.onnx_model import SHIPPED, shipped_folder
+
+#: Systems that predict valence and arousal only (`mien.models`); read here by name, because the classes need torch.
+_VALENCE_AROUSAL_ONLY = ("va_streams", "va_directed_experts", "va_reliability")
+_CHECKPOINT, _CARD = "checkpoint", "card network"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One input of a model. source: Hub id, card or folder, "" for an encoder without weights. missing: what to do to
+    get it, "" if it is here."""
+
+    modality: str
+    encoder: str
+    source: str
+    licence: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One model that `mien predict --model NAME` accepts.
+
+    classes: class names, empty if it predicts no expression. size: bytes on disk, None if it is not here. licence: ""
+    if none is stated. figures: measured figures by name, from metrics.json. measured: results of recipes/measured.json
+    for its recipe, a line each. onnx: it has an ONNX network. missing: what to do before it can be used, "" if nothing.
+    paper, arxiv, system, corpus, mien: of a checkpoint. problem: why a folder cannot be read, "" otherwise.
+    """
+
+    name: str
+    kind: str
+    inputs: list[ModelInput]
+    classes: list[str]
+    valence_arousal: bool
+    size: int | None
+    licence: str
+    onnx: bool
+    missing: str
+    figures: dict[str, float] = field(default_factory=dict)
+    measured: list[str] = field(default_factory=list)
+    paper: str = ""
+    arxiv: str = ""
+    system: str = ""
+    corpus: str = ""
+    mien: str = ""
+    problem: str = ""
+
+
+def list_models(folders: Iterable[str | Path] = ()) -> list[ModelInfo]:
+    """Shipped checkpoints, the runs in ./runs and in `folders`, and the built-in card networks, in this order.
+
+    A folder is a checkpoint or holds checkpoints. A checkpoint that cannot be read is listed with its `problem`.
+    """
+    names: list[str] = [name for name in SHIPPED if (shipped_folder(name) / "checkpoint.json").is_file()]
+    for folder in ("runs", *folders):
+        names += [str(path) for path in _checkpoints(Path(folder)) if str(path) not in names]
+    models = []
+    for name in names:
+        try:
+            models.append(describe(name))
+        except ConfigError as error:
+            models.append(ModelInfo(name, _CHECKPOINT, [], [], False, None, "", False, "", problem=error.what))
+    return models + [describe(name) for name in cards.names()]
+
+
+def describe(name: str) -> ModelInfo:
+    """One model: a shipped name, a checkpoint folder, the name of a built-in card, or the path of a card.
+
+    Raises ConfigError if there is no such model, or its files cannot be read.
+    """
+    if name in cards.names():
+        return _card_network(name, cards.read(cards.BUILT_IN / f"{name}.yaml"), hub.mirrors())
+    path = Path(name)
+    if path.suffix == ".onnx":
+        path = next((p for s in (".yaml", ".yml", ".json") if (p := path.with_suffix(s)).is_file()), path)
+    if path.is_file() and path.suffix in (".yaml", ".yml", ".json"):
+        return _card_network(name, cards.read(path), [path.parent])
+    folder = shipped_folder(name) if name in SHIPPED else path
+    if (folder / "checkpoint.json").is_file():
+        return _checkpoint(name, folder)
+    known = [*SHIPPED, *cards.names(), *map(str, _checkpoints(Path("runs")))]
+    raise ConfigError(
+        f"there is no model {name!r}{config.nearest(name, known)}",
+        follows="Nothing was listed.",
+        remedy="Run `mien models` for all names, or give the folder of a checkpoint.",
+    )
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence's name says that it excludes commercial use, as CC-BY-NC-SA-4.0 does."""
+    return "nc" in licence.lower().replace("_", "-").split("-") or "non-commercial" in licence.lower()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if (folder / "checkpoint.json").is_file():
+        return [folder]
+    return sorted(p.parent for p in folder.glob("*/checkpoint.json"))
+
+
+def _checkpoint(name: str, folder: Path) -> ModelInfo:
+    about, metrics, network = (_read_json(folder / f) for f in ("checkpoint.json", "metrics.json", "network.json"))
+    recipe = config.load(folder / "recipe.yaml")
+    inputs = [_input(modality, f.encoder, f.options) for modality, f in recipe.features.items()]
+    expression = recipe.model.name not in _VALENCE_AROUSAL_ONLY
+    weights = folder / "weights.safetensors"
+    missing = [i.missing for i in inputs if i.missing]
+    if not weights.is_file():
+        missing.insert(0, f"copy {weights.name} into {folder}")
+    return ModelInfo(
+        name=name,
+        kind=_CHECKPOINT,
+        inputs=inputs,
+        classes=list(about.get("labels", recipe.corpus.labels)) if expression else [],
+        valence_arousal=not expression or recipe.objective.get("valence_arousal", 0) > 0,
+        size=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        licence="MIT" if name in SHIPPED else _card_licence(folder),
+        # An ONNX network of other weights is not used (mien.onnx_model.load).
+        onnx=(folder / "network.onnx").is_file() and network.get("weights") == about.get("sha256"),
+        missing="; ".join(dict.fromkeys(missing)),
+        figures=_figures(metrics),
+        measured=results.for_recipe(name) if name in SHIPPED else [],
+        paper=recipe.paper.title,
+        arxiv=recipe.paper.arxiv,
+        system=recipe.model.name,
+        corpus=recipe.corpus.name,
+        mien=str(about.get("versions", {}).get("mien", "")),
+    )
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """The validation figures of metrics.json, and tables of figures flattened to `TITLE: ROW`."""
+    found = {}
+    for key, value in metrics.items():
+        if key.startswith("val_") and isinstance(value, int | float):
+            found[key] = float(value)
+        elif isinstance(value, dict):
+            found |= {f"{key}: {row}": float(v) for row, v in value.items() if isinstance(v, int | float)}
+    return found
+
+
+def _input(modality: str, encoder: str, options: dict[str, Any]) -> ModelInput:
+    if encoder in registry.ENCODERS:
+        needs = "face" in encoder
+        lacking = [a for a in ("blazeface", "facemesh") if needs and not hub.available(a)]
+        return ModelInput(modality, encoder, "", "MIT", f"mien hub pull {' '.join(lacking)}" if lacking else "")
+    published = registry.NETWORKS.get(encoder)
+    given = options.get("source")
+    source = str(given or (published.source if published else encoder))
+    licence = published.licence if published and not given else "unknown"
+    return ModelInput(modality, encoder, source, licence, _missing_source(published, source))
+
+
+def _missing_source(published: registry.PretrainedNetwork | None, source: str) -> str:
+    if Path(source).expanduser().exists() or any((m / source).exists() for m in hub.mirrors()):
+        return ""
+    if published is not None and published.kind == "onnx":
+        return describe(source).missing if source in cards.names() else f"put {source} there"
+    if ":" in source:
+        return ""  # the user's own package.module:factory
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        return f"put the encoder at {source}"
+    from huggingface_hub import try_to_load_from_cache
+
+    return "" if isinstance(try_to_load_from_cache(source, "config.json"), str) else f"hf download {source}"
+
+
+def _card_network(name: str, card: cards.Card, folders: list[Path]) -> ModelInfo:
+    if card.artefact:
+        state = next(s for s in hub.status() if s.artefact.name == card.artefact)
+        path, missing = state.path, "" if state.path else f"mien hub pull {card.artefact}"
+    else:
+        path = next((p for folder in folders if (p := folder / card.file).is_file()), None)
+        missing = "" if path else f"put {card.file} into a folder and set MIEN_HUB=FOLDER"
+    return ModelInfo(
+        name=name,
+        kind=_CARD,
+        inputs=[ModelInput("face", card.name, card.artefact or card.file, card.licence, missing)],
+        classes=[card.means.get(label, label) for label in card.labels],
+        valence_arousal=card.valence is not None and card.arousal is not None,
+        size=path.stat().st_size if path else None,
+        licence=card.licence,
+        onnx=True,
+        missing=missing,
+    )
+
+
+def _card_licence(folder: Path) -> str:
+    """Licence in the front matter of README.md, as `mien hub push` writes it; "" if there is none."""
+    try:
+        head, text, *_ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[:2]
+        content = yaml.safe_load(text) if not head.strip() else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return str(content.get("license", "")) if isinstance(content, dict) else ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file() and path.name != "checkpoint.json":
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}",
+            follows="The checkpoint was not listed.",
+            remedy=f"Copy the folder {os.fspath(path.parent)} again.",
+        ) from error
+    return content if isinstance(content, dict) else {}
