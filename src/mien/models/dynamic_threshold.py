@@ -119,7 +119,7 @@ class Extractor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`(n, 3, size, size)` uint8 -> `(n, dim)`."""
         pixels = images.float()
-        deviation, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True)
+        deviation, mean = (statistic(pixels, dim=(2, 3), keepdim=True) for statistic in (torch.std, torch.mean))
         # The 1, one grey level, keeps images of a single colour finite.
         maps = self.network((pixels - mean) / (deviation + 1)).last_hidden_state
         maps = self.drop(maps)
