@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from mien import onnx_graph, onnx_model
 from mien.atomic import write_bytes
 from mien.checkpoint import ABOUT, Checkpoint, load, locate, read_json
-from mien.checkpoint_encoder import CheckpointEncoder
-from mien.datasets.image_datasets import crop_framing
+from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
 from mien.encoders import registry
 from mien.encoders.export_encoder import export_encoder
 from mien.errors import ConfigError, OutputError
@@ -149,7 +148,7 @@ def _check_streams(checkpoint: Checkpoint, session: onnx_model.OnnxSession) -> N
     settings, model, generator = checkpoint.settings, cast(StreamSystem, checkpoint.model), torch.Generator()
     generator.manual_seed(0)
     statistics = model.normalisation()
-    cases = [(1, settings.tokens, None), (2, max(1, settings.tokens // 3), None)]
+    cases: list[tuple[int, int, str | None]] = [(1, settings.tokens, None), (2, max(1, settings.tokens // 3), None)]
     cases += [(2, settings.tokens, name) for name in settings.features if len(settings.features) > 1]
     for windows, tokens, left_out in cases:
         values, valid = {}, {}
@@ -214,7 +213,7 @@ def _card(checkpoint: Checkpoint, name: str, network: bytes) -> bytes:
         "name": name,
         "file": onnx_model.NETWORK,
         "sha256": hashlib.sha256(network).hexdigest(),
-        "licence": CheckpointEncoder.licence,
+        "licence": TRAINED_LICENCE,
         "size": _image_size(checkpoint),
         "mean": [0.0],
         "std": [1 / 255],
