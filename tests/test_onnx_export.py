@@ -12,8 +12,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+import mien
 from mien import checkpoint, config, models, onnx_export, onnx_graph, onnx_model
 from mien.cli.main import app
+from mien.encoders.exported import open_exported
 from mien.encoders.onnx_face import OnnxFace
 from mien.errors import ConfigError
 from mien.evaluation import metrics
@@ -194,7 +196,7 @@ def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 # ---- systems over face images ----
 
 
-def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple[Any, Path]:
+def save_image_run(folder: Path, name: str, labels: list[str] | None = None) -> Path:
     made = {"dynamic_threshold": test_semi_supervised.recipe, "cnn_static": test_semi_supervised.static}
     kind, _, network = name.partition(" ")
     raw = made[kind](*([network] if network else [])).model_dump()
@@ -208,7 +210,12 @@ def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple
         for part in (system.teacher,) if kind == "dynamic_threshold" else (system.network,):
             for _ in range(20):
                 part.train()(torch.randn(16, 3, 16, 16) * (64 if kind == "dynamic_threshold" else 1))
-    checkpoint.save(folder, system, recipe)
+    return checkpoint.save(folder, system, recipe)
+
+
+def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple[Any, Path]:
+    """The system of a saved run, and its exported network."""
+    save_image_run(folder, name, labels)
     return checkpoint.load(folder).model, onnx_export.export(folder)
 
 
@@ -246,6 +253,16 @@ def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, share
     assert np.ptp(values, axis=0).max() > 1e-3
 
 
+def test_an_exported_image_system_predicts_a_recording(tmp_path: Path, shared: Path) -> None:
+    _, network = image_run(tmp_path, "cnn_static resnet")
+    table = mien.load(network).predict(shared / "clips" / "single_face.mp4").table
+    rows = table.filter(table["evidence"] == "face")
+    assert len(rows) > 20
+    for column in ("p_neutral", "valence", "arousal"):
+        assert rows[column].is_finite().all()
+    np.testing.assert_allclose(sum(rows[f"p_{c}"].to_numpy() for c in ("neutral", "anger", "disgust")), 1, atol=1e-4)
+
+
 def test_the_card_keeps_the_framing_of_the_training_images(tmp_path: Path) -> None:
     _, network = image_run(tmp_path, "dynamic_threshold")
     from mien.datasets.image_datasets import crop_framing
@@ -273,29 +290,31 @@ def test_a_class_that_mien_does_not_know_is_mapped_in_the_card(tmp_path: Path) -
 
 
 def run_with_encoders(folder: Path, **sources: Path) -> Path:
-    """A checkpoint of the flagship that reads a tiny BEiT and a tiny WavLM."""
+    """A checkpoint of the flagship that reads a tiny BEiT and a tiny wav2vec 2.0."""
     raw = systems.recipe("safe_cross_attention").model_dump()
     raw["features"] = {
         "face": {"encoder": "beit-large", "dim": 32, "options": {"source": str(sources["face"]), "layer": 1}},
-        "voice": {"encoder": "wavlm-large", "dim": 32, "options": {"source": str(sources["voice"]), "chunk_s": 6.0}},
+        "voice": {"encoder": "wav2vec2-base", "dim": 32, "options": {"source": str(sources["voice"]), "chunk_s": 6.0}},
     }
     recipe = config.read(raw, origin="t", check=models.problems)
     return checkpoint.save(folder, models.build(recipe), recipe)
 
 
 def test_the_command_exports_encoders_and_stages(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    face, voice = test_images.tiny("beit", tmp_path / "beit"), test_speech.tiny("wavlm-large", tmp_path / "wavlm")
+    face, voice = test_images.tiny("beit", tmp_path / "beit"), test_speech.tiny("wav2vec2-base", tmp_path / "speech")
     run = run_with_encoders(tmp_path / "run", face=face, voice=voice)
-    save_tiny(run / "stages" / "first")
-    save_tiny(run / "stages" / "first" / "stages" / "below")
+    save_image_run(run / "stages" / "first", "dynamic_threshold")
+    save_image_run(run / "stages" / "first" / "stages" / "below", "dynamic_threshold")
     (run / "stages" / "notes").mkdir()
     capfd.readouterr()
     result = CliRunner().invoke(app, ["export", str(run), "--encoders"])
     assert result.exit_code == 0, result.output
-    written = ["network.onnx", "encoders/beit-large/network.onnx", "encoders/wavlm-large/network.onnx",
+    written = ["encoders/beit-large/network.onnx", "encoders/wav2vec2-base/network.onnx", "network.onnx",
                "stages/first/network.onnx", "stages/first/stages/below/network.onnx"]  # fmt: skip
     assert [line.split("  ")[0] for line in result.stdout.splitlines()] == [str(run / path) for path in written]
     assert all((run / path).is_file() for path in written)
+    assert (run / "stages" / "first" / onnx_export.CARD).is_file()
+    assert open_exported(run / "encoders" / "beit-large").name == "beit-large"
     assert result.stderr == ""
     assert capfd.readouterr() == ("", ""), "the exporter of torch wrote past the command"
 
@@ -303,13 +322,26 @@ def test_the_command_exports_encoders_and_stages(tmp_path: Path, capfd: pytest.C
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     raw = systems.recipe("safe_cross_attention").model_dump()
     raw["features"]["face"]["encoder"] = "qwen3-vl-4b"
+    raw["features"]["voice"]["encoder"] = "va_voice"
     recipe = config.read(raw, origin="t", check=models.problems)
     run = checkpoint.save(tmp_path, models.build(recipe), recipe)
     result = CliRunner().invoke(app, ["export", str(run), "--encoders", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
+    assert "va_voice still needs torch: only encoders with a name in mien's registry are exported" in result.stderr
     assert "qwen3-vl-4b still needs torch: encoders of the kind behaviour are not exported" in result.stderr
     assert not (tmp_path / "out" / "encoders").exists()
     assert (tmp_path / "out" / "network.onnx").is_file()
+
+
+def test_one_encoder_with_two_sets_of_options_is_refused(tmp_path: Path) -> None:
+    raw = systems.recipe("safe_cross_attention").model_dump()
+    for name, layer in (("face", 1), ("voice", 2)):
+        raw["features"][name] |= {"encoder": "beit-large", "options": {"layer": layer}}
+    recipe = config.read(raw, origin="t", check=models.problems)
+    run = checkpoint.save(tmp_path, models.build(recipe), recipe)
+    with pytest.raises(ConfigError, match=r"two inputs read the encoder beit-large with different options"):
+        onnx_export.export_run(run, encoders=True)
+    assert not (run / "network.onnx").exists()
 
 
 def test_8_bits_without_encoders_are_refused(tmp_path: Path) -> None:

@@ -57,11 +57,12 @@ def export_run(source: str | Path, *, out: Path | None = None, encoders: bool = 
         ConfigError, OutputError: as `export` and `mien.encoders.export_encoder.export_encoder`.
         ArtefactError: weights of an encoder are not here.
     """
-    own = locate(source)
-    done = Exported([export(source, out=out)])
+    own, done = locate(source), Exported()
     folder = out or own
-    if encoders:
-        _export_encoders(load(source), folder, int8, done)
+    onnx_graph.require_exporter()
+    if encoders:  # first, because their weights may be missing
+        _export_encoders(load(source), own, folder, int8, done)
+    done.files.append(export(source, out=out))
     for stage in sorted(path.parent for path in (own / STAGES).glob(f"*/{ABOUT}")):
         below = export_run(stage, out=folder / STAGES / stage.name, encoders=encoders, int8=int8)
         done.files += below.files
@@ -227,26 +228,39 @@ def _card(checkpoint: Checkpoint, name: str, network: bytes) -> bytes:
     return yaml.safe_dump(card, sort_keys=False).encode()
 
 
-def _export_encoders(checkpoint: Checkpoint, folder: Path, int8: bool, done: Exported) -> None:
-    """Export the pretrained encoders of a checkpoint's inputs to `folder/encoders`, and record them in `done`."""
+def _export_encoders(checkpoint: Checkpoint, own: Path, folder: Path, int8: bool, done: Exported) -> None:
+    """Export the pretrained encoders of a checkpoint's inputs to `folder/encoders`, and record them in `done`.
+
+    own: folder of the checkpoint; an encoder that is one of its stages is exported with that.
+    """
     if checkpoint.model.input_kind == "images":
         return  # its input is pixels
-    made: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    wanted: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for feature in checkpoint.features.values():
-        network = registry.NETWORKS.get(feature.encoder)
-        if network is None or network.kind not in _EXPORTED_KINDS:
-            if network is not None and network.kind != "onnx":
-                done.left_out[feature.encoder] = f"encoders of the kind {network.kind} are not exported"
+        encoder = feature.encoder
+        if reason := _reason_to_leave_out(encoder):
+            if not (own / STAGES / encoder / ABOUT).is_file():
+                done.left_out[encoder] = reason
             continue
+        if encoder not in registry.NETWORKS or registry.NETWORKS[encoder].kind == "onnx":
+            continue  # needs no torch as it is
         options = {key: value for key, value in feature.options.items() if key != "precision"}
-        name = str(options.get("name", feature.encoder))
-        if made.setdefault(name, (feature.encoder, options)) != (feature.encoder, options):
+        name = str(options.get("name", encoder))
+        if wanted.setdefault(name, (encoder, options)) != (encoder, options):
             raise ConfigError(
                 f"two inputs read the encoder {name} with different options",
-                follows="Only one of them was exported.",
+                follows="No encoder was exported.",
                 remedy="Give one of them another name in the recipe, with the option `name`, and train again.",
             )
-        encoder = registry.create(registry.format_spec(feature.encoder, options), precision="float32")
-        path = folder / ENCODERS / encoder.name
-        if path / onnx_model.NETWORK not in done.files:
-            done.files.append(export_encoder(encoder, path, int8=int8))
+    for encoder, chosen in wanted.values():
+        made = registry.create(registry.format_spec(encoder, chosen), precision="float32")
+        done.files.append(export_encoder(made, folder / ENCODERS / made.name, int8=int8))
+
+
+def _reason_to_leave_out(encoder: str) -> str:
+    """Why an encoder cannot be exported although it may need torch; empty if it can, or needs no torch."""
+    network = registry.NETWORKS.get(encoder)
+    if network is None:
+        return "" if encoder in registry.ENCODERS else "only encoders with a name in mien's registry are exported"
+    known = (*_EXPORTED_KINDS, "onnx")
+    return "" if network.kind in known else f"encoders of the kind {network.kind} are not exported"
