@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+import mien
 from mien import checkpoint, config, models, onnx_export, onnx_graph, onnx_model
 from mien.cli.main import app
+from mien.encoders.exported import open_exported
 from mien.encoders.onnx_face import OnnxFace
 from mien.errors import ConfigError
 from mien.evaluation import metrics
@@ -28,7 +29,10 @@ from tests.models import systems, test_va
 from tests.tiny_checkpoint import save_tiny
 from tests.training import test_semi_supervised
 
-MEASURES = {"macro_f1": metrics.macro_f1, "accuracy": lambda y, p, classes: float((y == p).mean())}
+MEASURES = {
+    "macro_f1": lambda y, p, classes: metrics.macro_f1(y, p, classes=classes),
+    "accuracy": lambda y, p, classes: float((y == p).mean()),
+}
 
 
 def va_with_gated_voice() -> config.Recipe:
@@ -45,7 +49,6 @@ def one_modality(name: str, kept: str, **model: Any) -> config.Recipe:
 
 RECIPES: dict[str, config.Recipe] = {
     "safe_cross_attention": systems.recipe("safe_cross_attention"),
-    "safe_cross_attention naive": systems.recipe("safe_cross_attention", attention="naive"),
     "safe_cross_attention voice": one_modality("safe_cross_attention", "voice"),
     "prompted_tcn": systems.recipe("prompted_tcn", hold_seconds=0.6),
     "prompted_tcn face": one_modality("prompted_tcn", "face"),
@@ -77,12 +80,25 @@ def build(recipe: config.Recipe) -> Any:
     return system.eval()
 
 
-def export(recipe: config.Recipe, folder: Path) -> tuple[checkpoint.Checkpoint, onnx_model.OnnxModel]:
-    checkpoint.save(folder, build(recipe), recipe)
-    onnx_export.export(folder)
-    found = onnx_model.load(folder, json.loads((folder / checkpoint.ABOUT).read_text())["sha256"])
-    assert found is not None
-    return checkpoint.load(folder), found
+Pair = tuple[checkpoint.Checkpoint, onnx_model.OnnxModel]
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
+    """Name in `RECIPES` -> the checkpoint in torch and as exported."""
+    made: dict[str, Pair] = {}
+
+    def export(name: str) -> Pair:
+        if name not in made:
+            folder = tmp_path_factory.mktemp("export")
+            checkpoint.save(folder, build(RECIPES[name]), RECIPES[name])
+            onnx_export.export(folder)
+            found = onnx_model.load(folder, checkpoint.weights_digest(folder))
+            assert found is not None
+            made[name] = checkpoint.load(folder), found
+        return made[name]
+
+    return export
 
 
 Windows = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -112,8 +128,8 @@ def in_torch(system: Any, call: str, values: dict[str, np.ndarray], valid: dict[
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_onnx_network_equals_the_torch_network(name: str, tmp_path: Path) -> None:
-    loaded, exported = export(RECIPES[name], tmp_path)
+def test_the_onnx_network_equals_the_torch_network(name: str, exports: Callable[[str], Pair]) -> None:
+    loaded, exported = exports(name)
     assert exported.settings == loaded.settings
     seen = []
     for values, valid in windows(loaded):
@@ -128,8 +144,8 @@ def test_the_onnx_network_equals_the_torch_network(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", ["face", "behaviour", "voice"])
 @pytest.mark.parametrize("seconds", [1.5, 17.0])
-def test_embeddings_equal_those_of_the_checkpoint(kind: str, seconds: float, tmp_path: Path) -> None:
-    loaded, exported = export(test_va.recipe(kind), tmp_path)
+def test_embeddings_equal_those_of_the_checkpoint(kind: str, seconds: float, exports: Callable[[str], Pair]) -> None:
+    loaded, exported = exports(f"va {kind}")
     rng, times = np.random.default_rng(1), np.arange(0.1, seconds, 0.2)
     width = loaded.features[kind].dim
     stream = Stream(rng.normal(size=(len(times), width)).astype(np.float32), times, rng.random(len(times)) < 0.4)
@@ -141,8 +157,8 @@ def test_embeddings_equal_those_of_the_checkpoint(kind: str, seconds: float, tmp
     np.testing.assert_allclose(ours.values, theirs.values, atol=1e-4)
 
 
-def test_a_system_without_an_embedding_says_so(tmp_path: Path) -> None:
-    _, exported = export(systems.recipe("safe_cross_attention"), tmp_path)
+def test_a_system_without_an_embedding_says_so(exports: Callable[[str], Pair]) -> None:
+    _, exported = exports("safe_cross_attention")
     with pytest.raises(ConfigError, match=r"has no features for a next stage"):
         exported.embed_streams({})
 
@@ -161,6 +177,14 @@ def test_an_unfitted_fusion_is_the_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.exp(exported.network(values, valid)[0]), mean.numpy(), atol=1e-5)
 
 
+def test_naive_attention_is_refused(tmp_path: Path) -> None:
+    """It has no branch for a modality that is left out; ONNX would run the branch on zeros, and predict otherwise."""
+    recipe = systems.recipe("safe_cross_attention", attention="naive")
+    checkpoint.save(tmp_path, build(recipe), recipe)
+    with pytest.raises(ConfigError, match=r"safe_cross_attention: its ONNX network differs from the torch network"):
+        onnx_export.export(tmp_path)
+
+
 def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path / "run")
     monkeypatch.setattr(onnx_graph, "TOLERANCE", 0.0)
@@ -172,19 +196,26 @@ def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 # ---- systems over face images ----
 
 
-def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple[Any, Path]:
+def save_image_run(folder: Path, name: str, labels: list[str] | None = None) -> Path:
     made = {"dynamic_threshold": test_semi_supervised.recipe, "cnn_static": test_semi_supervised.static}
     kind, _, network = name.partition(" ")
     raw = made[kind](*([network] if network else [])).model_dump()
-    raw["features"]["face"]["dim"] = 32
+    raw["features"]["face"]["dim"] = test_semi_supervised.SIZE
     raw["corpus"]["labels"] = labels or raw["corpus"]["labels"]
     recipe = config.read(raw, origin=name, check=models.problems)
     torch.manual_seed(0)
-    system = models.build(recipe)
-    with torch.no_grad():
-        for parameter in system.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    checkpoint.save(folder, system, recipe)
+    system: Any = models.build(recipe)
+    test_images._shake(system)
+    with torch.no_grad():  # statistics of batch norm, without which an output hardly depends on the picture
+        for part in (system.teacher,) if kind == "dynamic_threshold" else (system.network,):
+            for _ in range(20):
+                part.train()(torch.randn(16, 3, 16, 16) * (64 if kind == "dynamic_threshold" else 1))
+    return checkpoint.save(folder, system, recipe)
+
+
+def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple[Any, Path]:
+    """The system of a saved run, and its exported network."""
+    save_image_run(folder, name, labels)
     return checkpoint.load(folder).model, onnx_export.export(folder)
 
 
@@ -204,7 +235,7 @@ def real_crops(shared: Path, size: int) -> np.ndarray:
 )
 def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, shared: Path) -> None:
     system, network = image_run(tmp_path / "faces", name)
-    crops = real_crops(shared, 32)
+    crops = real_crops(shared, 16)
     face = OnnxFace(str(network), batch_size=3)
     with torch.inference_mode():
         images = torch.from_numpy(crops.transpose(0, 3, 1, 2).copy())
@@ -218,8 +249,18 @@ def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, share
     else:
         with torch.inference_mode():
             np.testing.assert_allclose(affect, system.valence_arousal(vector).tanh().numpy(), atol=1e-4)
-    assert (face.name, face.crop.size, face.dim) == ("faces", 32, 3 if name == "dynamic_threshold" else 5)
+    assert (face.name, face.crop.size, face.dim) == ("faces", 16, 3 if name == "dynamic_threshold" else 5)
     assert np.ptp(values, axis=0).max() > 1e-3
+
+
+def test_an_exported_image_system_predicts_a_recording(tmp_path: Path, shared: Path) -> None:
+    _, network = image_run(tmp_path, "cnn_static resnet")
+    table = mien.load(network).predict(shared / "clips" / "single_face.mp4").table
+    rows = table.filter(table["evidence"] == "face")
+    assert len(rows) > 20
+    for column in ("p_neutral", "valence", "arousal"):
+        assert rows[column].is_finite().all()
+    np.testing.assert_allclose(sum(rows[f"p_{c}"].to_numpy() for c in ("neutral", "anger", "disgust")), 1, atol=1e-4)
 
 
 def test_the_card_keeps_the_framing_of_the_training_images(tmp_path: Path) -> None:
@@ -249,28 +290,31 @@ def test_a_class_that_mien_does_not_know_is_mapped_in_the_card(tmp_path: Path) -
 
 
 def run_with_encoders(folder: Path, **sources: Path) -> Path:
-    """A checkpoint of the flagship that reads a tiny BEiT and a tiny WavLM."""
+    """A checkpoint of the flagship that reads a tiny BEiT and a tiny wav2vec 2.0."""
     raw = systems.recipe("safe_cross_attention").model_dump()
     raw["features"] = {
         "face": {"encoder": "beit-large", "dim": 32, "options": {"source": str(sources["face"]), "layer": 1}},
-        "voice": {"encoder": "wavlm-large", "dim": 32, "options": {"source": str(sources["voice"]), "chunk_s": 6.0}},
+        "voice": {"encoder": "wav2vec2-base", "dim": 32, "options": {"source": str(sources["voice"]), "chunk_s": 6.0}},
     }
     recipe = config.read(raw, origin="t", check=models.problems)
     return checkpoint.save(folder, models.build(recipe), recipe)
 
 
 def test_the_command_exports_encoders_and_stages(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    face, voice = test_images.tiny("beit", tmp_path / "beit"), test_speech.tiny("wavlm-large", tmp_path / "wavlm")
+    face, voice = test_images.tiny("beit", tmp_path / "beit"), test_speech.tiny("wav2vec2-base", tmp_path / "speech")
     run = run_with_encoders(tmp_path / "run", face=face, voice=voice)
-    save_tiny(run / "stages" / "first")
-    save_tiny(run / "stages" / "first" / "stages" / "below")
+    save_image_run(run / "stages" / "first", "dynamic_threshold")
+    save_image_run(run / "stages" / "first" / "stages" / "below", "dynamic_threshold")
     (run / "stages" / "notes").mkdir()
+    capfd.readouterr()
     result = CliRunner().invoke(app, ["export", str(run), "--encoders"])
     assert result.exit_code == 0, result.output
-    written = ["network.onnx", "encoders/beit-large/network.onnx", "encoders/wavlm-large/network.onnx",
+    written = ["encoders/beit-large/network.onnx", "encoders/wav2vec2-base/network.onnx", "network.onnx",
                "stages/first/network.onnx", "stages/first/stages/below/network.onnx"]  # fmt: skip
     assert [line.split("  ")[0] for line in result.stdout.splitlines()] == [str(run / path) for path in written]
     assert all((run / path).is_file() for path in written)
+    assert (run / "stages" / "first" / onnx_export.CARD).is_file()
+    assert open_exported(run / "encoders" / "beit-large").name == "beit-large"
     assert result.stderr == ""
     assert capfd.readouterr() == ("", ""), "the exporter of torch wrote past the command"
 
@@ -278,13 +322,26 @@ def test_the_command_exports_encoders_and_stages(tmp_path: Path, capfd: pytest.C
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     raw = systems.recipe("safe_cross_attention").model_dump()
     raw["features"]["face"]["encoder"] = "qwen3-vl-4b"
+    raw["features"]["voice"]["encoder"] = "va_voice"
     recipe = config.read(raw, origin="t", check=models.problems)
     run = checkpoint.save(tmp_path, models.build(recipe), recipe)
     result = CliRunner().invoke(app, ["export", str(run), "--encoders", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
+    assert "va_voice still needs torch: only encoders with a name in mien's registry are exported" in result.stderr
     assert "qwen3-vl-4b still needs torch: encoders of the kind behaviour are not exported" in result.stderr
     assert not (tmp_path / "out" / "encoders").exists()
     assert (tmp_path / "out" / "network.onnx").is_file()
+
+
+def test_one_encoder_with_two_sets_of_options_is_refused(tmp_path: Path) -> None:
+    raw = systems.recipe("safe_cross_attention").model_dump()
+    for name, layer in (("face", 1), ("voice", 2)):
+        raw["features"][name] |= {"encoder": "beit-large", "options": {"layer": layer}}
+    recipe = config.read(raw, origin="t", check=models.problems)
+    run = checkpoint.save(tmp_path, models.build(recipe), recipe)
+    with pytest.raises(ConfigError, match=r"two inputs read the encoder beit-large with different options"):
+        onnx_export.export_run(run, encoders=True)
+    assert not (run / "network.onnx").exists()
 
 
 def test_8_bits_without_encoders_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mien.datasets.image_datasets import crop_framing
+from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
 from mien.encoders import registry
 from mien.encoders.protocol import Crop, Encoder
 from mien.errors import ConfigError
@@ -40,7 +40,7 @@ class CheckpointEncoder:
     modality = "face"
     rate_hz: float | None = None
     receptive_field_s = 0.0
-    licence = "as the images it was trained on allow"
+    licence = TRAINED_LICENCE
     batch_size = 64
 
     def __init__(self, folder: str | Path, *, device: str = "cpu", predictions: bool = False) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -22,8 +23,7 @@ from torch import Tensor, nn
 from mien import onnx_graph, onnx_model
 from mien.atomic import write_bytes
 from mien.checkpoint import ABOUT, Checkpoint, load, locate, read_json
-from mien.checkpoint_encoder import CheckpointEncoder
-from mien.datasets.image_datasets import crop_framing
+from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
 from mien.encoders import registry
 from mien.encoders.export_encoder import export_encoder
 from mien.errors import ConfigError, OutputError
@@ -59,11 +59,12 @@ def export_run(source: str | Path, *, out: Path | None = None, encoders: bool = 
         ConfigError, OutputError: as `export` and `mien.encoders.export_encoder.export_encoder`.
         ArtefactError: weights of an encoder are not here.
     """
-    own = locate(source)
-    done = Exported([export(source, out=out)])
+    own, done = locate(source), Exported()
     folder = out or own
-    if encoders:
+    onnx_graph.require_exporter()
+    if encoders:  # first, because their weights may be missing
         _export_encoders(load(source), own, folder, int8, done)
+    done.files.append(export(source, out=out))
     for stage in sorted(path.parent for path in (own / STAGES).glob(f"*/{ABOUT}")):
         below = export_run(stage, out=folder / STAGES / stage.name, encoders=encoders, int8=int8)
         done.files += below.files
@@ -137,27 +138,37 @@ def _stream_network(checkpoint: Checkpoint) -> bytes:
         ["logits", "valence_arousal", *embedding],
         [axes] * len(inputs),
     ).SerializeToString(deterministic=True)
-    _check_streams(checkpoint, network, onnx_model.OnnxSession(data, settings))
+    _check_streams(checkpoint, onnx_model.OnnxSession(data, settings))
     return data
 
 
 @torch.inference_mode()
-def _check_streams(checkpoint: Checkpoint, network: nn.Module, session: onnx_model.OnnxSession) -> None:
-    """Compare random windows, a long and a short one, with many missing tokens. Raises ConfigError if they differ."""
-    settings, generator = checkpoint.settings, torch.Generator().manual_seed(0)
-    for windows, tokens in ((1, settings.tokens), (2, max(1, settings.tokens // 3))):
+def _check_streams(checkpoint: Checkpoint, session: onnx_model.OnnxSession) -> None:
+    """Compare random windows with many missing tokens: a long one, a short one, and with each modality left out.
+
+    Raises ConfigError if they differ from torch.
+    """
+    settings, model, generator = checkpoint.settings, cast(StreamSystem, checkpoint.model), torch.Generator()
+    generator.manual_seed(0)
+    statistics = model.normalisation()
+    cases: list[tuple[int, int, str | None]] = [(1, settings.tokens, None), (2, max(1, settings.tokens // 3), None)]
+    cases += [(2, settings.tokens, name) for name in settings.features if len(settings.features) > 1]
+    for windows, tokens, left_out in cases:
         values, valid = {}, {}
-        for name, (mean, deviation) in checkpoint.normalisation.items():
-            noise = torch.randn(windows, tokens, len(mean), generator=generator)
-            values[name] = mean + deviation * noise
+        for name in (n for n in settings.features if n != left_out):
+            mean, deviation = statistics[name]
+            values[name] = mean + deviation * torch.randn(windows, tokens, len(mean), generator=generator)
             valid[name] = torch.rand(windows, tokens, generator=generator) < 0.6
-        inputs = [x for name in settings.features for x in (values[name], valid[name])]
-        expected = [out.numpy() for out in network(*inputs)]
         arrays = ({n: v.numpy() for n, v in values.items()}, {n: v.numpy() for n, v in valid.items()})
-        found = [*session(*arrays), *(session.embed(*arrays) if session.has_embedding else ())]
-        pairs = zip(expected, found, strict=True)
+        out = model(values, valid)
+        expected, found = [out.logits, out.valence_arousal], [*session(*arrays)]
+        if session.has_embedding:
+            expected += model.embed(values, valid)
+            found += session.embed(*arrays)
         onnx_graph.check_outputs(
-            checkpoint.recipe.model.name, *zip(*((a.astype(float), b.astype(float)) for a, b in pairs), strict=True)
+            checkpoint.recipe.model.name,
+            [e.numpy().astype(np.float32) for e in expected],
+            [f.astype(np.float32) for f in found],
         )
 
 
@@ -206,7 +217,7 @@ def _card(checkpoint: Checkpoint, name: str, network: bytes, weights: str) -> by
         "name": name,
         "file": onnx_model.NETWORK,
         "sha256": hashlib.sha256(network).hexdigest(),
-        "licence": CheckpointEncoder.licence,
+        "licence": TRAINED_LICENCE,
         "size": _image_size(checkpoint),
         "mean": [0.0],
         "std": [1 / 255],
@@ -223,27 +234,39 @@ def _card(checkpoint: Checkpoint, name: str, network: bytes, weights: str) -> by
 
 
 def _export_encoders(checkpoint: Checkpoint, own: Path, folder: Path, int8: bool, done: Exported) -> None:
-    """Export the pretrained encoders of the inputs of the checkpoint in `own` to `folder/encoders`, and record them in
-    `done`. Those of its stages are exported with them."""
+    """Export the pretrained encoders of a checkpoint's inputs to `folder/encoders`, and record them in `done`.
+
+    own: folder of the checkpoint; an encoder that is one of its stages is exported with that.
+    """
     if checkpoint.model.input_kind == "images":
         return  # its input is pixels
-    made: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    wanted: dict[str, tuple[str, Mapping[str, Any]]] = {}
     inputs = encoder_inputs(own, checkpoint.features)
     for feature in (inputs[name] for name in checkpoint.features if name in inputs):
-        network = registry.NETWORKS.get(feature.encoder)
-        if network is None or network.kind not in _EXPORTED_KINDS:
-            if network is not None and network.kind != "onnx":
-                done.left_out[feature.encoder] = f"encoders of the kind {network.kind} are not exported"
+        encoder = feature.encoder
+        if reason := _reason_to_leave_out(encoder):
+            if not (own / STAGES / encoder / ABOUT).is_file():
+                done.left_out[encoder] = reason
             continue
+        if encoder not in registry.NETWORKS or registry.NETWORKS[encoder].kind == "onnx":
+            continue  # needs no torch as it is
         options = {key: value for key, value in feature.options.items() if key != "precision"}
-        name = str(options.get("name", feature.encoder))
-        if made.setdefault(name, (feature.encoder, options)) != (feature.encoder, options):
+        name = str(options.get("name", encoder))
+        if wanted.setdefault(name, (encoder, options)) != (encoder, options):
             raise ConfigError(
                 f"two inputs read the encoder {name} with different options",
-                follows="Only one of them was exported.",
+                follows="No encoder was exported.",
                 remedy="Give one of them another name in the recipe, with the option `name`, and train again.",
             )
-        encoder = registry.create(registry.format_spec(feature.encoder, options), precision="float32")
-        path = folder / ENCODERS / encoder.name
-        if path / onnx_model.NETWORK not in done.files:
-            done.files.append(export_encoder(encoder, path, int8=int8))
+    for encoder, chosen in wanted.values():
+        made = registry.create(registry.format_spec(encoder, chosen), precision="float32")
+        done.files.append(export_encoder(made, folder / ENCODERS / made.name, int8=int8))
+
+
+def _reason_to_leave_out(encoder: str) -> str:
+    """Why an encoder cannot be exported although it may need torch; empty if it can, or needs no torch."""
+    network = registry.NETWORKS.get(encoder)
+    if network is None:
+        return "" if encoder in registry.ENCODERS else "only encoders with a name in mien's registry are exported"
+    known = (*_EXPORTED_KINDS, "onnx")
+    return "" if network.kind in known else f"encoders of the kind {network.kind} are not exported"

@@ -39,8 +39,7 @@ def to_onnx(
     """Export a network in evaluation mode on the CPU; returns an `onnx.ModelProto` that names no path.
 
     Args:
-        network: takes the inputs by position and returns a tensor or a tuple of tensors. It is not
-            changed.
+        network: takes the inputs by position and returns a tensor or a tuple of tensors. It is not changed.
         inputs: examples. dynamic: for each input, axis -> name or `torch.export.Dim` of an axis of any length.
 
     Raises:

@@ -6,7 +6,7 @@ Importing torch takes longer than reading a minute of video, so a checkpoint may
                      number of windows at once
     network.json     the inference settings, and the hash of the weights that the network was exported from
 
-`mien.onnx_export.export` writes both files. Predictions equal those of the torch network to 1e-5 (tested).
+`mien.onnx_export.export` writes both files. Predictions equal those of the torch network to 1e-4 (tested).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 
 from mien import checkpoint, config, models
 from mien.evaluation.predictions import predict
+from mien.models.transfer_ensemble import HalvingAverage, PositiveMaximum
 from mien.records import Batch
 from mien.training.fit import fit
 from tests.models.round_trip import assert_streams_round_trip, train
@@ -129,3 +130,14 @@ def test_the_shipped_recipe_builds_at_its_size(name: str) -> None:
         system = models.build(settings)
     assert sum(p.numel() for p in system.parameters()) > 1_000_000
     assert settings.paper.differs
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_pooling_that_exports_equals_that_of_torch(size: int) -> None:
+    """Bit for bit, for even and odd sizes, down to one row."""
+    torch.manual_seed(size)
+    maps = torch.randn(2, 3, size, 12 - size) * 10
+    assert torch.equal(HalvingAverage()(maps), torch.nn.AvgPool2d(2, ceil_mode=True)(maps))
+    values = torch.randn(2, 3, 5 * size).relu()
+    for step in (2, 10):
+        assert torch.equal(PositiveMaximum(step)(values), torch.nn.MaxPool1d(step, ceil_mode=True)(values))

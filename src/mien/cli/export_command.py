@@ -44,7 +44,7 @@ def export(
     from mien.onnx_export import export_run
 
     if sys.stderr.isatty():
-        print(f"exporting takes about {'a minute' if encoders else 'ten seconds'}", file=sys.stderr)
+        print(f"exporting takes about {'some minutes' if encoders else 'ten seconds'}", file=sys.stderr)
     done = export_run(checkpoint, out=out, encoders=encoders, int8=int8)
     for path in done.files:
         size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))

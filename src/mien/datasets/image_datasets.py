@@ -99,6 +99,10 @@ def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
     return whole.take(np.concatenate(sampled)) if sampled else whole
 
 
+#: Licence of a network that was trained on face images: mien does not know the licence of the images.
+TRAINED_LICENCE = "as the images it was trained on allow"
+
+
 def crop_framing(recipe: Recipe) -> tuple[float, float]:
     """Crop of the faces in a recipe's images: `margin` and `down` of `mien.faces.align.align`.
 

@@ -36,4 +36,6 @@ class AttentionStatistics(nn.Module):
         weight = masked_softmax(self.score(tokens)[..., 0], valid)[..., None]
         mean = (weight * tokens).sum(dim=1)
         variance = (weight * (tokens - mean[:, None]).square()).sum(dim=1)
-        return torch.cat((mean, (variance + 1e-8).sqrt() * valid.any(dim=1, keepdim=True)), dim=1)
+        # A tensor, because the exporter to ONNX takes an added constant of 1e-8 for zero and leaves it out.
+        floor = torch.full_like(variance, 1e-8)
+        return torch.cat((mean, (variance + floor).sqrt() * valid.any(dim=1, keepdim=True)), dim=1)
