@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mien import onnx_model
+from mien import ensemble, ensemble_folder, onnx_model
 from mien.encode.create_encoders import create_encoders
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
@@ -33,20 +33,41 @@ BLOCK_S = 2.0
 PROGRESS_EVERY_S = 0.1
 
 
-def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int = 4) -> Predictor:
+def load(
+    model: str | Path | Sequence[str | Path] = "starter",
+    *,
+    device: str = "auto",
+    max_faces: int = 4,
+    weights: Sequence[float] | None = None,
+) -> Predictor:
     """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
 
     Args:
         model: a shipped checkpoint (`starter`), the folder of a trained checkpoint, or a pretrained face network
-            (`hsemotion`, `fer`, or an ONNX file with a card beside it).
+            (`hsemotion`, `fer`, or an ONNX file with a card beside it). The folder of an ensemble, or several
+            checkpoints as a sequence, predict as one by the weighted mean of their predictions (`mien.ensemble`).
+        weights: of the members of an ensemble, by default those of its folder, or equal ones.
         device: `auto` (ONNX Runtime on the CPU if the checkpoint holds an ONNX network, else CUDA if available, else
             CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
         max_faces: the largest number of people tracked at once.
 
     Raises:
-        ConfigError: no such model. A damaged checkpoint or an unusable device raises it in the first prediction.
+        ConfigError: no such model, or weights for a single one. A damaged checkpoint or an unusable device raises it
+            in the first prediction.
         ArtefactError: the pretrained face network has not been downloaded.
     """
+    if not isinstance(model, str | Path):
+        if len(model) != 1:
+            return _load_ensemble(model, weights, device, max_faces)
+        model = model[0]
+    if ensemble_folder.is_ensemble(model):
+        return _load_ensemble(model, weights, device, max_faces)
+    if weights is not None:
+        raise ConfigError(
+            f"weights were given for a single model, {model}",
+            follows="Nothing was predicted.",
+            remedy="Omit the weights, or give several checkpoints.",
+        )
     if str(model) in pretrained_face.NAMES or Path(model).suffix in pretrained_face.SUFFIXES:
         return pretrained_face.load(str(model), device=device, max_faces=max_faces)
     if str(model) not in SHIPPED and not Path(model).is_dir():
@@ -55,6 +76,49 @@ def load(model: str | Path = "starter", *, device: str = "auto", max_faces: int 
     features = _read_features(model)
     return CheckpointPredictor(
         lambda: _load(model, device), name=name, max_faces=max_faces, device=device, features=features
+    )
+
+
+def _load_ensemble(
+    source: str | Path | Sequence[str | Path], weights: Sequence[float] | None, device: str, max_faces: int
+) -> Predictor:
+    """The predictor of an ensemble folder or of several checkpoints. Names, folders and weights are checked here; the
+    members load in the background."""
+    if isinstance(source, str | Path):
+        stored = ensemble_folder.read(source)
+        runs: list[str | Path] = list(stored.members)
+        names, weights = stored.names, stored.weights if weights is None else weights
+        name = Path(source).resolve().name
+    else:
+        runs = list(source)
+        names = [str(run) for run in runs]
+        name = " + ".join(run if run in SHIPPED else Path(run).resolve().name for run in names)
+    shares = ensemble.check_weights(weights, len(runs))
+    for run in runs:
+        _check_member(run)
+    features = [_read_features(run) for run in runs]
+    known = [f for f in features if f is not None]
+    return CheckpointPredictor(
+        lambda: ensemble.combine([_load(run, device) for run in runs], names, shares),
+        name=name,
+        max_faces=max_faces,
+        device=device,
+        features=ensemble.prefixed_features(known) if len(known) == len(runs) else None,
+    )
+
+
+def _check_member(run: str | Path) -> None:
+    """Raise ConfigError for a model that cannot be a member of an ensemble."""
+    if str(run) in SHIPPED or (Path(run).is_dir() and not ensemble_folder.is_ensemble(run)):
+        return
+    if str(run) in pretrained_face.NAMES or Path(run).suffix in pretrained_face.SUFFIXES:
+        what = "a pretrained face network predicts frame by frame"
+    else:
+        what = "it is an ensemble itself" if ensemble_folder.is_ensemble(run) else "there is no such folder"
+    raise ConfigError(
+        f"model {str(run)!r} cannot be a member of an ensemble: {what}",
+        follows="Nothing was predicted.",
+        remedy=f"Give folders of trained checkpoints, or {', '.join(SHIPPED)}; or use it alone.",
     )
 
 
