@@ -119,7 +119,8 @@ def fit_weights(
             follows="No weights were fitted.",
             remedy="Name a labelled split with --split, or give the weights with --weights.",
         )
-    found, _ = search_weights(lambda w: frames.score(w[:, 0]), (len(lists), 1), draws=draws, seed=seed)
+    # rounded, so that a difference in the last bits does not replace equal weights
+    found, _ = search_weights(lambda w: round(frames.score(w[:, 0]), 9), (len(lists), 1), draws=draws, seed=seed)
     equal = score(average_predictions(lists), measure)
     weights = found[:, 0].tolist()
     best = score(average_predictions(lists, weights), measure)

@@ -69,14 +69,15 @@ def split_folds(groups: Sequence[str], classes: Sequence[int], folds: int, *, se
     fold_of = _assign(groups, classes, folds, seed)
     result = []
     for number in range(folds):
-        rest = np.flatnonzero(fold_of != number)
+        rest = np.flatnonzero(fold_of != number).tolist()
         inner_groups = [groups[i] for i in rest]
         parts = min(SELECTION_PARTS, len(set(inner_groups)))
         selects = np.zeros(len(rest), bool)
         if parts > 1:
             selects = _assign(inner_groups, [classes[i] for i in rest], parts, seed + 1 + number) == 0
         held_out = np.flatnonzero(fold_of == number).tolist()
-        result.append(Fold(rest[~selects].tolist(), rest[selects].tolist(), held_out))
+        train, select = ([i for i, s in zip(rest, selects, strict=True) if s == side] for side in (False, True))
+        result.append(Fold(train, select, held_out))
     return result
 
 
@@ -140,8 +141,8 @@ def fit_folds(
             f"{len(part.train)} clips to train on, {len(part.select)} select the epoch, {len(part.held_out)} held out"
         )
         progress(number, folds, sizes)
-        chosen = [[clips[i] for i in indices] for indices in (part.train, part.select)]
-        fit(recipe, *chosen, run, resume, device=device)
+        train, select = ([clips[i] for i in indices] for indices in (part.train, part.select))
+        fit(recipe, train, select, run, resume, device=device)
         trained = checkpoint.load(run, checkpoint.torch_device(device))
         predicted += [predict(trained.predict_streams, clips[i]) for i in part.held_out]
     position = {clip: i for i, clip in enumerate(ids)}
