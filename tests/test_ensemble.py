@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,14 @@ def test_unusable_weights_and_stages_are_refused(weights: list[float]) -> None:
         ensemble.parse_weights("0.3;0.7")
 
 
+def test_a_system_over_images_cannot_be_a_member() -> None:
+    class Images(Fixed):
+        model = SimpleNamespace(input_kind="images")
+
+    with pytest.raises(ConfigError, match="y was trained on single images"):
+        ensemble.combine([Fixed(["a", "b"]), Images(["a", "b"])], ["x", "y"])
+
+
 # --- folders -------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +192,7 @@ def test_damaged_folders_are_refused(folder: Path, runs: list[Path], tmp_path: P
     (folder / ensemble_folder.ABOUT).write_text(whole)
     for name in ("weights.safetensors", "checkpoint.json"):
         shutil.copyfile(runs[1] / name, folder / "members" / "run" / name)
-    with pytest.raises(ConfigError, match="another checkpoint than ensemble.json describes"):
+    with pytest.raises(ConfigError, match=r"another checkpoint than ensemble\.json describes"):
         mien.load(folder)
     (folder / "members" / "run" / "recipe.yaml").unlink()
     with pytest.raises(ConfigError, match=r"recipe.yaml missing"):
@@ -191,7 +200,7 @@ def test_damaged_folders_are_refused(folder: Path, runs: list[Path], tmp_path: P
     shutil.rmtree(folder / "members" / "run")
     with pytest.raises(ConfigError, match="no such folder"):
         mien.load(folder)
-    with pytest.raises(ConfigError, match="member .*: weights.safetensors"):
+    with pytest.raises(ConfigError, match=r"member .*: weights\.safetensors"):
         ensemble_folder.write(tmp_path / "new", [runs[0], tmp_path])
     assert not (tmp_path / "new").exists()
 

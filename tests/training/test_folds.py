@@ -111,7 +111,7 @@ def test_an_interrupted_training_resumes_with_the_same_weights(
     first = (out / "fold-1" / "weights.safetensors").stat().st_mtime_ns
     with pytest.raises(ConfigError, match="holds the folds of a training"):
         fit_folds(recipe(epochs=2), people(6), out, 3, device="cpu")
-    with pytest.raises(ConfigError, match="train.epochs"):
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
         fit_folds(recipe(epochs=3), people(6), out, 3, device="cpu", resume=True)
     with pytest.raises(ConfigError, match="divided in another way"):
         fit_folds(recipe(epochs=2), people(5), out, 3, device="cpu", resume=True)
