@@ -48,6 +48,14 @@ def test_ensemble_fits_weights_and_its_folder_predicts_and_submits(
     a, b = (pl.read_parquet(next((tmp_path / r.name).rglob("timeline.parquet")))["p_happiness"] for r in runs)
     mean = folder.weights[0] * a + folder.weights[1] * b
     assert (tables[0]["p_happiness"] - mean).abs().max() < 1e-5
+    report = ("--store", work / "features", "--out", tmp_path / "report", "--device", "cpu")
+    mien_ok("evaluate", both, work / "index.jsonl", "--split", "train", *report)
+    record = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    score = next(s["value"] for s in record["scores"] if s["key"] == "macro_f1")
+    assert score == pytest.approx(result["scores"]["macro_f1"]), "the score of the fit is that of the evaluation"
+    refused = mien("evaluate", both, work / "index.jsonl", *report, "--robustness")
+    assert refused.exit_code == 2
+    assert "both is an ensemble" in refused.output
     sample = work / "root" / "EXPR_sample.txt"
     options = (*stored, "--sample", sample, "--device", "cpu")
     mien_ok("submit", both, *options, "--out", tmp_path / "a.txt")
