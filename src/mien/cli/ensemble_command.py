@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of trained checkpoints.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of trained checkpoints, two or more.")],
     out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the ensemble.")],
     weights: WeightsOption = None,
     index: OptionalIndexOption = None,

@@ -36,7 +36,7 @@ def submit(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="The folder of a checkpoint or ensemble, or a table of predictions (.parquet). Several are averaged.",
         ),
     ],

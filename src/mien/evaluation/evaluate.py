@@ -65,13 +65,7 @@ def evaluate(
 
     Raises ConfigError if no clip is labelled, the store lacks clips, or robustness of an ensemble is asked for.
     """
-    single = checkpoint if isinstance(checkpoint, Checkpoint) else None
-    if single is None and (robustness or footage):
-        raise ConfigError(
-            f"{name} is an ensemble, whose members may read the same stream under several names",
-            follows="Nothing was scored: robustness is measured for a single checkpoint.",
-            remedy="Omit --robustness and --footage, or evaluate a member.",
-        )
+    single = _single(checkpoint, name, robustness or footage)
     scored = _labelled_clips(checkpoint, corpus, store, split, task)
     if not scored:
         raise ConfigError(
@@ -81,15 +75,13 @@ def evaluate(
         )
     clips = _predict_all(checkpoint, scored, split, bars)
     comparison = None
-    fits = single is not None and calibrate and split != "train"
-    train = _labelled_clips(checkpoint, corpus, store, "train", task) if fits else []
-    if single is not None and len({r.clip.subject or r.clip.id for r in train}) > 1:
+    train = _labelled_clips(single, corpus, store, "train", task) if single and calibrate and split != "train" else []
+    if single and len({r.clip.subject or r.clip.id for r in train}) > 1:
         comparison = _compare_calibrations(single, train, scored, split, bars)
         if folder is not None:
             comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
-    curves = None
-    if single is not None and (robustness or footage):
-        curves = _robustness_curves(single, scored, beside or {}, robustness, footage, bars)
+    measured = single if robustness or footage else None
+    curves = _robustness_curves(measured, scored, beside or {}, robustness, footage, bars) if measured else None
     record = summarise(
         clips,
         name=name,
@@ -100,10 +92,22 @@ def evaluate(
         reported=single.recipe.paper.reported if single else {},
         differs=differs,
     )
-    out.mkdir(parents=True, exist_ok=True)
     view.write_page(out / PAGE, record)
     predictions.save(out / FRAMES, clips, checkpoint.labels)
     return record
+
+
+def _single(checkpoint: Checkpoint | EnsembleModel, name: str, corrupted: bool) -> Checkpoint | None:
+    """The checkpoint, None for an ensemble. Raises ConfigError for an ensemble to be scored under corruption."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if corrupted:
+        raise ConfigError(
+            f"{name} is an ensemble, whose members may read the same stream under several names",
+            follows="Nothing was scored: robustness is measured for a single checkpoint.",
+            remedy="Omit --robustness and --footage, or evaluate a member.",
+        )
+    return None
 
 
 def _labelled_clips(
