@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien import checkpoint, onnx_export, onnx_model
+from mien import checkpoint, ensemble_folder, onnx_export, onnx_model
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
@@ -76,6 +76,19 @@ def test_predicting_imports_no_torch(folder: Path) -> None:
         "import sys, mien\n"
         f"model = mien.load({str(folder)!r}).model.network\n"
         "assert type(model).__name__ == 'OnnxModel', model\n"
+        "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_ensemble_of_exported_networks_imports_no_torch(folder: Path, tmp_path: Path) -> None:
+    both = ensemble_folder.write(tmp_path / "both", [folder, folder])
+    code = (
+        "import sys, mien.predict, mien.predict.predictor as p\n"
+        f"predictor = p.load({str(both)!r})\n"
+        "assert sorted(predictor._features) == ['0.face', '0.voice', '1.face', '1.voice']\n"
+        "assert [type(m).__name__ for m in predictor.checkpoint.members] == ['OnnxModel'] * 2\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -298,7 +298,11 @@ def find_stage(name: str, provenance: Mapping[str, str], places: Iterator[Path])
 
 def copy_stage(source: Path, folder: Path, name: str) -> None:
     """Copy a stage's checkpoint into a checkpoint folder; its own stages come with it. Raises OSError."""
-    target = folder / STAGES / name
+    copy_checkpoint(source, folder / STAGES / name)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy what of a checkpoint folder is needed to use it, with its stages and exported networks. Raises OSError."""
     files = [p for part in _PARTS for p in _files(source / part)]
     for path in sorted(files, key=lambda p: p == source / ABOUT):  # it makes the folder a checkpoint, so it comes last
         copy = target / path.relative_to(source)

@@ -62,6 +62,8 @@ def evaluate(
     --calibrate fits by cross-validation on the training clips and writes CHECKPOINT/calibration.json, which mien submit
     applies. The scores of tuning on the scored clips themselves are listed for comparison, marked optimistic.
 
+    An ensemble folder is scored without calibration.
+
     --footage decodes every clip again for each of about forty corruptions: hours of video take days.
 
     \b
@@ -71,13 +73,21 @@ def evaluate(
     """
     from mien import checkpoint
     from mien.datasets.index import Index
+    from mien.errors import ConfigError
     from mien.evaluation.evaluate import PAGE
     from mien.evaluation.evaluate import evaluate as evaluate_checkpoint
+    from mien.evaluation.load_model import load_model
 
     device = checkpoint.torch_device(device)
-    trained = checkpoint.load(model, device)
+    trained = load_model([Path(model)], device)
     corpus = Index.load(index, root)
     if prompts is not None:
+        if not isinstance(trained, checkpoint.Checkpoint):
+            raise ConfigError(
+                f"--prompts {prompts}: {model} is an ensemble, and prompts belong to one checkpoint",
+                follows="Nothing was scored.",
+                remedy="Omit --prompts, or evaluate a member.",
+            )
         trained, calibrate = _zero_shot(trained, prompts, corpus, device), False
     record = evaluate_checkpoint(
         trained,

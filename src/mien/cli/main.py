@@ -12,6 +12,7 @@ from mien.cli import (
     demo_command,
     derive_command,
     doctor,
+    ensemble_command,
     evaluate_command,
     export_command,
     extract_commands,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Predict": ("demo", "predict", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
-    "Train and evaluate": ("recipes", "train", "derive", "evaluate", "reproduce", "export"),
+    "Train and evaluate": ("recipes", "train", "ensemble", "derive", "evaluate", "reproduce", "export"),
     "Take part in the ABAW challenge": ("submit", "validate"),
 }
 
@@ -96,6 +97,7 @@ app.command(no_args_is_help=True)(synthetic_command.synthetic)
 extract_commands.register(app)
 app.command()(train_command.recipes)
 app.command(no_args_is_help=True)(train_command.train)
+app.command(no_args_is_help=True)(ensemble_command.ensemble)
 app.command(no_args_is_help=True)(derive_command.derive)
 app.command(no_args_is_help=True)(evaluate_command.evaluate)
 app.command(no_args_is_help=True)(reproduce_command.reproduce)

@@ -44,6 +44,10 @@ StageOption = Annotated[
 SampleOption = Annotated[
     Path, typer.Option(metavar="FILE", help="The organisers' sample file, of the EXPR or the VA track.")
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(metavar="W,W...", help="Weights of several models, in their order, such as 0.7,0.3; default: equal."),
+]
 RobustnessOption = Annotated[bool, typer.Option(help="Also score with missing, noisy and delayed streams of features.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -14,6 +14,7 @@ import typer
 
 from mien.cli import console
 from mien.cli.inputs import MediaJob, plan_jobs
+from mien.cli.options import WeightsOption
 from mien.errors import MienError
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ def predict(
         typer.Argument(metavar="MEDIA|FOLDER...", help="Videos, sound files, pictures, or folders of them."),
     ],
     model: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="starter, the folder of a trained checkpoint, or a network over single faces: hsemotion, fer, or an "
-            "ONNX file. These are joined with the starter's voice."
+            help="starter, the folder of a trained checkpoint or ensemble, or a network over single faces (hsemotion, "
+            "fer, an ONNX file), which is joined with the starter's voice. Several checkpoints predict as one: "
+            "--model RUN --model RUN."
         ),
-    ] = "starter",
+    ] = ["starter"],  # noqa: B006 (Typer copies it)
+    weights: WeightsOption = None,
     out: Annotated[
         Path, typer.Option(metavar="OUT", help="Folder for the results, with one folder for each input.")
     ] = Path("mien-out"),
@@ -129,6 +132,7 @@ def predict(
       mien predict interview.wav --json
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
       mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
+      mien predict talk.mp4 --model runs/a --model runs/b --weights 0.7,0.3
 
     Exit code: 0 success, 1 an input failed (the others are finished), 2 wrong usage.
     """
@@ -143,9 +147,10 @@ def predict(
 
         check_folder(out)  # fail now rather than after an hour of work
         _print_renamed(jobs, as_json)
+        from mien.ensemble import parse_weights
         from mien.predict import load
 
-        predictor = load(model, device=device, max_faces=max_faces, prompts=prompts)
+        predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
         options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)

@@ -17,6 +17,7 @@ from mien.cli.options import (
     OptionalStoreOption,
     RootOption,
     SampleOption,
+    WeightsOption,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +33,16 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="The folder of a checkpoint, or a table of predictions (.parquet)."),
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a checkpoint or ensemble, or a table of predictions (.parquet). Several are averaged.",
+        ),
     ],
     sample: SampleOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The submission file to write.")],
+    weights: WeightsOption = None,
     index: OptionalIndexOption = None,
     store: OptionalStoreOption = None,
     root: RootOption = None,
@@ -57,17 +62,22 @@ def submit(
     validate does. A checkpoint needs --index and --store. A frame without evidence gets the nearest predicted frame of
     its clip. With --fill, a clip without any prediction gets Neutral, or valence and arousal 0.
 
+    Several checkpoints, or several tables, are averaged with --weights. A calibration applies to a single run only.
+
     Exit code: 0 no errors, 1 errors in the submission, 2 wrong usage.
 
     \b
     Examples:
       mien submit runs/fused --sample CVPR_expr_sample.txt --out expr.txt --index aw2.jsonl --store features
       mien submit test.parquet --sample CVPR_va_sample.txt --out va.txt
+      mien submit a.parquet b.parquet --weights 0.6,0.4 --sample CVPR_va_sample.txt --out va.txt
     """
+    from mien.ensemble import parse_weights
     from mien.submission import EXPR, read_sample, validate, write_expr, write_va
 
     template = read_sample(sample)
-    clips = _predict(run, template, index, store, root, calibration, device, as_json)
+    shares = parse_weights(weights)
+    clips = _predict(runs, shares, template, index, store, root, calibration, device, as_json)
     if template.kind == EXPR:
         report = write_expr(out, {c.id: c.probabilities for c in clips}, sample, fill=fill)
     else:
@@ -122,7 +132,8 @@ def _exit_on_error(issues: list[Issue]) -> None:
 
 
 def _predict(
-    run: Path,
+    runs: list[Path],
+    weights: list[float] | None,
     template: Template,
     index: Path | None,
     store: Path | None,
@@ -131,31 +142,76 @@ def _predict(
     device: str,
     quiet: bool,
 ) -> list[ClipPrediction]:
-    """Calibrated predictions of the sample's clips, from a table or by a checkpoint."""
+    """Predictions of the sample's clips, from tables or by checkpoints; those of a single run are calibrated."""
+    from mien.errors import ConfigError
+
+    calibrate = _calibration(runs, calibration)
+    tables = [run for run in runs if run.is_file()]
+    if len(tables) == len(runs):
+        return _average_tables(runs, weights, calibrate)
+    if tables:
+        raise ConfigError(
+            f"{tables[0]} is a table of predictions, and other runs are folders",
+            follows="Nothing was written.",
+            remedy="Give tables only, or checkpoints only; `mien evaluate` writes a checkpoint's table.",
+        )
+    if index is None or store is None:
+        missing = " and ".join(name for name, value in (("--index", index), ("--store", store)) if value is None)
+        names = " ".join(map(str, runs))
+        raise ConfigError(
+            f"{missing} is missing, which {names} needs to predict the sample's {len(template.clip_ids)} clips",
+            follows="Nothing was written.",
+            remedy=f"Run `mien submit {names} --sample {template.path} --out FILE --index INDEX --store DIR`.",
+        )
+    return list(_predict_from_store(runs, weights, template, index, store, root, calibrate, device, quiet))
+
+
+def _calibration(runs: list[Path], given: Path | None) -> Calibration | None:
+    """The calibration to apply: that of the option, else that of a single run, if it has one."""
+    from mien.ensemble_folder import is_ensemble
+    from mien.errors import ConfigError
+    from mien.evaluation.calibration import FILE_NAME, Calibration
+
+    if len(runs) > 1 or is_ensemble(runs[0]):
+        if given is not None:
+            raise ConfigError(
+                f"--calibration {given} was fitted to one checkpoint, and an average of several is submitted",
+                follows="Nothing was written.",
+                remedy="Omit --calibration, or submit the checkpoint alone.",
+            )
+        return None
+    path = given or (runs[0] / FILE_NAME if (runs[0] / FILE_NAME).is_file() else None)
+    return Calibration.load(path) if path else None
+
+
+def _average_tables(
+    tables: list[Path], weights: list[float] | None, calibration: Calibration | None
+) -> list[ClipPrediction]:
     from mien.errors import ConfigError
     from mien.evaluation import predictions
-    from mien.evaluation.calibration import FILE_NAME, Calibration
+    from mien.evaluation.ensemble_weights import average_predictions
     from mien.labels import EXPRESSIONS
     from mien.submission.template import check_classes
 
-    path = calibration or (run / FILE_NAME if (run / FILE_NAME).is_file() else None)
-    calibrate = Calibration.load(path) if path else None
-    if run.is_file():
-        clips, labels = predictions.load(run)
-        check_classes(labels, EXPRESSIONS)
-        return [calibrate(clip) for clip in clips] if calibrate else clips
-    if index is None or store is None:
-        missing = " and ".join(name for name, value in (("--index", index), ("--store", store)) if value is None)
+    if len(tables) == 1 and weights is not None:
         raise ConfigError(
-            f"{missing} is missing, which {run} needs to predict the sample's {len(template.clip_ids)} clips",
+            f"--weights was given for a single table, {tables[0]}",
             follows="Nothing was written.",
-            remedy=f"Run `mien submit {run} --sample {template.path} --out FILE --index INDEX --store DIR`.",
+            remedy="Omit --weights, or give several tables.",
         )
-    return list(_predict_from_store(run, template, index, store, root, calibrate, device, quiet))
+    members = []
+    for table in tables:
+        clips, labels = predictions.load(table)
+        check_classes(labels, EXPRESSIONS)
+        members.append(clips)
+    if len(members) > 1:
+        return average_predictions(members, weights)
+    return [calibration(clip) for clip in members[0]] if calibration else members[0]
 
 
 def _predict_from_store(
-    run: Path,
+    runs: list[Path],
+    weights: list[float] | None,
     template: Template,
     index_path: Path,
     store: Path,
@@ -167,6 +223,7 @@ def _predict_from_store(
     from mien import checkpoint
     from mien.cli import console
     from mien.datasets.index import Index
+    from mien.evaluation.load_model import load_model
     from mien.evaluation.predict_clips import predict_clips
     from mien.labels import EXPRESSIONS
     from mien.store import FeatureStore
@@ -174,7 +231,7 @@ def _predict_from_store(
 
     index = Index.load(index_path, root)
     indexed = {entry.id for entry in index.entries}
-    trained = checkpoint.load(run, checkpoint.torch_device(device))
+    trained = load_model(runs, checkpoint.torch_device(device), weights)
     check_classes(trained.labels, EXPRESSIONS)
     clips = [clip for clip in template.clip_ids if clip in indexed]
     with console.progress("predicting clips", quiet=quiet, unit="clips") as bar:

@@ -50,6 +50,12 @@ def train(
         typer.Option(metavar="DIR", help="The image folder of an image recipe; or the corpus, if it was moved."),
     ] = None,
     stage: StageOption = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="K", help="Train K checkpoints on folds by subject, and score each on its held-out clips."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share each batch.")] = 1,
     nodes: Annotated[
@@ -64,12 +70,17 @@ def train(
     With --index and --store, trains on an indexed corpus: its clips of the split train are trained on, those of val
     select the epoch. Without them, a recipe of the synthetic corpus simulates its recordings.
 
+    With --folds K, the clips of train and val together are divided into K folds by subject. OUT/fold-1 to OUT/fold-K
+    are checkpoints, each trained without its fold; one fifth of its training clips selects the epoch. OUT/report
+    evaluates all clips, each predicted by the checkpoint that has not seen its subject. OUT is then an ensemble.
+
     \b
     Examples:
       mien train starter corpus.options.real_voices=false train.epochs=2
       mien train safe_cross_attention --index index.jsonl --store features
       mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
       mien train mine.yaml --resume runs/wide
+      mien train mine.yaml --folds 5 --index index.jsonl --store features --out runs/five
       mien train starter --emodb EMODB
       mien train dynamic_threshold --root RAF-DB/basic corpus.options.labelled=100
       mien train va_reliability --index index.jsonl --store features --stage va_face=runs/va_face
@@ -78,6 +89,8 @@ def train(
 
     settings = config.load(recipe, overrides or (), check=models.problems)
     run, is_resumed = resume or out or Path("runs") / Path(recipe).stem, resume is not None
+    if folds is not None:
+        _check_folds(settings, index, store, devices * nodes, folds)
     if models.system_class(settings).input_kind == "images":
         folder = _train_on_images(settings, run, root, is_resumed, device)
         hint = f"mien predict clip.mp4 --model {folder}; or mien extract INDEX --encoder {folder} --store DIR"
@@ -89,6 +102,9 @@ def train(
             follows="Nothing was trained.",
             remedy="Give both --index and --store, or neither for a recipe of the synthetic corpus.",
         )
+    if folds is not None and index is not None and store is not None:
+        _train_on_folds(settings, Path(recipe).stem, index, store, task, root, run, folds, is_resumed, device, as_json)
+        return
     from mien.training.fit import fit  # takes seconds, so errors in the recipe are reported before
 
     data = _simulate(settings, emodb) if index is None or store is None else _load(settings, index, store, task, root)
@@ -110,6 +126,61 @@ def train(
         if not is_first_process():
             return
     _print_metrics(folder, f"mien predict clip.mp4 --model {folder}", as_json)
+
+
+def _check_folds(settings: Recipe, index: Path | None, store: Path | None, processes: int, folds: int) -> None:
+    """Raise ConfigError for a recipe or options that --folds cannot be used with."""
+    from mien import models
+
+    problem = None
+    if models.system_class(settings).input_kind == "images":
+        problem = f"{settings.model.name} is trained on single images", "Omit --folds, or use a recipe over streams."
+    elif index is None or store is None:
+        problem = "the clips to divide are missing", "Give --index and --store."
+    elif processes > 1:
+        problem = f"{processes} processes would share each fold", "Omit --devices and --nodes."
+    if problem:
+        raise ConfigError(f"--folds {folds}: {problem[0]}", follows="Nothing was trained.", remedy=problem[1])
+
+
+def _train_on_folds(
+    settings: Recipe,
+    name: str,
+    index: Path,
+    store: Path,
+    task: str | None,
+    root: Path | None,
+    out: Path,
+    folds: int,
+    resume: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    from mien.evaluation.evaluate import PAGE
+    from mien.training.folds import fit_folds
+    from mien.views.evaluation import format_interval, format_score
+
+    data = _load(settings, index, store, task, root, quiet=True)
+    screen = console.stderr()
+    record = fit_folds(
+        settings,
+        [*data.train, *data.val],
+        out,
+        folds,
+        name=name,
+        resume=resume,
+        device=device,
+        progress=lambda fold, count, text: screen.print(f"fold {fold}/{count}: {text}", markup=False),
+    )
+    if as_json:
+        print(json.dumps({"run": str(out), "folds": folds, "scores": record["scores"]}, indent=2))
+        return
+    screen = console.stdout()
+    screen.print(f"{folds} folds, {record['clips']} clips, each predicted by the fold that held it out", markup=False)
+    for score in record["scores"]:
+        screen.print(f"  {score['name']:14}{format_score(score['value'])}   {format_interval(score)}", markup=False)
+    screen.print(f"\nreport   {out / 'report' / PAGE}", markup=False)
+    screen.print(f"next     mien predict clip.mp4 --model {out}", markup=False)
 
 
 def _train_on_images(settings: Recipe, run: Path, root: Path | None, resume: bool, device: str) -> Path:
@@ -142,7 +213,9 @@ def _simulate(settings: Recipe, emodb: Path | None) -> TrainingData:
     return prepare_training_data(settings, voices=emodb, workers=os.cpu_count() or 1)
 
 
-def _load(settings: Recipe, index: Path, store: Path, task: str | None, root: Path | None) -> TrainingData:
+def _load(
+    settings: Recipe, index: Path, store: Path, task: str | None, root: Path | None, *, quiet: bool = False
+) -> TrainingData:
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import load_recordings
     from mien.datasets.synthetic_recordings import TrainingData
@@ -150,7 +223,8 @@ def _load(settings: Recipe, index: Path, store: Path, task: str | None, root: Pa
     corpus = Index.load(index, root)
     encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
     train, val = (load_recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
-    console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")
+    if not quiet:
+        console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")
     return TrainingData(train, val)
 
 

@@ -14,6 +14,7 @@ import polars as pl
 from mien.checkpoint import Checkpoint
 from mien.datasets.index import Index
 from mien.datasets.stored_recordings import load_recordings
+from mien.ensemble import EnsembleModel
 from mien.errors import ConfigError
 from mien.evaluation import calibration, predictions
 from mien.evaluation.corrupted_media import footage_curves
@@ -21,7 +22,7 @@ from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
 from mien.evaluation.robustness import score_conditions, stream_conditions, stream_predictor
-from mien.inference import trained_outputs
+from mien.inference import StreamModel, trained_outputs
 from mien.labels import UNLABELLED
 from mien.records import FACE, VOICE, Labels, Recording
 from mien.views import evaluation as view
@@ -38,7 +39,7 @@ def no_progress_bar(title: str, *, unit: str = "") -> Iterator[Callable[[int, in
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | EnsembleModel,
     corpus: Index,
     store: Path,
     out: Path,
@@ -57,6 +58,7 @@ def evaluate(
     """Writes `evaluation.html`, `evaluation.json` and `predictions.parquet` into `out`; returns the record.
 
     Args:
+        checkpoint: a checkpoint or an ensemble. An ensemble is neither calibrated nor scored under corruption.
         folder: folder to save the calibration in; None does not save it.
         calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
         robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
@@ -64,8 +66,9 @@ def evaluate(
         name, beside: name of the system, and other systems by name for the robustness curves.
         differs: differences to the publication, in words.
 
-    Raises ConfigError if no clip is labelled, or the store lacks clips.
+    Raises ConfigError if no clip is labelled, the store lacks clips, or robustness of an ensemble is asked for.
     """
+    single = _single(checkpoint, name, robustness or footage)
     scored = _labelled_clips(checkpoint, corpus, store, split, task)
     if not scored:
         raise ConfigError(
@@ -74,13 +77,12 @@ def evaluate(
             remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
     clips = _predict_all(checkpoint, scored, split, bars)
-    train = _labelled_clips(checkpoint, corpus, store, "train", task) if calibrate and split != "train" else []
-    comparison = _compare_calibrations(checkpoint, train, scored, split, bars)
+    train = _labelled_clips(single, corpus, store, "train", task) if single and calibrate and split != "train" else []
+    comparison = _compare_calibrations(single, train, scored, split, bars) if single else None
     if comparison is not None and folder is not None:
         comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
-    curves = None
-    if robustness or footage:
-        curves = _robustness_curves(checkpoint, scored, beside or {}, robustness, footage, bars)
+    measured = single if robustness or footage else None
+    curves = _robustness_curves(measured, scored, beside or {}, robustness, footage, bars) if measured else None
     record = summarise(
         clips,
         name=name,
@@ -88,27 +90,39 @@ def evaluate(
         split=split,
         comparison=comparison,
         curves=curves,
-        reported=checkpoint.recipe.paper.reported,
+        reported=single.recipe.paper.reported if single else {},
         differs=differs,
         expression=checkpoint.settings.expression,
         valence_arousal=checkpoint.settings.valence_arousal,
     )
-    out.mkdir(parents=True, exist_ok=True)
     view.write_page(out / PAGE, record)
     predictions.save(out / FRAMES, clips, checkpoint.labels)
     return record
 
 
+def _single(checkpoint: Checkpoint | EnsembleModel, name: str, corrupted: bool) -> Checkpoint | None:
+    """The checkpoint, None for an ensemble. Raises ConfigError for an ensemble to be scored under corruption."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if corrupted:
+        raise ConfigError(
+            f"{name} is an ensemble, whose members may read the same stream under several names",
+            follows="Nothing was scored: robustness is measured for a single checkpoint.",
+            remedy="Omit --robustness and --footage, or evaluate a member.",
+        )
+    return None
+
+
 def _labelled_clips(
-    checkpoint: Checkpoint, corpus: Index, store: Path, split: str, task: str | None
+    checkpoint: StreamModel, corpus: Index, store: Path, split: str, task: str | None
 ) -> list[Recording]:
-    encoders = {modality: feature.encoder for modality, feature in checkpoint.recipe.features.items()}
+    encoders = {modality: feature.encoder for modality, feature in checkpoint.features.items()}
     recordings = load_recordings(corpus, store, encoders, task=task, split=split)
     return [r for r in recordings if r.clip.labels is not None]
 
 
 def _predict_all(
-    checkpoint: Checkpoint, clips: Sequence[Recording], split: str, bars: ProgressBars
+    checkpoint: StreamModel, clips: Sequence[Recording], split: str, bars: ProgressBars
 ) -> list[ClipPrediction]:
     with bars(f"predicting {split}", unit="clips") as bar:
         predicted = []

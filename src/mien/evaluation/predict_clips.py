@@ -8,14 +8,16 @@ from dataclasses import replace
 from mien import config
 from mien.checkpoint import Checkpoint
 from mien.datasets.index import Index
+from mien.errors import ConfigError
 from mien.evaluation.calibration import Calibration
 from mien.evaluation.predictions import ClipPrediction, predict
+from mien.inference import StreamModel
 from mien.records import Clip, Recording
 from mien.store import FeatureStore
 
 
 def predict_clips(
-    checkpoint: Checkpoint,
+    checkpoint: StreamModel,
     index: Index,
     store: FeatureStore,
     clips: Iterable[str],
@@ -30,19 +32,29 @@ def predict_clips(
 
     Args:
         clips: ids of clips of the index.
-        calibration: replaces the smoothing of the recipe.
+        checkpoint: a checkpoint or an ensemble; features that two members read are loaded once.
+        calibration: replaces the smoothing of the recipe; for a checkpoint only.
         progress: called with the number of finished clips.
 
     Raises:
-        ConfigError: features of different provenance. StoreError: an encoder without features, or a broken file.
+        ConfigError: features of different provenance, or a calibration of an ensemble.
+        StoreError: an encoder without features, or a broken file.
         CorpusError: a clip that is not in the index, or that has no frames.
     """
     if calibration is not None:
+        if not isinstance(checkpoint, Checkpoint):
+            raise ConfigError(
+                "a calibration belongs to one checkpoint, and this model is an ensemble",
+                follows="Nothing was predicted.",
+                remedy="Omit the calibration, or predict with the checkpoint alone.",
+            )
         checkpoint = without_smoothing(checkpoint)
-    readers = {name: store.open(feature.encoder, check=False) for name, feature in checkpoint.recipe.features.items()}
+    encoders = {name: feature.encoder for name, feature in checkpoint.features.items()}
+    readers = {encoder: store.open(encoder, check=False) for encoder in dict.fromkeys(encoders.values())}
     for done, clip in enumerate(clips, 1):
         entry = index[clip]
-        streams = {name: reader[clip].stream() for name, reader in readers.items() if clip in reader}
+        stored = {encoder: reader[clip].stream() for encoder, reader in readers.items() if clip in reader}
+        streams = {name: stored[encoder] for name, encoder in encoders.items() if encoder in stored}
         if streams and entry.times is not None:
             recording = Recording(Clip(clip, None, subject=entry.subject), streams)
             prediction = predict(checkpoint.predict_streams, recording, times=entry.times.seconds)

@@ -84,17 +84,39 @@ class WeightedFusion(nn.Module):
         """
         models, classes = self.weights.shape
         is_used = self.select_models(probabilities, present)
-        generator = np.random.default_rng(seed)
-        best_score, best_weights = -np.inf, self.weights.clone()
-        for number in range(draws + 1):
-            draw = generator.dirichlet(np.ones(models), classes if weights_per == "class" else 1).T
-            weights = torch.from_numpy(np.broadcast_to(draw, (models, classes)).copy()).to(self.weights)
-            weights = torch.full_like(weights, 1 / models) if number == 0 else weights
-            new_score = score(self._weighted_mean(probabilities, is_used, weights).numpy(), labels)
-            if new_score > best_score:
-                best_score, best_weights = new_score, weights
-        self.weights.copy_(best_weights)
+
+        def fused_score(weights: np.ndarray) -> float:
+            expanded = torch.from_numpy(np.broadcast_to(weights, (models, classes)).copy()).to(self.weights)
+            return score(self._weighted_mean(probabilities, is_used, expanded).numpy(), labels)
+
+        shape = (models, classes if weights_per == "class" else 1)
+        weights, best_score = search_weights(fused_score, shape, draws=draws, seed=seed)
+        self.weights.copy_(torch.from_numpy(np.broadcast_to(weights, (models, classes)).copy()))
         return best_score
+
+
+def search_weights(
+    score: Callable[[np.ndarray], float], shape: tuple[int, int], *, draws: int, seed: int
+) -> tuple[np.ndarray, float]:
+    """The best of equal weights and `draws` random ones, which are uniform on the simplex (a Dirichlet distribution).
+
+    Args:
+        score: of weights `(model, column)`, whose columns sum to 1; higher is better. Of equal scores the first wins,
+            so equal weights stay unless others are better.
+        shape: models and columns: one column of weights for all classes, or one per class.
+
+    Returns the weights and their score.
+    """
+    models, columns = shape
+    generator = np.random.default_rng(seed)
+    best_score, best_weights = -np.inf, np.full(shape, 1 / models)
+    for number in range(draws + 1):
+        drawn = generator.dirichlet(np.ones(models), columns).T
+        weights = drawn if number else np.full(shape, 1 / models)
+        new_score = score(weights)
+        if new_score > best_score:
+            best_score, best_weights = new_score, weights
+    return best_weights, best_score
 
 
 def statistics(probabilities: Tensor, present: Tensor) -> Tensor:

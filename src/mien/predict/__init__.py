@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ __all__ = ["Predictor", "ProgressCallback", "load", "predict"]
 def predict(
     path: str | Path,
     *,
-    model: str | Path = "starter",
+    model: str | Path | Sequence[str | Path] = "starter",
     device: str = "auto",
     max_faces: int = 4,
     face: bool = True,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mien import trained_model
+from mien import ensemble, ensemble_folder, trained_model
 from mien.errors import ConfigError
 from mien.inference import InputFeature, StreamModel
 from mien.labels import EXPRESSIONS
@@ -23,10 +23,11 @@ VOICE_MODEL = "starter"
 
 
 def load(
-    model: str | Path = "starter",
+    model: str | Path | Sequence[str | Path] = "starter",
     *,
     device: str = "auto",
     max_faces: int = 4,
+    weights: Sequence[float] | None = None,
     prompts: Mapping[str, str] | str | Path | None = None,
 ) -> Predictor:
     """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
@@ -34,20 +35,39 @@ def load(
     Args:
         model: a shipped checkpoint (`starter`), the folder of a trained checkpoint, or a network over single faces
             (`hsemotion`, `fer`, or an ONNX file with a card beside it), which is joined with the voice of the starter.
+            The folder of an ensemble, or several checkpoints as a sequence, predict as one by the weighted mean of
+            their predictions (`mien.ensemble`).
         device: `auto` (ONNX Runtime on the CPU if the checkpoint holds an ONNX network, else CUDA if available, else
             CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
         max_faces: the largest number of people tracked at once.
+        weights: of the members of an ensemble, by default those of its folder, or equal ones.
         prompts: classes to predict instead of the checkpoint's, for systems with text prompts (`prompted_tcn`): class
             -> text, or a file of them (`mien.zero_shot.read_prompts`). The checkpoint is then loaded at once.
 
     Raises:
-        ConfigError: no such model, an unusable device, or prompts for a model that has none. A damaged checkpoint
-            raises it in the first prediction.
+        ConfigError: no such model, an unusable device, weights for a single model, or prompts for a model that has
+            none. A damaged checkpoint raises it in the first prediction.
         ArtefactError: the network over single faces has not been downloaded.
     """
-    name = str(model)
     if device not in ("auto", "cpu"):
         usable_device(device)
+    several = [model] if isinstance(model, str | Path) else list(model)
+    if len(several) > 1 or ensemble_folder.is_ensemble(several[0]):
+        _refuse_prompts(str(model), prompts)
+        return _load_ensemble(several, weights, device, max_faces)
+    if weights is not None:
+        raise ConfigError(
+            f"weights were given for a single model, {several[0]}",
+            follows="Nothing was predicted.",
+            remedy="Omit the weights, or give several checkpoints.",
+        )
+    return _load_single(several[0], device, max_faces, prompts)
+
+
+def _load_single(
+    model: str | Path, device: str, max_faces: int, prompts: Mapping[str, str] | str | Path | None
+) -> Predictor:
+    name = str(model)
     if name in face_network.NAMES or Path(model).suffix in face_network.SUFFIXES:
         _refuse_prompts(name, prompts)
         return _face_predictor(face_network.card_model(name), Path(name).stem, device, max_faces)
@@ -63,6 +83,46 @@ def load(
         lambda: _load(model, device), name=label, max_faces=max_faces, device=device,
         features=trained_model.read_features(model),
     )  # fmt: skip
+
+
+def _load_ensemble(runs: list[str | Path], weights: Sequence[float] | None, device: str, max_faces: int) -> Predictor:
+    """The predictor of an ensemble folder or of several checkpoints. Names, folders and weights are checked here; the
+    members load in the background."""
+    if len(runs) == 1:
+        stored = ensemble_folder.read(runs[0])
+        name, names = Path(runs[0]).resolve().name, stored.names
+        runs, weights = list(stored.members), stored.weights if weights is None else weights
+    else:
+        names = [str(run) for run in runs]
+        name = " + ".join(run if run in SHIPPED else Path(run).resolve().name for run in names)
+    shares = ensemble.check_weights(weights, len(runs))
+    for run in runs:
+        _check_member(run)
+    features = [trained_model.read_features(run) for run in runs]
+    known = [f for f in features if f is not None]
+    return ModelPredictor(
+        lambda: ensemble.combine([_load(run, device) for run in runs], names, shares),
+        name=name,
+        max_faces=max_faces,
+        device=device,
+        features=ensemble.prefixed_features(known) if len(known) == len(runs) else None,
+    )
+
+
+def _check_member(run: str | Path) -> None:
+    """Raise ConfigError for a model that cannot be a member of an ensemble."""
+    is_run = str(run) in SHIPPED or (Path(run).is_dir() and not ensemble_folder.is_ensemble(run))
+    if is_run and not trained_model.is_image_model(run):
+        return
+    if is_run or str(run) in face_network.NAMES or Path(run).suffix in face_network.SUFFIXES:
+        what = "it predicts single faces, frame by frame"
+    else:
+        what = "it is an ensemble itself" if ensemble_folder.is_ensemble(run) else "there is no such folder"
+    raise ConfigError(
+        f"model {str(run)!r} cannot be a member of an ensemble: {what}",
+        follows="Nothing was predicted.",
+        remedy=f"Give folders of trained checkpoints, or {', '.join(SHIPPED)}; or use it alone.",
+    )
 
 
 def _refuse_prompts(name: str, prompts: object) -> None:
