@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.encode.audio_pass import AudioSpool
+from mien.encode.audio_spool import AudioSpool
 from mien.encode.segments import Segmenter
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import Segments

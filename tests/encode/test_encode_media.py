@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from mien.checkpoint_encoder import create_encoder
 from mien.datasets.index import build_index
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encoders.protocol import Encoder
-from mien.errors import MediaError
+from mien.errors import ConfigError, MediaError
 from mien.extract import extract
 from mien.faces.tracker import FaceTracker
 from mien.media.audio import blocks
 from mien.media.video import frames
-from mien.records import Frame
+from mien.records import Frame, Stream
 from mien.synthetic.demo_clip import render_demo_clip
 from tests.extract.media_files import COLOUR, LOUD, LOUDER, SCENE, SHAPE, read_stream
 
@@ -109,3 +110,60 @@ def test_nothing_to_read_gives_nothing() -> None:
     assert not len(media.faces.times)
     assert media.streams(None) == {}
     assert media.speech is None
+
+
+def test_an_encoder_under_two_names_is_run_once(clip: Path) -> None:
+    colour, loud = create_encoder(COLOUR), create_encoder(LOUD)
+    counts = {"crops": 0, "sound": 0}
+    encode_crops, encode_audio = colour.encode_crops, loud.encode_audio
+
+    def count_crops(crops: np.ndarray) -> np.ndarray:
+        counts["crops"] += len(crops)
+        values: np.ndarray = encode_crops(crops)
+        return values
+
+    def count_audio(audio: Iterator[tuple[float, np.ndarray]]) -> Iterator[Stream]:
+        counts["sound"] += 1
+        return encode_audio(audio)
+
+    colour.encode_crops, loud.encode_audio = count_crops, count_audio
+    encoders: dict[str, Encoder] = {"face": colour, "a.face": colour, "voice": loud, "a.voice": loud}
+    media = encode_media(encoders, frames=lambda: frames(clip), audio=lambda: blocks(clip))
+    streams = media.streams(0)
+    assert streams.keys() == encoders.keys()
+    np.testing.assert_array_equal(streams["face"].values, streams["a.face"].values)
+    assert streams["voice"] is streams["a.voice"]
+    assert counts == {"crops": int(streams["face"].valid.sum()), "sound": 1}
+
+
+def test_an_encoder_on_a_gpu_gives_the_same_streams(clip: Path) -> None:
+    names = ["face", "behaviour"]
+    expected = encode(clip, names).streams(0)
+    encoders: dict[str, Encoder] = {name: create_encoder(SPECS[name]) for name in names}
+    for encoder in encoders.values():
+        encoder.device = SimpleNamespace(type="cuda")
+    media = encode_media(encoders, frames=lambda: frames(clip), audio=None)
+    for name, stream in media.streams(0).items():
+        np.testing.assert_array_equal(stream.values, expected[name].values, err_msg=name)
+        np.testing.assert_array_equal(stream.times, expected[name].times, err_msg=name)
+
+
+def test_errors_of_one_encoder_leave_the_others(clip: Path) -> None:
+    picky = create_encoder(COLOUR)
+    picky.encode_crops = lambda crops: (_ for _ in ()).throw(ValueError("no crops today"))
+    encoders: dict[str, Encoder] = {"face": picky, "mesh": create_encoder(SHAPE), "voice": create_encoder(LOUD)}
+    with pytest.raises(ValueError, match="no crops today"):
+        encode_media(encoders, frames=lambda: frames(clip), audio=lambda: blocks(clip))
+    errors: dict[str, Exception] = {}
+    media = encode_media(
+        encoders, frames=lambda: frames(clip), audio=lambda: blocks(clip), sides=[""], on_error=errors.__setitem__
+    )
+    assert list(errors) == ["face"]
+    assert media.faces.stream(0, "mesh").valid.any()
+    assert len(media.audio["voice"].times)
+
+
+def test_an_encoder_of_no_kind_is_refused_before_anything_is_opened() -> None:
+    encoders: dict[str, Encoder] = {"face": create_encoder("tests.extract.toy_encoders:WithoutMethod")}
+    with pytest.raises(ConfigError, match="'without-method' encodes neither crops, segments, meshes nor sound"):
+        encode_media(encoders, frames=lambda: pytest.fail("opened"), audio=lambda: pytest.fail("opened"))

@@ -28,6 +28,7 @@ class SquareTracker:
 
     def __init__(self, max_faces: int, threads: int) -> None:
         type(self).count += 1
+        self.seconds = {"detect": 0.0, "mesh": 0.0}
 
     def __call__(self, frame: Frame) -> list[Face]:
         faces = []

@@ -68,21 +68,21 @@ def test_one_pass_feeds_every_encoder(tmp_path: Path, squares: type[SquareTracke
     assert values[:, 0].tolist() == [4, 4, 4, 4]
 
 
-def test_batches_are_filled_across_clips(tmp_path: Path, squares: type[SquareTracker]) -> None:
+def test_a_batch_holds_crops_of_one_recording(tmp_path: Path, squares: type[SquareTracker]) -> None:
     for clip in "abc":
-        write_clip(tmp_path / f"m/{clip}.mp4", [draw_squares((40, (100, 10 * ord(clip) % 97, 0)))] * 5)
+        write_clip(tmp_path / f"m/{clip}.mp4", [draw_squares((40, (100, 10 * ord(clip) % 97, 0)))] * 10)
     toy_encoders.BATCH_SIZES.clear()
     progress: list[ExtractionProgress] = []
     index = build_index("folder", tmp_path / "m")
     report = extract(index, [COLOUR], tmp_path / "s", workers=0, progress=progress.append)
     assert report.made == 3
-    assert toy_encoders.BATCH_SIZES == [8, 7]
+    assert toy_encoders.BATCH_SIZES == [8, 2, 8, 2, 8, 2]
     for clip in "abc":
         values, _, valid = read_stream(tmp_path / "s", "colour", clip)
         assert valid.all()
         np.testing.assert_allclose(values[:, 1], 10 * ord(clip) % 97, atol=3)
     assert [p.clips for p in progress] == [1, 2, 3]
-    assert progress[-1].media_s == pytest.approx(progress[-1].media_total_s) == pytest.approx(1.5, abs=0.01)
+    assert progress[-1].media_s == pytest.approx(progress[-1].media_total_s) == pytest.approx(3.0, abs=0.01)
 
 
 def test_long_clips_keep_all_rows_in_order(tmp_path: Path, squares: type[SquareTracker]) -> None:

@@ -1,25 +1,25 @@
 """One recording and a set of encoders -> the streams of each subject, in one decoding pass.
 
-Called by prediction (`mien.predict`) and by the evaluation of corrupted media. Frames and audio are read side by side
-and dropped; memory grows with the feature vectors only. Extraction writes its streams to the store as they come, with
-the same trackers and encoders (`corpus_pass.py`, `audio_pass.py`).
+Called by prediction (`mien.predict`), by extraction (`mien.extract`) and by the evaluation of corrupted media. Frames
+and audio are read side by side and dropped; memory grows with the feature vectors only.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mien.encode.audio_pass import AudioSpool
-from mien.encode.subject_features import VideoFaces
+from mien.encode.audio_spool import AudioSpool
+from mien.encode.subject_features import OnError, VideoFaces
 from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.encoders.voice_prosody import VoiceProsody
+from mien.errors import ConfigError, OutputError
 from mien.faces.tracker import FaceTracker
 from mien.media.voice_activity import speech_stream
 from mien.records import Frame, Stream
@@ -34,19 +34,21 @@ class EncodedMedia:
     """Encoded recording.
 
     faces: frame times, subjects and their face streams. audio: modality -> stream of the sound; empty without sound.
-    speech: voice activity of the sound, valid where somebody speaks; None without sound.
+    speech: voice activity of the sound, valid where somebody speaks; None without sound, or if it was not asked for.
+    has_sound: whether there is sound that an encoder read.
     """
 
     faces: VideoFaces
     audio: dict[str, Stream] = field(default_factory=dict)
     speech: Stream | None = None
+    has_sound: bool = False
 
     def streams(self, number: int | None) -> dict[str, Stream]:
         """Modality -> stream of a subject. Streams of the sound and of whole frames are shared by all subjects.
 
         number: index into `faces.subjects`; None leaves the face streams out.
         """
-        faces = {} if number is None else {m: self.faces.stream(number, m) for m in self.faces.encoders}
+        faces = {} if number is None else {m: self.faces.stream(number, m) for m in self.faces.names}
         return faces | self.faces.shared | self.audio
 
 
@@ -58,56 +60,126 @@ def encode_media(
     width: int | None = None,
     max_faces: int = 4,
     min_visible_s: float = MIN_VISIBLE_S,
+    sides: Sequence[str] | None = None,
+    speakers: bool = True,
+    threads: int = THREADS,
     seconds: dict[str, float] | None = None,
     on_time: Callable[[float], None] = lambda time_s: None,
+    on_error: OnError | None = None,
 ) -> EncodedMedia:
     """Encode a recording.
 
     Args:
-        encoders: modality -> encoder of crops, meshes, segments or audio.
+        encoders: modality -> encoder of crops, meshes, segments or audio. One encoder under several names is run once.
         frames: opens the pictures, None without. They are read also if no encoder uses them, for their times.
         audio: opens the sound, None without. It is read only if an encoder uses it, in a thread of its own.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         max_faces: largest number of people tracked at once.
         min_visible_s: people never visible for this long without a gap are left out; 0 for a still image.
+        sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
+            face), as in labelled corpora; None: everyone.
+        speakers: also find what the attribution of speech needs: voice activity and mouth openings.
+        threads: of the face networks.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
+        on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
+            on. None raises the first exception.
 
     Raises:
+        ConfigError: an encoder has none of the four methods of `mien.encoders.protocol`.
         MediaError: the recording cannot be decoded. ArtefactError: a face network is missing.
     """
+    check_kinds(encoders)
     spent = seconds if seconds is not None else {}
-    voices = {m: e for m, e in encoders.items() if isinstance(e, AudioEncoder)}
-    visual = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder | SegmentEncoder)}
+    names = _names_by_encoder(encoders)
+    own = {name: encoders[name] for name in names}
+    voices = {m: e for m, e in own.items() if isinstance(e, AudioEncoder)}
+    visual = {m: e for m, e in own.items() if isinstance(e, CropEncoder | MeshEncoder | SegmentEncoder)}
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as pool:
-        hearing: Future[tuple[dict[str, Stream], Stream | None]] | None = None
+        hearing: Future[_Audio] | None = None
         if audio is not None and voices:
             position = on_time if frames is None else None
-            hearing = pool.submit(_encode_audio, voices, audio, spent, stop, position)
+            hearing = pool.submit(_encode_audio, voices, audio, spent, stop, position, speakers, on_error)
 
         def on_frame(time_s: float) -> None:
             if hearing is not None and hearing.done() and (error := hearing.exception()):
                 raise error  # now, not after an hour of video
             on_time(time_s)
 
+        def read() -> VideoFaces:
+            if frames is None:
+                return VideoFaces(np.zeros(0))
+            detects = any(isinstance(e, CropEncoder | MeshEncoder) for e in visual.values())
+            return read_faces(
+                frames(),
+                tracker=FaceTracker(max_faces=max_faces, threads=threads) if detects else None,
+                encoders=visual,
+                width=width,
+                seconds=spent,
+                on_time=on_frame,
+                min_visible_s=min_visible_s,
+                sides=sides,
+                geometry=speakers,
+                on_error=on_error,
+            )
+
         try:
-            faces = VideoFaces(np.zeros(0))
-            if frames is not None:
-                detects = any(isinstance(e, CropEncoder | MeshEncoder) for e in visual.values())
-                faces = read_faces(
-                    frames(),
-                    tracker=FaceTracker(max_faces=max_faces, threads=THREADS) if detects else None,
-                    encoders=visual,
-                    width=width,
-                    seconds=spent,
-                    on_time=on_frame,
-                    min_visible_s=min_visible_s,
-                )
-            streams, speech = hearing.result() if hearing else ({}, None)
-            return EncodedMedia(faces, streams, speech)
+            faces = _guarded(read, list(visual), on_error)
+            sound = hearing.result() if hearing else _Audio()
+            return _shared(EncodedMedia(faces, sound.streams, sound.speech, sound.is_present), names)
         finally:
             stop.set()
+
+
+def check_kinds(encoders: Mapping[str, Encoder]) -> None:
+    """Raise ConfigError for an encoder that encodes neither crops, meshes, segments nor audio."""
+    for encoder in encoders.values():
+        if not isinstance(encoder, AudioEncoder | CropEncoder | MeshEncoder | SegmentEncoder):
+            raise ConfigError(
+                f"encoder {encoder.name!r} encodes neither crops, segments, meshes nor sound",
+                follows="Nothing was decoded.",
+                remedy="Give it one of the methods in mien.encoders.protocol.",
+            )
+
+
+def _names_by_encoder(encoders: Mapping[str, Encoder]) -> dict[str, list[str]]:
+    """The first name of each encoder -> all its names."""
+    first: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, encoder in encoders.items():
+        names.setdefault(first.setdefault(id(encoder), name), []).append(name)
+    return names
+
+
+def _shared(media: EncodedMedia, names: Mapping[str, list[str]]) -> EncodedMedia:
+    """The streams under every name of their encoder."""
+    faces = media.faces
+    media.audio = {alias: s for name, s in media.audio.items() for alias in names[name]}
+    faces.shared = {alias: s for name, s in faces.shared.items() for alias in names[name]}
+    faces.names = {alias: name for name in faces.encoders for alias in names[name]}
+    return media
+
+
+def _guarded(read: Callable[[], VideoFaces], names: Sequence[str], on_error: OnError | None) -> VideoFaces:
+    """`read()`; with `on_error`, what it raises is the error of all encoders of pictures."""
+    try:
+        return read()
+    except Exception as error:
+        if on_error is None or isinstance(error, OutputError):
+            raise
+        for name in names:
+            on_error(name, error)
+        return VideoFaces(np.zeros(0))
+
+
+@dataclass(slots=True)
+class _Audio:
+    """Streams of the sound by modality, voice activity, and whether there is sound."""
+
+    streams: dict[str, Stream] = field(default_factory=dict)
+    speech: Stream | None = None
+    is_present: bool = False
 
 
 def _encode_audio(
@@ -116,7 +188,9 @@ def _encode_audio(
     seconds: dict[str, float],
     stop: threading.Event,
     on_time: Callable[[float], None] | None,
-) -> tuple[dict[str, Stream], Stream | None]:
+    speakers: bool,
+    on_error: OnError | None,
+) -> _Audio:
     """The streams of all audio encoders and the voice activity, of sound that is decoded once."""
 
     def blocks() -> Iterator[tuple[float, np.ndarray]]:
@@ -130,16 +204,24 @@ def _encode_audio(
     start = time.thread_time()
     # Prosody is valid exactly where there is speech, so its stream serves as voice activity too.
     prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody)), None)
-    streams: dict[str, Stream] = {}
-    with AudioSpool(blocks(), keep=len(encoders) > 1 or prosody is None) as sound:
+    result = _Audio()
+    listens = speakers and prosody is None
+    with AudioSpool(blocks(), keep=len(encoders) > 1 or listens) as sound:
         for modality, encoder in encoders.items():
-            pieces = list(encoder.encode_audio(iter(sound)))
+            try:
+                pieces = list(encoder.encode_audio(iter(sound)))
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(modality, error)
+                continue
             if pieces:
-                streams[modality] = _join(pieces)
-        speech = streams.get(prosody) if prosody is not None else speech_stream(iter(sound))
-        has_sound = sound.has_blocks
+                result.streams[modality] = _join(pieces)
+        if speakers:
+            result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
+        result.is_present = sound.has_blocks
     seconds["voice"] = time.thread_time() - start
-    return (streams, speech) if has_sound else ({}, None)
+    return result if result.is_present else _Audio()
 
 
 def _join(pieces: list[Stream]) -> Stream:

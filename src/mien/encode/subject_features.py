@@ -6,12 +6,14 @@ Memory holds feature vectors, never pictures: crops wait for a full batch at mos
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from mien.clock import row_durations
+from mien.encode.batches import BatchEncoder
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import Crop, CropEncoder, MeshEncoder
@@ -19,6 +21,8 @@ from mien.faces.align import align
 from mien.memory import GrowingArray
 from mien.records import FACE, Face, FaceTrack, Frame, Stream
 
+#: Gets the name of an encoder's input, and what the encoder raised.
+OnError = Callable[[str, Exception], None]
 #: A face missing for less than this is no gap, seconds.
 MAX_GAP_S = 0.25
 #: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
@@ -49,6 +53,7 @@ class VideoFaces:
     times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. encoders:
     modality -> face encoder. brief: number of subjects left out because they were visible too briefly. encode_s:
     processor seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
+    names: modality -> key of `encoders`; two modalities may share one encoder.
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -59,15 +64,23 @@ class VideoFaces:
     brief: int = 0
     encode_s: float = 0.0
     shared: dict[str, Stream] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = self.names or {name: name for name in self.encoders}
+
+    def _valid(self, number: int) -> np.ndarray:
+        """`(frame,)` bool, whether the subject has a face."""
+        valid = np.zeros(len(self.times), bool)
+        valid[self.subjects[number].rows.array()] = True
+        return valid
 
     def track(self, number: int) -> FaceTrack:
         """Track of a subject over all frames."""
         subject = self.subjects[number]
-        valid = np.zeros(len(self.times), bool)
-        valid[subject.rows.array()] = True
         boxes = np.full((len(self.times), 4), np.nan)
         boxes[subject.rows.array()] = subject.boxes.array()
-        return FaceTrack(number, self.times, boxes, valid)
+        return FaceTrack(number, self.times, boxes, self._valid(number))
 
     def mouth_opening(self, number: int) -> np.ndarray:
         """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
@@ -79,10 +92,11 @@ class VideoFaces:
     def stream(self, number: int, modality: str = FACE) -> Stream:
         """Stream of a subject and a face encoder over all frames; invalid where the subject has no face."""
         start = time.thread_time()
+        modality = self.names[modality]
         encoder, subject = self.encoders[modality], self.subjects[number]
-        rows = subject.rows.array()
-        valid = np.zeros(len(self.times), bool)
-        valid[rows] = True
+        rows, valid = subject.rows.array(), self._valid(number)
+        if not len(rows):
+            return Stream(np.zeros((len(self.times), encoder.dim), np.float32), self.times, valid, encoder.provenance)
         known = subject.geometry.array() if isinstance(encoder, FaceGeometry) else subject.features[modality].array()
         if isinstance(encoder, MeshEncoder):
             values = np.full((len(self.times), known.shape[1]), np.nan, np.float32)
@@ -108,37 +122,68 @@ class SubjectCollector:
 
     Args:
         encoders: modality -> encoder of crops or meshes.
+        geometry: also measure face geometry, for mouth openings, where no encoder needs it.
+        on_error: gets the modality and the exception of an encoder, which then gives no more features; None raises it.
     """
 
-    def __init__(self, encoders: Mapping[str, CropEncoder | MeshEncoder]) -> None:
+    def __init__(
+        self,
+        encoders: Mapping[str, CropEncoder | MeshEncoder],
+        *,
+        geometry: bool = True,
+        on_error: OnError | None = None,
+    ) -> None:
         self.subjects: dict[int, SubjectTrack] = {}
-        self.seconds = 0.0
-        self._encoders = encoders
-        self._crop_encoders = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder)}
+        self._measure_s = 0.0
+        self._on_error = on_error
+        self._meshes = {m: e for m, e in encoders.items() if isinstance(e, MeshEncoder)}
+        self._measures_geometry = geometry or any(isinstance(e, FaceGeometry) for e in self._meshes.values())
+        self._crops = {m: self._batches(m, e) for m, e in encoders.items() if isinstance(e, CropEncoder)}
+        self._framing = {m: e.crop for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
-        self._crops: dict[str, list[tuple[int, np.ndarray]]] = {m: [] for m in self._crop_encoders}
+
+    def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
+        def on_values(subjects: list[int], values: np.ndarray) -> None:
+            numbers = np.array(subjects)
+            for number in np.unique(numbers).tolist():
+                _extend(self.subject(number), modality, values[numbers == number])
+
+        def encode(crops: list[np.ndarray]) -> np.ndarray:
+            return encoder.encode_crops(np.stack(crops))
+
+        return BatchEncoder(encoder, encode, on_values, _for_modality(self._on_error, modality))
+
+    @property
+    def seconds(self) -> float:
+        """Processor time of measuring and encoding."""
+        return self._measure_s + sum(batches.seconds for batches in self._crops.values())
 
     def add(self, row: int, frame: Frame, face: Face, scale: float) -> None:
         """Add a face of a frame. row: index of the frame. scale: original pixels in a pixel of the frame."""
         cut: dict[Crop, np.ndarray] = {}
-        for modality, encoder in self._crop_encoders.items():
-            crop = encoder.crop
+        for modality, batches in self._crops.items():
+            crop = self._framing[modality]
             if crop not in cut:
                 cut[crop] = align(frame.image, face.mesh, crop.size, crop.margin, crop.down)
-            self._crops[modality].append((face.subject, cut[crop]))
-            if len(self._crops[modality]) >= encoder.batch_size:
-                self._encode_crops(modality)
+            batches.add(face.subject, cut[crop])
         self._pending.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
         if len(self._pending) >= _MESH_BATCH:
             self._measure_meshes()
 
+    def add_crop(self, row: int, image: np.ndarray, subject: int = 0) -> None:
+        """Add a face crop `(height, width, 3)` uint8 RGB that the corpus provides, for the encoders of crops."""
+        self.subject(subject).rows.extend(np.array([row]))
+        for modality, batches in self._crops.items():
+            batches.add(subject, resize_square(image, self._framing[modality].size))
+
     def flush(self) -> None:
         """Encode what waits."""
         self._measure_meshes()
-        for modality in self._crop_encoders:
-            self._encode_crops(modality)
+        for batches in self._crops.values():
+            batches.flush()
 
-    def _subject(self, number: int) -> SubjectTrack:
+    def subject(self, number: int) -> SubjectTrack:
+        """The subject of a number, created if it is new."""
         if number not in self.subjects:
             self.subjects[number] = SubjectTrack(number)
         return self.subjects[number]
@@ -148,32 +193,45 @@ class SubjectCollector:
             return
         start = time.thread_time()
         numbers, rows, boxes, meshes = map(np.array, zip(*self._pending, strict=True))
-        geometry = face_geometry.compute_features(meshes)
-        measures = {
-            modality: encoder.measure(meshes)
-            for modality, encoder in self._encoders.items()
-            if isinstance(encoder, MeshEncoder) and not isinstance(encoder, FaceGeometry)
-        }
+        geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
+        measures = self._measures(meshes)
         for number in np.unique(numbers).tolist():
-            subject, mask = self._subject(number), numbers == number
+            subject, mask = self.subject(number), numbers == number
             subject.rows.extend(rows[mask])
             subject.boxes.extend(boxes[mask])
-            subject.geometry.extend(geometry[mask])
+            if geometry is not None:
+                subject.geometry.extend(geometry[mask])
             for modality, values in measures.items():
                 _extend(subject, modality, values[mask])
         self._pending = []
-        self.seconds += time.thread_time() - start
+        self._measure_s += time.thread_time() - start
 
-    def _encode_crops(self, modality: str) -> None:
-        waiting, self._crops[modality] = self._crops[modality], []
-        if not waiting:
-            return
-        start = time.thread_time()
-        values = self._crop_encoders[modality].encode_crops(np.stack([crop for _, crop in waiting]))
-        numbers = np.array([number for number, _ in waiting])
-        for number in np.unique(numbers).tolist():
-            _extend(self._subject(number), modality, values[numbers == number])
-        self.seconds += time.thread_time() - start
+    def _measures(self, meshes: np.ndarray) -> dict[str, np.ndarray]:
+        """Modality -> measures of meshes; geometry is measured apart."""
+        measures = {}
+        for modality, encoder in list(self._meshes.items()):
+            if isinstance(encoder, FaceGeometry):
+                continue
+            try:
+                measures[modality] = encoder.measure(meshes)
+            except Exception as error:
+                if self._on_error is None:
+                    raise
+                del self._meshes[modality]
+                self._on_error(modality, error)
+        return measures
+
+
+def _for_modality(on_error: OnError | None, modality: str) -> Callable[[Exception], None] | None:
+    return None if on_error is None else lambda error: on_error(modality, error)
+
+
+def resize_square(image: np.ndarray, size: int) -> np.ndarray:
+    """An image scaled to `(size, size, 3)`; one of that size as it is."""
+    if image.shape[:2] == (size, size):
+        return image
+    shrinks = size < min(image.shape[:2])
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def _extend(subject: SubjectTrack, modality: str, values: np.ndarray) -> None:

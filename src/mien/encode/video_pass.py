@@ -11,14 +11,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
 
+from mien.encode.batches import BatchEncoder
 from mien.encode.segments import Segmenter
-from mien.encode.subject_features import SubjectCollector, VideoFaces, drop_brief_subjects
+from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
+from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
 from mien.faces.tracker import FaceTracker
 from mien.media.video import MediaInfo
@@ -114,6 +119,9 @@ def read_faces(
     seconds: dict[str, float],
     on_time: Callable[[float], None],
     min_visible_s: float = MIN_VISIBLE_S,
+    sides: Sequence[str] | None = None,
+    geometry: bool = True,
+    on_error: OnError | None = None,
 ) -> VideoFaces:
     """Read frames once; return their times, the faces in them, and what the encoders make of both.
 
@@ -125,13 +133,18 @@ def read_faces(
         seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
         on_time: called with the time of each frame, seconds.
         min_visible_s: subjects never visible for this long without a gap are left out; 0 for a still image.
+        sides: the subjects are the faces that `SubjectSelector` chooses for these sides, in their order, also those
+            that are never visible; None: everyone.
+        geometry: measure mouth openings too.
+        on_error: see `SubjectCollector`.
 
     Raises:
         MediaError: the video cannot be decoded. ArtefactError: a face network is missing.
     """
     faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
-    segments = [_SegmentPass(m, e) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
-    collector = SubjectCollector(faces)
+    segments = [_SegmentPass(m, e, on_error) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
+    collector = SubjectCollector(faces, geometry=geometry, on_error=on_error)
+    selector = SubjectSelector()
     times: list[float] = []
     tracker_s = 0.0
     with closing(Prefetch(decoded, _prefetch_depth)) as ahead:
@@ -140,6 +153,9 @@ def read_faces(
                 start = time.thread_time()
                 found = tracker(frame)
                 tracker_s += time.thread_time() - start
+                if sides is not None:
+                    chosen = selector(found, frame.image.shape[1])
+                    found = [replace(chosen[side], subject=i) for i, side in enumerate(sides) if side in chosen]
                 for face in found:
                     collector.add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
             for one in segments:
@@ -151,20 +167,69 @@ def read_faces(
     if tracker is not None:
         seconds |= tracker.seconds
         seconds["track"] = tracker_s - sum(tracker.seconds.values())
-    subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s)
+    if sides is None:
+        subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s)
+    else:
+        subjects, brief = [collector.subject(i) for i in range(len(sides))], 0
     shared = {one.modality: one.end() for one in segments}
     return VideoFaces(np.array(times), subjects, faces, brief, collector.seconds, shared)
+
+
+@dataclass(frozen=True, slots=True)
+class CropFolder:
+    """Face crops of one clip that the corpus provides, named by frame number: `00001.jpg` and so on.
+
+    times: `(frame,)` seconds. present: `(frame,)` bool, frames that have a crop.
+    """
+
+    folder: Path
+    times: np.ndarray
+    present: np.ndarray
+
+
+def read_crops(
+    crops: CropFolder, encoders: Mapping[str, CropEncoder], notes: list[str], on_error: OnError | None = None
+) -> VideoFaces:
+    """Encode the corpus's own crops of one subject. A crop that cannot be read is an invalid row and a note.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    collector = SubjectCollector(encoders, on_error=on_error)
+    subject = collector.subject(0)
+    files = {int(p.stem): p for p in crops.folder.iterdir() if p.stem.isdigit() and p.name[0] != "."}
+    unreadable: list[str] = []
+    for row in np.flatnonzero(crops.present).tolist():
+        image = _read_image(files.get(row + 1), unreadable)
+        if image is not None:
+            collector.add_crop(row, image)
+    collector.flush()
+    if unreadable:
+        notes.append(f"{len(unreadable)} crops cannot be read, such as {unreadable[0]}")
+    return VideoFaces(np.asarray(crops.times, float), [subject], encoders, encode_s=collector.seconds)
+
+
+def _read_image(path: Path | None, unreadable: list[str]) -> np.ndarray | None:
+    raw = np.frombuffer(path.read_bytes(), np.uint8) if path is not None else np.zeros(0, np.uint8)
+    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
+    if image is None:
+        unreadable.append(path.name if path is not None else "a missing one")
+        return None
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 class _SegmentPass:
     """Cuts frames into segments and encodes them in batches."""
 
-    def __init__(self, modality: str, encoder: SegmentEncoder) -> None:
+    def __init__(self, modality: str, encoder: SegmentEncoder, on_error: OnError | None) -> None:
         self.modality, self._encoder = modality, encoder
         self._segmenter = Segmenter(encoder.segments)
-        self._waiting: list[list[np.ndarray]] = []
         self._times: list[float] = []
         self._values = GrowingArray(encoder.dim)
+        failed = None if on_error is None else lambda error: on_error(modality, error)
+        self._batches: BatchEncoder[list[np.ndarray], float] = BatchEncoder(
+            encoder, encoder.encode_segments, self._on_values, failed
+        )
 
     def push(self, frame: Frame) -> None:
         self._add(self._segmenter.push(frame))
@@ -172,21 +237,17 @@ class _SegmentPass:
     def end(self) -> Stream:
         """The stream of all segments, at their centres."""
         self._add(self._segmenter.end())
-        self._encode()
+        self._batches.flush()
         count = len(self._times)
         return Stream(self._values.array(), np.array(self._times), np.ones(count, bool), self._encoder.provenance)
 
     def _add(self, segments: Iterator[tuple[float, list[np.ndarray]]]) -> None:
         for centre_s, pictures in segments:
-            self._times.append(centre_s)
-            self._waiting.append(pictures)
-            if len(self._waiting) >= self._encoder.batch_size:
-                self._encode()
+            self._batches.add(centre_s, pictures)
 
-    def _encode(self) -> None:
-        if self._waiting:
-            self._values.extend(np.asarray(self._encoder.encode_segments(self._waiting), np.float32))
-            self._waiting = []
+    def _on_values(self, centres_s: list[float], values: np.ndarray) -> None:
+        self._times += centres_s
+        self._values.extend(values)
 
 
 def media_facts(info: MediaInfo, frames: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ the attributes of `Encoder` and the method of one input kind; it inherits from n
 Rules for all encoders:
 
 * Each worker process creates an encoder once and uses it for many recordings. An encoder keeps no state between calls.
-* Batches of crops and of segments mix several recordings, so a row of the output depends only on its own input.
+* A batch holds crops or segments of one recording, of all its subjects; a row of the output depends only on its own
+  input.
 * Missing input gives `valid = False`, never a placeholder value that counts as valid.
 
 To give an encoder a name, add it to `mien.encoders.registry`: to `ENCODERS` if it has no weights, to `NETWORKS` if it
@@ -93,12 +94,12 @@ class CropEncoder(Encoder, Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Crops per call that run fastest. Extraction collects that many; prediction may pass more or fewer."""
+        """Crops per call that run fastest. The decoding pass collects that many; the last call has fewer."""
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
         """Encode a batch of crops.
 
-        Called with batches of several recordings during extraction, and of one recording during prediction.
+        Called with full batches of one recording; the last one may hold fewer.
 
         Args:
             crops: `(batch, size, size, 3)` uint8 RGB, batch >= 1.
@@ -179,10 +180,10 @@ class SegmentEncoder(Encoder, Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Segments per call. Extraction collects that many; the last call has fewer."""
+        """Segments per call. The decoding pass collects that many; the last call has fewer."""
 
     def encode_segments(self, segments: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Encode a batch of segments. Called with batches of several recordings during extraction.
+        """Encode a batch of segments of one recording.
 
         Args:
             segments: for each segment 1 to `Segments.pictures` pictures `(height, width, 3)` uint8 RGB, upright, in

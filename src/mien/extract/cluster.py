@@ -17,7 +17,7 @@ from mien.extract.worker import MediaPosition, limit_threads, picklable_error
 if TYPE_CHECKING:
     import pyarrow
 
-#: Recordings sent to an actor at once. Encoder batches are filled across them; all are lost if the actor dies.
+#: Recordings sent to an actor at once. All are lost if the actor dies.
 JOBS_PER_CALL = 4
 
 

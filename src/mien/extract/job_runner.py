@@ -6,18 +6,21 @@ Local processes (`local.py`) and Ray actors (`cluster.py`) run the same class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mien.checkpoint_encoder import create_encoder
-from mien.encode.audio_pass import encode_sound
-from mien.encode.corpus_pass import CropFolder, ImagePass
-from mien.encode.sinks import Batcher, MeshSink, PieceSink, RowSink, StreamSink
-from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
-from mien.errors import ConfigError, OutputError
+from mien.encode.encode_media import EncodedMedia, check_kinds, encode_media
+from mien.encode.subject_features import VideoFaces
+from mien.encode.video_pass import CropFolder, read_crops
+from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder
+from mien.errors import OutputError
 from mien.extract.failures import Failure
 from mien.extract.plan import ClipJob, EncoderInfo, ExtractionSettings, RecordingJob
+from mien.media.audio import blocks
+from mien.media.video import frames
+from mien.records import Stream
 from mien.store import FeatureStore
 
 #: Seconds of the recording between two calls of `on_time`.
@@ -35,13 +38,19 @@ class ClipResult:
     media_s: float
 
 
-@dataclass
-class _OpenJob:
-    """A recording whose streams are not all complete. failures: of a recording that could not be started."""
+@dataclass(slots=True)
+class _Encoded:
+    """One recording, encoded for its clips.
 
-    job: RecordingJob
-    sinks: list[StreamSink]
-    failures: list[Failure]
+    media: streams from pictures and sound. sides: of the clips, in the order of the subjects. errors: encoder -> what
+    it raised. notes, sound_notes: of decoding pictures and sound.
+    """
+
+    media: EncodedMedia
+    sides: list[str]
+    errors: dict[str, Exception] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    sound_notes: list[str] = field(default_factory=list)
 
 
 class JobRunner:
@@ -63,91 +72,113 @@ class JobRunner:
     ) -> None:
         self.settings, self._on_time = settings, on_time
         self._store = FeatureStore(settings.store)
-        self.encoders: dict[str, Encoder] = {}
-        self.encoder_infos: list[EncoderInfo] = []
-        self._crop_batchers: dict[str, Batcher[np.ndarray]] = {}
-        self._segment_batchers: dict[str, Batcher[list[np.ndarray]]] = {}
-        self._images = ImagePass(
-            self.encoders,
-            self._crop_batchers,
-            self._segment_batchers,
-            settings.max_faces,
-            settings.threads,
-            self._report_time,
-        )
         self._reported_s = 0.0
-        for spec in specs:
-            self._add(create_encoder(spec, device=settings.device))
-
-    def _add(self, encoder: Encoder) -> None:
-        name = encoder.name
-        self.encoders[name] = encoder
-        self.encoder_infos.append(EncoderInfo.of(encoder, self.settings))
-        if isinstance(encoder, CropEncoder):
-            self._crop_batchers[name] = Batcher(
-                name, lambda crops: encoder.encode_crops(np.stack(crops)), encoder.batch_size, encoder.dim
-            )
-        elif isinstance(encoder, SegmentEncoder):
-            self._segment_batchers[name] = Batcher(name, encoder.encode_segments, encoder.batch_size, encoder.dim)
-        elif not isinstance(encoder, MeshEncoder | AudioEncoder):
-            raise ConfigError(
-                f"encoder {name!r} encodes neither crops, segments, meshes nor sound",
-                follows="Nothing was extracted.",
-                remedy="Give it one of the methods in mien.encoders.protocol.",
-            )
+        created = [create_encoder(spec, device=settings.device) for spec in specs]
+        self.encoders = {encoder.name: encoder for encoder in created}
+        check_kinds(self.encoders)
+        self.encoder_infos = [EncoderInfo.of(encoder, settings) for encoder in created]
 
     def run(self, jobs: Iterable[RecordingJob]) -> Iterator[ClipResult]:
-        """Encode recordings into the store. Yields each clip when its last stream is complete, which may be after the
-        next recording was started, because batches are filled across clips.
+        """Encode recordings into the store. Yields the clips of each recording when it is complete.
 
         Raises:
             OutputError: a stream cannot be written. Every other exception becomes a `Failure` of its clip.
         """
-        open_jobs: list[_OpenJob] = []
         for job in jobs:
-            open_jobs.append(self._encode(job))
-            yield from _pop_finished(open_jobs)
-        for crop_batcher in self._crop_batchers.values():
-            crop_batcher.flush()
-        for segment_batcher in self._segment_batchers.values():
-            segment_batcher.flush()
-        yield from _pop_finished(open_jobs)
-        for open_job in open_jobs:
-            for sink in open_job.sinks:
-                sink.fail(RuntimeError("the encoder returned fewer rows than it was given"))
-        yield from _pop_finished(open_jobs)
-
-    def _encode(self, job: RecordingJob) -> _OpenJob:
-        sinks: list[StreamSink] = []
-        try:
-            job.check()
+            try:
+                job.check()
+                encoded = self._encode(job)
+            except OutputError:
+                raise
+            except Exception as error:
+                failures = job.failures(error)
+                for clip_job in job.clip_jobs:
+                    own = tuple(f for f in failures if f.clip == clip_job.clip)
+                    yield ClipResult(clip_job.clip, (), own, job.duration_s / len(job.clip_jobs))
+                continue
             for clip_job in job.clip_jobs:
-                for name in clip_job.encoders:
-                    sinks.append(self._make_sink(job, clip_job, name))
-        except OutputError:
-            raise
-        except Exception as error:
-            for sink in sinks:
-                sink.fail(error)
-            return _OpenJob(job, [], job.failures(error))
-        self._reported_s = 0.0
-        voices = {name: e for name, e in self.encoders.items() if isinstance(e, AudioEncoder)}
-        crop_sinks = [s for s in sinks if s.encoder in self._crop_batchers]
-        image_sinks = [s for s in sinks if s.encoder not in voices and s.encoder not in self._crop_batchers]
+                yield self._store_clip(job, clip_job, encoded)
+
+    def _encode(self, job: RecordingJob) -> _Encoded:
+        """Decode a recording once for all its clips and encoders; crops of the corpus are read clip by clip later."""
+        wanted = {name: self.encoders[name] for clip_job in job.clip_jobs for name in clip_job.encoders}
         if self.settings.faces == "crops":
-            self._images.encode_crops(_crop_folders(job), crop_sinks)
-        else:
-            image_sinks += crop_sinks
-        self._images.encode_video(job.media, {c.clip: c.side for c in job.clip_jobs}, image_sinks)
-        encode_sound(job.media, voices, [s for s in sinks if s.encoder in voices], self._report_time)
-        return _OpenJob(job, sinks, [])
+            wanted = {name: e for name, e in wanted.items() if not isinstance(e, CropEncoder)}
+        result = _Encoded(EncodedMedia(VideoFaces(np.zeros(0))), list(dict.fromkeys(c.side for c in job.clip_jobs)))
+        if not wanted:
+            return result
+        self._reported_s = 0.0
+        reads_pictures = any(not isinstance(encoder, AudioEncoder) for encoder in wanted.values())
+        reads_sound = any(isinstance(encoder, AudioEncoder) for encoder in wanted.values())
+        result.media = encode_media(
+            wanted,
+            frames=(lambda: frames(job.media, notes=result.notes)) if reads_pictures else None,
+            audio=(lambda: blocks(job.media, notes=result.sound_notes)) if reads_sound else None,
+            max_faces=self.settings.max_faces,
+            sides=result.sides,
+            speakers=False,
+            threads=self.settings.threads,
+            on_time=self._report_time,
+            on_error=result.errors.__setitem__,
+        )
+        if reads_pictures and not len(result.media.faces.times):
+            result.notes.append("no pictures")
+        if reads_sound and not result.media.has_sound:
+            result.sound_notes.append("no sound")
+        return result
 
     def _report_time(self, seconds: float) -> None:
         if seconds - self._reported_s > _REPORT_EVERY_S:
             self._reported_s = seconds
             self._on_time(seconds)
 
-    def _make_sink(self, job: RecordingJob, clip_job: ClipJob, name: str) -> StreamSink:
+    def _store_clip(self, job: RecordingJob, clip_job: ClipJob, encoded: _Encoded) -> ClipResult:
+        """Write the streams of one clip. An exception fails the stream that it concerns."""
+        stored: list[str] = []
+        errors = {name: error for name, error in encoded.errors.items() if name in clip_job.encoders}
+        crops, crop_notes = self._read_crops(clip_job, errors)
+        for name in clip_job.encoders:
+            if name in errors:
+                continue
+            try:
+                stream, notes = (crops[name], crop_notes) if name in crops else self._stream(name, clip_job, encoded)
+                self._write(job, clip_job, name, stream, notes)
+                stored.append(name)
+            except OutputError:
+                raise
+            except Exception as error:
+                errors[name] = error
+        failures = [Failure.from_error(clip_job.clip, name, job.media, error) for name, error in errors.items()]
+        return ClipResult(clip_job.clip, tuple(stored), tuple(failures), job.duration_s / len(job.clip_jobs))
+
+    def _read_crops(self, clip_job: ClipJob, errors: dict[str, Exception]) -> tuple[dict[str, Stream], list[str]]:
+        """Encoder -> stream of the corpus's own crops, and notes; empty unless crops are read. Adds to `errors`."""
+        encoders = {n: e for n in clip_job.encoders if isinstance(e := self.encoders[n], CropEncoder)}
+        folder = _crop_folder(clip_job)
+        if self.settings.faces != "crops" or folder is None or not encoders:
+            return {}, []
+        notes: list[str] = []
+        try:
+            faces = read_crops(folder, encoders, notes, errors.__setitem__)
+        except OutputError:
+            raise
+        except Exception as error:
+            errors |= dict.fromkeys(encoders, error)
+            return {}, []
+        return {name: faces.stream(0, name) for name in encoders if name not in errors}, notes
+
+    def _stream(self, name: str, clip_job: ClipJob, encoded: _Encoded) -> tuple[Stream, list[str]]:
+        """The stream of a clip and encoder, and its notes."""
+        encoder, media = self.encoders[name], encoded.media
+        if isinstance(encoder, AudioEncoder):
+            return media.audio.get(name, _no_rows(encoder)), encoded.sound_notes
+        if name in media.faces.shared:
+            return media.faces.shared[name], encoded.notes
+        if not media.faces.subjects:
+            return _no_rows(encoder), encoded.notes
+        return media.faces.stream(encoded.sides.index(clip_job.side), name), encoded.notes
+
+    def _write(self, job: RecordingJob, clip_job: ClipJob, name: str, stream: Stream, notes: Sequence[str]) -> None:
         encoder = self.encoders[name]
         info = next(i for i in self.encoder_infos if i.name == name)
         writer = self._store.writer(
@@ -159,28 +190,16 @@ class JobRunner:
             origin=job.origin(clip_job, from_crops=encoder.modality == "face" and self.settings.faces == "crops"),
             replace=self.settings.replace,
         )
-        if isinstance(encoder, MeshEncoder):
-            return MeshSink(clip_job.clip, encoder, writer)
-        return (PieceSink if isinstance(encoder, AudioEncoder) else RowSink)(clip_job.clip, name, writer)
+        with writer:
+            writer.append(stream.values, stream.times, stream.valid)
+            writer.notes += notes
 
 
-def _crop_folders(job: RecordingJob) -> dict[str, CropFolder]:
-    return {
-        c.clip: CropFolder(c.crops, c.crop_times, c.present)
-        for c in job.clip_jobs
-        if c.crops is not None and c.crop_times is not None and c.present is not None
-    }
+def _no_rows(encoder: Encoder) -> Stream:
+    return Stream(np.zeros((0, encoder.dim), np.float32), np.zeros(0), np.zeros(0, bool))
 
 
-def _pop_finished(open_jobs: list[_OpenJob]) -> Iterator[ClipResult]:
-    for open_job in list(open_jobs):
-        job = open_job.job
-        if not all(sink.done for sink in open_job.sinks):
-            continue
-        open_jobs.remove(open_job)
-        for clip_job in job.clip_jobs:
-            sinks = [s for s in open_job.sinks if s.clip == clip_job.clip]
-            failures = [Failure.from_error(s.clip, s.encoder, job.media, s.failed) for s in sinks if s.failed]
-            failures += [f for f in open_job.failures if f.clip == clip_job.clip]
-            stored = tuple(s.encoder for s in sinks if not s.failed)
-            yield ClipResult(clip_job.clip, stored, tuple(failures), job.duration_s / len(job.clip_jobs))
+def _crop_folder(clip_job: ClipJob) -> CropFolder | None:
+    if clip_job.crops is None or clip_job.crop_times is None or clip_job.present is None:
+        return None
+    return CropFolder(clip_job.crops, clip_job.crop_times, clip_job.present)

@@ -1,66 +1,15 @@
-"""Audio pass of extraction: decode the sound of one recording once and encode it with every voice encoder.
-
-Called by `extract/job_runner.py` with the recording's sinks (`mien.encode.sinks`). `encode_sound` returns nothing: it
-writes each stream into the sinks of its encoder, and marks sinks as failed instead of raising. Prediction and the
-evaluation on corrupted media go through `encode_media.py`.
-"""
+"""Decoded audio that several encoders read, decoded once."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 
-from mien.encode.sinks import PieceSink, StreamSink
-from mien.encoders.protocol import AudioEncoder
-from mien.errors import OutputError
-from mien.media.audio import blocks
-
 #: Bytes of decoded sound kept in memory for further encoders (17 minutes); more goes to a temporary file.
 _IN_MEMORY = 1 << 26
-
-
-def encode_sound(
-    media: Path, encoders: Mapping[str, AudioEncoder], sinks: Sequence[StreamSink], on_time: Callable[[float], None]
-) -> None:
-    """Encode the sound of a recording into sinks. Each encoder runs once, for all clips of the recording.
-
-    Args:
-        encoders: by name.
-        sinks: of voice encoders; one for each clip and encoder.
-        on_time: called with the position in the recording, seconds.
-
-    Raises:
-        OutputError: a stream cannot be written. Every other exception is stored in the sinks that it affects.
-    """
-    names = list(dict.fromkeys(s.encoder for s in sinks))
-    if not names:
-        return
-    notes: list[str] = []
-    try:
-        sound = AudioSpool(blocks(media, notes=notes), keep=len(names) > 1)
-    except Exception as error:
-        for sink in sinks:
-            sink.fail(error)
-        return
-    with sound:
-        for name in names:
-            targets = [s for s in sinks if s.encoder == name and isinstance(s, PieceSink) and not s.done]
-            try:
-                for piece in encoders[name].encode_audio(iter(sound)) if targets else ():
-                    for sink in targets:
-                        sink.add(piece.values, piece.times, piece.valid)
-                    on_time(float(piece.times[-1]) if len(piece.times) else 0.0)
-            except OutputError:
-                raise
-            except Exception as error:
-                for sink in targets:
-                    sink.fail(error)
-            for sink in targets:
-                sink.end(notes if sound.has_blocks else [*notes, "no sound"])
 
 
 class AudioSpool:
