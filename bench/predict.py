@@ -1,10 +1,16 @@
 """Time and memory of `mien predict` as a whole process, by length of the video, beside a plain loop.
 
     python bench/predict.py [--seconds 60] [--long 600] [--runs 3] [--clip FILE]
+    python bench/predict.py --memory
+    python bench/predict.py --model beit-wavlm [--seconds 2]
 
 The plain loop (`predict_baseline.py`) is what a user would write: OpenCV's VideoCapture, a face detector on every
 frame, an expression network on every face; no sound, no tracking, no timestamps. It runs only if its two networks are
 in a folder of MIEN_HUB. Prints Markdown tables.
+
+--memory measures the peak memory of the decoding pass with wide encoders of every kind (`predict_memory.py`), on clips
+of both lengths. --model beit-wavlm measures the flagship on BEiT-Large and WavLM-Large with random weights beside a
+plain transformers loop (`predict_encoders.py`).
 """
 
 from __future__ import annotations
@@ -100,11 +106,21 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=600)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--clip", type=Path, help="repeat this file instead of a rendered clip")
+    parser.add_argument("--memory", action="store_true", help="peak memory of the decoding pass with wide encoders")
+    parser.add_argument("--model", choices=["beit-wavlm"], help="the flagship on large encoders, random weights")
     options = parser.parse_args()
+    if options.model:
+        from predict_encoders import compare_encoders
+
+        compare_encoders(options.seconds if "--seconds" in sys.argv else 2.0)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = options.clip or render_clip(folder)
         clips = {s: repeat_clip(source, folder / f"{s:g}s.mp4", s) for s in (options.seconds, options.long)}
+        if options.memory:
+            measure_memory(clips)
+            return
         rows = {
             s: measure_clip(clip, s, options.runs if s == options.seconds else 1, folder / "out")
             for s, clip in clips.items()
@@ -121,6 +137,18 @@ def main() -> None:
         print(f"\nWhere the time goes ({options.seconds:g} s clip, seconds of each stage's thread): {shares}")
         measure_baseline(clips[options.seconds], options.seconds)
     print(f"\nthis process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, numpy {np.__version__}")
+
+
+def measure_memory(clips: dict[float, Path]) -> None:
+    """Print the peak memory of the decoding pass on each clip."""
+    peaks = {
+        seconds: float(measure(sys.executable, str(Path(__file__).with_name("predict_memory.py")), str(clip))[0])
+        for seconds, clip in clips.items()
+    }
+    print("\n| clip | peak MB |\n|---|---|")
+    for seconds, peak in peaks.items():
+        print(f"| {seconds:g} s | {peak:.0f} |")
+    print(f"\nratio {max(peaks.values()) / min(peaks.values()):.2f}")
 
 
 def measure_baseline(clip: Path, seconds: float) -> None:

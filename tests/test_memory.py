@@ -31,3 +31,30 @@ def test_rows_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4,\) cannot be appended to rows of shape \(3,\)"):
         rows.extend(np.zeros((2, 4)))
     assert len(rows) == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 99, 100, 101, 1000, 4321])
+def test_blocks_beyond_the_limit_are_in_a_file(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BLOCK", 100 * 12)
+    monkeypatch.setattr(memory, "IN_MEMORY", 300 * 12)
+    expected = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
+    array = memory.GrowingArray(3)
+    for part in np.array_split(expected, 7):
+        array.extend(part)
+        assert len(array.array()) == len(array), "it can be read while it grows"
+    np.testing.assert_array_equal(array.array(), expected)
+    assert isinstance(array.array(), np.memmap) == (rows > 300)
+    array.extend(expected[:5])
+    np.testing.assert_array_equal(array.array(), np.concatenate([expected, expected[:5]]))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_scatter_puts_rows_in_their_place(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BLOCK", 100 * 8)
+    monkeypatch.setattr(memory, "IN_MEMORY", 300 * 8)
+    rng = np.random.default_rng(0)
+    rows = np.flatnonzero(rng.random(2000) < share)
+    known = rng.standard_normal((len(rows), 2)).astype(np.float32)
+    expected = np.zeros((2000, 2), np.float32)
+    expected[rows] = known
+    np.testing.assert_array_equal(memory.scatter(known, rows, 2000), expected)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mien.memory import release_pages
 from mien.records import Stream
 
 # Presentation times are fractions of a second rounded to floats. Times are compared in whole nanoseconds, so that the
@@ -56,28 +57,40 @@ def resample(
         values `(time, dim)` float32, zero where invalid; valid `(time,)` bool.
     """
     out = np.zeros((len(times), stream.dim), np.float32)
-    usable = np.asarray(stream.valid, bool) & np.isfinite(stream.values).all(axis=1)
+    usable = _usable(stream)
     if not usable.any() or not len(times):
         return out, np.zeros(len(times), bool)
     low, high = (np.round(times + sign * 0.5 / rate_hz, TIME_DECIMALS) for sign in (-1, 1))
     all_times = np.round(np.asarray(stream.times, float), TIME_DECIMALS)
     has_samples = np.searchsorted(all_times, high) > np.searchsorted(all_times, low)
-    usable_times, values = all_times[usable], np.asarray(stream.values)[usable]
+    usable_times, rows = all_times[usable], np.flatnonzero(usable)
     first, last = np.searchsorted(usable_times, low), np.searchsorted(usable_times, high)
     valid = last > first
     cells = np.flatnonzero(valid)
     for part in (cells[i : i + _CELLS] for i in range(0, len(cells), _CELLS)):
         begin, end = first[part[0]], last[part[-1]]
-        out[part] = _cell_means(values[begin:end], first[part] - begin, last[part] - begin)
+        values = np.asarray(stream.values[rows[begin:end]])
+        out[part] = _cell_means(values, first[part] - begin, last[part] - begin)
+        release_pages(stream.values)
     empty = np.flatnonzero(~has_samples)
     if len(empty):
         if tolerance_s is None:
             tolerance_s = max(1 / rate_hz, median_step(all_times))
         index = nearest(usable_times, times[empty])
         near = np.abs(usable_times[index] - times[empty]) <= tolerance_s + 10.0**-TIME_DECIMALS
-        out[empty[near]] = values[index[near]]
+        out[empty[near]] = stream.values[rows[index[near]]]
         valid[empty[near]] = True
     return out, valid
+
+
+def _usable(stream: Stream) -> np.ndarray:
+    """`(sample,)` bool: valid, with finite values. Read in parts, because a stream may be on disk."""
+    usable = np.asarray(stream.valid, bool).copy()
+    for start in range(0, len(usable), 4 * _CELLS):
+        part = slice(start, start + 4 * _CELLS)
+        usable[part] &= np.isfinite(stream.values[part]).all(axis=1)
+        release_pages(stream.values)
+    return usable
 
 
 def _cell_means(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:

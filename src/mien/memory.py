@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import tempfile
 from contextlib import suppress
+from typing import IO
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -13,6 +16,8 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _MAX_INT = 2**31 - 1
 #: Bytes of a block. Our choice: ten minutes of one face's or voice's features fit into one block.
 BLOCK = 8 << 20
+#: Bytes of an array that are kept in memory; a longer one is in a file.
+IN_MEMORY = BLOCK
 
 
 def release_freed_memory() -> None:
@@ -33,8 +38,20 @@ def keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, _MAX_INT)
 
 
+def release_pages(array: np.ndarray) -> None:
+    """Drop the pages of a memory-mapped array from this process's memory; they are read again when they are needed.
+
+    No-op for other arrays, and where the system has no `madvise`.
+    """
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
 class GrowingArray:
-    """Append-only array that grows in blocks of `BLOCK` bytes.
+    """Append-only array that grows in blocks of `BLOCK` bytes; from `IN_MEMORY` bytes on, blocks are in a file.
+
+    The file has no name and is gone when the array is freed or the process ends.
 
     Args:
         width: numbers in a row; 0 for a one-dimensional array.
@@ -44,9 +61,12 @@ class GrowingArray:
     def __init__(self, width: int, dtype: DTypeLike = np.float32) -> None:
         self._shape = (width,) if width else ()
         self._dtype = np.dtype(dtype)
-        self._block_rows = max(1, BLOCK // (self._dtype.itemsize * max(1, width)))
+        self._row_bytes = self._dtype.itemsize * max(1, width)
+        self._block_rows = max(1, BLOCK // self._row_bytes)
         self._blocks: list[np.ndarray] = []
         self._length = 0
+        self._file: IO[bytes] | None = None
+        self._rows_in_file = 0
 
     def __len__(self) -> int:
         return self._length
@@ -58,6 +78,7 @@ class GrowingArray:
         while len(rows):
             used = self._length % self._block_rows
             if not used:
+                self._spill()
                 self._blocks.append(np.empty((self._block_rows, *self._shape), self._dtype))
             part = rows[: self._block_rows - used]
             self._blocks[-1][used : used + len(part)] = part
@@ -65,9 +86,53 @@ class GrowingArray:
             rows = rows[len(part) :]
 
     def array(self) -> np.ndarray:
-        """All rows, `(length, width)`; a view while they fit into one block, else a copy."""
+        """All rows, `(length, width)`: a view while they fit into one block, a memory map of the file if there is one,
+        else a copy."""
+        if self._file is not None:
+            self._write(self._rows_in_file, self._length)
+            mapped = np.memmap(self._file, self._dtype, "r", shape=(self._length, *self._shape))
+            release_pages(mapped)
+            return mapped
         if len(self._blocks) == 1:
             return self._blocks[0][: self._length]
         used = self._length - (len(self._blocks) - 1) * self._block_rows
         parts = [*self._blocks[:-1], *(block[:used] for block in self._blocks[-1:])]
         return np.concatenate([np.empty((0, *self._shape), self._dtype), *parts])
+
+    def _spill(self) -> None:
+        """Move full blocks to the file once there is too much for memory."""
+        if self._file is None:
+            if len(self._blocks) * BLOCK < IN_MEMORY:
+                return
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the array)
+        self._write(self._rows_in_file, self._length)
+        self._rows_in_file, self._blocks = self._length, []
+
+    def _write(self, start: int, stop: int) -> None:
+        """Write the rows that are in memory, which are `[start, stop)`, to their place in the file."""
+        assert self._file is not None
+        self._file.seek(start * self._row_bytes)
+        left = stop - start
+        for block in self._blocks:
+            self._file.write(np.ascontiguousarray(block[:left]).data)
+            left -= len(block[:left])
+        self._file.flush()
+
+
+def scatter(known: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """`(length, width)` float32 with `known` `(n, width)` at `rows` `(n,)`, increasing, and zero elsewhere.
+
+    Blocks are filled one by one, so that a memory-mapped array stays on disk.
+    """
+    if len(rows) == length:
+        return known
+    result = GrowingArray(known.shape[1])
+    step = max(1, BLOCK // (4 * max(1, known.shape[1])))
+    for start in range(0, length, step):
+        stop = min(length, start + step)
+        first, last = np.searchsorted(rows, (start, stop))
+        block = np.zeros((stop - start, known.shape[1]), np.float32)
+        block[rows[first:last] - start] = known[first:last]
+        result.extend(block)
+        release_pages(known)
+    return result.array()

@@ -8,8 +8,8 @@ from typing import IO
 
 import numpy as np
 
-#: Bytes of decoded sound kept in memory for further encoders (17 minutes); more goes to a temporary file.
-_IN_MEMORY = 1 << 26
+#: Bytes of decoded sound kept in memory for further encoders (two minutes); more goes to a temporary file.
+_IN_MEMORY = 1 << 23
 
 
 class AudioSpool:

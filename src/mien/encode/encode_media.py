@@ -22,6 +22,7 @@ from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, OutputError
 from mien.faces.tracker import FaceTracker
 from mien.media.voice_activity import speech_stream
+from mien.memory import GrowingArray
 from mien.records import Frame, Stream
 
 #: Opens the frames of a recording, or its audio as consecutive (start in seconds, `(n,)` float32 at 16 kHz).
@@ -209,14 +210,14 @@ def _encode_audio(
     with AudioSpool(blocks(), keep=len(encoders) > 1 or listens) as sound:
         for modality, encoder in encoders.items():
             try:
-                pieces = list(encoder.encode_audio(iter(sound)))
+                stream = _join(encoder.encode_audio(iter(sound)), encoder.dim)
             except Exception as error:
                 if on_error is None:
                     raise
                 on_error(modality, error)
                 continue
-            if pieces:
-                result.streams[modality] = _join(pieces)
+            if stream is not None:
+                result.streams[modality] = stream
         if speakers:
             result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
         result.is_present = sound.has_blocks
@@ -224,12 +225,15 @@ def _encode_audio(
     return result if result.is_present else _Audio()
 
 
-def _join(pieces: list[Stream]) -> Stream:
-    if len(pieces) == 1:
-        return pieces[0]
-    return Stream(
-        np.concatenate([piece.values for piece in pieces]),
-        np.concatenate([piece.times for piece in pieces]),
-        np.concatenate([piece.valid for piece in pieces]),
-        pieces[0].provenance,
-    )
+def _join(pieces: Iterable[Stream], dim: int) -> Stream | None:
+    """One stream of consecutive pieces; None for none."""
+    values, times, valid = GrowingArray(dim), GrowingArray(0, np.float64), GrowingArray(0, np.bool_)
+    provenance: Mapping[str, str] | None = None
+    for piece in pieces:
+        provenance = piece.provenance if provenance is None else provenance
+        values.extend(piece.values)
+        times.extend(piece.times)
+        valid.extend(np.asarray(piece.valid, bool))
+    if provenance is None:
+        return None
+    return Stream(values.array(), times.array(), valid.array(), provenance)

@@ -18,7 +18,7 @@ from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import Crop, CropEncoder, MeshEncoder
 from mien.faces.align import align
-from mien.memory import GrowingArray
+from mien.memory import GrowingArray, scatter
 from mien.records import FACE, Face, FaceTrack, Frame, Stream
 
 #: Gets the name of an encoder's input, and what the encoder raised.
@@ -103,9 +103,7 @@ class VideoFaces:
             values[rows] = known
             stream = encoder.encode_measures(values, self.times, valid)
         else:
-            values = np.zeros((len(self.times), encoder.dim), np.float32)
-            values[rows] = known
-            stream = Stream(values, self.times, valid, encoder.provenance)
+            stream = Stream(scatter(known, rows, len(self.times)), self.times, valid, encoder.provenance)
         self.encode_s += time.thread_time() - start
         return stream
 
