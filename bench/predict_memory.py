@@ -4,7 +4,8 @@
 
 Encodes a video with a crop encoder, a voice encoder and a segment encoder at once, of the widths of BEiT-Large,
 WavLM-Large and Qwen3-VL-4B, whose networks are replaced by a random projection of the mean of their input, tracks the
-faces, and makes the streams of each person. Prints the peak in MB.
+faces, and makes the streams of each person. Imports transformers, as those encoders do, but holds no weights. Prints
+the peak in MB.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import transformers  # noqa: F401 (part of the memory of such a process)
+from transformers import BeitModel, WavLMModel  # noqa: F401
 
 from mien.encode.encode_media import encode_media
 from mien.encoders.protocol import Crop, Encoder, Segments

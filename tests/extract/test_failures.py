@@ -101,6 +101,16 @@ def test_an_encoder_error_fails_only_its_own_clip_of_a_batch(tmp_path: Path, squ
     assert not list((tmp_path / "s").rglob("*.part"))
 
 
+def test_an_encoder_error_fails_one_of_two_clips_of_a_recording(tmp_path: Path, squares: type[SquareTracker]) -> None:
+    pictures = [draw_squares((8, (255, 0, 0)), (80, (100, 0, 200)))] * 5
+    write_clip(tmp_path / "r/batch1/two.mp4", pictures, sound=0.5)
+    index = write_affwild2_labels(tmp_path / "r", ["two_left", "two_right"], 5)
+    report = extract(index, [COLOUR + "=picky", LOUD], tmp_path / "s", workers=0)
+    assert [(f.clip, f.what) for f in report.failures] == [("two_left", "ValueError: too red")]
+    assert list(FeatureStore(tmp_path / "s").open("colour")) == ["two_right"]
+    assert sorted(FeatureStore(tmp_path / "s").open("loud")) == ["two_left", "two_right"]
+
+
 def test_a_nan_value_is_a_failure_and_is_not_stored(tmp_path: Path) -> None:
     index = build_index("folder", write_tones(tmp_path / "m", {"a": 0.1, "b": 0.95}))
     report = extract(index, [LOUD + "=nan"], tmp_path / "s", workers=0)

@@ -6,7 +6,7 @@ Local processes (`local.py`) and Ray actors (`cluster.py`) run the same class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -135,6 +135,7 @@ class JobRunner:
     def _store_clip(self, job: RecordingJob, clip_job: ClipJob, encoded: _Encoded) -> ClipResult:
         """Write the streams of one clip. An exception fails the stream that it concerns."""
         stored: list[str] = []
+        encoded = self._encode_apart(job, clip_job, encoded)
         errors = {name: error for name, error in encoded.errors.items() if name in clip_job.encoders}
         crops, crop_notes = self._read_crops(clip_job, errors)
         for name in clip_job.encoders:
@@ -150,6 +151,16 @@ class JobRunner:
                 errors[name] = error
         failures = [Failure.from_error(clip_job.clip, name, job.media, error) for name, error in errors.items()]
         return ClipResult(clip_job.clip, tuple(stored), tuple(failures), job.duration_s / len(job.clip_jobs))
+
+    def _encode_apart(self, job: RecordingJob, clip_job: ClipJob, encoded: _Encoded) -> _Encoded:
+        """The recording encoded for one clip alone, if an encoder failed on the faces of several: one person's face
+        must not cost another their features."""
+        failed = [
+            n for n in clip_job.encoders if n in encoded.errors and not isinstance(self.encoders[n], AudioEncoder)
+        ]
+        if len(encoded.sides) < 2 or not failed:
+            return encoded
+        return self._encode(replace(job, clip_jobs=(clip_job,)))
 
     def _read_crops(self, clip_job: ClipJob, errors: dict[str, Exception]) -> tuple[dict[str, Stream], list[str]]:
         """Encoder -> stream of the corpus's own crops, and notes; empty unless crops are read. Adds to `errors`."""
