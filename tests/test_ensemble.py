@@ -207,9 +207,9 @@ def test_damaged_folders_are_refused(folder: Path, runs: list[Path], tmp_path: P
 
 def test_load_takes_several_runs_and_names_what_cannot_be_a_member(folder: Path, runs: list[Path]) -> None:
     predictor = mien.load(runs, weights=[1, 3])
-    model = predictor.checkpoint  # type: ignore[attr-defined]
+    model = predictor.model  # type: ignore[attr-defined]
     assert model.weights == (0.25, 0.75)
-    assert mien.load(folder).checkpoint.weights == (0.75, 0.25)  # type: ignore[attr-defined]
+    assert mien.load(folder).model.weights == (0.75, 0.25)  # type: ignore[attr-defined]
     assert mien.load([runs[0]]).name == mien.load(runs[0]).name
     for wrong, message in (
         ("hsemotion", "predicts frame by frame"),

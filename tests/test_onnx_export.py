@@ -277,13 +277,19 @@ def test_the_card_keeps_the_framing_of_the_training_images(tmp_path: Path) -> No
     assert OnnxFace(str(network)).provenance["crop"].endswith(", down 0.25")
 
 
-def test_a_class_that_mien_does_not_know_is_mapped_in_the_card(tmp_path: Path) -> None:
+def test_own_classes_stay_or_are_mapped_in_the_card(tmp_path: Path, shared: Path) -> None:
+    """The card of a run with own classes keeps them; `means` maps them to mien's instead."""
     _, network = image_run(tmp_path, "dynamic_threshold", ["Neutral", "Anger", "Bored"])
+    timeline = mien.load(network).predict(shared / "clips" / "single_face.mp4")
+    assert timeline.classes == ("Neutral", "Anger", "Bored")
+    assert not any("starter" in note for note in timeline.notes), "its voice knows other classes"
+    card = tmp_path / onnx_export.CARD
+    text = card.read_text().replace("own_classes: true", "own_classes: false")
+    card.write_text(text)
     with pytest.raises(ConfigError, match=r"label 'Bored' is none of mien's expressions.*map it to one in `means`"):
         OnnxFace(str(network))
-    card = tmp_path / onnx_export.CARD
-    card.write_text(card.read_text() + "means: {Bored: Other}\n")
-    assert OnnxFace(str(network)).card.expressions == [0, 1, 7]
+    card.write_text(text + "means: {Bored: Other}\n")
+    assert OnnxFace(str(network)).card.class_indices == [0, 1, 7]
 
 
 # ---- encoders, stages and the command ----

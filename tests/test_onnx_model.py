@@ -85,10 +85,10 @@ def test_predicting_imports_no_torch(folder: Path) -> None:
 def test_an_ensemble_of_exported_networks_imports_no_torch(folder: Path, tmp_path: Path) -> None:
     both = ensemble_folder.write(tmp_path / "both", [folder, folder])
     code = (
-        "import sys, mien.predict, mien.predict.predictor as p\n"
-        f"predictor = p.load({str(both)!r})\n"
+        "import sys, mien\n"
+        f"predictor = mien.load({str(both)!r})\n"
         "assert sorted(predictor._features) == ['0.face', '0.voice', '1.face', '1.voice']\n"
-        "assert [type(m).__name__ for m in predictor.checkpoint.members] == ['OnnxModel'] * 2\n"
+        "assert [type(m.network).__name__ for m in predictor.model.members] == ['OnnxModel'] * 2\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

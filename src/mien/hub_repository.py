@@ -67,7 +67,7 @@ def is_checkpoint_file(name: str) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or "\\" in name or any(part.startswith(".") for part in path.parts):
         return False
-    return path.suffix in SUFFIXES and (len(path.parts) == 1 or path.parts[0] == "stages")
+    return path.suffix in SUFFIXES and (len(path.parts) == 1 or path.parts[0] in ("stages", "encoders"))
 
 
 def checkpoint_files(folder: Path) -> list[str]:

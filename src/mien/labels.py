@@ -89,4 +89,9 @@ def class_names(columns: Iterable[str], expressions: Iterable[str]) -> tuple[str
     """
     known = {probability_column(name): name for name in (*EXPRESSIONS, *expressions)}
     names = filter(is_probability_column, columns)
-    return tuple(known.get(c) or c.removeprefix(_COLUMN_PREFIX).replace("_", " ") for c in names)
+    return tuple(known.get(c) or _words(c.removeprefix(_COLUMN_PREFIX)) for c in names)
+
+
+def _words(text: str) -> str:
+    """Underscores as spaces, unless nothing would be left."""
+    return text.replace("_", " ") if text.strip("_ ") else text

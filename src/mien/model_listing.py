@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import yaml
 from mien import config, hub, results
 from mien.encoders import cards, registry
 from mien.errors import ConfigError
+from mien.inference import EncoderInput, InputFeature
 from mien.onnx_model import SHIPPED, shipped_folder
+from mien.trained_model import PIXELS, encoder_inputs
 
 #: Systems that predict valence and arousal only (`mien.models`); read here by name, because the classes need torch.
 _VALENCE_AROUSAL_ONLY = ("va_streams", "va_directed_experts", "va_reliability")
@@ -120,10 +122,10 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _checkpoint(name: str, folder: Path) -> ModelInfo:
     about, metrics, network = (_read_json(folder / f) for f in ("checkpoint.json", "metrics.json", "network.json"))
     recipe = config.load(folder / "recipe.yaml")
-    inputs = [_input(modality, f.encoder, f.options) for modality, f in recipe.features.items()]
+    inputs, lacking = _inputs(folder, recipe)
     expression = recipe.model.name not in _VALENCE_AROUSAL_ONLY
     weights = folder / "weights.safetensors"
-    missing = [i.missing for i in inputs if i.missing]
+    missing = [*lacking, *(i.missing for i in inputs if i.missing)]
     if not weights.is_file():
         missing.insert(0, f"copy {weights.name} into {folder}")
     return ModelInfo(
@@ -158,11 +160,32 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
     return found
 
 
+def _inputs(folder: Path, recipe: config.Recipe) -> tuple[list[ModelInput], list[str]]:
+    """What a checkpoint reads, with the inputs of its stages in place of theirs, and what its folder lacks."""
+    direct = {n: InputFeature(f.encoder, f.dim or 0, f.options) for n, f in recipe.features.items()}
+    try:
+        features: Mapping[str, InputFeature] = encoder_inputs(folder, direct)
+    except ConfigError as error:
+        return [ModelInput(n, f.encoder, "", "", "") for n, f in direct.items()], [error.what]
+    inputs = []
+    for name, feature in features.items():
+        own = feature.folder if isinstance(feature, EncoderInput) else None
+        if own is not None or feature.encoder == PIXELS:
+            source = "" if own is None else own.relative_to(folder).as_posix()
+            inputs.append(ModelInput(name, feature.encoder, source, "", _missing_face_networks()))
+        else:
+            inputs.append(_input(name, feature.encoder, dict(feature.options)))
+    return inputs, []
+
+
+def _missing_face_networks() -> str:
+    lacking = [a for a in ("blazeface", "facemesh") if not hub.available(a)]
+    return f"mien hub pull {' '.join(lacking)}" if lacking else ""
+
+
 def _input(modality: str, encoder: str, options: dict[str, Any]) -> ModelInput:
     if encoder in registry.ENCODERS:
-        needs = "face" in encoder
-        lacking = [a for a in ("blazeface", "facemesh") if needs and not hub.available(a)]
-        return ModelInput(modality, encoder, "", "MIT", f"mien hub pull {' '.join(lacking)}" if lacking else "")
+        return ModelInput(modality, encoder, "", "MIT", _missing_face_networks() if "face" in encoder else "")
     published = registry.NETWORKS.get(encoder)
     given = options.get("source")
     source = str(given or (published.source if published else encoder))

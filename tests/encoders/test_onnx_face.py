@@ -222,9 +222,9 @@ def test_built_in_cards_are_valid() -> None:
     for name in cards.names():
         card = cards.read(cards.BUILT_IN / f"{name}.yaml")
         assert card.name == name
-        assert len(set(card.expressions)) == len(card.labels)
+        assert len(set(card.class_indices)) == len(card.labels)
     hsemotion = cards.read(cards.BUILT_IN / "hsemotion.yaml")
-    assert set(hsemotion.expressions) == set(range(8))
+    assert set(hsemotion.class_indices) == set(range(8))
     assert (hsemotion.valence, hsemotion.arousal) == (8, 9)
 
 
