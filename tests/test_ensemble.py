@@ -212,7 +212,7 @@ def test_load_takes_several_runs_and_names_what_cannot_be_a_member(folder: Path,
     assert mien.load(folder).model.weights == (0.75, 0.25)  # type: ignore[attr-defined]
     assert mien.load([runs[0]]).name == mien.load(runs[0]).name
     for wrong, message in (
-        ("hsemotion", "predicts frame by frame"),
+        ("hsemotion", "it predicts single faces, frame by frame"),
         ("nowhere", "no such folder"),
         (folder, "an ensemble itself"),
     ):

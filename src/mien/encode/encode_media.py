@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -64,6 +65,7 @@ def encode_media(
     sides: Sequence[str] | None = None,
     speakers: bool = True,
     threads: int = THREADS,
+    side_by_side: bool = True,
     seconds: dict[str, float] | None = None,
     on_time: Callable[[float], None] = lambda time_s: None,
     on_error: OnError | None = None,
@@ -81,6 +83,8 @@ def encode_media(
             face), as in labelled corpora; None: everyone.
         speakers: also find what the attribution of speech needs: voice activity and mouth openings.
         threads: of the face networks.
+        side_by_side: decode ahead and encode the sound in threads of their own: done sooner, with 15 % more processor
+            time. Otherwise one after the other, for processes that share the cores.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
         on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
@@ -99,9 +103,11 @@ def encode_media(
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="mien-voice") as pool:
         hearing: Future[_Audio] | None = None
+        listen: Callable[[], _Audio] = _Audio
         if audio is not None and voices:
             position = on_time if frames is None else None
-            hearing = pool.submit(_encode_audio, voices, audio, spent, stop, position, speakers, on_error)
+            listen = partial(_encode_audio, voices, audio, spent, stop, position, speakers, on_error)
+            hearing = pool.submit(listen) if side_by_side else None
 
         def on_frame(time_s: float) -> None:
             if hearing is not None and hearing.done() and (error := hearing.exception()):
@@ -122,12 +128,13 @@ def encode_media(
                 min_visible_s=min_visible_s,
                 sides=sides,
                 geometry=speakers,
+                decode_ahead=side_by_side,
                 on_error=on_error,
             )
 
         try:
             faces = _guarded(read, list(visual), on_error)
-            sound = hearing.result() if hearing else _Audio()
+            sound = hearing.result() if hearing else listen()
             return _shared(EncodedMedia(faces, sound.streams, sound.speech, sound.is_present), names)
         finally:
             stop.set()

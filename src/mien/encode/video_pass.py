@@ -106,6 +106,27 @@ class Prefetch(Generic[Item]):
         return False
 
 
+class _InTurn:
+    """Items computed when they are asked for. seconds: processor time spent on them."""
+
+    def __init__(self, items: Iterable[Frame]) -> None:
+        self.seconds = 0.0
+        self._items = items
+
+    def __iter__(self) -> Iterator[Frame]:
+        iterator = iter(self._items)
+        while True:
+            start = time.thread_time()
+            item = next(iterator, None)
+            self.seconds += time.thread_time() - start
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
 def _prefetch_depth(frame: Frame) -> int:
     return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
 
@@ -121,12 +142,13 @@ def read_faces(
     min_visible_s: float = MIN_VISIBLE_S,
     sides: Sequence[str] | None = None,
     geometry: bool = True,
+    decode_ahead: bool = True,
     on_error: OnError | None = None,
 ) -> VideoFaces:
     """Read frames once; return their times, the faces in them, and what the encoders make of both.
 
     Args:
-        decoded: frames of one recording, in order. They are decoded ahead in a thread and dropped after use.
+        decoded: frames of one recording, in order; they are dropped after use.
         tracker: detects and tracks the faces; None returns times and segments only.
         encoders: modality -> encoder of crops, meshes or segments.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
@@ -136,6 +158,7 @@ def read_faces(
         sides: the subjects are the faces that `SubjectSelector` chooses for these sides, in their order, also those
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
+        decode_ahead: decode in a thread of its own.
         on_error: see `SubjectCollector`.
 
     Raises:
@@ -147,8 +170,8 @@ def read_faces(
     selector = SubjectSelector()
     times: list[float] = []
     tracker_s = 0.0
-    with closing(Prefetch(decoded, _prefetch_depth)) as ahead:
-        for frame in ahead:
+    with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
+        for frame in source:
             if tracker is not None:
                 start = time.thread_time()
                 found = tracker(frame)
@@ -163,7 +186,7 @@ def read_faces(
             times.append(frame.time_s)
             on_time(frame.time_s)
     collector.flush()
-    seconds["decode"] = seconds.get("decode", 0.0) + ahead.seconds
+    seconds["decode"] = seconds.get("decode", 0.0) + source.seconds
     if tracker is not None:
         seconds |= tracker.seconds
         seconds["track"] = tracker_s - sum(tracker.seconds.values())

@@ -118,6 +118,7 @@ class JobRunner:
             sides=result.sides,
             speakers=False,
             threads=self.settings.threads,
+            side_by_side=False,
             on_time=self._report_time,
             on_error=result.errors.__setitem__,
         )
