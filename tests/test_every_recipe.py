@@ -22,6 +22,8 @@ from mien.datasets.image_datasets import ImageOptions
 from mien.datasets.index import Index, build_index
 from mien.encode.corpus_faces import load_corpus_faces
 from mien.errors import ArtefactError
+from mien.evaluation.corrupted_media import footage_curves
+from mien.evaluation.predictions import predict as predict_clip
 from mien.media.mp4_writer import write_video
 from mien.onnx_export import export_run
 from mien.predict import load as mien_load
@@ -344,3 +346,23 @@ def test_reproduce_trains_the_stages_first(corpus: Path, sources: dict[str, Path
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     assert mien(*words).exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before, "a second run has nothing to do"
+
+
+def test_footage_of_a_staged_system_runs_its_stages(fusion: Path, corpus: Path, tmp_path: Path) -> None:
+    """Corrupted recordings are encoded by the encoders of the stages; without corruption the score is the store's."""
+    model = trained_model.load(fusion)
+    clip = next(c for c in Index.load(corpus / "index.jsonl").clips("va", "val"))
+    curves = footage_curves(
+        model, [clip], {"fused": lambda recording: predict_clip(model.predict_streams, recording)},
+        without_expression=["fused"],
+    )  # fmt: skip
+    clean = curves.filter((pl.col("corruption") == "dark") & (pl.col("level") == 0))
+    assert clean.height == 1
+    assert clean["va_score"].is_finite().all()
+
+
+def test_evaluating_an_image_run_says_what_to_do(corpus: Path, sources: dict[str, Path], tmp_path: Path) -> None:
+    run = train("dynamic_threshold", tmp_path / "run", corpus, sources)
+    result = mien("evaluate", run, corpus / "index.jsonl", "--store", corpus / "features", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "classifies single face images" in " ".join(result.output.split())

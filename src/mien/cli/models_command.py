@@ -53,7 +53,7 @@ def models(
         for model in found:
             _print_details(model)
     else:
-        _print_table(found)
+        _print_list(found)
 
 
 def _predicts(model: ModelInfo) -> str:
@@ -67,22 +67,25 @@ def _size(model: ModelInfo) -> str:
     return "" if model.size is None else human_size(model.size)
 
 
-def _print_table(found: list[ModelInfo]) -> None:
-    from rich.text import Text
-
-    table = console.table("model", "kind", "reads", "predicts", "size", "licence", "measured", "onnx", "here")
+def _print_list(found: list[ModelInfo]) -> None:
+    """Print a few lines for each model; a table would be wider than a terminal."""
+    screen = console.stdout()
     for model in found:
+        facts = [model.kind, _size(model), model.licence or "licence not stated", "ONNX" if model.onnx else ""]
+        screen.print(f"[bold]{model.name}[/bold]  {', '.join(fact for fact in facts if fact)}")
         figures = ", ".join(
             f"{k.removeprefix('val_').replace('_', ' ')} {v:.3f}" for k, v in model.figures.items() if k[:4] == "val_"
         )
-        cells = [
-            model.name, model.kind, ", ".join(f"{i.modality} ({i.encoder})" for i in model.inputs),
-            _predicts(model).replace("valence-arousal", "VA"),
-            _size(model), model.licence or "not stated", figures and f"{figures} (validation)",
-            "yes" if model.onnx else "no", model.problem or (f"no: {model.missing}" if model.missing else "yes"),
-        ]  # fmt: skip
-        table.add_row(*map(Text, cells))
-    console.stdout().print(table)
+        rows = [
+            ("reads", ", ".join(f"{i.modality} ({i.encoder})" for i in model.inputs)),
+            ("predicts", _predicts(model)),
+            ("validation", f"{figures} (corpus: {model.corpus})" if figures else ""),
+            ("problem", model.problem),
+            ("missing", model.missing),
+        ]
+        for title, text in rows:
+            if text:
+                screen.print(f"  {title:11}{text}", markup=False)
 
 
 def _print_details(model: ModelInfo) -> None:

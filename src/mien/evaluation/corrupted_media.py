@@ -20,6 +20,7 @@ from mien.faces.tracker import FaceTracker
 from mien.media.audio import blocks
 from mien.media.video import frames
 from mien.records import Clip, Frame, Recording
+from mien.trained_model import TrainedModel
 
 
 def open_footage(clip: Clip) -> Footage:
@@ -42,7 +43,7 @@ def open_footage(clip: Clip) -> Footage:
 
 
 def footage_curves(
-    checkpoint: Checkpoint,
+    model: Checkpoint | TrainedModel,
     clips: Sequence[Clip],
     systems: Mapping[str, Callable[[Recording], ClipPrediction]],
     *,
@@ -56,11 +57,12 @@ def footage_curves(
     Every condition decodes and encodes every clip again.
 
     Args:
+        model: says what is encoded; a `TrainedModel` runs its stages on it.
         systems: name -> function from an encoded recording to its prediction.
         without_expression, without_valence_arousal: systems that do not predict it, as in `score_conditions`.
         progress: called with the number of finished conditions and of all conditions.
     """
-    encoders = create_encoders(checkpoint.features, device=device)
+    encoders = create_encoders(model.features, device=device)
     boxes: dict[Path, dict[int, list[np.ndarray]]] = {}
 
     def boxes_by_frame(media: Path) -> dict[int, list[np.ndarray]]:
@@ -78,14 +80,16 @@ def footage_curves(
         assert footage.clip.media is not None
         current[:] = [footage.clip.media]
         media = encode_media(encoders, frames=footage.frames, audio=footage.blocks, min_visible_s=0.0)
-        return Recording(footage.clip, media.streams(media.faces.most_visible()))
+        streams = media.streams(media.faces.most_visible())
+        direct = model.direct_streams(streams) if isinstance(model, TrainedModel) else streams
+        return Recording(footage.clip, direct)
 
     return score_conditions(
         footage_conditions(boxes_of),
         [open_footage(clip) for clip in clips],
         dict(systems),
         prepare=prepare,
-        classes=checkpoint.labels,
+        classes=model.labels,
         without_expression=without_expression,
         without_valence_arousal=without_valence_arousal,
         progress=progress,

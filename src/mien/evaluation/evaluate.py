@@ -25,6 +25,7 @@ from mien.evaluation.robustness import score_conditions, stream_conditions, stre
 from mien.inference import StreamModel, trained_outputs
 from mien.labels import UNLABELLED
 from mien.records import FACE, VOICE, Labels, Recording
+from mien.trained_model import attach
 from mien.views import evaluation as view
 
 #: Function `(title, unit=...)` -> context manager of a function `(done, total)` that updates the bar.
@@ -59,7 +60,7 @@ def evaluate(
 
     Args:
         checkpoint: a checkpoint or an ensemble. An ensemble is neither calibrated nor scored under corruption.
-        folder: folder to save the calibration in; None does not save it.
+        folder: folder of the checkpoint, to save the calibration in and to find its stages; None does neither.
         calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
         robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
         footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
@@ -82,7 +83,9 @@ def evaluate(
     if comparison is not None and folder is not None:
         comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
     measured = single if robustness or footage else None
-    curves = _robustness_curves(measured, scored, beside or {}, robustness, footage, bars) if measured else None
+    curves = None
+    if measured:
+        curves = _robustness_curves(measured, scored, beside or {}, robustness, footage, bars, folder)
     record = summarise(
         clips,
         name=name,
@@ -103,6 +106,12 @@ def evaluate(
 def _single(checkpoint: Checkpoint | EnsembleModel, name: str, corrupted: bool) -> Checkpoint | None:
     """The checkpoint, None for an ensemble. Raises ConfigError for an ensemble to be scored under corruption."""
     if isinstance(checkpoint, Checkpoint):
+        if checkpoint.model.input_kind == "images":
+            raise ConfigError(
+                f"{name} classifies single face images, and recordings are scored from streams of features",
+                follows="Nothing was scored.",
+                remedy="Predict recordings with `mien predict --model`, or use it as a face encoder: `mien extract`.",
+            )
         return checkpoint
     if corrupted:
         raise ConfigError(
@@ -180,6 +189,7 @@ def _robustness_curves(
     robustness: bool,
     footage: bool,
     bars: ProgressBars,
+    folder: Path | None,
 ) -> pl.DataFrame:
     modalities = [m for m in (FACE, VOICE) if m in checkpoint.recipe.features]
     alone = {f"{m} alone": m for m in modalities} if len(modalities) > 1 else {}
@@ -209,7 +219,7 @@ def _robustness_curves(
         with bars("robustness of footage", unit="conditions") as bar:
             curves.append(
                 footage_curves(
-                    checkpoint,
+                    attach(checkpoint, folder) if folder is not None else checkpoint,
                     [r.clip for r in scored],
                     systems,
                     without_expression=no_expression,
