@@ -161,6 +161,7 @@ def save(
         "format": FORMAT,
         "labels": labels or recipe.corpus.labels,
         "valence_arousal": model.predicts_valence_arousal,
+        "architecture": model.architecture(),
         "sha256": hashlib.sha256(weights).hexdigest(),
         "versions": _versions(),
     }
@@ -223,7 +224,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
             follows="It was not loaded.",
             remedy="Copy the whole folder again.",
         ) from error
-    model = models.build(recipe)
+    architecture = about.get("architecture") or {}
+    model = models.build(config.changed(recipe, model=architecture) if architecture else recipe)
     _check_shapes(folder, model, state)
     model.load_state_dict(state)
     model.eval().to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from mien.models.dynamic_threshold import DynamicThreshold
 from mien.records import ImageBatch, ImageSet
 from mien.synthetic.face_images import CROP_DOWN, CROP_MARGIN
 from mien.training.semi_supervised import fit_images
+from tests.encoders import test_images
 
 CLASSES, SIZE = ["Neutral", "Anger", "Disgust"], 16
 
@@ -416,3 +418,18 @@ def test_layers_unfreeze_from_the_top_and_deeper_ones_learn_slower(tmp_path: Pat
     assert not any(k.startswith("network") for k in moved[0]), "five steps: heads alone"
     assert any(k.startswith("network") for k in moved[1])
     assert "network.embeddings" in " ".join(moved[2])
+
+
+def test_a_run_from_pretrained_weights_loads_without_them(tmp_path: Path) -> None:
+    """The folder is complete: the weights that training began with may be gone."""
+    source = test_images.tiny("resnet", tmp_path / "resnet")
+    for name, settings in (("cnn_static", static("resnet")), ("dynamic_threshold", recipe())):
+        settings = config.changed(settings, model={"source": str(source)})
+        images = ImageSet(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8), np.arange(8) % 2)
+        run = fit_images(settings, images, images, None, tmp_path / name, steps=1)
+        assert checkpoint.load(run).recipe.model.options["source"] == str(source), "the recipe says what it began with"
+    shutil.rmtree(source)
+    for name in ("cnn_static", "dynamic_threshold"):
+        assert checkpoint.load(tmp_path / name).model.embedding_dim
+    with pytest.raises(ConfigError, match="There is no folder"):
+        fit_images(settings, images, images, None, tmp_path / "again", steps=1)

@@ -43,6 +43,11 @@ class System(nn.Module, Generic[BatchT]):
     #: Width of what `embed` returns for a next stage; None if the system has no embedding.
     embedding_dim: int | None = None
 
+    def architecture(self) -> dict[str, Any]:
+        """Keys of the recipe's `model` section that build the network without the pretrained weights it was trained
+        from: a checkpoint is loaded without them. Default: none."""
+        return {}
+
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
         """Set statistics of the training data, before the first step. Default: nothing.
 

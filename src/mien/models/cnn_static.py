@@ -18,6 +18,7 @@ A trained run is a face encoder: `mien extract --encoder RUN` gives its 256 valu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -76,6 +77,11 @@ class CnnStatic(ImageSystem):
         self.expression, self.valence_arousal = nn.Linear(config.dim, config.classes), nn.Linear(config.dim, 2)
         self.register_buffer("class_weight", torch.ones(config.classes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def architecture(self) -> dict[str, Any]:
+        """Configuration of the network, see `System.architecture`."""
+        network: Any = self.network
+        return {"source": None, "options": json.loads(network.config.to_json_string(use_diff=False))}
 
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
         """Set class weights; images need no statistics. See `System.prepare`."""
@@ -153,7 +159,7 @@ def _network(config: Config) -> tuple[nn.Module, int]:
     if config.source:
         network = model_class.from_pretrained(config.source, use_safetensors=True, **options)
     else:
-        network = model_class(getattr(transformers, f"{name}Config")(**config.options), **options)
+        network = model_class(getattr(transformers, f"{name}Config").from_dict(config.options), **options)
     sizes = network.config
     key = {"efficientnet": "hidden_dim", "vit": "hidden_size", "resnet": "hidden_sizes"}[config.network]
     width = getattr(sizes, key)

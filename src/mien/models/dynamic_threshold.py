@@ -41,6 +41,7 @@ c being the mean confidence of the correctly predicted labelled images of the cl
 from __future__ import annotations
 
 import copy
+import json
 import math
 from typing import Annotated, Any, Literal
 
@@ -58,7 +59,8 @@ class Config(Section):
     """Options of the model.
 
     inputs: one modality; its width is the side of the image in pixels. source: folder or hub id of a pretrained ResNet;
-    None for random weights of the sizes `stem`, `widths` and `depths` (ResNet-18's). stem_pool: whether the stem pools;
+    None for random weights of the sizes `stem`, `widths` and `depths` (ResNet-18's), or of the ResNet configuration
+    `options`, if it is given. stem_pool: whether the stem pools;
     better without for images of about 48 pixels: with half the maps in each stage, at the same cost, .678 instead of
     .632 (all labels, one seed). attention, map_dropout: of the extractor.
 
@@ -71,6 +73,7 @@ class Config(Section):
     classes: Count = 7
     rate_hz: Positive = 10.0
     source: str | None = None
+    options: dict[str, Any] = Field(default={})
     stem: Count = 64
     widths: Annotated[list[Count], Field(min_length=1)] = Field(default=[64, 128, 256, 512])
     depths: Annotated[list[Count], Field(min_length=1)] = Field(default=[2, 2, 2, 2])
@@ -108,8 +111,8 @@ class Extractor(nn.Module):
             self.network = ResNetModel.from_pretrained(config.source, use_safetensors=True)
         else:
             sizes: dict[str, Any] = {"embedding_size": config.stem, "hidden_sizes": config.widths}
-            sizes_config = ResNetConfig(**sizes, depths=config.depths, layer_type="basic")
-            self.network = ResNetModel(sizes_config)
+            sizes |= {"depths": config.depths, "layer_type": "basic"}
+            self.network = ResNetModel(ResNetConfig.from_dict(config.options or sizes))
         if not config.stem_pool:
             setattr(self.network.embedder, "pooler", nn.Identity())  # noqa: B010, torch types it as a pool
         self.dim = int(list(self.network.config.hidden_sizes or ())[-1])
@@ -153,6 +156,11 @@ class DynamicThreshold(ImageSystem):
         self.register_buffer("mean_probability", torch.full((config.classes,), uniform))
         self.register_buffer("correct_confidence", torch.full((config.classes,), uniform))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def architecture(self) -> dict[str, Any]:
+        """Configuration of the extractor's network, see `System.architecture`."""
+        extractor: Any = self.student[0]
+        return {"source": None, "options": json.loads(extractor.network.config.to_json_string(use_diff=False))}
 
     def forward(self, images: Tensor) -> Tensor:
         """The teacher's logits `(n, classes)` of images `(n, 3, size, size)` uint8."""

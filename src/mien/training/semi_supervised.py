@@ -13,6 +13,8 @@ from torch import Tensor
 from mien import config, models
 from mien.config import Recipe
 from mien.data import image_augment, mix_seeds
+from mien.encoders.pretrained import WeightSource, fetch
+from mien.encoders.registry import NETWORKS
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.layers.system import System
@@ -60,7 +62,7 @@ def fit_images(
     keep_freed_memory()
     with reproducible(recipe.train.threads):
         torch.manual_seed(recipe.train.seed)
-        system = models.build(recipe)
+        system = models.build(_with_local_source(recipe))
         system = system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a step in .146 s, not .202
         classes = len(recipe.corpus.labels)
         system.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=classes)))
@@ -76,6 +78,19 @@ def fit_images(
 def steps_of(recipe: Recipe, unlabelled: ImageSet) -> int:
     """Steps of a recipe's epochs: each passes a quarter of the unlabelled images, 100 steps at least (our choice)."""
     return max(1, recipe.train.epochs * max(100, len(unlabelled) // (4 * recipe.train.batch)))
+
+
+def _with_local_source(recipe: Recipe) -> Recipe:
+    """The recipe with the folder of the pretrained weights that `model.source` names, found as an encoder's are.
+
+    Raises ConfigError and ArtefactError as `mien.encoders.pretrained.fetch` does.
+    """
+    source = recipe.model.options.get("source")
+    if not source:
+        return recipe
+    known = next((n for n in NETWORKS.values() if n.source == source), None)
+    facts = (known.size, known.licence) if known is not None else ()
+    return config.changed(recipe, model={"source": str(fetch(WeightSource(source, *facts)).folder)})
 
 
 def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet]:
