@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_fit import digest, recipe, recordings
 
-from mien import ensemble_folder
+from mien import config, ensemble_folder, models
 from mien.errors import ConfigError
 from mien.evaluation import predictions
 from mien.records import Recording
@@ -124,3 +124,16 @@ def test_two_subjects_leave_none_to_choose_the_epoch() -> None:
     assert split_folds(["a", "b"], [0, 1], 2) == [
         Fold([1 - held_out[0]], [], held_out) for held_out in (p.held_out for p in split_folds(["a", "b"], [0, 1], 2))
     ]
+
+
+def test_a_valence_arousal_recipe_is_scored_by_ccc_alone(tmp_path: Path) -> None:
+    raw = recipe().model_dump()
+    raw["features"] = {"voice": raw["features"]["voice"]}
+    raw["model"] = {"name": "va_streams", "kind": "voice", "dim": 16, "pooling_dim": 4, "heads": 2}
+    raw["objective"] = {}
+    clips = [
+        Recording(replace(r.clip, subject=f"person{i}"), {"voice": r.streams["voice"]})
+        for i, r in enumerate(recordings(4, 7))
+    ]
+    record = fit_folds(config.read(raw, origin="test", check=models.problems), clips, tmp_path / "out", 2, device="cpu")
+    assert {score["key"] for score in record["scores"]} == {"ccc valence", "ccc arousal", "va_score"}

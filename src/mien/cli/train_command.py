@@ -103,7 +103,20 @@ def train(
             remedy="Give both --index and --store, or neither for a recipe of the synthetic corpus.",
         )
     if folds is not None and index is not None and store is not None:
-        _train_on_folds(settings, Path(recipe).stem, index, store, task, root, run, folds, is_resumed, device, as_json)
+        _train_on_folds(
+            settings,
+            Path(recipe).stem,
+            index,
+            store,
+            task,
+            root,
+            run,
+            folds,
+            is_resumed,
+            device,
+            as_json,
+            parse_stages(stage or ()),
+        )
         return
     from mien.training.fit import fit  # takes seconds, so errors in the recipe are reported before
 
@@ -155,6 +168,7 @@ def _train_on_folds(
     resume: bool,
     device: str,
     as_json: bool,
+    stages: dict[str, Path],
 ) -> None:
     from mien.evaluation.evaluate import PAGE
     from mien.training.folds import fit_folds
@@ -170,6 +184,7 @@ def _train_on_folds(
         name=name,
         resume=resume,
         device=device,
+        stages=stages,
         progress=lambda fold, count, text: screen.print(f"fold {fold}/{count}: {text}", markup=False),
     )
     if as_json:

@@ -9,14 +9,15 @@ OUT/ensemble.json            the folds as one model (`mien.ensemble_folder`)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mien import checkpoint, config, ensemble_folder
+from mien import checkpoint, config, ensemble_folder, models
 from mien.atomic import check_folder, write_bytes
 from mien.config import Recipe
 from mien.errors import ConfigError
@@ -24,6 +25,7 @@ from mien.evaluation import predictions
 from mien.evaluation.evaluate import FRAMES, PAGE
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
+from mien.inference import trained_outputs
 from mien.records import Recording
 from mien.training.fit import fit
 from mien.views import evaluation as view
@@ -113,6 +115,7 @@ def fit_folds(
     name: str = "",
     resume: bool = False,
     device: str = "auto",
+    stages: Mapping[str, Path] | None = None,
     progress: FoldCallback = lambda fold, folds, text: None,
 ) -> dict[str, Any]:
     """Train one checkpoint per fold, score the held-out clips, and make `out` an ensemble of the folds.
@@ -120,6 +123,7 @@ def fit_folds(
     Args:
         recordings: the clips to divide; those without labels are left out.
         folds: their number. The division is drawn from `train.seed` of the recipe.
+        stages: as in `mien.training.fit.fit`.
         name: of the system on the report. resume: go on with the folds in `out`; finished ones are kept.
 
     Returns the evaluation record of the held-out clips (`mien.evaluation.record.summarise`).
@@ -135,6 +139,7 @@ def fit_folds(
     ids = [r.clip.id for r in clips]
     _check_unfinished(out, _describe(recipe, parts, ids), resume)
     predicted: list[ClipPrediction] = []
+    predicts_affect = True
     runs = [out / f"fold-{number}" for number in range(1, folds + 1)]
     for number, (run, part) in enumerate(zip(runs, parts, strict=True), 1):
         sizes = (
@@ -142,9 +147,10 @@ def fit_folds(
         )
         progress(number, folds, sizes)
         train, select = ([clips[i] for i in indices] for indices in (part.train, part.select))
-        fit(recipe, train, select, run, resume, device=device)
+        fit(recipe, train, select, run, resume, device=device, stages=stages)
         trained = checkpoint.load(run, checkpoint.torch_device(device))
-        predicted += [predict(trained.predict_streams, clips[i]) for i in part.held_out]
+        outputs, predicts_affect = partial(trained_outputs, trained), trained.settings.valence_arousal
+        predicted += [predict(outputs, clips[i]) for i in part.held_out]
     position = {clip: i for i, clip in enumerate(ids)}
     predicted.sort(key=lambda p: position[p.id])
     record = summarise(
@@ -152,6 +158,8 @@ def fit_folds(
         name=name or recipe.model.name,
         classes=recipe.corpus.labels,
         split=SPLIT,
+        expression=models.system_class(recipe).predicts_expression,
+        valence_arousal=predicts_affect,
         notes=[
             f"{folds} folds by subject: each clip is predicted by the one network that was not trained on its subject",
             "the epoch of each fold was chosen on one fifth of its training clips, by subject",
