@@ -193,6 +193,216 @@ def test_the_real_ravdess(shared: Path) -> None:
         assert clip.labels.times[-1] == pytest.approx(soundfile.info(clip.media).duration, abs=0.06)
 
 
+# --- CREMA-D ---
+
+
+def crema_d(root: Path) -> Path:
+    sound(root, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_IEO_HAP_HI.wav", "AudioWAV/1040_ITH_SAD_X.wav")
+    sound(root, "AudioWAV/1002_IEO_DIS_LO.wav", "AudioWAV/1003_IEO_FEA_MD.wav", "AudioWAV/1003_TIE_NEU_XX.wav")
+    video(root, "VideoFlash/1001_DFA_ANG_XX.flv")
+    (root / "VideoDemographics.csv").write_text(
+        "ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Caucasian,Not Hispanic\n1002,21,Female,Caucasian,Not Hispanic\n"
+        "1003,21,Female,Caucasian,Not Hispanic\n1040,30,Male,Asian,Not Hispanic\n"
+    )
+    (root / "processedResults").mkdir(exist_ok=True)
+    (root / "processedResults" / "summaryTable.csv").write_text(
+        '"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel","MultiModalVote","MultiModalLevel"\n'
+        '"1","1001_DFA_ANG_XX","N","60","A","70","A","66"\n'
+        '"2","1001_IEO_HAP_HI","H","60","N","70","N","66"\n'
+        '"3","1002_IEO_DIS_LO","D","60","D","70","D:N","66:50"\n'
+        '"4","1003_IEO_FEA_MD","F","60","F","70","Q","66"\n'
+        '"5","1003_TIE_NEU_XX","S","60","S","70","S","66"\n'
+    )
+    return root
+
+
+def test_crema_d_labels_are_the_intended_emotions(tmp_path: Path) -> None:
+    index = build_index("crema-d", crema_d(tmp_path))
+    assert expressions(index) == {
+        "1001_DFA_ANG_XX": "Anger",
+        "1001_IEO_HAP_HI": "Happiness",
+        "1002_IEO_DIS_LO": "Disgust",
+        "1003_IEO_FEA_MD": "Fear",
+        "1003_TIE_NEU_XX": "Neutral",
+        "1040_ITH_SAD_X": "Sadness",
+    }
+    assert index.problems == []
+    assert index["1001_DFA_ANG_XX"].media == "VideoFlash/1001_DFA_ANG_XX.flv"
+    assert index["1001_DFA_ANG_XX"].has_video
+    assert index.counts["subjects by sex"] == {"female": 2, "male": 2}
+    assert sorted(next(iter(s)) for s in splits(index).values()) == ["test", "train", "train", "val"]
+
+
+def test_crema_d_labels_can_be_the_votes_for_face_and_voice(tmp_path: Path) -> None:
+    index = build_index("crema-d", crema_d(tmp_path), options={"labels": "multimodal-votes"})
+    assert expressions(index) == {
+        "1001_DFA_ANG_XX": "Anger",
+        "1001_IEO_HAP_HI": "Neutral",
+        "1003_TIE_NEU_XX": "Sadness",
+    }
+    assert {(p.severity, p.line): p.what for p in index.problems} == {
+        ("note", 4): "the votes for 1002_IEO_DIS_LO tie: D:N",
+        ("error", 5): "vote 'Q' for 1003_IEO_FEA_MD is none of N, A, D, F, H, S",
+        ("error", None): "no row 1040_ITH_SAD_X",
+    }
+
+
+def test_crema_d_without_its_tables(tmp_path: Path) -> None:
+    (tmp_path / "AudioWAV").mkdir()
+    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").write_bytes(b"")
+    sound(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_JOY_XX.wav", "AudioWAV/1001.wav")
+    index = build_index("crema-d", tmp_path)
+    assert list(expressions(index)) == ["1001_DFA_ANG_XX"]
+    assert {(p.kind, p.file) for p in index.problems} == {
+        ("file name", "AudioWAV/1001.wav"),
+        ("file name", "AudioWAV/1001_DFA_JOY_XX.wav"),
+        ("no demographics", "VideoDemographics.csv"),
+        ("unreadable media", "AudioWAV/1076_MTI_SAD_XX.wav"),
+    }
+    with pytest.raises(CorpusError, match=r"summaryTable\.csv: No such file"):
+        build_index("crema-d", tmp_path, options={"labels": "multimodal-votes"})
+    (tmp_path / "VideoDemographics.csv").write_text("ActorID,Age\n1001,51\n")
+    problems = build_index("crema-d", tmp_path).problems
+    assert any("no column Sex; the header is ActorID, Age" in p.what for p in problems)
+    (tmp_path / "VideoDemographics.csv").write_text("ActorID,Sex\n1002,unknown\n1076,Male\n")
+    found = {p.kind: (p.line, p.what) for p in build_index("crema-d", tmp_path).problems}
+    assert found["bad row"] == (2, "sex 'unknown' of actor '1002' is not Male or Female")
+    assert found["unknown actors"] == (None, "1 actors of the clips have no row, such as 1001")
+
+
+# --- EMOVO, TESS, SAVEE ---
+
+
+def test_emovo_speaker_and_emotion_are_in_the_file_name(tmp_path: Path) -> None:
+    words = {"dis": "Disgust", "gio": "Happiness", "neu": "Neutral", "pau": "Fear", "rab": "Anger", "sor": "Surprise"}
+    words["tri"] = "Sadness"
+    sound(tmp_path, *(f"f1/{word}-f1-b1.wav" for word in words), *(f"{s}/neu-{s}-l4.wav" for s in ("f2", "m1", "m3")))
+    sound(tmp_path, "m3/neu-m4-l4.wav", "m3/joy-m3-l4.wav")
+    index = build_index("emovo", tmp_path)
+    found = expressions(index)
+    assert {k: v for k, v in found.items() if "f1" in k} == {f"{word}-f1-b1": e for word, e in words.items()}
+    assert {e.id: e.subject for e in index.entries}["neu-m1-l4"] == "m1"
+    assert index.counts["subjects by sex"] == {"female": 2, "male": 2}
+    assert all(len(s) == 1 for s in splits(index).values())
+    assert {p.file: p.what for p in index.problems} == {
+        "m3/neu-m4-l4.wav": "the name is not EMOTION-SPEAKER-SENTENCE, such as dis-f1-b1",
+        "m3/joy-m3-l4.wav": "emotion 'joy' is none of neu, rab, dis, pau, gio, tri, sor",
+    }
+
+
+def test_tess_speaker_and_emotion_are_in_the_file_name(tmp_path: Path) -> None:
+    words = {"angry": "Anger", "disgust": "Disgust", "fear": "Fear", "happy": "Happiness", "ps": "Surprise"}
+    words |= {"sad": "Sadness", "neutral": "Neutral"}
+    sound(tmp_path, *(f"OAF_{word}/OAF_back_{word}.wav" for word in words), "YAF_sad/YAF_bite_sad.wav")
+    sound(tmp_path, "OAF_neutral/OA_bite_neutral.wav", "YAF_sad/YAF_bite_bored.wav", "YAF_sad/XAF_bite_sad.wav")
+    index = build_index("tess", tmp_path)
+    assert expressions(index) == {f"OAF_back_{word}": e for word, e in words.items()} | {
+        "YAF_bite_sad": "Sadness",
+        "OAF_bite_neutral": "Neutral",
+    }
+    assert sorted(next(iter(s)) for s in splits(index).values()) == ["train", "val"]
+    assert {p.file: p.what for p in index.problems} == {
+        "YAF_sad/YAF_bite_bored.wav": "emotion 'bored' is none of neutral, angry, disgust, fear, happy, sad, ps",
+        "YAF_sad/XAF_bite_sad.wav": "the name is not SPEAKER_WORD_EMOTION, such as OAF_back_angry",
+    }
+
+
+SAVEE_LETTERS = {"a": "Anger", "d": "Disgust", "f": "Fear", "h": "Happiness", "n": "Neutral", "sa": "Sadness"}
+
+
+@pytest.mark.parametrize("layout", ["AudioData/{speaker}/{name}.wav", "ALL/{speaker}_{name}.wav"])
+def test_savee_has_its_speakers_in_folders_or_names(tmp_path: Path, layout: str) -> None:
+    letters = SAVEE_LETTERS | {"su": "Surprise"}
+    sound(tmp_path, *(layout.format(speaker="DC", name=f"{letter}01") for letter in letters))
+    sound(tmp_path, *(layout.format(speaker=s, name="n30") for s in ("JE", "JK", "KL")))
+    sound(tmp_path, layout.format(speaker="XY", name="n30"), layout.format(speaker="DC", name="x01"))
+    sound(tmp_path, layout.format(speaker="DC", name="cry"))
+    index = build_index("savee", tmp_path)
+    assert expressions(index) == {f"DC_{letter}01": e for letter, e in letters.items()} | {
+        f"{s}_n30": "Neutral" for s in ("JE", "JK", "KL")
+    }
+    assert sorted(next(iter(s)) for s in splits(index).values()) == ["test", "train", "train", "val"]
+    assert kinds(index) == {("error", "file name"): 3}
+    source = "folder" if layout.startswith("AudioData") else "name"
+    assert {p.what for p in index.problems} == {
+        f"speaker 'XY', of the {source}, is none of DC, JE, JK, KL",
+        "emotion 'x' is none of n, a, d, f, h, sa, su",
+        "the name is not [SPEAKER_]EMOTION NUMBER, such as a01 or DC_a01",
+    }
+
+
+def test_savee_uses_the_video_of_an_utterance_and_one_of_two_copies(tmp_path: Path) -> None:
+    video(sound(tmp_path, "AudioData/DC/a01.wav", "ALL/DC_a01.wav"), "AudioVisualClip/DC/a1.mp4")
+    index = build_index("savee", tmp_path)
+    assert [(e.id, e.media) for e in index.entries] == [("DC_a01", "AudioVisualClip/DC/a1.mp4")]
+    assert [(p.severity, p.file) for p in index.problems] == [("note", "AudioData/DC/a01.wav")]
+
+
+# --- MELD ---
+
+
+MELD_HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+
+
+def meld(root: Path) -> Path:
+    tables = {
+        "train_sent_emo.csv": '1,"Oh, no!",Ada,surprise,negative,0,0,8,21,"00:16:16,059","00:16:21,731"\n'
+        '2,Well.,Bob,joy,positive,0,1,8,21,"00:16:16,059","00:16:21,731"\n',
+        "dev_sent_emo.csv": '1,Hm,Ada,anger,negative,0,0,8,21,"00:16:16,059","00:16:21,731"\n',
+        "test_sent_emo.csv": '1,It\x92s,Cy,fear,negative,0,0,8,21,"00:16:16,059","00:16:21,731"\n',
+    }
+    for name, rows in tables.items():
+        (root / name).write_bytes((MELD_HEADER + rows).encode("latin1"))
+    video(root, "train_splits/dia0_utt0.mp4", "train_splits/dia0_utt1.mp4", "dev_splits_complete/dia0_utt0.mp4")
+    return video(root, "output_repeated_splits_test/dia0_utt0.mp4")
+
+
+def test_meld_has_its_own_splits_and_speakers(tmp_path: Path) -> None:
+    index = build_index("meld", meld(tmp_path))
+    assert index.problems == []
+    assert expressions(index) == {
+        "train_dia0_utt0": "Surprise",
+        "train_dia0_utt1": "Happiness",
+        "val_dia0_utt0": "Anger",
+        "test_dia0_utt0": "Fear",
+    }
+    assert splits(index) == {"Ada": {"train", "val"}, "Bob": {"train"}, "Cy": {"test"}}
+    assert index["test_dia0_utt0"].media == "output_repeated_splits_test/dia0_utt0.mp4"
+    assert index["val_dia0_utt0"].has_video
+
+
+def test_meld_problems_name_each_row_and_video_that_cannot_be_used(tmp_path: Path) -> None:
+    meld(tmp_path)
+    with open(tmp_path / "train_sent_emo.csv", "a", encoding="utf-8") as file:
+        for emotion, dialogue, utterance in (("joy", 125, 3), ("bored", 0, 1), ("joy", "x", 1), ("joy", 0, 0)):
+            file.write(f"9,Hm,Ada,{emotion},positive,{dialogue},{utterance},8,21,0,0\n")
+        file.write("9,cut off\n")
+    (tmp_path / "dev_sent_emo.csv").write_text("Speaker,Emotion\n")
+    (tmp_path / "test_sent_emo.csv").unlink()
+    video(tmp_path, "train_splits/dia9_utt9.mp4", "train_splits/final_dia9_utt9.mp4", "other/dia1_utt1.mp4")
+    index = build_index("meld", tmp_path)
+    assert set(expressions(index)) == {"train_dia0_utt0", "train_dia0_utt1"}
+    assert {(p.file, p.line): p.what for p in index.problems} == {
+        ("train_sent_emo.csv", 4): "there is no video train_splits/dia125_utt3.mp4",
+        ("train_sent_emo.csv", 5): "emotion 'bored' is none of neutral, anger, disgust, fear, joy, sadness, surprise",
+        ("train_sent_emo.csv", 6): "Dialogue_ID 'x' or Utterance_ID '1' is not a number",
+        ("train_sent_emo.csv", 7): "dia0_utt0 has an earlier row",
+        ("train_sent_emo.csv", 8): "Dialogue_ID '' or Utterance_ID '' is not a number",
+        ("dev_sent_emo.csv", None): f"{tmp_path / 'dev_sent_emo.csv'}: no column Dialogue_ID, Utterance_ID; "
+        "the header is Speaker, Emotion",
+        ("test_sent_emo.csv", None): "the table is missing",
+        ("train_splits/dia9_utt9.mp4", None): "train_sent_emo.csv has no row for it",
+        ("train_splits/final_dia9_utt9.mp4", None): "the name is not diaNUMBER_uttNUMBER, such as dia0_utt0",
+        ("other/dia1_utt1.mp4", None): "its folder is none of train_splits, dev_splits_complete, "
+        "output_repeated_splits_test",
+    }
+
+
+def test_meld_without_any_table_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"holds none of the tables train_sent_emo\.csv, dev_sent_emo"):
+        build_index("meld", video(tmp_path, "train_splits/dia0_utt0.mp4"))
+
+
 # --- options and wrong roots ---
 
 
@@ -206,7 +416,7 @@ def test_options_are_checked_before_the_corpus_is_read(tmp_path: Path) -> None:
         build_index("emodb", missing, options={"songs": "yes"})
 
 
-ACTED = ["ravdess"]
+ACTED = ["ravdess", "crema-d", "emovo", "tess", "savee"]
 
 
 @pytest.mark.parametrize("corpus", ACTED)

@@ -48,7 +48,8 @@ def index_(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="An option of the corpus. ravdess: songs=yes indexes sung clips too. Repeatable.",
+            help="An option of the corpus. ravdess: songs=yes adds sung clips. crema-d: labels=multimodal-votes labels "
+            "clips as most raters did, not as the actor intended. Repeatable.",
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print notes too, not only errors and warnings.")] = False,

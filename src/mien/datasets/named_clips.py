@@ -6,10 +6,12 @@ Such a corpus has one subject and one emotion in each file. A reader parses its 
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -102,6 +104,93 @@ def without_duplicates(takes: Mapping[str, Sequence[str]]) -> tuple[dict[str, st
         rule = f"{chosen[name]} is used"
         problems += [Problem(NOTE, "duplicate", file, None, f"{name!r} occurs twice", rule) for file in others]
     return chosen, problems
+
+
+def parse_files(
+    root: Path, corpus: str, example: str, parse: Callable[[Path], NamedClip]
+) -> tuple[list[NamedClip], list[Problem]]:
+    """Parse the names of all media files under `root`; files with the same id are one clip.
+
+    Args:
+        corpus, example: as `list_media`.
+        parse: file, relative to `root`, -> its clip. Raises ValueError with the reason for another file.
+
+    Returns:
+        Clips sorted by id. Of several files of one id, the preferred by `preference` comes first. Another file of the
+        same format is a duplicate, which is not used.
+
+    Raises:
+        CorpusError: as `list_media`.
+    """
+    problems: list[Problem] = []
+    by_take: dict[tuple[str, str], list[str]] = {}
+    parsed: dict[str, NamedClip] = {}
+    for file in list_media(root, corpus, example):
+        try:
+            clip = parse(Path(file))
+        except ValueError as error:
+            problems.append(misnamed(file, str(error)))
+            continue
+        by_take.setdefault((clip.id, Path(file).suffix.lower()), []).append(file)
+        parsed.setdefault(clip.id, clip)
+    by_clip: dict[str, list[str]] = {}
+    for (name, _), files in by_take.items():
+        chosen, duplicates = without_duplicates({name: files})
+        by_clip.setdefault(name, []).append(chosen[name])
+        problems += duplicates
+    clips = [
+        replace(parsed[name], files=tuple(sorted(files, key=preference))) for name, files in sorted(by_clip.items())
+    ]
+    return clips, problems
+
+
+def read_named_files(
+    root: Path,
+    corpus: str,
+    example: str,
+    parse: Callable[[Path], NamedClip],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> CorpusContents:
+    """Index a corpus whose file names give all labels: `parse_files`, then `index_clips`."""
+    clips, problems = parse_files(root, corpus, example, parse)
+    return index_clips(root, clips, problems, progress=progress)
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read named columns of a table with a header: (line from 1, column -> stripped text) for each row.
+
+    Bytes that are not UTF-8 become U+FFFD: published tables have such bytes in columns of text that mien does not read.
+    Missing cells are "".
+
+    Raises:
+        CorpusError: the file cannot be read, or has not all columns.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: {error.strerror or error}", follows="Nothing was indexed.", remedy="Copy the corpus again."
+        ) from None
+    reader = csv.DictReader(io.StringIO(text))
+    rows = []
+    try:
+        for row in reader:
+            rows.append((reader.line_num, {name: (row.get(name) or "").strip() for name in columns}))
+    except csv.Error as error:
+        raise CorpusError(
+            f"{path}:{reader.line_num}: {error}",
+            follows="Nothing was indexed.",
+            remedy="Copy the file of the corpus again.",
+        ) from None
+    missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    if missing:
+        raise CorpusError(
+            f"{path}: no column {', '.join(missing)}; the header is {', '.join(reader.fieldnames or []) or 'empty'}",
+            follows="Nothing was indexed.",
+            remedy="Copy the file of the corpus again.",
+        )
+    return rows
 
 
 def index_clips(
