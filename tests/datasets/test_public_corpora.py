@@ -13,9 +13,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from mien import config
 from mien.cli.main import app
 from mien.cli.options import CORPUS_NAMES
-from mien.datasets.index import CORPORA, Index, build_index
+from mien.datasets.index import CORPORA, Index, build_index, recipe_options
 from mien.datasets.named_clips import subject_splits
 from mien.errors import ConfigError, CorpusError
 from mien.labels import EXPRESSIONS
@@ -443,3 +444,23 @@ def test_mien_index_takes_options_of_the_corpus(tmp_path: Path) -> None:
     assert expressions(Index.load(out)) == {"03-02-04-01-01-01-01": "Sadness", "03-01-04-01-01-01-02": "Sadness"}
     wrong = CliRunner().invoke(app, [*arguments, "--option", "songs"])
     assert wrong.exit_code == 2
+
+
+def test_a_recipe_sets_options_of_its_corpus() -> None:
+    starter = config.load("starter", ["corpus.options.songs=yes", "corpus.options.labels=multimodal-votes"])
+    assert recipe_options("ravdess", starter.corpus.options) == {"songs": "yes"}
+    assert recipe_options("crema-d", starter.corpus.options) == {"labels": "multimodal-votes"}
+    assert recipe_options("emodb", starter.corpus.options) == {}
+
+
+def test_reproduce_indexes_with_the_options_of_the_recipe(tmp_path: Path) -> None:
+    root, out = sound(tmp_path / "root", "Actor_01/03-02-04-01-01-01-01.wav"), tmp_path / "out"
+    sound(root, "Actor_02/03-01-04-01-01-01-02.wav")
+    for value, folder, clips in (("maybe", "a", 0), ("no", "b", 1), ("yes", "c", 2)):
+        override = f"corpus.options.songs={value}"
+        command = ["reproduce", "starter", override, "--corpus", "ravdess", "--root", str(root), "--out"]
+        result = CliRunner().invoke(app, [*command, str(out / folder)])
+        # Silent clips without faces cannot train the starter: the command stops after indexing.
+        assert result.exit_code == 2
+        index = out / folder / "index.jsonl"
+        assert (len(Index.load(index).entries) if index.exists() else 0) == clips

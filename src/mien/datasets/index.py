@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -333,6 +333,19 @@ def build_index(
             remedy="Fix the problem and run `mien index` again.",
         )
     return Index(corpus, root, contents.entries, contents.problems, contents.classes, contents.counts)
+
+
+def recipe_options(corpus: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Options of a corpus among `corpus.options` of a recipe, as `build_index` takes them.
+
+    Keys that the corpus does not have are for other steps and are left out. YAML reads yes and no as booleans; they
+    become `yes` and `no` again.
+    """
+    known = _CONFIGURABLE[corpus].OPTIONS if corpus in _CONFIGURABLE else {}
+    words = {True: "yes", False: "no"}
+    return {
+        name: words[value] if isinstance(value, bool) else str(value) for name, value in values.items() if name in known
+    }
 
 
 def _check_arguments(corpus: str, table: Path | None, options: Mapping[str, str]) -> None:
