@@ -22,7 +22,7 @@ from typing import Any
 from mien import checkpoint, config
 from mien.atomic import write_bytes
 from mien.config import Recipe
-from mien.datasets.index import Index, build_index
+from mien.datasets.index import Index, build_index, recipe_options
 from mien.errors import ConfigError
 from mien.evaluation.evaluate import PAGE, RECORD, ProgressBars, evaluate, no_progress_bar
 from mien.training.fit import fit
@@ -91,7 +91,7 @@ def reproduce(
     parts |= {f"stage {name}": config.dump(stage) for name, stage in stage_recipes(recipe).items()}
     _check_settings(out, parts)
     on_step(f"1/4 index: {corpus} in {root}")
-    index = _load_or_build_index(corpus, root, out, table, bars)
+    index = _load_or_build_index(corpus, root, out, table, recipe_options(corpus, recipe.corpus.options), bars)
     recipe = _with_classes(recipe, index)
     store = out / "features"
     settings = ChainSettings(
@@ -133,11 +133,13 @@ def _check_settings(out: Path, settings: Mapping[str, str]) -> None:
         )
 
 
-def _load_or_build_index(corpus: str, root: Path, out: Path, table: Path | None, bars: ProgressBars) -> Index:
+def _load_or_build_index(
+    corpus: str, root: Path, out: Path, table: Path | None, options: Mapping[str, str], bars: ProgressBars
+) -> Index:
     path = out / INDEX
     if not path.exists():
         with bars("indexing recordings", unit="recordings") as bar:
-            build_index(corpus, root, table=table, progress=bar).save(path)
+            build_index(corpus, root, table=table, options=options, progress=bar).save(path)
     return Index.load(path)
 
 

@@ -106,6 +106,16 @@ def test_folds_of_other_sizes_hold_out_neighbouring_speakers(tmp_path: Path) -> 
             emodb.speaker_folds(clips, wrong)
 
 
+def test_the_index_holds_out_a_man_and_a_woman_each_for_val_and_test(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{s}a0{text}Na.wav" for s in (*emodb.MEN, *emodb.WOMEN) for text in (1, 2)))
+    found: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for entry in emodb.read(tmp_path).entries:
+        found[entry.splits["expr"]].add(entry.subject)
+    assert {split: len(speakers) for split, speakers in found.items()} == {"train": 6, "val": 2, "test": 2}
+    assert set.union(*found.values()) == {*emodb.MEN, *emodb.WOMEN}  # ten in total, so in one split each
+    assert all(len(speakers & set(emodb.MEN)) == len(speakers) / 2 for speakers in found.values())
+
+
 def test_the_real_corpus(shared: Path) -> None:
     clips = emodb.read_utterances(shared / "emodb")
     assert len(clips) == 408

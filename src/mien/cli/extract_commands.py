@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.options import IndexArgument, JsonOption, RootOption, TableOption
+from mien.cli.options import CORPUS_NAMES, IndexArgument, JsonOption, RootOption, TableOption
 
 if TYPE_CHECKING:
     from mien.datasets.index import Index
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def index_(
-    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="aff-wild2, synthetic, folder or emodb.")],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=f"{CORPUS_NAMES}.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="The folder of the corpus.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The index file to write.")] = Path("index.jsonl"),
     table: TableOption = None,
@@ -42,6 +42,14 @@ def index_(
         list[str] | None,
         typer.Option(
             metavar="NAME=SHARE", help="New splits by subject, such as val=0.2; the rest is train. Repeatable."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of the corpus. ravdess: songs=yes adds sung clips. crema-d: labels=multimodal-votes labels "
+            "clips as most raters did, not as the actor intended. Repeatable.",
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print notes too, not only errors and warnings.")] = False,
@@ -56,12 +64,14 @@ def index_(
     Examples:
       mien index aff-wild2 /data/Aff-Wild2 --out affwild2.jsonl
       mien index folder my-videos --table my-videos/labels.csv --split val=0.2
+      mien index ravdess RAVDESS --option songs=yes
     """
     from mien.cli import console
     from mien.datasets.index import build_index
 
+    options = _parse_options(option or ())
     with console.progress("indexing recordings", quiet=as_json, unit="recordings") as bar:
-        index = build_index(corpus, root, table=table, progress=bar)
+        index = build_index(corpus, root, table=table, options=options, progress=bar)
     if split:
         index = index.split_by(_parse_shares(split))
     index.save(out)
@@ -87,6 +97,22 @@ def _parse_shares(options: list[str]) -> dict[str, float]:
                 remedy="Give a name and a number, such as --split val=0.2 --split test=0.1.",
             ) from None
     return shares
+
+
+def _parse_options(values: Iterable[str]) -> dict[str, str]:
+    from mien.errors import ConfigError
+
+    options = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"--option {text!r} is not NAME=VALUE",
+                follows="Nothing was indexed.",
+                remedy="Give a name and a value, such as --option songs=yes.",
+            )
+        options[name] = value
+    return options
 
 
 def _print_index(index: Index, out: Path, all_: bool) -> None:

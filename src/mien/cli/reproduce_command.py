@@ -11,6 +11,7 @@ import typer
 
 from mien.cli import console
 from mien.cli.options import (
+    CORPUS_NAMES,
     DeviceOption,
     JsonOption,
     OverridesArgument,
@@ -30,9 +31,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Folder for all results; by default runs/RECIPE.")
     ] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="aff-wild2, synthetic, folder or emodb; by default the recipe's.")
-    ] = None,
+    corpus: Annotated[str | None, typer.Option(help=f"{CORPUS_NAMES}; by default the recipe's.")] = None,
     table: TableOption = None,
     task: TaskOption = None,
     faces: Annotated[

@@ -19,6 +19,7 @@ import soundfile
 
 from mien.datasets.frame_times import label_times
 from mien.datasets.index_entries import ERROR, CorpusContents, Entry, Problem, Stamp
+from mien.datasets.named_clips import subject_splits
 from mien.errors import CorpusError, MediaError
 from mien.labels import EMODB_LETTERS, EXPRESSIONS
 from mien.media.probe import probe
@@ -31,7 +32,9 @@ _LISTED = 5
 
 
 def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> CorpusContents:
-    """List all utterances under `root` and the files that cannot be decoded. There are no splits.
+    """List all utterances under `root` and the files that cannot be decoded.
+
+    Splits are by speaker (`named_clips.subject_splits`); `speaker_folds` makes folds instead.
 
     Args:
         progress: called with (files probed, files in total).
@@ -43,6 +46,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> C
     utterances = _utterances(root)
     entries: list[Entry] = []
     problems: list[Problem] = []
+    splits = subject_splits({item.speaker: "male" if item.speaker in MEN else "female" for _, item in utterances})
     for count, (path, utterance) in enumerate(utterances, 1):
         name = path.relative_to(root).as_posix()
         try:
@@ -55,6 +59,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> C
                 path.stem,
                 name,
                 subject=utterance.speaker,
+                splits={"expr": splits[utterance.speaker]},
                 labels={"expr": utterance.expression},
                 stamp=Stamp.of(path),
                 duration_s=info.audio_stop_s or info.duration_s,

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.datasets import affwild2, csv_folder, emodb
+from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, meld, ravdess, savee, tess
 from mien.datasets.index_entries import (
     ERROR,
     NOTE,
@@ -77,12 +77,38 @@ class DatasetReader(Protocol):
         ...
 
 
+class ConfigurableReader(DatasetReader, Protocol):
+    """Contract of a dataset reader with options, such as `mien.datasets.ravdess`.
+
+    OPTIONS: option -> its values, the default first.
+    """
+
+    OPTIONS: dict[str, tuple[str, ...]]
+
+    def read(
+        self,
+        root: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CorpusContents:
+        """As `DatasetReader.read`, with options: option -> value; others have their defaults."""
+        ...
+
+
+#: Readers with options, by corpus name.
+_CONFIGURABLE: dict[str, ConfigurableReader] = {"crema-d": cremad, "ravdess": ravdess}
 #: Corpus name on the command line -> its reader.
 CORPORA: dict[str, DatasetReader] = {
     "aff-wild2": affwild2,
     "synthetic": affwild2,
     "folder": csv_folder,
     "emodb": emodb,
+    "emovo": emovo,
+    "meld": meld,
+    "savee": savee,
+    "tess": tess,
+    **_CONFIGURABLE,
 }
 
 
@@ -272,36 +298,31 @@ def assign_splits(groups: Sequence[str], shares: Mapping[str, float], *, by: str
 
 
 def build_index(
-    corpus: str, root: Path, *, table: Path | None = None, progress: Callable[[int, int], None] | None = None
+    corpus: str,
+    root: Path,
+    *,
+    table: Path | None = None,
+    options: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """Read a corpus into an index.
 
     Args:
-        corpus: key of `CORPORA`: `aff-wild2` and `synthetic` (one layout), `folder` (see `mien.datasets.csv_folder`) or
-            `emodb`.
+        corpus: key of `CORPORA`: `aff-wild2` and `synthetic` have one layout; `folder` is `mien.datasets.csv_folder`.
         table: the CSV of labels, for `folder` only.
+        options: of the corpus, `OPTIONS` of its reader: option -> value.
         progress: called with (recordings done, recordings in total).
 
     Raises:
-        ConfigError: an unknown corpus, or a table for another than `folder`.
+        ConfigError: an unknown corpus or option, or a table for another than `folder`.
         CorpusError: `root` does not have the layout of the corpus, or no clip in it can be used.
     """
-    if corpus not in CORPORA:
-        near = difflib.get_close_matches(corpus.lower(), CORPORA, 1)
-        raise ConfigError(
-            f"no corpus is called {corpus!r}; known are {', '.join(CORPORA)}",
-            follows="Nothing was indexed.",
-            remedy=f"Did you mean {near[0]!r}?" if near else "For your own videos, use `folder`.",
-        )
+    _check_arguments(corpus, table, options or {})
     root = Path(root)
     if corpus == "folder":
         contents = csv_folder.read(root, table=table, progress=progress)
-    elif table is not None:
-        raise ConfigError(
-            f"{corpus} takes no --table",
-            follows="Nothing was indexed.",
-            remedy="Omit --table, or index the root as `folder`.",
-        )
+    elif corpus in _CONFIGURABLE:
+        contents = _CONFIGURABLE[corpus].read(root, options=options, progress=progress)
     else:
         contents = CORPORA[corpus].read(root, progress=progress)
     if not contents.entries:
@@ -312,3 +333,47 @@ def build_index(
             remedy="Fix the problem and run `mien index` again.",
         )
     return Index(corpus, root, contents.entries, contents.problems, contents.classes, contents.counts)
+
+
+def recipe_options(corpus: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Options of a corpus among `corpus.options` of a recipe, as `build_index` takes them.
+
+    Keys that the corpus does not have are for other steps and are left out. YAML reads yes and no as booleans; they
+    become `yes` and `no` again.
+    """
+    known = _CONFIGURABLE[corpus].OPTIONS if corpus in _CONFIGURABLE else {}
+    words = {True: "yes", False: "no"}
+    return {
+        name: words[value] if isinstance(value, bool) else str(value) for name, value in values.items() if name in known
+    }
+
+
+def _check_arguments(corpus: str, table: Path | None, options: Mapping[str, str]) -> None:
+    """Raise ConfigError for an unknown corpus, and for a table, option or value that the corpus does not take."""
+    if corpus not in CORPORA:
+        near = difflib.get_close_matches(corpus.lower(), CORPORA, 1)
+        raise ConfigError(
+            f"no corpus is called {corpus!r}; known are {', '.join(CORPORA)}",
+            follows="Nothing was indexed.",
+            remedy=f"Did you mean {near[0]!r}?" if near else "For your own videos, use `folder`.",
+        )
+    if table is not None and corpus != "folder":
+        raise ConfigError(
+            f"{corpus} takes no --table",
+            follows="Nothing was indexed.",
+            remedy="Omit --table, or index the root as `folder`.",
+        )
+    known = _CONFIGURABLE[corpus].OPTIONS if corpus in _CONFIGURABLE else {}
+    for name, value in options.items():
+        if name not in known:
+            raise ConfigError(
+                f"{corpus} has no option {name!r}",
+                follows="Nothing was indexed.",
+                remedy=f"Its options are {', '.join(known)}." if known else "Omit --option; it has none.",
+            )
+        if value not in known[name]:
+            raise ConfigError(
+                f"the option {name} of {corpus} cannot be {value!r}",
+                follows="Nothing was indexed.",
+                remedy=f"Use one of {', '.join(known[name])}; {known[name][0]} is the default.",
+            )
