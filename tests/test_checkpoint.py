@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from mien import checkpoint, clock, config, models, soft_vote
+from mien.encoders import pretrained
+from mien.encoders.pretrained import WeightSource
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
+from tests.encoders import test_images
+from tests.tiny_checkpoint import save_tiny
 
 
 def recipe(**sections: dict[str, object]) -> config.Recipe:
@@ -215,3 +224,28 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match=r"taken: cannot be written"):
         checkpoint.save(tmp_path / "taken", c.model, c.recipe)
+
+
+def test_a_checkpoint_loads_in_float32_while_an_encoder_is_built_in_16_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers changes torch's default number format meanwhile, which is global."""
+    folder = save_tiny(tmp_path / "run")
+    weights = pretrained.fetch(WeightSource(str(test_images.tiny("beit", tmp_path / "beit"))))
+    building = threading.Event()
+    original = transformers.BeitModel.from_pretrained
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        torch.set_default_dtype(torch.bfloat16)
+        building.set()
+        time.sleep(0.5)
+        torch.set_default_dtype(torch.float32)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(transformers.BeitModel, "from_pretrained", slow)
+    with ThreadPoolExecutor(1) as pool:
+        encoder = pool.submit(pretrained.load_network, weights, "BeitModel", ("beit",), dtype=torch.bfloat16)
+        building.wait(10)
+        model = checkpoint.load(folder).model
+        assert {p.dtype for p in encoder.result().parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

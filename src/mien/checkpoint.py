@@ -30,6 +30,7 @@ from mien import config, inference, models
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import StreamSystem, System
+from mien.network_lock import NETWORK_LOCK
 from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
 
@@ -225,7 +226,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
             remedy="Copy the whole folder again.",
         ) from error
     architecture = about.get("architecture") or {}
-    model = models.build(config.changed(recipe, model=architecture) if architecture else recipe)
+    with NETWORK_LOCK:
+        model = models.build(config.changed(recipe, model=architecture) if architecture else recipe)
     _check_shapes(folder, model, state)
     model.load_state_dict(state)
     model.eval().to(device)

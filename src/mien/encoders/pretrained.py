@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from mien import hub
 from mien.errors import ArtefactError, ConfigError
 from mien.hub_repository import first_line, is_network_error
+from mien.network_lock import NETWORK_LOCK
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFE_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors"]
@@ -136,7 +137,7 @@ def load_network(
 
     check_architecture(weights, types)
     try:
-        with _quiet_transformers():
+        with NETWORK_LOCK, _quiet_transformers():
             model, report = getattr(transformers, class_name).from_pretrained(
                 weights.folder,
                 dtype=dtype,
