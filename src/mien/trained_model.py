@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def has_onnx(folder: Path) -> bool:
 
 
 def _weights_sha256(folder: Path) -> str:
+    """The hash that checkpoint.json states for the weights; "" if it cannot be read."""
     try:
         return str(json.loads((folder / ABOUT).read_text(encoding="utf-8")).get("sha256", ""))
     except (OSError, ValueError):
@@ -243,7 +244,7 @@ def _with_source(options: Mapping[str, Any], provenance: Mapping[str, str]) -> M
 def _check_stage(stage: Path, provenance: Mapping[str, str]) -> None:
     if not is_stage(provenance):
         return
-    weights = json.loads((stage / ABOUT).read_text(encoding="utf-8")).get("sha256", "")
+    weights = _weights_sha256(stage)
     if weights != provenance["revision"]:
         raise ConfigError(
             f"{stage}: the weights (sha256 {weights[:16]}...) are not those that the next stage was trained on "
@@ -284,16 +285,9 @@ def write_inputs(folder: Path, features: Mapping[str, str], provenance: Mapping[
     write_bytes(folder / INPUTS, (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def find_stage(name: str, provenance: Mapping[str, str], places: Iterator[Path]) -> Path | None:
+def find_stage(provenance: Mapping[str, str], places: Iterator[Path]) -> Path | None:
     """The first of `places` that holds the checkpoint with the weights that `provenance` names."""
-    for place in places:
-        try:
-            about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if about.get("sha256") == provenance["revision"]:
-            return place
-    return None
+    return next((place for place in places if _weights_sha256(place) == provenance["revision"]), None)
 
 
 def copy_stage(source: Path, folder: Path, name: str) -> None:
@@ -313,8 +307,3 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 def _files(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-
-
-def with_predictions(feature: EncoderInput) -> EncoderInput:
-    """The input with the predictions of its network in place of the embedding."""
-    return replace(feature, predictions=True, dim=0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mien.datasets.index_entries import CorpusContents
-from mien.datasets.named_clips import NamedClip, clip_labels, read_named_files
+from mien.datasets.named_clips import NamedClip, class_of, clip_labels, read_named_files
 from mien.labels import ANGER, DISGUST, FEAR, HAPPINESS, NEUTRAL, SADNESS, SURPRISE
 
 #: Emotion of the file name -> class.
@@ -47,7 +47,6 @@ def _parse(file: Path) -> NamedClip:
     name = _NAME.fullmatch(file.stem.lower())
     if name is None:
         raise ValueError("the name is not EMOTION-SPEAKER-SENTENCE, such as dis-f1-b1")
-    if name["emotion"] not in EMOTIONS:
-        raise ValueError(f"emotion {name['emotion']!r} is none of {', '.join(EMOTIONS)}")
+    expression = class_of(name["emotion"], EMOTIONS)
     sex = "female" if name["speaker"][0] == "f" else "male"
-    return NamedClip(file.stem.lower(), (file.as_posix(),), name["speaker"], EMOTIONS[name["emotion"]], sex)
+    return NamedClip(file.stem.lower(), (file.as_posix(),), name["speaker"], expression, sex)

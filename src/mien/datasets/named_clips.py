@@ -92,6 +92,17 @@ def misnamed(file: str, what: str) -> Problem:
     return Problem(ERROR, "file name", file, None, what, LEFT_OUT)
 
 
+def class_of(emotion: str, classes: Mapping[str, int]) -> int:
+    """Class of the emotion in a file name. Raises ValueError, as `parse_files` expects, for an unknown one.
+
+    Args:
+        classes: emotion in lower case -> class index.
+    """
+    if emotion.lower() not in classes:
+        raise ValueError(f"emotion {emotion!r} is none of {', '.join(classes)}")
+    return classes[emotion.lower()]
+
+
 def without_duplicates(takes: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[Problem]]:
     """Choose one file for each name, by `preference`, and add a note for each other file.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mien.datasets.index_entries import CorpusContents
-from mien.datasets.named_clips import NamedClip, clip_labels, read_named_files
+from mien.datasets.named_clips import NamedClip, class_of, clip_labels, read_named_files
 from mien.labels import ANGER, DISGUST, FEAR, HAPPINESS, NEUTRAL, SADNESS, SURPRISE
 
 #: Emotion letters of the file name -> class.
@@ -51,11 +51,10 @@ def _parse(file: Path) -> NamedClip:
     name = _NAME.fullmatch(file.stem)
     if name is None:
         raise ValueError("the name is not [SPEAKER_]EMOTION NUMBER, such as a01 or DC_a01")
-    if name["emotion"] not in EMOTIONS:
-        raise ValueError(f"emotion {name['emotion']!r} is none of {', '.join(EMOTIONS)}")
+    expression = class_of(name["emotion"], EMOTIONS)
     speaker = name["speaker"] or file.parent.name
     if speaker not in SPEAKERS:
         source = "the name" if name["speaker"] else "the folder"
         raise ValueError(f"speaker {speaker!r}, of {source}, is none of {', '.join(SPEAKERS)}")
     clip = f"{speaker}_{name['emotion']}{int(name['sentence']):02d}"
-    return NamedClip(clip, (file.as_posix(),), speaker, EMOTIONS[name["emotion"]], "male")
+    return NamedClip(clip, (file.as_posix(),), speaker, expression, "male")

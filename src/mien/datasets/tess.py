@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mien.datasets.index_entries import CorpusContents
-from mien.datasets.named_clips import NamedClip, clip_labels, read_named_files
+from mien.datasets.named_clips import NamedClip, class_of, clip_labels, read_named_files
 from mien.labels import ANGER, DISGUST, FEAR, HAPPINESS, NEUTRAL, SADNESS, SURPRISE
 
 #: Emotion of the file name -> class.
@@ -49,8 +49,7 @@ def _parse(file: Path) -> NamedClip:
     name = _NAME.fullmatch(file.stem)
     if name is None:
         raise ValueError("the name is not SPEAKER_WORD_EMOTION, such as OAF_back_angry")
-    emotion = name["emotion"].lower()
-    if emotion not in EMOTIONS:
-        raise ValueError(f"emotion {name['emotion']!r} is none of {', '.join(EMOTIONS)}")
+    expression = class_of(name["emotion"], EMOTIONS)
     speaker = "YAF" if name["speaker"] == "YAF" else "OAF"
-    return NamedClip(f"{speaker}_{name['word']}_{emotion}", (file.as_posix(),), speaker, EMOTIONS[emotion], "female")
+    clip = f"{speaker}_{name['word']}_{name['emotion'].lower()}"
+    return NamedClip(clip, (file.as_posix(),), speaker, expression, "female")

@@ -13,6 +13,7 @@ from mien.datasets.face_images import pad_to_square
 from mien.datasets.index import Index
 from mien.datasets.index_entries import Entry
 from mien.encode.subject_selection import SubjectSelector
+from mien.encode.video_pass import list_crops
 from mien.errors import ConfigError, MediaError
 from mien.faces.align import align
 from mien.faces.tracker import FaceTracker
@@ -85,7 +86,7 @@ def _crops(root: Path, entry: Entry, size: int) -> Iterator[tuple[float, np.ndar
             remedy="Use --faces video.",
         )
     times, next_s = entry.times.row_times(len(entry.present)), -np.inf
-    files = {int(p.stem): p for p in (root / entry.crops).iterdir() if p.stem.isdigit() and p.name[0] != "."}
+    files = list_crops(root / entry.crops)
     for i in np.flatnonzero(entry.present).tolist():
         if times[i] >= next_s and (path := files.get(i + 1)) is not None:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -210,6 +210,11 @@ class CropFolder:
     present: np.ndarray
 
 
+def list_crops(folder: Path) -> dict[int, Path]:
+    """Number of the frame, from 1 -> file of its crop, for the files of a `CropFolder`. Raises OSError."""
+    return {int(p.stem): p for p in folder.iterdir() if p.stem.isdigit() and p.name[0] != "."}
+
+
 def read_crops(
     crops: CropFolder, encoders: Mapping[str, CropEncoder], notes: list[str], on_error: OnError | None = None
 ) -> VideoFaces:
@@ -220,7 +225,7 @@ def read_crops(
     """
     collector = SubjectCollector(encoders, on_error=on_error)
     subject = collector.subject(0)
-    files = {int(p.stem): p for p in crops.folder.iterdir() if p.stem.isdigit() and p.name[0] != "."}
+    files = list_crops(crops.folder)
     unreadable: list[str] = []
     for row in np.flatnonzero(crops.present).tolist():
         image = _read_image(files.get(row + 1), unreadable)

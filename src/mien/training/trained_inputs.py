@@ -51,7 +51,7 @@ class TrainedInputs:
             features = provenance.get(modality, {})
             if not trained_model.is_stage(features):
                 continue
-            folder = trained_model.find_stage(name, features, _places(name, out, stages))
+            folder = trained_model.find_stage(features, _places(name, out, stages))
             if folder is not None:
                 found[name] = folder
             elif name in stages:
