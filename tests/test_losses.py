@@ -201,3 +201,24 @@ def test_prompt_contrastive_closed_forms() -> None:
     none.backward()
     assert float(none.detach()) == 0.0
     assert (values.grad == 0).all()
+
+
+def test_soft_labels_of_one_class_give_the_focal_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 5, generator=generator)
+    labels = torch.randint(0, 5, (20,), generator=generator)
+    weights = torch.rand(5, generator=generator) + 0.1
+    one_hot = torch.nn.functional.one_hot(labels, 5).float()
+    for gamma in (0.0, 0.5, 2.0):
+        soft = losses.soft_focal(logits, one_hot, gamma=gamma, weights=weights)
+        torch.testing.assert_close(soft, losses.focal(logits, labels, gamma=gamma, weights=weights))
+
+
+def test_soft_cross_entropy_is_least_at_the_soft_label() -> None:
+    soft = torch.tensor([[0.7, 0.2, 0.1]])
+    logits = soft.log().requires_grad_()
+    losses.soft_focal(logits, soft, gamma=0.0).backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+    expected = -(soft * soft.log()).sum()
+    torch.testing.assert_close(losses.soft_focal(soft.log(), soft, gamma=0.0), expected)

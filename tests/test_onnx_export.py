@@ -249,7 +249,9 @@ def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, share
     else:
         with torch.inference_mode():
             np.testing.assert_allclose(affect, system.valence_arousal(vector).tanh().numpy(), atol=1e-4)
-    assert (face.name, face.crop.size, face.dim) == ("faces", 16, 3 if name == "dynamic_threshold" else 5)
+    outputs = (3 if name == "dynamic_threshold" else 5) + vector.shape[1]
+    assert (face.name, face.crop.size, face.dim) == ("faces", 16, outputs)
+    np.testing.assert_allclose(values[:, -vector.shape[1] :], vector.numpy(), atol=1e-4)
     assert np.ptp(values, axis=0).max() > 1e-3
 
 

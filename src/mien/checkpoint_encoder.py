@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.config import Recipe
 from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
 from mien.encoders import registry
 from mien.encoders.protocol import Crop, Encoder
@@ -24,6 +25,16 @@ def create_encoder(spec: str, *, device: str = "cpu") -> Encoder:
     if source is None and (Path(name) / "checkpoint.json").is_file():
         return CheckpointEncoder(name, device=device)
     return registry.create(spec, device=device)
+
+
+def image_stage_provenance(recipe: Recipe, weights_sha256: str, layer: str = "embedding") -> dict[str, str]:
+    """Provenance of features of a trained face-image network, in torch or exported."""
+    margin, down = crop_framing(recipe)
+    size = next(iter(recipe.features.values())).dim
+    return {
+        **stage_provenance(recipe.model.name, weights_sha256, layer),
+        "crop": f"aligned by five points, {size} px, margin {margin:g}, down {down:g}",
+    }
 
 
 class CheckpointEncoder:
@@ -62,10 +73,7 @@ class CheckpointEncoder:
         size = next(iter(loaded.recipe.features.values())).dim or 112
         self.crop = Crop(size, *crop_framing(loaded.recipe))
         layer = "predictions" if predictions else "embedding"
-        self.provenance = {
-            **stage_provenance(loaded.recipe.model.name, checkpoint.weights_digest(Path(folder)), layer),
-            "crop": f"aligned by five points, {size} px, margin {self.crop.margin:g}, down {self.crop.down:g}",
-        }
+        self.provenance = image_stage_provenance(loaded.recipe, checkpoint.weights_digest(Path(folder)), layer)
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
         """`(n, size, size, 3)` uint8 RGB -> `(n, dim)` float32."""

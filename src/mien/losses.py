@@ -51,6 +51,24 @@ def focal(
     return loss.sum() / target_weight.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
+def soft_focal(logits: Tensor, soft: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+    """Focal loss with soft labels: `sum_c w_c q_c (1 - p_c)^gamma (-log p_c)`, divided by `sum_c w_c q_c`.
+
+    Each class counts with its share of the label, so that a label with one class gives `focal`. Our choice, as in the
+    authors' code of arXiv 2403.12609 ("soft focal loss"); gamma 0 is the cross-entropy with soft labels.
+
+    Args:
+        logits: `(..., classes)`. soft: `(..., classes)` shares >= 0, rows that sum to 1.
+        gamma, weights: as in `focal`.
+    """
+    log_p = F.log_softmax(_at_least_float32(logits), dim=-1)
+    target = soft.to(log_p) if weights is None else soft.to(log_p) * weights.to(log_p)
+    loss = -target * log_p
+    if gamma:
+        loss = loss * (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma
+    return loss.sum() / target.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
+
+
 def cross_entropy(
     logits: Tensor,
     labels: Tensor,

@@ -10,6 +10,7 @@ Every network is compared with torch, on random input in ONNX Runtime, before it
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +24,22 @@ from torch import Tensor, nn
 from mien import onnx_graph, onnx_model
 from mien.atomic import write_bytes
 from mien.checkpoint import ABOUT, Checkpoint, load, locate, read_json
+from mien.checkpoint_encoder import image_stage_provenance
 from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
-from mien.encoders import registry
+from mien.encoders import exported, registry
 from mien.encoders.export_encoder import export_encoder
 from mien.errors import ConfigError, OutputError
 from mien.labels import EXPRESSIONS
 from mien.layers.system import ImageSystem, StreamSystem
+from mien.records import FACE
 from mien.trained_model import encoder_inputs
 
 #: The card of an exported image system, beside its network.
 CARD = "network.yaml"
 #: Folders in a checkpoint: exported encoders, and further checkpoints that it reads.
 ENCODERS, STAGES = "encoders", "stages"
+#: Output of an image system for a next stage; the other outputs are its predictions.
+EMBEDDING = "embedding"
 #: Kinds of `mien.encoders.registry.KINDS` whose networks are exported.
 _EXPORTED_KINDS = ("image", "waveform")
 
@@ -88,15 +93,19 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
     checkpoint, folder = load(source), out or own
     if checkpoint.model.input_kind == "images":
         network = _image_network(checkpoint)
-        name, about = CARD, _card(checkpoint, folder.resolve().name, network, read_json(own / ABOUT)["sha256"])
+        weights = read_json(own / ABOUT)["sha256"]
+        files = {
+            CARD: _card(checkpoint, folder.resolve().name, network, weights),
+            exported.ABOUT: _describe_stage(checkpoint, folder.resolve().name, network, weights),
+        }
     else:
         network = _stream_network(checkpoint)
-        name = onnx_model.ABOUT
-        about = onnx_model.describe(checkpoint.settings, read_json(own / ABOUT)["sha256"], network)
+        files = {onnx_model.ABOUT: onnx_model.describe(checkpoint.settings, read_json(own / ABOUT)["sha256"], network)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / onnx_model.NETWORK, network)
-        write_bytes(folder / name, about)
+        for name, about in files.items():
+            write_bytes(folder / name, about)
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
@@ -173,7 +182,8 @@ def _check_streams(checkpoint: Checkpoint, session: onnx_model.OnnxSession) -> N
 
 
 class _ImageNetwork(nn.Module):
-    """An image system on `(n, 3, size, size)` float32 of 0 to 255: logits and, if trained, valence and arousal."""
+    """An image system on `(n, 3, size, size)` float32 of 0 to 255: logits, valence and arousal if they are trained, and
+    the embedding."""
 
     def __init__(self, model: ImageSystem) -> None:
         super().__init__()
@@ -181,7 +191,8 @@ class _ImageNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         logits, valence_arousal = self.model.predict(images)
-        return (logits,) if valence_arousal is None else (logits, valence_arousal)
+        predictions = (logits,) if valence_arousal is None else (logits, valence_arousal)
+        return *predictions, self.model.embed(images)
 
 
 def _image_size(checkpoint: Checkpoint) -> int:
@@ -194,12 +205,11 @@ def _image_network(checkpoint: Checkpoint) -> bytes:
     import onnxruntime
 
     model = cast(ImageSystem, checkpoint.model.cpu())
-    names = ["logits", *(["valence_arousal"] if model.predicts_valence_arousal else [])]
+    names = ["logits", *(["valence_arousal"] if model.predicts_valence_arousal else []), EMBEDDING]
     network, size = _ImageNetwork(model).eval(), _image_size(checkpoint)
     images = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).float()
     axes = {0: torch.export.Dim("image")}
-    exported = onnx_graph.to_onnx(network, [images], ["images"], names, [axes])
-    data: bytes = exported.SerializeToString(deterministic=True)
+    data: bytes = onnx_graph.to_onnx(network, [images], ["images"], names, [axes]).SerializeToString(deterministic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = [out.numpy() for out in network(images)]
@@ -231,6 +241,35 @@ def _card(checkpoint: Checkpoint, name: str, network: bytes, weights: str) -> by
     if checkpoint.model.predicts_valence_arousal:
         card |= {"valence": classes, "arousal": classes + 1}
     return yaml.safe_dump(card, sort_keys=False).encode()
+
+
+def _describe_stage(checkpoint: Checkpoint, name: str, network: bytes, weights: str) -> bytes:
+    """encoder.json of an image system as a face encoder, see `mien.encoders.exported`."""
+    margin, down = crop_framing(checkpoint.recipe)
+    size = _image_size(checkpoint)
+    about = {
+        "format": exported.FORMAT,
+        "name": name,
+        "modality": FACE,
+        "dim": checkpoint.model.embedding_dim,
+        "rate_hz": None,
+        "receptive_field_s": 0.0,
+        "licence": TRAINED_LICENCE,
+        "provenance": image_stage_provenance(checkpoint.recipe, weights),
+        "kind": "image",
+        "batch_size": 32,
+        "output": EMBEDDING,
+        "image": {
+            "input_size": size,
+            "output_size": size,
+            "scale": [1.0] * 3,
+            "shift": [0.0] * 3,
+            "margin": margin,
+            "down": down,
+        },
+        "files": {onnx_model.NETWORK: hashlib.sha256(network).hexdigest()},
+    }
+    return (json.dumps(about, indent=2) + "\n").encode()
 
 
 def _export_encoders(checkpoint: Checkpoint, own: Path, folder: Path, int8: bool, done: Exported) -> None:

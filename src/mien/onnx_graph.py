@@ -25,6 +25,8 @@ from mien.errors import ConfigError
 TOLERANCE = 1e-4
 #: Bytes of weights from which they are kept in a file of their own: a protobuf message holds less than 2 GiB.
 EXTERNAL_FROM = 1_900_000_000
+#: Weights from which storing them in half saves more than the node that restores them takes.
+_HALVE_FROM = 256
 #: Order of the gates in the weights of ONNX (`zrh` of GRU, `iofc` of LSTM), as indices of torch's (`rzn`, `ifgo`).
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
@@ -63,7 +65,31 @@ def to_onnx(
     assert program is not None
     model = program.model_proto
     _clear_metadata(model)
+    _store_halves(model)
     return model
+
+
+def _store_halves(model: Any) -> None:
+    """Store weights that are float16 numbers as float16, in place: those of a checkpoint that was saved in half.
+
+    A Cast restores them to float32 when the network is loaded, so nothing changes but the size of the file.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _HALVE_FROM:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if not np.array_equal(halves.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
 
 
 def require_exporter() -> None:

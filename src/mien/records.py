@@ -165,7 +165,8 @@ class ImageBatch:
 
     labelled: weak views of the labelled images. labels: `(n,)`. valence_arousal: `(n, 2)`, NaN where unknown. weak: two
     weak views of the unlabelled images. strong: a strong view of the same images, in the same order. unlabelled_labels:
-    `(m,)` their true labels, -1 where unknown; for measuring only, no loss reads them.
+    `(m,)` their true labels, -1 where unknown; for measuring only, no loss reads them. soft: `(n, classes)` soft labels
+    of the labelled images, see `ImageSet`, or None.
     """
 
     labelled: Tensor
@@ -174,6 +175,7 @@ class ImageBatch:
     strong: Tensor
     unlabelled_labels: Tensor
     valence_arousal: Tensor
+    soft: Tensor | None = None
 
     def to(self, device: torch.device) -> ImageBatch:
         """The batch on another device."""
@@ -186,6 +188,7 @@ class ImageBatch:
             self.strong.to(device),
             self.unlabelled_labels.to(device),
             self.valence_arousal.to(device),
+            None if self.soft is None else self.soft.to(device),
         )
 
 
@@ -208,12 +211,14 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class ImageSet:
     """Single images, aligned faces as a rule. images `(n, size, size, 3)` uint8 RGB. labels `(n,)` int, -1 unlabelled.
-    subjects: the person in each, "" where unknown. valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None."""
+    subjects: the person in each, "" where unknown. valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None. soft:
+    `(n, classes)` float32, the share of each class among the votes on an image, rows that sum to 1, or None."""
 
     images: np.ndarray
     labels: np.ndarray
     subjects: tuple[str, ...] = ()
     valence_arousal: np.ndarray | None = None
+    soft: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -224,6 +229,8 @@ class ImageSet:
             )
         if self.subjects and len(self.subjects) != n:
             raise ValueError(f"{n} images need {n} subjects or none; got {len(self.subjects)}")
+        if self.soft is not None and len(self.soft) != n:
+            raise ValueError(f"{n} images need {n} rows of soft labels or none; got {len(self.soft)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -233,7 +240,8 @@ class ImageSet:
         kept = np.arange(len(self))[places]
         names = tuple(self.subjects[i] for i in kept) if self.subjects else ()
         affect = None if self.valence_arousal is None else self.valence_arousal[kept]
-        return ImageSet(self.images[kept], self.labels[kept], names, affect)
+        soft = None if self.soft is None else self.soft[kept]
+        return ImageSet(self.images[kept], self.labels[kept], names, affect, soft)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,12 @@ INPUTS, STAGES, ENCODERS = "inputs.json", "stages", "encoders"
 #: The card of an exported image system.
 FACE_CARD = "network.yaml"
 ABOUT, RECIPE = "checkpoint.json", "recipe.yaml"
+#: Description of an exported image system as the encoder of a next stage (`mien.encoders.exported`).
+FACE_ENCODER = "encoder.json"
 #: What of a checkpoint folder is needed to use it.
 _PARTS = (
     "weights.safetensors", RECIPE, ABOUT, "metrics.json", INPUTS, onnx_model.NETWORK, onnx_model.ABOUT, FACE_CARD,
-    ENCODERS, STAGES,
+    FACE_ENCODER, ENCODERS, STAGES,
 )  # fmt: skip
 #: Encoder name of recipes that are trained on images themselves.
 PIXELS = "pixels"

@@ -203,10 +203,11 @@ def _train_on_images(settings: Recipe, run: Path, root: Path | None, resume: boo
     from mien.training.semi_supervised import fit_images, steps_of
 
     console.stderr().print("reading images ...")
-    labelled, unlabelled, val = load_image_sets(settings, root, workers=os.cpu_count() or 1)
+    with console.progress("aligning faces", unit="images") as bar:
+        labelled, unlabelled, val = load_image_sets(settings, root, workers=os.cpu_count() or 1, progress=bar)
     scored = len(val) if val is not None else 0
     console.stderr().print(f"{len(labelled)} labelled images, {len(unlabelled)} unlabelled, {scored} to score")
-    steps = steps_of(settings, unlabelled)
+    steps = steps_of(settings, labelled, unlabelled)
     with console.progress("training", unit="steps") as bar:
         return fit_images(
             settings,

@@ -3,10 +3,11 @@
     class folders: <root>/<class>/*.jpg, or <root>/<split>/<class>/*.jpg
     RAF-DB:        EmoLabel/list_patition_label.txt (the corpus's spelling) and Image/aligned/<name>_aligned.jpg
     AffectNet:     <split>_set/images/<id>.jpg and <split>_set/annotations/<id>_exp.npy
+    FER+:          see `mien.datasets.ferplus`
 
-Sources: Li, Deng, Du 2017, RAF-DB (CVPR); Mollahosseini, Hasani, Mahoor 2017, AffectNet (arXiv:1708.03985). Both need
-an agreement, so these readers follow the published descriptions and are tested on generated files only. AffectNet's
-eighth class, Contempt, is left out, because `EXPRESSIONS` has no such class.
+Sources: Li, Deng, Du 2017, RAF-DB (CVPR); Mollahosseini, Hasani, Mahoor 2017, AffectNet (arXiv:1708.03985). RAF-DB and
+AffectNet need an agreement, so their readers follow the published descriptions and are tested on generated files only.
+AffectNet's eighth class, Contempt, is left out, because `EXPRESSIONS` has no such class.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mien.datasets import ferplus
 from mien.errors import CorpusError
 from mien.labels import UNLABELLED
 from mien.records import ImageSet
@@ -25,8 +27,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 #: Class names by the number in the label files: RAF-DB counts from 1, AffectNet from 0.
 RAFDB = ("", "Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 AFFECTNET = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger")
-#: Image files, each with its class index or -1.
-Listing = list[tuple[Path, int]]
+#: Image files or pixels `(height, width, 3)` uint8 RGB, each with its class index or -1.
+Listing = list[tuple[Path | np.ndarray, int]]
 
 
 def list_class_folders(root: Path, split: str, classes: Sequence[str]) -> Listing:
@@ -106,10 +108,15 @@ READERS: dict[str, Callable[[Path, str, Sequence[str]], Listing]] = {
     "class-folders": list_class_folders,
     "rafdb": list_rafdb,
     "affectnet": list_affectnet,
+    "ferplus": lambda root, split, classes: ferplus.list_votes(root, split, classes)[0],
+}
+#: Corpora with soft labels: lists images as `READERS`, with soft labels `(n, classes)` whose rows sum to 1.
+SOFT_READERS: dict[str, Callable[[Path, str, Sequence[str]], tuple[Listing, np.ndarray]]] = {
+    "ferplus": ferplus.list_votes,
 }
 
 
-def load_images(listing: Listing, size: int) -> ImageSet:
+def load_images(listing: Sequence[tuple[Path, int]] | Listing, size: int) -> ImageSet:
     """Load images as `(n, size, size, 3)` uint8 RGB, each in full on a black square.
 
     Raises:
@@ -122,16 +129,23 @@ def load_images(listing: Listing, size: int) -> ImageSet:
             remedy="Check --root and the class names in corpus.labels.",
         )
     images = np.zeros((len(listing), size, size, 3), np.uint8)
-    for row, (path, _) in zip(images, listing, strict=True):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise CorpusError(
-                f"{path} cannot be read as an image",
-                follows="Nothing was loaded.",
-                remedy="Remove it from the corpus, or copy it again.",
-            )
-        row[:] = pad_to_square(image[..., ::-1], size)
+    for row, (source, _) in zip(images, listing, strict=True):
+        row[:] = pad_to_square(read_image(source), size)
     return ImageSet(images, np.array([label for _, label in listing]))
+
+
+def read_image(source: Path | np.ndarray) -> np.ndarray:
+    """Pixels `(height, width, 3)` uint8 RGB of an image of a listing. Raises CorpusError for an unreadable file."""
+    if isinstance(source, np.ndarray):
+        return source
+    image = cv2.imread(str(source), cv2.IMREAD_COLOR)
+    if image is None:
+        raise CorpusError(
+            f"{source} cannot be read as an image",
+            follows="Nothing was loaded.",
+            remedy="Remove it from the corpus, or copy it again.",
+        )
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def pad_to_square(image: np.ndarray, size: int) -> np.ndarray:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from mien import config
-from mien.config import Count, Recipe, Section
+from mien.config import Count, NotNegative, Recipe, Section, Share
 from mien.datasets import face_images
 from mien.datasets.affwild2_layout import VIDEO_SUFFIXES
+from mien.datasets.aligned_faces import load_aligned_faces
+from mien.encoders.protocol import Crop
 from mien.errors import ConfigError, MediaError
 from mien.faces.align import align
 from mien.faces.tracker import FaceTracker
@@ -29,32 +33,42 @@ class ImageOptions(Section):
 
     labelled: labelled images of each class, sampled with the recipe's seed; None: all. unlabelled: folder of face
     images, and of videos in which faces are detected; None: all images of the corpus, their labels unused. size: side
-    of the images, pixels. people: subjects of the synthetic corpus.
+    of the network's input, pixels. people: subjects of the synthetic corpus.
+
+    align: detect the face in each image and align it with `margin`, as prediction does, for corpora whose faces are not
+    aligned. room: surroundings of an aligned face that are kept for the augmentation, as a share of `size`. augment:
+    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`).
     """
 
     labelled: Count | None = 40
     unlabelled: str | None = None
     size: Annotated[int, Field(ge=16)] = 112
     people: Count = 100
+    align: bool = False
+    margin: NotNegative = 0.0
+    room: Share = 0.0
+    augment: Literal["weak", "capture"] = "weak"
 
 
 def load_image_sets(
-    recipe: Recipe, root: Path | None, *, workers: int = 1
+    recipe: Recipe,
+    root: Path | None,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[ImageSet, ImageSet, ImageSet | None]:
     """Load the labelled, unlabelled and validation images of a recipe; None without validation images.
 
     Args:
         root: the corpus's folder; not needed for `synthetic`.
-        workers: processes that render the synthetic corpus.
+        workers: processes that render the synthetic corpus, or align faces.
+        progress: called with the number of aligned images and of all images of a split.
 
     Raises:
         ConfigError: an unknown corpus, wrong options, or a missing root.
         CorpusError: a file of the corpus cannot be read.
     """
-    try:
-        options = ImageOptions(**recipe.corpus.options)
-    except ValidationError as error:
-        raise config.refusal("corpus", config.explain(error, ImageOptions, "corpus.options")) from None
+    options = image_options(recipe)
     classes, name = recipe.corpus.labels, recipe.corpus.name
     val: ImageSet | None = None
     if name == "synthetic":
@@ -74,9 +88,9 @@ def load_image_sets(
                 follows="Nothing was started.",
                 remedy="Name its folder with --root DIR.",
             )
-        whole = face_images.load_images(face_images.READERS[name](root, "train", classes), options.size)
+        whole = _load_split(name, root, "train", recipe, workers, progress)
         if name != "class-folders" or (root / "val").is_dir():
-            val = face_images.load_images(face_images.READERS[name](root, "val", classes), options.size)
+            val = _load_split(name, root, "val", recipe, workers, progress)
     else:
         known = ["synthetic", *face_images.READERS]
         raise ConfigError(
@@ -89,6 +103,36 @@ def load_image_sets(
     if options.unlabelled:
         unlabelled = load_unlabelled_faces(Path(options.unlabelled), options.size, *crop_framing(recipe))
     return labelled, unlabelled, val
+
+
+def image_options(recipe: Recipe) -> ImageOptions:
+    """`corpus.options` of an image recipe. Raises ConfigError with every problem."""
+    try:
+        return ImageOptions(**recipe.corpus.options)
+    except ValidationError as error:
+        raise config.refusal("corpus", config.explain(error, ImageOptions, "corpus.options")) from None
+
+
+def _load_split(
+    name: str, root: Path, split: str, recipe: Recipe, workers: int, progress: Callable[[int, int], None]
+) -> ImageSet:
+    options = image_options(recipe)
+    soft: np.ndarray | None = None
+    if name in face_images.SOFT_READERS:
+        listing, soft = face_images.SOFT_READERS[name](root, split, recipe.corpus.labels)
+    else:
+        listing = face_images.READERS[name](root, split, recipe.corpus.labels)
+    if not options.align or not listing:
+        return replace(face_images.load_images(listing, options.size), soft=soft)
+    images, _ = load_aligned_faces(
+        [source for source, _ in listing], wide_crop(options), workers=workers, progress=progress
+    )
+    return ImageSet(images, np.array([label for _, label in listing]), soft=soft)
+
+
+def wide_crop(options: ImageOptions) -> Crop:
+    """Crop of aligned faces with the surroundings that the augmentation reaches into."""
+    return Crop(round(options.size * (1 + options.room)), (1 + options.margin) * (1 + options.room) - 1)
 
 
 def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
@@ -106,9 +150,12 @@ TRAINED_LICENCE = "as the images it was trained on allow"
 def crop_framing(recipe: Recipe) -> tuple[float, float]:
     """Crop of the faces in a recipe's images: `margin` and `down` of `mien.faces.align.align`.
 
-    Images of the synthetic corpus show brow to chin; corpora of aligned faces follow the five-point template.
+    Images of the synthetic corpus show brow to chin; corpora of aligned faces follow the five-point template, and faces
+    that are aligned here the recipe's margin.
     """
-    return (CROP_MARGIN, CROP_DOWN) if recipe.corpus.name == "synthetic" else (0.0, 0.0)
+    if recipe.corpus.name == "synthetic":
+        return CROP_MARGIN, CROP_DOWN
+    return float(recipe.corpus.options.get("margin", 0.0)), 0.0
 
 
 def load_unlabelled_faces(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> ImageSet:

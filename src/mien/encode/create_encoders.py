@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
@@ -19,6 +19,8 @@ Source = Literal["pictures", "sound"]
 _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
 FACE_NETWORKS = ("fer", "hsemotion")
+#: The file that makes a folder a checkpoint.
+CHECKPOINT = "checkpoint.json"
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
@@ -71,11 +73,12 @@ def _is_light(feature: InputFeature) -> bool:
 def source_of(feature: InputFeature) -> Source | None:
     """What an input is encoded from, without creating its encoder; None if only the encoder itself can say."""
     folder = feature.folder if isinstance(feature, EncoderInput) else None
-    if feature.encoder == FACE_GEOMETRY or (folder is not None and not _is_exported(folder)):
+    is_face_network = folder is not None and (not _is_exported(folder) or (folder / CHECKPOINT).is_file())
+    if feature.encoder == FACE_GEOMETRY or is_face_network:
         return "pictures"
     if feature.encoder == VOICE_PROSODY:
         return "sound"
-    if (Path(feature.encoder) / "checkpoint.json").is_file():
+    if (Path(feature.encoder) / CHECKPOINT).is_file():
         return "pictures"
     from mien.encoders.registry import reads_sound
 
@@ -125,6 +128,15 @@ def _folder(feature: InputFeature) -> str:
     return f"{feature.folder}, {'predictions' if feature.predictions else 'embedding'}"
 
 
+def _at_rate(encoder: Any, feature: InputFeature) -> Encoder:
+    """A trained face network at the rate of the option `rate_hz`, or once per frame without it."""
+    rate_hz = feature.options.get("rate_hz")
+    if rate_hz is not None:
+        encoder.rate_hz = float(rate_hz)
+    made: Encoder = encoder
+    return made
+
+
 def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     # The two encoders without weights are made here: the registry imports pydantic, and the starter should start fast.
     if not feature.options and feature.encoder == FACE_GEOMETRY:
@@ -132,19 +144,18 @@ def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     if not feature.options and feature.encoder == VOICE_PROSODY:
         return VoiceProsody()
     folder = feature.folder if isinstance(feature, EncoderInput) else None
-    if folder is not None and _is_exported(folder):
-        if device == "cpu":
-            from mien.encoders.exported import open_exported
+    if folder is not None and folder.suffix:
+        from mien.encoders.onnx_face import OnnxFace
 
-            return open_exported(folder)
-    elif isinstance(feature, EncoderInput) and feature.folder is not None:
-        if feature.folder.suffix:
-            from mien.encoders.onnx_face import OnnxFace
+        return OnnxFace(str(folder), device=device)
+    if folder is not None and _is_exported(folder) and device == "cpu":
+        from mien.encoders.exported import open_exported
 
-            return OnnxFace(str(feature.folder), device=device)
+        return _at_rate(open_exported(folder), feature)
+    if isinstance(feature, EncoderInput) and folder is not None and (folder / CHECKPOINT).is_file():
         from mien.checkpoint_encoder import CheckpointEncoder
 
-        return CheckpointEncoder(feature.folder, device=device, predictions=feature.predictions)
+        return _at_rate(CheckpointEncoder(folder, device=device, predictions=feature.predictions), feature)
     if feature.encoder == OWN:
         raise ConfigError(
             f"the checkpoint was trained on {name} features of your own, which mien cannot compute from a recording",

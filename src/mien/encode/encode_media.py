@@ -21,6 +21,7 @@ from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, OutputError
+from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
 from mien.media.voice_activity import speech_stream
 from mien.memory import GrowingArray
@@ -62,6 +63,7 @@ def encode_media(
     width: int | None = None,
     max_faces: int = 4,
     min_visible_s: float = MIN_VISIBLE_S,
+    still: bool = False,
     sides: Sequence[str] | None = None,
     speakers: bool = True,
     threads: int = THREADS,
@@ -78,7 +80,8 @@ def encode_media(
         audio: opens the sound, None without. It is read only if an encoder uses it, in a thread of its own.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         max_faces: largest number of people tracked at once.
-        min_visible_s: people never visible for this long without a gap are left out; 0 for a still image.
+        min_visible_s: people never visible for this long without a gap are left out.
+        still: the pictures are a single image: faces that fill it are found too, and nobody is left out.
         sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
             face), as in labelled corpora; None: everyone.
         speakers: also find what the attribution of speech needs: voice activity and mouth openings.
@@ -120,12 +123,14 @@ def encode_media(
             detects = any(isinstance(e, CropEncoder | MeshEncoder) for e in visual.values())
             return read_faces(
                 frames(),
-                tracker=FaceTracker(max_faces=max_faces, threads=threads) if detects else None,
+                tracker=(StillImageFaces if still else FaceTracker)(max_faces=max_faces, threads=threads)
+                if detects
+                else None,
                 encoders=visual,
                 width=width,
                 seconds=spent,
                 on_time=on_frame,
-                min_visible_s=min_visible_s,
+                min_visible_s=0.0 if still else min_visible_s,
                 sides=sides,
                 geometry=speakers,
                 decode_ahead=side_by_side,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from mien.clock import row_durations
+from mien.clock import TIME_DECIMALS, row_durations
 from mien.encode.batches import BatchEncoder
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
@@ -36,7 +36,8 @@ class SubjectTrack:
 
     id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
     frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`. features: modality -> `(n, dim)`
-    embeddings of a crop encoder, or `(n, measures)` of a mesh encoder.
+    embeddings of a crop encoder, or `(n, measures)` of a mesh encoder. encoded_rows: modality -> `(m,)` frame indices
+    of the features of a crop encoder with a rate, which encodes fewer frames.
     """
 
     id: int
@@ -44,6 +45,7 @@ class SubjectTrack:
     boxes: GrowingArray = field(default_factory=lambda: GrowingArray(4))
     geometry: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_geometry.NAMES)))
     features: dict[str, GrowingArray] = field(default_factory=dict)
+    encoded_rows: dict[str, GrowingArray] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -90,7 +92,8 @@ class VideoFaces:
         return out
 
     def stream(self, number: int, modality: str = FACE) -> Stream:
-        """Stream of a subject and a face encoder over all frames; invalid where the subject has no face."""
+        """Stream of a subject and a face encoder over all frames; invalid where the subject has no face. That of a crop
+        encoder with a rate leaves out the frames with a face that it did not encode."""
         start = time.thread_time()
         modality = self.names[modality]
         encoder, subject = self.encoders[modality], self.subjects[number]
@@ -102,6 +105,13 @@ class VideoFaces:
             values = np.full((len(self.times), known.shape[1]), np.nan, np.float32)
             values[rows] = known
             stream = encoder.encode_measures(values, self.times, valid)
+        elif modality in subject.encoded_rows:
+            encoded = subject.encoded_rows[modality].array()
+            kept = ~valid
+            kept[encoded] = True
+            places = np.searchsorted(np.flatnonzero(kept), encoded)
+            values = scatter(known, places, int(kept.sum()))
+            stream = Stream(values, self.times[kept], valid[kept], encoder.provenance)
         else:
             stream = Stream(scatter(known, rows, len(self.times)), self.times, valid, encoder.provenance)
         self.encode_s += time.thread_time() - start
@@ -138,6 +148,8 @@ class SubjectCollector:
         self._measures_geometry = geometry or any(isinstance(e, FaceGeometry) for e in self._meshes.values())
         self._crops = {m: self._batches(m, e) for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._framing = {m: e.crop for m, e in encoders.items() if isinstance(e, CropEncoder)}
+        self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
+        self._cells: dict[tuple[int, str], int] = {}
         self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
@@ -160,6 +172,8 @@ class SubjectCollector:
         """Add a face of a frame. row: index of the frame. scale: original pixels in a pixel of the frame."""
         cut: dict[Crop, np.ndarray] = {}
         for modality, batches in self._crops.items():
+            if not self._is_due(face.subject, modality, row, frame.time_s):
+                continue
             crop = self._framing[modality]
             if crop not in cut:
                 cut[crop] = align(frame.image, face.mesh, crop.size, crop.margin, crop.down)
@@ -168,11 +182,25 @@ class SubjectCollector:
         if len(self._pending) >= _MESH_BATCH:
             self._measure_meshes()
 
-    def add_crop(self, row: int, image: np.ndarray, subject: int = 0) -> None:
+    def add_crop(self, row: int, time_s: float, image: np.ndarray, subject: int = 0) -> None:
         """Add a face crop `(height, width, 3)` uint8 RGB that the corpus provides, for the encoders of crops."""
         self.subject(subject).rows.extend(np.array([row]))
         for modality, batches in self._crops.items():
+            if not self._is_due(subject, modality, row, time_s):
+                continue
             batches.add(subject, resize_square(image, self._framing[modality].size))
+
+    def _is_due(self, number: int, modality: str, row: int, time_s: float) -> bool:
+        """Whether a face is encoded: of an encoder with a rate, the first one of a subject in each of its periods."""
+        rate_hz = self._rates.get(modality)
+        if rate_hz is None:
+            return True
+        cell = int(np.floor(round(time_s * rate_hz, TIME_DECIMALS)))
+        if self._cells.get((number, modality)) == cell:
+            return False
+        self._cells[number, modality] = cell
+        self.subject(number).encoded_rows.setdefault(modality, GrowingArray(0, np.int64)).extend(np.array([row]))
+        return True
 
     def flush(self) -> None:
         """Encode what waits."""

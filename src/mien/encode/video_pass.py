@@ -25,6 +25,7 @@ from mien.encode.segments import Segmenter
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
+from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
 from mien.media.video import MediaInfo
 from mien.memory import GrowingArray
@@ -134,7 +135,7 @@ def _prefetch_depth(frame: Frame) -> int:
 def read_faces(
     decoded: Iterable[Frame],
     *,
-    tracker: FaceTracker | None,
+    tracker: FaceTracker | StillImageFaces | None,
     encoders: Mapping[str, CropEncoder | MeshEncoder | SegmentEncoder],
     width: int | None,
     seconds: dict[str, float],
@@ -154,7 +155,7 @@ def read_faces(
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
         on_time: called with the time of each frame, seconds.
-        min_visible_s: subjects never visible for this long without a gap are left out; 0 for a still image.
+        min_visible_s: subjects never visible for this long without a gap are left out.
         sides: the subjects are the faces that `SubjectSelector` chooses for these sides, in their order, also those
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
@@ -230,7 +231,7 @@ def read_crops(
     for row in np.flatnonzero(crops.present).tolist():
         image = _read_image(files.get(row + 1), unreadable)
         if image is not None:
-            collector.add_crop(row, image)
+            collector.add_crop(row, float(crops.times[row]), image)
     collector.flush()
     if unreadable:
         notes.append(f"{len(unreadable)} crops cannot be read, such as {unreadable[0]}")

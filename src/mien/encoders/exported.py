@@ -5,6 +5,7 @@
     network.onnx        preprocessed pixels or samples -> feature vectors; above 1.9 GB with network.onnx.data
     encoder.json        name, sizes, preprocessing, licence, provenance, and the hashes of the other files
 
+`mien.onnx_export` writes encoder.json beside the network of a checkpoint over face images, for a next stage.
 Features equal those of the torch encoder to a relative error of 1e-3 (1e-2 with 8-bit weights).
 """
 
@@ -63,9 +64,11 @@ class _Exported:
         self.provenance: Mapping[str, str] = about["provenance"]
         self.batch_size: int = about["batch_size"]
         self._session = session
+        self._input: str = session.get_inputs()[0].name
+        self._output: str = about.get("output", session.get_outputs()[0].name)
 
     def _run(self, inputs: np.ndarray) -> np.ndarray:
-        output: np.ndarray = self._session.run(None, {"input": inputs})[0]
+        output: np.ndarray = self._session.run([self._output], {self._input: inputs})[0]
         return output
 
 

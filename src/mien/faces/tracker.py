@@ -78,6 +78,10 @@ class FaceTracker:
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
         self._small = self._timed("detect", SmallFaceDetector(threads=threads)) if small_faces else None
         self._max_faces = max_faces
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all faces and subjects: the next frame is the first of another recording."""
         self._reidentifier = Reidentifier()
         self._tracks: list[_Track] = []
         self._thumbnail: np.ndarray | None = None

@@ -224,6 +224,8 @@ class ImageSystem(System[ImageBatch]):
 
     input_kind = "images"
     predicts_valence_arousal = False
+    #: Whether the objective reads the unlabelled images of a batch.
+    uses_unlabelled: ClassVar[bool] = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of `(n, 3, size, size)` uint8."""

@@ -9,6 +9,10 @@ Architecture:
 
 * EfficientNet-B1 or B4, or ViT-B/16, a layer of 256, and two heads.
 * Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal.
+* Options that the paper does not have (ours), for a small network that is trained from random weights on small faces:
+  a stem without a pool, grey input, each image normalised by its own mean and deviation (light and skin colour are not
+  expression), the mean over an image and its mirror image (an expression has no side, so a mirrored video gets the same
+  prediction), and the logits at the start of the embedding, for a fusion of predictions. `face_expression` uses them.
 * Gradual unfreezing: layers are unfrozen from the top during training, and deeper layers have lower learning rates.
   The steps between two layers, and the ratio of their rates, are [?]. The CNN of `transfer_ensemble` is fine-tuned in
   the same way.
@@ -28,8 +32,13 @@ from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section
 from mien.layers.system import ImageSystem
-from mien.losses import class_weights, focal
+from mien.losses import class_weights, focal, soft_focal
 from mien.records import ImageBatch
+
+#: Weights of red, green and blue in grey (ITU-R BT.601), as in OpenCV.
+LUMA = (0.299, 0.587, 0.114)
+#: Added to the deviation of an image, in grey levels: an image of a single colour stays finite and near zero.
+MIN_DEVIATION = 8.0
 
 
 class Config(Section):
@@ -37,8 +46,9 @@ class Config(Section):
 
     inputs: one modality; its width is the side of the image in pixels. network: architecture, from the package
     transformers. source: folder or hub id of pretrained weights; None for random weights with `options` of its config.
-    dim: width of the embedding. unfreeze_steps: steps until the next layer is unfrozen, 0 to train all from the start.
-    layer_decay: ratio of a layer's learning rate to that of the layer above.
+    dim: width of the embedding. stem_pool, grey, mirrored, embed_logits: see the module's docstring. normalise: `fixed`
+    scales pixels to -2 to 2, `image` normalises each image. unfreeze_steps: steps until the next layer is unfrozen, 0
+    to train all from the start. layer_decay: ratio of a layer's learning rate to that of the layer above.
     """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=1)]
@@ -49,6 +59,11 @@ class Config(Section):
     options: dict[str, Any] = Field(default={})
     dim: Count = 256
     dropout: DropoutRate = 0.3
+    stem_pool: bool = True
+    grey: bool = False
+    normalise: Literal["fixed", "image"] = "fixed"
+    mirrored: bool = False
+    embed_logits: bool = False
     unfreeze_steps: Annotated[int, Field(ge=0)] = 500
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
 
@@ -72,7 +87,7 @@ class CnnStatic(ImageSystem):
         self.config, self.loss = config, objective or Objective()
         self.predicts_valence_arousal = self.loss.valence_arousal > 0
         self.network, width = _network(config)
-        self.embedding_dim = config.dim
+        self.embedding_dim = config.dim + config.classes * config.embed_logits
         self.hidden = nn.Sequential(nn.Linear(width, config.dim), nn.Tanh(), nn.Dropout(config.dropout))
         self.expression, self.valence_arousal = nn.Linear(config.dim, config.classes), nn.Linear(config.dim, 2)
         self.register_buffer("class_weight", torch.ones(config.classes))
@@ -109,32 +124,55 @@ class CnnStatic(ImageSystem):
         for parameter in (p for depth in depths[trained:] for p in depth):
             parameter.grad = None
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Embeddings `(n, dim)` of images `(n, 3, size, size)` uint8."""
-        output = self.network(images.float() / 64 - 2)
+    def _vector(self, images: Tensor) -> Tensor:
+        """The layer before the heads, `(n, dim)`, of images `(n, 3, size, size)` uint8."""
+        pixels = self._normalise(images)
+        if not self.config.mirrored or self.training:
+            return self._read(pixels)
+        return (self._read(pixels) + self._read(pixels.flip(3))) / 2
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        pixels = images.float()
+        if self.config.grey:
+            pixels = (pixels * pixels.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        if self.config.normalise == "fixed":
+            return pixels / 64 - 2
+        mean = pixels.mean(dim=(2, 3), keepdim=True)
+        deviation = (pixels - mean).square().mean(dim=(2, 3), keepdim=True).sqrt()
+        return (pixels - mean) / (deviation + MIN_DEVIATION)
+
+    def _read(self, pixels: Tensor) -> Tensor:
+        output = self.network(pixels)
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:  # a ViT without pooling: its class token
             pooled = output.last_hidden_state[:, 0]
-        embedding: Tensor = self.hidden(pooled.flatten(1))
-        return embedding
+        vector: Tensor = self.hidden(pooled.flatten(1))
+        return vector
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings `(n, embedding_dim)` of images `(n, 3, size, size)` uint8."""
+        vector = self._vector(images)
+        return torch.cat((self.expression(vector), vector), dim=1) if self.config.embed_logits else vector
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of images `(n, 3, size, size)` uint8."""
-        logits: Tensor = self.expression(self.embed(images))
+        logits: Tensor = self.expression(self._vector(images))
         return logits
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and valence and arousal if the objective trains them; see `ImageSystem.predict`."""
-        vector = self.embed(images)
+        vector = self._vector(images)
         affect = self.valence_arousal(vector).tanh() if self.predicts_valence_arousal else None
         return self.expression(vector), affect
 
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms, over the labelled images."""
-        vector = self.embed(batch.labelled)
-        expression = focal(
-            self.expression(vector), batch.labels, gamma=self.loss.gamma, weights=self.class_weight.to(vector)
-        )
+        vector = self._vector(batch.labelled)
+        logits, weights = self.expression(vector), self.class_weight.to(vector)
+        if batch.soft is None:
+            expression = focal(logits, batch.labels, gamma=self.loss.gamma, weights=weights)
+        else:
+            expression = soft_focal(logits, batch.soft, gamma=self.loss.gamma, weights=weights)
         labelled = torch.isfinite(batch.valence_arousal)
         error = torch.where(
             labelled, self.valence_arousal(vector).tanh() - torch.where(labelled, batch.valence_arousal, 0.0), 0.0
@@ -153,13 +191,16 @@ def _network(config: Config) -> tuple[nn.Module, int]:
     """The network and the width of its output."""
     import transformers
 
+    channels = {"num_channels": 1} if config.grey else {}
     name = {"efficientnet": "EfficientNet", "vit": "ViT", "resnet": "ResNet"}[config.network]
     model_class = getattr(transformers, f"{name}Model")
     options = {"add_pooling_layer": False} if config.network == "vit" else {}
     if config.source:
         network = model_class.from_pretrained(config.source, use_safetensors=True, **options)
     else:
-        network = model_class(getattr(transformers, f"{name}Config").from_dict(config.options), **options)
+        network = model_class(getattr(transformers, f"{name}Config").from_dict(config.options | channels), **options)
+    if not config.stem_pool:
+        setattr(network.embedder, "pooler", nn.Identity())  # noqa: B010, torch types it as a pool
     sizes = network.config
     key = {"efficientnet": "hidden_dim", "vit": "hidden_size", "resnet": "hidden_sizes"}[config.network]
     width = getattr(sizes, key)

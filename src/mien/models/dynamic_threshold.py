@@ -135,6 +135,7 @@ class Extractor(nn.Module):
 class DynamicThreshold(ImageSystem):
     """Student, teacher, thresholds and objective; see the module's docstring and `Config`."""
 
+    uses_unlabelled = True
     #: Running mean of the teacher's confidence on unlabelled images, a scalar.
     mean_confidence: Tensor
     #: Running mean of the teacher's probability of each class on unlabelled images, `(classes,)`.
@@ -194,7 +195,7 @@ class DynamicThreshold(ImageSystem):
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms. Also logged: `kept`, share of unlabelled images with a pseudo-label;
         `quality`, share of correct pseudo-labels (NaN without true labels); `threshold`, mean over classes."""
-        loss = F.cross_entropy(self.student(batch.labelled), batch.labels)
+        loss = F.cross_entropy(self.student(batch.labelled), batch.labels if batch.soft is None else batch.soft)
         logs = {"labelled": loss.detach()}
         if not (self.loss.unlabelled or self.loss.negative):
             self._teacher_probabilities(batch.labelled)

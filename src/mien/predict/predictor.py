@@ -175,7 +175,7 @@ class ModelPredictor:
             audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
-            min_visible_s=0.0 if info.kind == "image" else MIN_VISIBLE_S,
+            still=info.kind == "image",
             seconds=seconds,
             on_time=on_position,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,16 +13,21 @@ from torch import Tensor
 from mien import config, models
 from mien.config import Recipe
 from mien.data import image_augment, mix_seeds
+from mien.data.capture_augment import capture, centre
+from mien.datasets.image_datasets import image_options
 from mien.encoders.pretrained import WeightSource, fetch
 from mien.encoders.registry import NETWORKS
 from mien.errors import ConfigError
 from mien.evaluation import metrics
-from mien.layers.system import System
+from mien.layers.system import ImageSystem, System
 from mien.memory import keep_freed_memory
 from mien.records import ImageBatch, ImageSet
 from mien.training.callbacks import EpochCallback
 from mien.training.fit import is_finished, run_training
 from mien.training.loop import reproducible
+
+#: Unlabelled images for each labelled one in a batch.
+RATIO = 4
 
 
 def fit_images(
@@ -33,7 +38,7 @@ def fit_images(
     out: Path,
     *,
     steps: int = 2000,
-    ratio: int = 4,
+    ratio: int | None = None,
     flip: bool = True,
     epoch_steps: int = 100,
     resume: bool = False,
@@ -44,10 +49,11 @@ def fit_images(
     """Train an image system by a recipe for `steps` steps; returns `out`, a checkpoint folder.
 
     Args:
-        labelled: images with labels; drawn so that every class is equally likely.
+        labelled: images with labels, or soft labels; drawn as `train.balance` says: 1 makes every class as likely, 0
+            every image. They may be larger than the input, see `mien.data.capture_augment`.
         unlabelled: images whose labels, if any, only measure the pseudo-labels; None uses `labelled`.
         val: scored after the last step (macro F1, accuracy).
-        ratio: unlabelled images for each labelled one in a batch; 0 for systems that use none.
+        ratio: unlabelled images for each labelled one in a batch; by default 4, or 0 for systems that use none.
         flip: whether a mirrored image keeps its class.
         epoch_steps: steps between two reports and two saves for resuming.
         resume: go on with the unfinished run in `out`; a finished one is returned as it is.
@@ -64,9 +70,10 @@ def fit_images(
         torch.manual_seed(recipe.train.seed)
         system = models.build(_with_local_source(recipe))
         system = system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a step in .146 s, not .202
-        classes = len(recipe.corpus.labels)
-        system.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=classes)))
+        system.prepare({}, {}, torch.from_numpy(_class_counts(labelled, len(recipe.corpus.labels))))
         others = unlabelled if unlabelled is not None else labelled
+        if ratio is None:
+            ratio = RATIO if _uses_unlabelled(recipe) else 0
         data = ImageData(recipe, labelled, others, val, steps, ratio, flip, epoch_steps)
         run = run_training(
             system, data, recipe, out, resume=resume, device=device, progress=progress, on_epoch=on_epoch
@@ -75,9 +82,16 @@ def fit_images(
     return out
 
 
-def steps_of(recipe: Recipe, unlabelled: ImageSet) -> int:
-    """Steps of a recipe's epochs: each passes a quarter of the unlabelled images, 100 steps at least (our choice)."""
-    return max(1, recipe.train.epochs * max(100, len(unlabelled) // (4 * recipe.train.batch)))
+def steps_of(recipe: Recipe, labelled: ImageSet, unlabelled: ImageSet) -> int:
+    """Steps of a recipe's epochs. An epoch passes all labelled images; for systems that use unlabelled images a quarter
+    of those, and 100 steps at least (our choice)."""
+    if not _uses_unlabelled(recipe):
+        return max(1, recipe.train.epochs * max(1, len(labelled) // recipe.train.batch))
+    return max(1, recipe.train.epochs * max(100, len(unlabelled) // (RATIO * recipe.train.batch)))
+
+
+def _uses_unlabelled(recipe: Recipe) -> bool:
+    return cast(type[ImageSystem], models.system_class(recipe)).uses_unlabelled
 
 
 def _with_local_source(recipe: Recipe) -> Recipe:
@@ -96,20 +110,30 @@ def _with_local_source(recipe: Recipe) -> Recipe:
 def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet]:
     """The recipe with the size of the images and every default written out, and the images that have labels."""
     name, feature = next(iter(recipe.features.items()))
-    size = labelled.images.shape[1]
-    if feature.dim not in (None, size):
+    size, options = labelled.images.shape[1], image_options(recipe)
+    fits = feature.dim in (None, size) or (options.augment == "capture" and (feature.dim or 0) < size)
+    if not fits:
         raise ConfigError(
             f"features.{name}.dim is {feature.dim}, the images are {size} pixels wide",
             follows="Nothing was started.",
             remedy=f"Set features.{name}.dim={size}, or give images of {feature.dim} pixels.",
         )
-    known = np.flatnonzero(labelled.labels >= 0)
+    size = feature.dim or size
+    known = np.flatnonzero(labelled.labels >= 0) if labelled.soft is None else np.arange(len(labelled))
     if not len(known):
         raise ConfigError("no image has a label", follows="Nothing was started.", remedy="Give labelled images.")
     labelled = labelled.take(known)
     features = {name: feature.model_dump() | {"dim": size}}
     recipe = models.complete(config.changed(recipe, features=features))
     return recipe, labelled
+
+
+def _class_counts(images: ImageSet, classes: int) -> np.ndarray:
+    """Labels of each class, `(classes,)`; expected ones for soft labels."""
+    if images.soft is not None:
+        counts: np.ndarray = images.soft.sum(axis=0)
+        return counts
+    return np.bincount(images.labels, minlength=classes)
 
 
 class ImageData:
@@ -127,6 +151,9 @@ class ImageData:
         self.size = len(labelled) + len(unlabelled)
         self.total_steps = steps
         self.epochs = -(-steps // epoch_steps)
+        self.side = next(iter(recipe.features.values())).dim or labelled.images.shape[1]
+        self.augment = image_options(recipe).augment
+        self._chances = self._draw_chances()
 
     def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[ImageBatch]:
         """The batches of steps `epoch * epoch_steps` and on. Images are trained in one process: part is not used."""
@@ -140,21 +167,35 @@ class ImageData:
         if self.val is None or epoch + 1 < self.epochs:
             return {}
         device = next(system.parameters()).device
-        parts = np.array_split(self.val.images, max(1, len(self.val) // 256))
+        val = self.val.take(self.val.labels >= 0)
+        parts = np.array_split(centre(val.images, self.side), max(1, len(val) // 256))
         predicted = np.concatenate([system(as_tensor(part).to(device)).argmax(dim=1).cpu().numpy() for part in parts])
-        present = np.unique(self.val.labels).tolist()
+        present = np.unique(val.labels).tolist()
         return {
-            "val_macro_f1": float(metrics.macro_f1(self.val.labels, predicted, classes=self.classes, over=present)),
-            "val_accuracy": float(metrics.accuracy(self.val.labels, predicted)),
+            "val_macro_f1": float(metrics.macro_f1(val.labels, predicted, classes=self.classes, over=present)),
+            "val_accuracy": float(metrics.accuracy(val.labels, predicted)),
         }
+
+    def _draw_chances(self) -> np.ndarray:
+        """Chance of each labelled image to be drawn, `(n,)`, between equal and one over the frequency of its class."""
+        counts = _class_counts(self.labelled, self.classes)
+        rarity = 1 / np.maximum(counts, 1e-9) ** self.settings.balance
+        if self.labelled.soft is None:
+            share = rarity[self.labelled.labels]
+        else:
+            share = self.labelled.soft @ np.where(counts > 0, rarity, 0.0)
+        chances: np.ndarray = share / share.sum()
+        return chances
 
     def _draw(self, rng: np.random.Generator) -> ImageBatch:
         labelled, unlabelled = self.labelled, self.unlabelled
-        share = 1 / np.bincount(labelled.labels)[labelled.labels]
-        picked = rng.choice(len(labelled), self.settings.batch, p=share / share.sum())
+        picked = rng.choice(len(labelled), self.settings.batch, p=self._chances)
         places = rng.integers(0, len(unlabelled), self.settings.batch * self.ratio)
         images = unlabelled.images[places]
-        views = as_tensor(image_augment.weak(labelled.images[picked], rng, flip=self.flip))
+        if self.augment == "capture":
+            views = capture(labelled.images[picked], self.side, rng, flip=self.flip)
+        else:
+            views = as_tensor(image_augment.weak(labelled.images[picked], rng, flip=self.flip))
         first = second = strong = torch.zeros(0, 3, *images.shape[1:3], dtype=torch.uint8)
         if self.ratio:
             first, second = (as_tensor(image_augment.weak(images, rng, flip=self.flip)) for _ in range(2))
@@ -166,6 +207,7 @@ class ImageData:
             strong,
             torch.from_numpy(unlabelled.labels[places].astype(np.int64)),
             _valence_arousal(labelled.valence_arousal, picked),
+            None if labelled.soft is None else torch.from_numpy(labelled.soft[picked]),
         )
 
 

@@ -142,7 +142,7 @@ def _train_on_faces(name: str, recipe: Recipe, folder: Path, settings: ChainSett
     if scored is not None:
         scored = scored.take(scored.labels >= 0)
     device = checkpoint.torch_device(settings.device)
-    fit_images(recipe, train, train, scored, folder, steps=steps_of(recipe, train), resume=True, device=device)
+    fit_images(recipe, train, train, scored, folder, steps=steps_of(recipe, train, train), resume=True, device=device)
 
 
 def derive_features(
