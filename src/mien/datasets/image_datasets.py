@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,13 +30,16 @@ class ImageOptions(Section):
 
     labelled: labelled images of each class, sampled with the recipe's seed; None: all. unlabelled: folder of face
     images, and of videos in which faces are detected; None: all images of the corpus, their labels unused. size: side
-    of the images, pixels. people: subjects of the synthetic corpus.
+    of the images, pixels. people: subjects of the synthetic corpus. plurality: of `ferplus`, whether the class with the
+    most votes is the label of an image; otherwise a class needs more than half of all votes. With `labelled` None,
+    training also uses the soft labels of images without a majority.
     """
 
     labelled: Count | None = 40
     unlabelled: str | None = None
     size: Annotated[int, Field(ge=16)] = 112
     people: Count = 100
+    plurality: bool = False
 
 
 def load_image_sets(
@@ -74,9 +78,18 @@ def load_image_sets(
                 follows="Nothing was started.",
                 remedy="Name its folder with --root DIR.",
             )
-        whole = face_images.load_images(face_images.READERS[name](root, "train", classes), options.size)
+        reader = face_images.READERS[name]
+        if options.plurality:
+            if name != "ferplus":
+                raise ConfigError(
+                    f"corpus.options.plurality: {name} has no votes",
+                    follows="Nothing was started.",
+                    remedy="Omit it; it is for ferplus.",
+                )
+            reader = partial(face_images.list_ferplus, plurality=True)
+        whole = face_images.load_images(reader(root, "train", classes), options.size)
         if name != "class-folders" or (root / "val").is_dir():
-            val = face_images.load_images(face_images.READERS[name](root, "val", classes), options.size)
+            val = face_images.load_images(reader(root, "val", classes), options.size)
     else:
         known = ["synthetic", *face_images.READERS]
         raise ConfigError(
@@ -92,10 +105,13 @@ def load_image_sets(
 
 
 def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """Sample `count` labelled images of every class, or all of a class that has fewer; None: all labelled images."""
+    """Sample `count` labelled images of every class, or all of a class that has fewer; None: all labelled images,
+    those with a soft label only included."""
     rng, sampled = np.random.default_rng(seed), []
     for c in np.unique(whole.labels[whole.labels >= 0]):
         sampled.append(rng.permutation(np.flatnonzero(whole.labels == c))[:count])
+    if count is None:
+        sampled.append(np.flatnonzero(whole.is_labelled & (whole.labels < 0)))
     return whole.take(np.concatenate(sampled)) if sampled else whole
 
 
@@ -130,7 +146,11 @@ def load_unlabelled_faces(folder: Path, size: int, margin: float = 0.0, down: fl
                     faces += [align(frame.image, face.mesh, size, margin, down) for face in tracker(frame)]
         except MediaError:
             continue  # there are many unlabelled videos, so a damaged one is skipped
-    image_files = [(p, UNLABELLED) for p in sorted(folder.rglob("*")) if p.suffix.lower() in face_images.SUFFIXES]
+    image_files = [
+        face_images.ListedImage(p, UNLABELLED)
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in face_images.SUFFIXES
+    ]
     if image_files:
         faces += list(face_images.load_images(image_files, size).images)
     if not faces:

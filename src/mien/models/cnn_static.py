@@ -8,7 +8,8 @@ public code.
 Architecture:
 
 * EfficientNet-B1 or B4, or ViT-B/16, a layer of 256, and two heads.
-* Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal.
+* Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal. Images with soft labels,
+  such as votes, use them: each class's focal term counts by its share of the label (`mien.losses.soft_focal`).
 * Gradual unfreezing: layers are unfrozen from the top during training, and deeper layers have lower learning rates.
   The steps between two layers, and the ratio of their rates, are [?]. The CNN of `transfer_ensemble` is fine-tuned in
   the same way.
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section
 from mien.layers.system import ImageSystem
-from mien.losses import class_weights, focal
+from mien.losses import class_weights, focal, soft_focal
 from mien.records import ImageBatch
 
 
@@ -132,9 +133,11 @@ class CnnStatic(ImageSystem):
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms, over the labelled images."""
         vector = self.embed(batch.labelled)
-        expression = focal(
-            self.expression(vector), batch.labels, gamma=self.loss.gamma, weights=self.class_weight.to(vector)
-        )
+        logits, gamma, weights = self.expression(vector), self.loss.gamma, self.class_weight.to(vector)
+        if batch.soft is None:
+            expression = focal(logits, batch.labels, gamma=gamma, weights=weights)
+        else:
+            expression = soft_focal(logits, batch.soft, gamma=gamma, weights=weights)
         labelled = torch.isfinite(batch.valence_arousal)
         error = torch.where(
             labelled, self.valence_arousal(vector).tanh() - torch.where(labelled, batch.valence_arousal, 0.0), 0.0

@@ -44,7 +44,8 @@ def fit_images(
     """Train an image system by a recipe for `steps` steps; returns `out`, a checkpoint folder.
 
     Args:
-        labelled: images with labels; drawn so that every class is equally likely.
+        labelled: images with labels; drawn so that every class is equally likely. Images with soft labels but no hard
+            one are drawn as the most likely class of their soft label.
         unlabelled: images whose labels, if any, only measure the pseudo-labels; None uses `labelled`.
         val: scored after the last step (macro F1, accuracy).
         ratio: unlabelled images for each labelled one in a batch; 0 for systems that use none.
@@ -65,7 +66,7 @@ def fit_images(
         system = models.build(_with_local_source(recipe))
         system = system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a step in .146 s, not .202
         classes = len(recipe.corpus.labels)
-        system.prepare({}, {}, torch.from_numpy(np.bincount(labelled.labels, minlength=classes)))
+        system.prepare({}, {}, torch.from_numpy(labelled.soft_labels(classes).sum(axis=0)))
         others = unlabelled if unlabelled is not None else labelled
         data = ImageData(recipe, labelled, others, val, steps, ratio, flip, epoch_steps)
         run = run_training(
@@ -103,10 +104,16 @@ def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet
             follows="Nothing was started.",
             remedy=f"Set features.{name}.dim={size}, or give images of {feature.dim} pixels.",
         )
-    known = np.flatnonzero(labelled.labels >= 0)
+    known = np.flatnonzero(labelled.is_labelled)
     if not len(known):
         raise ConfigError("no image has a label", follows="Nothing was started.", remedy="Give labelled images.")
-    labelled = labelled.take(known)
+    labelled, classes = labelled.take(known), len(recipe.corpus.labels)
+    if labelled.soft is not None and labelled.soft.shape[1] != classes:
+        raise ConfigError(
+            f"the soft labels of the images have {labelled.soft.shape[1]} classes; corpus.labels has {classes}",
+            follows="Nothing was started.",
+            remedy="Give soft labels over the classes of corpus.labels, in their order.",
+        )
     features = {name: feature.model_dump() | {"dim": size}}
     recipe = models.complete(config.changed(recipe, features=features))
     return recipe, labelled
@@ -124,6 +131,9 @@ class ImageData:
         self.settings, self.classes = recipe.train, len(recipe.corpus.labels)
         self.labelled, self.unlabelled, self.val = labelled, unlabelled, val
         self.ratio, self.flip, self.epoch_steps = ratio, flip, epoch_steps
+        soft, hard = labelled.soft_labels(self.classes), labelled.labels
+        #: Class `(n,)` of each labelled image in the draw of batches.
+        self._drawn_as = np.where(hard >= 0, hard, soft.argmax(axis=1))
         self.size = len(labelled) + len(unlabelled)
         self.total_steps = steps
         self.epochs = -(-steps // epoch_steps)
@@ -142,7 +152,7 @@ class ImageData:
         device = next(system.parameters()).device
         parts = np.array_split(self.val.images, max(1, len(self.val) // 256))
         predicted = np.concatenate([system(as_tensor(part).to(device)).argmax(dim=1).cpu().numpy() for part in parts])
-        present = np.unique(self.val.labels).tolist()
+        present = np.unique(self.val.labels[self.val.labels >= 0]).tolist()
         return {
             "val_macro_f1": float(metrics.macro_f1(self.val.labels, predicted, classes=self.classes, over=present)),
             "val_accuracy": float(metrics.accuracy(self.val.labels, predicted)),
@@ -150,7 +160,8 @@ class ImageData:
 
     def _draw(self, rng: np.random.Generator) -> ImageBatch:
         labelled, unlabelled = self.labelled, self.unlabelled
-        share = 1 / np.bincount(labelled.labels)[labelled.labels]
+        drawn_as = self._drawn_as
+        share = 1 / np.bincount(drawn_as)[drawn_as]
         picked = rng.choice(len(labelled), self.settings.batch, p=share / share.sum())
         places = rng.integers(0, len(unlabelled), self.settings.batch * self.ratio)
         images = unlabelled.images[places]
@@ -166,6 +177,7 @@ class ImageData:
             strong,
             torch.from_numpy(unlabelled.labels[places].astype(np.int64)),
             _valence_arousal(labelled.valence_arousal, picked),
+            None if labelled.soft is None else torch.from_numpy(labelled.soft[picked].astype(np.float32)),
         )
 
 
