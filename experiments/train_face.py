@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mien import checkpoint, config, models, onnx_export
-from mien.datasets import ferplus
 from mien.datasets.aligned_faces import load_aligned_faces
+from mien.datasets.face_images import labelled_set, list_ferplus
 from mien.datasets.image_datasets import image_options, wide_crop
 from mien.records import ImageSet
 from mien.training.semi_supervised import fit_images, steps_of
@@ -29,20 +29,19 @@ def load_faces(
     root: Path, split: str, cache: Path, recipe: config.Recipe, *, workers: int = 1, log: Callable[[str], None] = print
 ) -> ImageSet:
     """Aligned FER+ faces of a split with soft labels; read from `cache` (a folder) if they are there."""
-    listing, soft = ferplus.list_votes(root, split, recipe.corpus.labels)
+    listing = list_ferplus(root, split, recipe.corpus.labels)
     crop = wide_crop(image_options(recipe))
     file = cache / f"ferplus_{split}_{crop.size}_{crop.margin:.3f}.npy"
     if not file.is_file():
         log(f"aligning {len(listing)} faces ({split})")
-        images, found = load_aligned_faces([source for source, _ in listing], crop, workers=workers)
+        faces, found = load_aligned_faces(listing, crop, workers=workers)
         log(f"a face was found in {found.mean():.1%}")
         cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial.npy")
-        np.save(partial, images[..., 0])  # FER+ is grey
+        np.save(partial, faces.images[..., 0])  # FER+ is grey
         partial.rename(file)
     grey = np.load(file, allow_pickle=False)
-    images = np.repeat(grey[..., None], 3, axis=3)
-    return ImageSet(images, np.array([label for _, label in listing]), soft=soft)
+    return labelled_set(np.repeat(grey[..., None], 3, axis=3), listing)
 
 
 def held_out(images: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -96,9 +95,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of the aligned faces; by default OUT-faces")
     options = parser.parse_args()
     cache = options.cache or options.out.with_name(options.out.name + "-faces")
-    train_face(
-        options.out, root=options.ferplus, cache=cache, overrides=options.overrides, workers=os.cpu_count() or 1
-    )
+    train_face(options.out, root=options.ferplus, cache=cache, overrides=options.overrides, workers=os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

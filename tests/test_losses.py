@@ -203,22 +203,63 @@ def test_prompt_contrastive_closed_forms() -> None:
     assert (values.grad == 0).all()
 
 
-def test_soft_labels_of_one_class_give_the_focal_loss() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(20, 5, generator=generator)
-    labels = torch.randint(0, 5, (20,), generator=generator)
-    weights = torch.rand(5, generator=generator) + 0.1
-    one_hot = torch.nn.functional.one_hot(labels, 5).float()
-    for gamma in (0.0, 0.5, 2.0):
-        soft = losses.soft_focal(logits, one_hot, gamma=gamma, weights=weights)
-        torch.testing.assert_close(soft, losses.focal(logits, labels, gamma=gamma, weights=weights))
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), weighted=st.booleans())
+def test_soft_focal_equals_focal_for_one_hot_labels(seed: int, gamma: float, weighted: bool) -> None:
+    logits, labels, weights = batch(seed)
+    weight = weights if weighted else None
+    targets = F.one_hot(labels.clamp_min(0), 8).double() * (labels >= 0)[..., None]
+    a, b = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ours, theirs = (
+        losses.soft_focal(a, targets, gamma=gamma, weights=weight),
+        losses.focal(b, labels, gamma=gamma, weights=weight),
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    ours.backward(), theirs.backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-8, atol=1e-10)
 
 
-def test_soft_cross_entropy_is_least_at_the_soft_label() -> None:
-    soft = torch.tensor([[0.7, 0.2, 0.1]])
-    logits = soft.log().requires_grad_()
-    losses.soft_focal(logits, soft, gamma=0.0).backward()
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_soft_focal_without_gamma_is_torchs_cross_entropy(seed: int) -> None:
+    logits, _, _ = batch(seed)
+    targets = torch.softmax(batch(seed + 1)[0], dim=-1)
+    theirs = F.cross_entropy(logits.reshape(-1, 8), targets.reshape(-1, 8))
+    torch.testing.assert_close(losses.soft_focal(logits, targets, gamma=0.0), theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_soft_focal_closed_form_and_gradient(gamma: float) -> None:
+    """Two classes: q (1-p)^gamma (-log p) + (1-q) p^gamma (-log(1-p)); gradients agree with finite differences."""
+    for p, q in ((0.3, 0.7), (0.9, 0.5), (0.01, 0.99)):
+        logits = torch.tensor([[math.log(p), math.log1p(-p)]], dtype=torch.float64)
+        expected = q * (1 - p) ** gamma * -math.log(p) + (1 - q) * p**gamma * -math.log1p(-p)
+        target = torch.tensor([[q, 1 - q]], dtype=torch.float64)
+        assert float(losses.soft_focal(logits, target, gamma=gamma)) == pytest.approx(expected, rel=1e-9)
+    logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    target = torch.softmax(logits.detach().flip(0) * 2, dim=-1)
+    torch.autograd.gradcheck(lambda x: losses.soft_focal(x, target, gamma=gamma), logits)
+
+
+def test_soft_focal_focuses_away_from_the_votes_themselves() -> None:
+    """With gamma 2 the minimum over p for q = .8 lies below .8; with gamma 0 it is .8."""
+    p = torch.linspace(0.01, 0.99, 981, dtype=torch.float64)
+    logits, target = torch.stack([p.log(), (1 - p).log()], dim=-1), torch.tensor([[0.8, 0.2]], dtype=torch.float64)
+    best = {
+        gamma: float(p[int(np.argmin([float(losses.soft_focal(row[None], target, gamma=gamma)) for row in logits]))])
+        for gamma in (0.0, 2.0)
+    }
+    assert best[0.0] == pytest.approx(0.8, abs=1e-3)
+    assert 0.5 < best[2.0] < 0.78
+
+
+def test_soft_focal_ignores_rows_without_a_label() -> None:
+    logits = torch.tensor([[1.0, 2.0], [float("nan"), 3.0]], requires_grad=True)
+    targets = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
+    loss = losses.soft_focal(logits, targets)
+    torch.testing.assert_close(loss, losses.soft_focal(logits[:1], targets[:1]))
+    loss.backward()
     assert logits.grad is not None
-    assert logits.grad.abs().max() < 1e-6
-    expected = -(soft * soft.log()).sum()
-    torch.testing.assert_close(losses.soft_focal(soft.log(), soft, gamma=0.0), expected)
+    assert torch.equal(logits.grad[1], torch.zeros(2))
+    empty = losses.soft_focal(logits.detach().requires_grad_(), torch.zeros(2, 2))
+    assert float(empty) == 0.0

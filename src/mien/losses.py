@@ -51,22 +51,30 @@ def focal(
     return loss.sum() / target_weight.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
-def soft_focal(logits: Tensor, soft: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
-    """Focal loss with soft labels: `sum_c w_c q_c (1 - p_c)^gamma (-log p_c)`, divided by `sum_c w_c q_c`.
+def soft_focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+    """Focal loss with soft labels: `sum_c q_c w_c (1 - p_c)^gamma (-log p_c)`, over all images, divided by the sum of
+    `q_c w_c`.
 
-    Each class counts with its share of the label, so that a label with one class gives `focal`. Our choice, as in the
-    authors' code of arXiv 2403.12609 ("soft focal loss"); gamma 0 is the cross-entropy with soft labels.
+    Each class is focused by its own probability p_c and counts by its share q_c of the label. This is our choice: it
+    equals `focal` where q is 1 for one class, and with gamma 0 it is cross-entropy with soft labels. With gamma above 0
+    its minimum is not p = q, but a flatter distribution.
 
     Args:
-        logits: `(..., classes)`. soft: `(..., classes)` shares >= 0, rows that sum to 1.
-        gamma, weights: as in `focal`.
+        logits: `(..., classes)`; computed in float32 at least. Logits at rows without a label are not read.
+        targets: `(..., classes)` at least 0; rows sum to 1, or are 0 where there is no label.
+        gamma: focusing exponent, >= 0.
+        weights: `(classes,)`; None for ones.
+
+    Returns a scalar; zero, with a zero gradient, if nothing is labelled.
     """
-    log_p = F.log_softmax(_at_least_float32(logits), dim=-1)
-    target = soft.to(log_p) if weights is None else soft.to(log_p) * weights.to(log_p)
-    loss = -target * log_p
+    is_labelled = targets.sum(dim=-1, keepdim=True) > 0
+    log_p = F.log_softmax(_at_least_float32(logits).masked_fill(~is_labelled, 0.0), dim=-1)
+    weighted = targets.to(log_p) if weights is None else targets.to(log_p) * weights.to(log_p)
+    loss = -weighted * log_p
     if gamma:
+        # clamp: at p = 1 the derivative of (1-p)^gamma is infinite for gamma < 1
         loss = loss * (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma
-    return loss.sum() / target.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
+    return loss.sum() / weighted.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
 def cross_entropy(

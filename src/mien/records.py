@@ -6,7 +6,7 @@ voice is `False` in a `valid` mask; the value at an invalid position is unspecif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,8 +165,8 @@ class ImageBatch:
 
     labelled: weak views of the labelled images. labels: `(n,)`. valence_arousal: `(n, 2)`, NaN where unknown. weak: two
     weak views of the unlabelled images. strong: a strong view of the same images, in the same order. unlabelled_labels:
-    `(m,)` their true labels, -1 where unknown; for measuring only, no loss reads them. soft: `(n, classes)` soft labels
-    of the labelled images, see `ImageSet`, or None.
+    `(m,)` their true labels, -1 where unknown; for measuring only, no loss reads them. soft: `(n, classes)` float32,
+    soft labels of the labelled images (`ImageSet.soft`), which losses then use instead of `labels`; None without.
     """
 
     labelled: Tensor
@@ -211,8 +211,9 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class ImageSet:
     """Single images, aligned faces as a rule. images `(n, size, size, 3)` uint8 RGB. labels `(n,)` int, -1 unlabelled.
-    subjects: the person in each, "" where unknown. valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None. soft:
-    `(n, classes)` float32, the share of each class among the votes on an image, rows that sum to 1, or None."""
+    subjects: the person in each, "" where unknown. valence_arousal `(n, 2)` in [-1, 1], NaN unlabelled, or None.
+    soft: soft labels `(n, classes)`, such as shares of votes, or None; each row sums to 1, or is 0 in an image without
+    any. An image may have a soft label and no hard one, where its votes agree on no class."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -229,11 +230,17 @@ class ImageSet:
             )
         if self.subjects and len(self.subjects) != n:
             raise ValueError(f"{n} images need {n} subjects or none; got {len(self.subjects)}")
-        if self.soft is not None and len(self.soft) != n:
-            raise ValueError(f"{n} images need {n} rows of soft labels or none; got {len(self.soft)}")
+        if self.soft is not None:
+            _check_soft_labels(self.soft, n)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def is_labelled(self) -> np.ndarray:
+        """`(n,)` bool: whether an image has a hard or a soft label."""
+        is_hard: np.ndarray = self.labels >= 0
+        return is_hard if self.soft is None else is_hard | (self.soft.sum(axis=1) > 0)
 
     def take(self, places: np.ndarray) -> ImageSet:
         """The images at `places` (indices or a mask)."""
@@ -242,6 +249,50 @@ class ImageSet:
         affect = None if self.valence_arousal is None else self.valence_arousal[kept]
         soft = None if self.soft is None else self.soft[kept]
         return ImageSet(self.images[kept], self.labels[kept], names, affect, soft)
+
+    def soft_labels(self, classes: int) -> np.ndarray:
+        """Soft labels `(n, classes)` float32: those of the set, or 1 at the hard label; rows of 0 where unlabelled."""
+        if self.soft is not None:
+            return self.soft.astype(np.float32)
+        one_hot = np.zeros((len(self), classes), np.float32)
+        known = np.flatnonzero(self.labels >= 0)
+        one_hot[known, self.labels[known]] = 1
+        return one_hot
+
+    @classmethod
+    def concatenate(cls, sets: Sequence[ImageSet]) -> ImageSet:
+        """The images of several sets, in order. What only some sets have is unknown in the others: subjects "",
+        valence and arousal NaN; soft labels follow from the hard ones (`soft_labels`).
+
+        Raises ValueError for no set, images of different sizes, or soft labels of different numbers of classes.
+        """
+        if not sets:
+            raise ValueError("no image set was given to concatenate")
+        subjects: tuple[str, ...] = ()
+        if any(s.subjects for s in sets):
+            subjects = tuple(name for s in sets for name in (s.subjects or ("",) * len(s)))
+        affect = soft = None
+        if any(s.valence_arousal is not None for s in sets):
+            unknown = [np.full((len(s), 2), np.nan, np.float32) for s in sets]
+            affect = np.concatenate(
+                [u if s.valence_arousal is None else s.valence_arousal for s, u in zip(sets, unknown, strict=True)]
+            )
+        classes = [s.soft.shape[1] for s in sets if s.soft is not None]
+        if classes:
+            soft = np.concatenate([s.soft_labels(classes[0]) for s in sets])
+        images, labels = np.concatenate([s.images for s in sets]), np.concatenate([s.labels for s in sets])
+        return cls(images, labels, subjects, affect, soft)
+
+
+def _check_soft_labels(soft: np.ndarray, images: int) -> None:
+    """Raise ValueError unless there is a row for each image, which sums to 1 or is 0."""
+    if soft.ndim != 2 or len(soft) != images:
+        raise ValueError(f"{images} images need soft labels ({images}, classes); got {soft.shape}")
+    sums = soft.sum(axis=1, dtype=np.float64)
+    is_valid = (soft >= 0).all(axis=1) & ((np.abs(sums - 1) < 1e-4) | (sums == 0))
+    if not is_valid.all():
+        row = int(np.flatnonzero(~is_valid)[0])
+        raise ValueError(f"soft labels must be at least 0 and sum to 1, or all be 0; row {row} is {soft[row].tolist()}")
 
 
 @dataclass(frozen=True, slots=True)

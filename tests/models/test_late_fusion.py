@@ -25,7 +25,10 @@ def model(seconds: dict[str, float] | None = None, **options: float) -> LateFusi
 
 def streams(seed: int = 0, time: int = 7) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    values = {"face": torch.randn(2, time, 6, generator=generator), "voice": torch.randn(2, time, 4, generator=generator)}
+    values = {
+        "face": torch.randn(2, time, 6, generator=generator),
+        "voice": torch.randn(2, time, 4, generator=generator),
+    }
     valid = {name: torch.rand(2, time, generator=generator) < 0.7 for name in values}
     return values, valid
 
@@ -54,7 +57,9 @@ def test_an_untrained_fusion_is_bayes_rule() -> None:
     torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
 
 
-@given(seed=st.integers(0, 50), reach=st.sampled_from([0.0, 0.3, 0.7]), junk=st.sampled_from([1e30, math.nan, math.inf]))
+@given(
+    seed=st.integers(0, 50), reach=st.sampled_from([0.0, 0.3, 0.7]), junk=st.sampled_from([1e30, math.nan, math.inf])
+)
 @settings(max_examples=25, deadline=None)
 def test_values_at_missing_tokens_change_nothing(seed: int, reach: float, junk: float) -> None:
     fusion, (values, valid) = model({"face": reach, "voice": reach}), streams(seed)

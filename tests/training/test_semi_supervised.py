@@ -308,14 +308,15 @@ def test_the_readers_of_three_layouts(tmp_path: Path) -> None:
     np.save(net / "annotations" / "7_exp.npy", np.array("6").astype(int))
     np.save(net / "annotations" / "8_exp.npy", np.array(7))
     found = READERS["class-folders"](tmp_path / "folders", "train", CLASSES)
-    assert [label for _, label in found] == [1, -1]
+    assert [item.label for item in found] == [1, -1]
     loaded = face_images.load_images(found, 16)
     assert loaded.images.shape == (2, 16, 16, 3)
     assert loaded.images[0, :, 0].max() == 0, "the whole image, padded with black"
     assert loaded.images[0, 8, 8].min() > 190
-    assert [label for _, label in READERS["rafdb"](raf, "train", CLASSES)] == [1]
-    assert [label for _, label in READERS["rafdb"](raf, "val", CLASSES)] == [0]
-    assert [label for _, label in READERS["affectnet"](tmp_path / "net", "val", CLASSES)] == [1], "Contempt is left out"
+    assert [item.label for item in READERS["rafdb"](raf, "train", CLASSES)] == [1]
+    assert [item.label for item in READERS["rafdb"](raf, "val", CLASSES)] == [0]
+    affectnet = READERS["affectnet"](tmp_path / "net", "val", CLASSES)
+    assert [item.label for item in affectnet] == [1], "Contempt is left out"
     (tmp_path / "folders" / "train" / "angry").mkdir()
     with pytest.raises(CorpusError, match="is not named after a class; the classes are Neutral"):
         READERS["class-folders"](tmp_path / "folders", "train", CLASSES)

@@ -12,38 +12,38 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien.datasets.face_images import read_image
+from mien.datasets.face_images import Listing, labelled_set, read_image
 from mien.encoders.protocol import Crop
 from mien.faces.align import align
 from mien.faces.still_image import StillImageFaces
-from mien.records import Frame
+from mien.records import Frame, ImageSet
 
 #: Images that one call of a worker process handles.
 _BATCH = 64
 
 
 def load_aligned_faces(
-    sources: Sequence[Path | np.ndarray],
+    listing: Listing,
     crop: Crop,
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read images and align the largest face in each.
+) -> tuple[ImageSet, np.ndarray]:
+    """Read listed images and align the largest face in each.
 
     Args:
-        sources: files, or pixels `(height, width, 3)` uint8 RGB.
         crop: size and framing of the result.
         workers: processes. progress: called with the number of finished images and of all.
 
     Returns:
-        `(n, size, size, 3)` uint8 RGB, and `(n,)` bool, whether a face was found. An image without one is scaled to
+        The images with their labels, and `(n,)` bool, whether a face was found. An image without one is scaled to
         the size as a whole, as corpora of face images are cut about like the template.
 
     Raises:
         CorpusError: an image cannot be read. ArtefactError: a face network is missing.
     """
-    parts = [list(sources[i : i + _BATCH]) for i in range(0, len(sources), _BATCH)]
+    sources = [item.source for item in listing]
+    parts = [sources[i : i + _BATCH] for i in range(0, len(sources), _BATCH)]
     images = np.zeros((len(sources), crop.size, crop.size, 3), np.uint8)
     found = np.zeros(len(sources), bool)
     done = 0
@@ -51,7 +51,7 @@ def load_aligned_faces(
         images[done : done + len(cut)], found[done : done + len(cut)] = cut, seen
         done += len(cut)
         progress(done, len(sources))
-    return images, found
+    return labelled_set(images, listing), found
 
 
 def _map(
@@ -73,7 +73,7 @@ def _finder() -> StillImageFaces:
 def _align_images(sources: Sequence[Path | np.ndarray], crop: Crop) -> tuple[np.ndarray, np.ndarray]:
     images, found = [], []
     for source in sources:
-        pixels = read_image(source)
+        pixels = np.ascontiguousarray(read_image(source))
         faces = _finder()(Frame(0, 0.0, pixels))
         found.append(bool(faces))
         if faces:

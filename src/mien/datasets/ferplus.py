@@ -1,15 +1,22 @@
-"""Dataset reader for FER2013 and its crowd-sourced labels FER+.
+"""Reader of FER2013 and FER+: grey face images of 48 x 48 pixels, FER+ with the votes of ten raters.
 
-Sources: Goodfellow et al. 2013, Challenges in Representation Learning (arXiv 1307.0414), 35,887 grey faces of 48 x 48
-pixels; Barsoum, Zhang, Canton Ferrer, Zhang 2016, Training Deep Networks for Facial Expression Recognition with
-Crowd-Sourced Label Distribution (arXiv 1608.01041), ten votes for each. The root holds one of
+    folders:  FER2013Train|FER2013Valid|FER2013Test/<name>.png, each folder with label.csv, whose rows are the name, the
+              box "(0, 0, 48, 48)", and the votes
+    Kaggle:   fer2013.csv (emotion,pixels,Usage), which holds the images as numbers
+    Kaggle with votes: fer2013.csv, and fer2013new.csv (Usage,Image name, and the votes) with its rows in the same order
 
-* `FER2013Train/`, `FER2013Valid/`, `FER2013Test/` with PNG files and `label.csv`: file, box, ten votes;
-* `fer2013.csv` (emotion, pixels, Usage) with `fer2013new.csv` beside it (Usage, Image name, ten votes), in equal order;
-* `fer2013.csv` alone, with FER2013's own labels, one class for each image.
+The votes are those for neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, and no face.
+They become soft labels over mien's classes: the shares of the votes, without those for no face. Contempt and unknown
+count as Other, because mien has no such class. The hard label is the class with more than half of all votes; other
+images are unlabelled, unless the class with most votes is asked for. Images for which no class has more votes than `no
+face` are left out, and so are images that FER+ removed (fer2013new.csv has no name for them). fer2013.csv alone has one
+label for each image, and no class Other.
 
-Votes become soft labels over the classes. Contempt and unknown count as Other where that is a class, and are left out
-otherwise. Images for which most voters saw no face, or without votes for any class, are left out.
+Splits `train`, `val` and `test` are Training, PublicTest and PrivateTest.
+
+Sources: Goodfellow et al. 2013, Challenges in Representation Learning (arXiv 1307.0414), FER2013; Barsoum, Zhang,
+Canton Ferrer, Zhang 2016, Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label
+Distribution (arXiv 1608.01041), FER+.
 """
 
 from __future__ import annotations
@@ -22,127 +29,188 @@ from pathlib import Path
 import numpy as np
 
 from mien.errors import CorpusError
-from mien.labels import UNLABELLED
+from mien.labels import (
+    ANGER,
+    DISGUST,
+    EXPRESSIONS,
+    FEAR,
+    HAPPINESS,
+    NEUTRAL,
+    OTHER,
+    SADNESS,
+    SURPRISE,
+    UNLABELLED,
+)
 
-#: Splits: the folder of FER+, and `Usage` in the CSV files.
+#: Class of the votes of FER+, in their order; the tenth vote is for no face.
+VOTES = (NEUTRAL, HAPPINESS, SURPRISE, SADNESS, ANGER, DISGUST, FEAR, OTHER, OTHER)
+#: Class of the numbers in fer2013.csv.
+KAGGLE = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
+#: Split -> folder, and value of the column Usage.
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
-#: The class of each vote; None counts towards no class.
-VOTES: tuple[str | None, ...] = (
-    "Neutral", "Happiness", "Surprise", "Sadness", "Anger", "Disgust", "Fear", "Other", "Other", None,
-)  # fmt: skip
-#: FER2013's own labels by number.
-FER2013 = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral")
+IMAGES, NEW_LABELS, LABELS = "fer2013.csv", "fer2013new.csv", "label.csv"
+#: Side of the images, pixels.
 SIDE = 48
+_VOTE_COLUMNS = len(VOTES) + 1
+_LAYOUT = f"Name the folder that holds {', '.join(FOLDERS.values())}, or {IMAGES}."
 
 
 @dataclass(frozen=True, slots=True)
-class VotedImage:
-    """A face image. source: its file, or its pixels `(48, 48, 3)` uint8. votes: `(10,)` votes in the order of `VOTES`,
-    or a single vote for an image with FER2013's label."""
+class FaceImage:
+    """One image of FER2013.
 
-    source: Path | np.ndarray
-    votes: np.ndarray
+    name: its file name, or `fer0000000` with the row of fer2013.csv. image: its file, or pixels `(48, 48)` uint8.
+    label: class index of EXPRESSIONS, or -1. soft: `(8,)`, sums to 1; None without votes.
+    """
+
+    name: str
+    image: Path | np.ndarray
+    label: int
+    soft: np.ndarray | None
 
 
-def list_votes(
-    root: Path, split: str, classes: Sequence[str]
-) -> tuple[list[tuple[Path | np.ndarray, int]], np.ndarray]:
-    """List the images of a split with their labels.
+def read_images(root: Path, split: str, *, plurality: bool = False) -> list[FaceImage]:
+    """Read the images of a split with their labels, in the order of the label file. PNG files are not opened.
 
-    Returns:
-        Image files or pixels, each with the class that has more than half of all ten votes, -1 without one; and soft
-        labels `(n, classes)`, whose rows sum to 1.
+    Args:
+        split: `train`, `val` or `test`.
+        plurality: whether the class with the most votes is the hard label, the first of equals in the order of
+            EXPRESSIONS; otherwise it needs more than half of all votes.
 
     Raises:
-        CorpusError: `root` has none of the layouts, the split is missing, or a line cannot be read.
+        CorpusError: `root` has neither layout, lacks the split, or has a row that cannot be read.
     """
-    listing: list[tuple[Path | np.ndarray, int]] = []
-    soft = []
-    columns = [classes.index(name) if name in classes else -1 for name in VOTES]
-    for image in _images(Path(root), split):
-        shares = np.zeros(len(classes) + 1)  # the last one collects votes that count towards no class
-        np.add.at(shares, columns, image.votes)
-        total = image.votes.sum()
-        if image.votes[-1] * 2 > total or not shares[:-1].sum():
+    if (root / FOLDERS[split]).is_dir():
+        return list(_read_folder(root / FOLDERS[split], plurality))
+    if (root / IMAGES).is_file():
+        return list(_read_table(root, split, plurality))
+    present = [name for name in FOLDERS.values() if (root / name).is_dir()]
+    raise CorpusError(
+        f"{root} has no {FOLDERS[split]} (split {split}); it has {', '.join(present)}"
+        if present
+        else f"{root} is not FER2013 or FER+: it holds neither {FOLDERS[split]} nor {IMAGES}",
+        follows="Nothing was loaded.",
+        remedy=f"Copy {FOLDERS[split]} into this folder, or use another split." if present else _LAYOUT,
+    )
+
+
+def is_ferplus(root: Path) -> bool:
+    """Whether a folder has one of the layouts."""
+    return (root / IMAGES).is_file() or any((root / name / LABELS).is_file() for name in FOLDERS.values())
+
+
+def splits_in(root: Path) -> list[str]:
+    """Splits that a folder has; fer2013.csv has all three."""
+    folders = [split for split, name in FOLDERS.items() if (root / name / LABELS).is_file()]
+    return folders or (list(USAGES) if (root / IMAGES).is_file() else [])
+
+
+def soft_label(votes: Sequence[int] | np.ndarray) -> np.ndarray | None:
+    """Soft label `(8,)` of ten votes; None if the image is left out: no class has more votes than `no face`."""
+    counts = np.bincount(VOTES, weights=np.asarray(votes[:-1], float), minlength=len(EXPRESSIONS))
+    if counts.max() <= votes[-1]:
+        return None
+    shares: np.ndarray = counts / counts.sum()
+    return shares.astype(np.float32)
+
+
+def hard_label(votes: Sequence[int] | np.ndarray, *, plurality: bool = False) -> int:
+    """Class of ten votes with more than half of all of them, or with `plurality` the most; -1 if there is none."""
+    counts = np.bincount(VOTES, weights=np.asarray(votes[:-1], float), minlength=len(EXPRESSIONS))
+    best = int(counts.argmax())
+    return best if plurality or 2 * counts[best] > sum(votes) else UNLABELLED
+
+
+def _read_folder(folder: Path, plurality: bool) -> Iterator[FaceImage]:
+    """The images of one split of the folder layout."""
+    path = folder / LABELS
+    for line, row in _rows(path):
+        if len(row) != 2 + _VOTE_COLUMNS:
+            raise _bad_row(path, line, row, f"it has {len(row)} columns, not {2 + _VOTE_COLUMNS}")
+        votes = _votes(path, line, row)
+        soft = soft_label(votes)
+        if soft is not None:
+            yield FaceImage(row[0], folder / row[0], hard_label(votes, plurality=plurality), soft)
+
+
+def _read_table(root: Path, split: str, plurality: bool) -> Iterator[FaceImage]:
+    """The images of one split of fer2013.csv, with the votes of fer2013new.csv where it exists."""
+    path = root / IMAGES
+    votes_of = _read_votes(root / NEW_LABELS)
+    count = 0
+    for number, (line, row) in enumerate(_rows(path, header="emotion")):
+        count = number + 1
+        if len(row) != 3 or not row[0].strip().isdigit() or int(row[0]) >= len(KAGGLE):
+            raise _bad_row(path, line, row, "it is not emotion (0 to 6), pixels and Usage")
+        if votes_of is not None and number >= len(votes_of):
+            break
+        if row[2].strip() != USAGES[split]:
             continue
-        best = int(shares[:-1].argmax())
-        listing.append((image.source, best if shares[best] * 2 > total else UNLABELLED))
-        soft.append(shares[:-1] / shares[:-1].sum())
-    return listing, np.array(soft, np.float32).reshape(-1, len(classes))
-
-
-def _images(root: Path, split: str) -> Iterator[VotedImage]:
-    if (root / FOLDERS["train"]).is_dir() or (root / FOLDERS.get(split, split)).is_dir():
-        yield from _folder(root, split)
-    elif (root / "fer2013.csv").is_file():
-        yield from _csv(root, split)
-    else:
+        label, soft = KAGGLE[int(row[0])], None
+        if votes_of is not None:
+            votes = votes_of[number]
+            soft = None if votes is None else soft_label(votes)
+            if votes is None or soft is None:
+                continue
+            label = hard_label(votes, plurality=plurality)
+        yield FaceImage(f"fer{number:07d}", _pixels(path, line, row[1]), label, soft)
+    if votes_of is not None and count != len(votes_of):
         raise CorpusError(
-            f"{root} holds neither {FOLDERS['train']}/label.csv nor fer2013.csv",
+            f"{root / NEW_LABELS} has {len(votes_of)} rows and {IMAGES} {'more' if count > len(votes_of) else count}; "
+            "the rows belong together in their order",
             follows="Nothing was loaded.",
-            remedy="Set --root to the folder of FER+ (FER2013Train, FER2013Valid, FER2013Test) or of fer2013.csv.",
+            remedy=f"Use the published {NEW_LABELS}, or remove it to use the labels of {IMAGES}.",
         )
 
 
-def _folder(root: Path, split: str) -> Iterator[VotedImage]:
-    folder = root / FOLDERS[split]
-    for number, row in _rows(folder / "label.csv"):
-        votes = _numbers(row[2:12], folder / "label.csv", number)
-        if len(votes) != len(VOTES):
-            raise _bad_line(folder / "label.csv", number, f"{len(votes)} votes instead of {len(VOTES)}")
-        yield VotedImage(folder / row[0], votes)
+def _read_votes(path: Path) -> list[tuple[int, ...] | None] | None:
+    """Votes of each row of fer2013new.csv, None for an image that FER+ removed; None if there is no such file."""
+    if not path.is_file():
+        return None
+    votes: list[tuple[int, ...] | None] = []
+    for line, row in _rows(path, header="Usage"):
+        if len(row) != 2 + _VOTE_COLUMNS:
+            raise _bad_row(path, line, row, f"it has {len(row)} columns, not {2 + _VOTE_COLUMNS}")
+        votes.append(_votes(path, line, row) if row[1].strip() else None)
+    return votes
 
 
-def _csv(root: Path, split: str) -> Iterator[VotedImage]:
-    path, voted = root / "fer2013.csv", root / "fer2013new.csv"
-    votes_of = [row for _, row in _rows(voted)][1:] if voted.is_file() else None
-    for number, row in _rows(path):
-        if number == 1 and not row[0].isdigit():
-            continue
-        index = number - 2
-        if len(row) < 3 or row[2] != USAGES[split]:
-            continue
-        pixels = _numbers(row[1].split(), path, number)
-        if len(pixels) != SIDE**2:
-            raise _bad_line(path, number, f"{len(pixels)} pixels instead of {SIDE**2}")
-        image = np.repeat(pixels.reshape(SIDE, SIDE, 1).astype(np.uint8), 3, axis=2)
-        if votes_of is None:
-            votes = np.zeros(len(VOTES))
-            votes[VOTES.index(FER2013[int(row[0])])] = 1
-        elif index >= len(votes_of) or votes_of[index][0] != row[2]:
-            raise _bad_line(voted, number, f"it does not belong to line {number} of {path.name}")
-        elif not votes_of[index][1]:
-            continue  # FER+ leaves out images without a face
-        else:
-            votes = _numbers(votes_of[index][2:12], voted, number)
-        yield VotedImage(image, votes)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Lines of a CSV file with their numbers, from 1; empty lines are left out. Raises CorpusError."""
+def _rows(path: Path, header: str = "") -> Iterator[tuple[int, list[str]]]:
+    """Lines (from 1) and rows of a CSV file, without the header, if its first cell is `header`, and empty rows."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file), 1):
-                if row:
-                    yield number, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(
-            f"{path} cannot be read: {error}",
-            follows="Nothing was loaded.",
-            remedy="Copy the corpus again, or set --root to another folder.",
-        ) from None
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if row and not (reader.line_num == 1 and header and row[0].strip() == header):
+                    yield reader.line_num, row
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise CorpusError(f"{path}: {what}", follows="Nothing was loaded.", remedy="Copy the file again.") from None
 
 
-def _numbers(texts: Sequence[str], path: Path, number: int) -> np.ndarray:
+def _votes(path: Path, line: int, row: list[str]) -> tuple[int, ...]:
+    cells = [cell.strip() for cell in row[2:]]
+    if not all(cell.isdigit() for cell in cells):
+        raise _bad_row(path, line, row, "a number of votes is not a whole number")
+    return tuple(map(int, cells))
+
+
+def _pixels(path: Path, line: int, text: str) -> np.ndarray:
+    """Pixels `(48, 48)` uint8 of a row of fer2013.csv."""
     try:
-        values = np.array([float(text) for text in texts])
-    except ValueError:
-        raise _bad_line(path, number, "a value is no number") from None
-    if (values < 0).any():
-        raise _bad_line(path, number, "a value is negative")
-    return values
+        values = np.array(text.split(), np.int64)
+    except (ValueError, OverflowError):
+        values = np.zeros(0, np.int64)
+    if len(values) != SIDE * SIDE or values.min() < 0 or values.max() > 255:
+        raise _bad_row(path, line, [text], f"pixels is not {SIDE * SIDE} numbers from 0 to 255")
+    return values.astype(np.uint8).reshape(SIDE, SIDE)
 
 
-def _bad_line(path: Path, number: int, what: str) -> CorpusError:
-    return CorpusError(f"{path}:{number}: {what}", follows="Nothing was loaded.", remedy="Copy the file again.")
+def _bad_row(path: Path, line: int, row: list[str], what: str) -> CorpusError:
+    text = ",".join(row)
+    return CorpusError(
+        f"{path}:{line}: {text[:60] + '...' if len(text) > 60 else text!r}: {what}",
+        follows="Nothing was loaded.",
+        remedy="Copy the file of the corpus again.",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +37,9 @@ class ImageOptions(Section):
 
     align: detect the face in each image and align it with `margin`, as prediction does, for corpora whose faces are not
     aligned. room: surroundings of an aligned face that are kept for the augmentation, as a share of `size`. augment:
-    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`).
+    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`). plurality: of
+    `ferplus`, whether the class with the most votes is the label of an image; otherwise a class needs more than half of
+    all votes. With `labelled` None, training also uses the soft labels of images without a majority.
     """
 
     labelled: Count | None = 40
@@ -48,6 +50,7 @@ class ImageOptions(Section):
     margin: NotNegative = 0.0
     room: Share = 0.0
     augment: Literal["weak", "capture"] = "weak"
+    plurality: bool = False
 
 
 def load_image_sets(
@@ -117,17 +120,19 @@ def _load_split(
     name: str, root: Path, split: str, recipe: Recipe, workers: int, progress: Callable[[int, int], None]
 ) -> ImageSet:
     options = image_options(recipe)
-    soft: np.ndarray | None = None
-    if name in face_images.SOFT_READERS:
-        listing, soft = face_images.SOFT_READERS[name](root, split, recipe.corpus.labels)
-    else:
-        listing = face_images.READERS[name](root, split, recipe.corpus.labels)
+    reader = face_images.READERS[name]
+    if options.plurality:
+        if name != "ferplus":
+            raise ConfigError(
+                f"corpus.options.plurality: {name} has no votes",
+                follows="Nothing was started.",
+                remedy="Omit it; it is for ferplus.",
+            )
+        reader = partial(face_images.list_ferplus, plurality=True)
+    listing = reader(root, split, recipe.corpus.labels)
     if not options.align or not listing:
-        return replace(face_images.load_images(listing, options.size), soft=soft)
-    images, _ = load_aligned_faces(
-        [source for source, _ in listing], wide_crop(options), workers=workers, progress=progress
-    )
-    return ImageSet(images, np.array([label for _, label in listing]), soft=soft)
+        return face_images.load_images(listing, options.size)
+    return load_aligned_faces(listing, wide_crop(options), workers=workers, progress=progress)[0]
 
 
 def wide_crop(options: ImageOptions) -> Crop:
@@ -136,10 +141,13 @@ def wide_crop(options: ImageOptions) -> Crop:
 
 
 def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """Sample `count` labelled images of every class, or all of a class that has fewer; None: all labelled images."""
+    """Sample `count` labelled images of every class, or all of a class that has fewer; None: all labelled images,
+    those with a soft label only included."""
     rng, sampled = np.random.default_rng(seed), []
     for c in np.unique(whole.labels[whole.labels >= 0]):
         sampled.append(rng.permutation(np.flatnonzero(whole.labels == c))[:count])
+    if count is None:
+        sampled.append(np.flatnonzero(whole.is_labelled & (whole.labels < 0)))
     return whole.take(np.concatenate(sampled)) if sampled else whole
 
 
@@ -177,7 +185,11 @@ def load_unlabelled_faces(folder: Path, size: int, margin: float = 0.0, down: fl
                     faces += [align(frame.image, face.mesh, size, margin, down) for face in tracker(frame)]
         except MediaError:
             continue  # there are many unlabelled videos, so a damaged one is skipped
-    image_files = [(p, UNLABELLED) for p in sorted(folder.rglob("*")) if p.suffix.lower() in face_images.SUFFIXES]
+    image_files = [
+        face_images.ListedImage(p, UNLABELLED)
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in face_images.SUFFIXES
+    ]
     if image_files:
         faces += list(face_images.load_images(image_files, size).images)
     if not faces:

@@ -8,7 +8,8 @@ public code.
 Architecture:
 
 * EfficientNet-B1 or B4, or ViT-B/16, a layer of 256, and two heads.
-* Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal.
+* Objective: soft focal loss (gamma 2) plus the root mean squared error of valence and arousal. Images with soft labels,
+  such as votes, use them: each class's focal term counts by its share of the label (`mien.losses.soft_focal`).
 * Options that the paper does not have (ours), for a small network that is trained from random weights on small faces:
   a stem without a pool, grey input, each image normalised by its own mean and deviation (light and skin colour are not
   expression), the mean over an image and its mirror image (an expression has no side, so a mirrored video gets the same

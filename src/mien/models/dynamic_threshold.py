@@ -52,6 +52,7 @@ from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section, Share
 from mien.layers.system import ImageSystem
+from mien.losses import soft_focal
 from mien.records import ImageBatch
 
 
@@ -194,8 +195,14 @@ class DynamicThreshold(ImageSystem):
 
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms. Also logged: `kept`, share of unlabelled images with a pseudo-label;
-        `quality`, share of correct pseudo-labels (NaN without true labels); `threshold`, mean over classes."""
-        loss = F.cross_entropy(self.student(batch.labelled), batch.labels if batch.soft is None else batch.soft)
+        `quality`, share of correct pseudo-labels (NaN without true labels); `threshold`, mean over classes.
+
+        The labelled loss is the cross-entropy, with the soft labels of the images where they have them."""
+        labelled = self.student(batch.labelled)
+        if batch.soft is None:
+            loss = F.cross_entropy(labelled, batch.labels)
+        else:
+            loss = soft_focal(labelled, batch.soft, gamma=0.0)
         logs = {"labelled": loss.detach()}
         if not (self.loss.unlabelled or self.loss.negative):
             self._teacher_probabilities(batch.labelled)

@@ -70,7 +70,7 @@ def fit_images(
         torch.manual_seed(recipe.train.seed)
         system = models.build(_with_local_source(recipe))
         system = system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a step in .146 s, not .202
-        system.prepare({}, {}, torch.from_numpy(_class_counts(labelled, len(recipe.corpus.labels))))
+        system.prepare({}, {}, torch.from_numpy(labelled.soft_labels(len(recipe.corpus.labels)).sum(axis=0)))
         others = unlabelled if unlabelled is not None else labelled
         if ratio is None:
             ratio = RATIO if _uses_unlabelled(recipe) else 0
@@ -119,21 +119,19 @@ def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet
             remedy=f"Set features.{name}.dim={size}, or give images of {feature.dim} pixels.",
         )
     size = feature.dim or size
-    known = np.flatnonzero(labelled.labels >= 0) if labelled.soft is None else np.arange(len(labelled))
+    known = np.flatnonzero(labelled.is_labelled)
     if not len(known):
         raise ConfigError("no image has a label", follows="Nothing was started.", remedy="Give labelled images.")
-    labelled = labelled.take(known)
+    labelled, classes = labelled.take(known), len(recipe.corpus.labels)
+    if labelled.soft is not None and labelled.soft.shape[1] != classes:
+        raise ConfigError(
+            f"the soft labels of the images have {labelled.soft.shape[1]} classes; corpus.labels has {classes}",
+            follows="Nothing was started.",
+            remedy="Give soft labels over the classes of corpus.labels, in their order.",
+        )
     features = {name: feature.model_dump() | {"dim": size}}
     recipe = models.complete(config.changed(recipe, features=features))
     return recipe, labelled
-
-
-def _class_counts(images: ImageSet, classes: int) -> np.ndarray:
-    """Labels of each class, `(classes,)`; expected ones for soft labels."""
-    if images.soft is not None:
-        counts: np.ndarray = images.soft.sum(axis=0)
-        return counts
-    return np.bincount(images.labels, minlength=classes)
 
 
 class ImageData:
@@ -177,13 +175,10 @@ class ImageData:
         }
 
     def _draw_chances(self) -> np.ndarray:
-        """Chance of each labelled image to be drawn, `(n,)`, between equal and one over the frequency of its class."""
-        counts = _class_counts(self.labelled, self.classes)
-        rarity = 1 / np.maximum(counts, 1e-9) ** self.settings.balance
-        if self.labelled.soft is None:
-            share = rarity[self.labelled.labels]
-        else:
-            share = self.labelled.soft @ np.where(counts > 0, rarity, 0.0)
+        """Chance of each labelled image to be drawn, `(n,)`. One with a soft label only counts as its likeliest class."""
+        soft, hard = self.labelled.soft_labels(self.classes), self.labelled.labels
+        drawn_as = np.where(hard >= 0, hard, soft.argmax(axis=1))
+        share = (1 / np.bincount(drawn_as)[drawn_as]) ** self.settings.balance
         chances: np.ndarray = share / share.sum()
         return chances
 
@@ -207,7 +202,7 @@ class ImageData:
             strong,
             torch.from_numpy(unlabelled.labels[places].astype(np.int64)),
             _valence_arousal(labelled.valence_arousal, picked),
-            None if labelled.soft is None else torch.from_numpy(labelled.soft[picked]),
+            None if labelled.soft is None else torch.from_numpy(labelled.soft[picked].astype(np.float32)),
         )
 
 
