@@ -70,7 +70,8 @@ def train_and_score(
         Variant -> condition -> macro F1. The full model gives the untrained variants too.
     """
     name, seed = job
-    recipe = config.load("starter", [*SMALLER, *overrides, *TRAINED[name], f"train.seed={seed}"], check=models.problems)
+    changes = [*SMALLER, *overrides, *TRAINED[name], f"train.seed={seed}"]
+    recipe = config.load("synthetic", changes, check=models.problems)
     if name in UNIMODAL:
         raw = recipe.model_dump()
         raw["features"] = {UNIMODAL[name]: raw["features"][UNIMODAL[name]]}
@@ -123,7 +124,7 @@ def run(
     Returns:
         Variant -> condition -> macro F1 of each seed.
     """
-    recipe = config.load("starter", [*SMALLER, *overrides], check=models.problems)
+    recipe = config.load("synthetic", [*SMALLER, *overrides], check=models.problems)
     data = prepare_training_data(recipe, voices=emodb, workers=workers)
     tests = {
         "clean": simulate_test_recordings(workers=workers),

@@ -65,6 +65,6 @@ def run(
 
 
 def _recipe(overrides: Sequence[str]) -> config.Recipe:
-    raw = config.load("starter", [*VOICE_ALONE, *overrides], check=models.problems).model_dump()
+    raw = config.load("synthetic", [*VOICE_ALONE, *overrides], check=models.problems).model_dump()
     raw["features"] = {VOICE: raw["features"][VOICE]}
     return config.read(raw, origin="starter, voice alone", check=models.problems)

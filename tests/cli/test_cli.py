@@ -353,12 +353,12 @@ def test_train_passes_recipe_and_recordings_to_fit(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "mien.datasets.synthetic_recordings", recordings)
     monkeypatch.setitem(sys.modules, "mien.training.fit", SimpleNamespace(fit=fit))
     run = tmp_path / "run"
-    done = mien("train", "starter", "train.epochs=3", "--out", run, "--device", "cpu", "--json")
+    done = mien("train", "synthetic", "train.epochs=3", "--out", run, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"run": str(run), "metrics": {"val_macro_f1": 0.5}}
     assert (received["epochs"], received["train"], received["val"]) == (3, ["a", "b"], ["c"])
     assert (received["out"], received["resume"], received["device"]) == (run, False, "cpu")
-    again = mien("train", "starter", "--resume", run)
+    again = mien("train", "synthetic", "--resume", run)
     assert received["resume"] is True
     assert f"--model {run}" in again.stdout.replace("\n", "")
 

@@ -44,7 +44,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(work: Path) -> Path:
     stored = ("--index", work / "index.jsonl", "--store", work / "features")
-    mien_ok("train", "starter", *SMALL, *stored, "--out", work / "run", "--device", "cpu")
+    mien_ok("train", "synthetic", *SMALL, *stored, "--out", work / "run", "--device", "cpu")
     return work / "run"
 
 
@@ -101,7 +101,7 @@ def test_submission_of_the_checkpoint_is_valid(work: Path, run: Path) -> None:
 
 
 def test_train_with_index_but_without_store_starts_nothing(work: Path, tmp_path: Path) -> None:
-    result = mien("train", "starter", "--index", work / "index.jsonl", "--out", tmp_path / "run")
+    result = mien("train", "synthetic", "--index", work / "index.jsonl", "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "--store is missing" in result.output
     assert "Nothing was trained." in result.output

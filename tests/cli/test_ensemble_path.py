@@ -89,12 +89,12 @@ def test_wrong_use_of_ensembles_writes_nothing(
         "weights were given for a single checkpoint": (
             *("submit", runs[0], *stored, "--sample", sample, "--weights", "1", "--out", out),
         ),
-        "the clips to divide are missing": ("train", "starter", "--folds", 2, "--out", out),
+        "the clips to divide are missing": ("train", "synthetic", "--folds", 2, "--out", out),
         "is trained on single images": ("train", "dynamic_threshold", "--folds", 2, *stored, "--out", out),
         "2 processes would share each fold": (
-            *("train", "starter", "--folds", 2, *stored, "--devices", 2, "--out", out),
+            *("train", "synthetic", "--folds", 2, *stored, "--devices", 2, "--out", out),
         ),
-        "--folds 99: the clips are of": ("train", "starter", *SMALL, "--folds", 99, *stored, "--out", out),
+        "--folds 99: the clips are of": ("train", "synthetic", *SMALL, "--folds", 99, *stored, "--out", out),
     }
     for message, words in cases.items():
         result = mien(*words)
@@ -118,13 +118,13 @@ def test_submit_averages_tables(work: Path, runs: list[Path], tmp_path: Path) ->
 def test_train_on_folds_reports_and_predicts(work: Path, tmp_path: Path) -> None:  # noqa: F811
     stored = ("--index", work / "index.jsonl", "--store", work / "features", "--device", "cpu")
     out = tmp_path / "folds"
-    output = mien_ok("train", "starter", *SMALL, "--folds", 2, *stored, "--out", out)
+    output = mien_ok("train", "synthetic", *SMALL, "--folds", 2, *stored, "--out", out)
     assert "fold 1/2: " in output
     assert "held out" in output
     assert "macro F1" in output
     record = json.loads((out / "report" / "evaluation.json").read_text())
     assert record["split"] == "out-of-fold"
-    again = mien_ok("train", "starter", *SMALL, "--folds", 2, *stored, "--resume", out, "--json")
+    again = mien_ok("train", "synthetic", *SMALL, "--folds", 2, *stored, "--resume", out, "--json")
     assert json.loads(again[again.index("{") :])["scores"] == record["scores"]
     clip = next((work / "root").rglob("*.mp4"))
     mien_ok("predict", clip, "--model", out, "--out", tmp_path / "seen", "--format", "parquet")

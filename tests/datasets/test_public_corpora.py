@@ -447,7 +447,7 @@ def test_mien_index_takes_options_of_the_corpus(tmp_path: Path) -> None:
 
 
 def test_a_recipe_sets_options_of_its_corpus() -> None:
-    starter = config.load("starter", ["corpus.options.songs=yes", "corpus.options.labels=multimodal-votes"])
+    starter = config.load("synthetic", ["corpus.options.songs=yes", "corpus.options.labels=multimodal-votes"])
     assert recipe_options("ravdess", starter.corpus.options) == {"songs": "yes"}
     assert recipe_options("crema-d", starter.corpus.options) == {"labels": "multimodal-votes"}
     assert recipe_options("emodb", starter.corpus.options) == {}

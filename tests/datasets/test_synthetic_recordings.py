@@ -18,7 +18,7 @@ SMALL = ("train=2", "faces=3", "val=1", "seconds=3.0", "utterances=1", "voice_po
 
 def recipe(*more: str) -> config.Recipe:
     changes = [f"corpus.options.{o}" for o in (*SMALL, *more)]
-    return config.load("starter", changes, check=models.problems)
+    return config.load("synthetic", changes, check=models.problems)
 
 
 def test_training_data_follows_the_recipe_and_its_seed() -> None:

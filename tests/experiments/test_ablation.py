@@ -10,8 +10,8 @@ from mien import config, models
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_variant_is_a_valid_recipe_that_differs_from_the_full_model(name: str) -> None:
-    recipe = config.load("starter", [*SMALLER, *TRAINED[name]], check=models.problems)
-    full = models.complete(config.load("starter", [*SMALLER], check=models.problems))
+    recipe = config.load("synthetic", [*SMALLER, *TRAINED[name]], check=models.problems)
+    full = models.complete(config.load("synthetic", [*SMALLER], check=models.problems))
     assert name == "full" or models.complete(recipe) != full
 
 

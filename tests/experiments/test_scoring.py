@@ -37,7 +37,7 @@ class Oracle:
 
     def __init__(self, classes: Mapping[float, int]) -> None:
         self.classes = classes
-        self.recipe = config.load("starter", check=models.problems)
+        self.recipe = config.load("synthetic", check=models.problems)
 
     def predict_streams(self, streams: Mapping[str, Stream], start_s: float, stop_s: float) -> Prediction:
         times = np.arange(start_s, stop_s, 0.04)

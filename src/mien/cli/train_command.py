@@ -40,7 +40,7 @@ def train(
     ] = None,
     emodb: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of EMO-DB's .wav files, for recipes that add real voices (starter)."),
+        typer.Option(metavar="DIR", help="Folder of EMO-DB's .wav files, for recipes that add real voices."),
     ] = None,
     index: OptionalIndexOption = None,
     store: OptionalStoreOption = None,
@@ -76,12 +76,12 @@ def train(
 
     \b
     Examples:
-      mien train starter corpus.options.real_voices=false train.epochs=2
+      mien train synthetic corpus.options.real_voices=false train.epochs=2
       mien train safe_cross_attention --index index.jsonl --store features
       mien train mine.yaml train.lr=1e-4 model.dim=128 --out runs/wide
       mien train mine.yaml --resume runs/wide
       mien train mine.yaml --folds 5 --index index.jsonl --store features --out runs/five
-      mien train starter --emodb EMODB
+      mien train synthetic --emodb EMODB
       mien train dynamic_threshold --root RAF-DB/basic corpus.options.labelled=100
       mien train va_reliability --index index.jsonl --store features --stage va_face=runs/va_face
     """

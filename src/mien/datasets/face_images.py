@@ -6,8 +6,8 @@
     FER+:          label.csv beside the images, or fer2013.csv (`mien.datasets.ferplus`); votes give soft labels
 
 Sources: Li, Deng, Du 2017, RAF-DB (CVPR); Mollahosseini, Hasani, Mahoor 2017, AffectNet (arXiv:1708.03985). RAF-DB and
-AffectNet need an agreement, so their readers follow the published descriptions and are tested on generated files only. AffectNet's
-eighth class, Contempt, is left out, because `EXPRESSIONS` has no such class.
+AffectNet need an agreement, so their readers follow the published descriptions and are tested on generated files only.
+AffectNet's eighth class, Contempt, is left out, because `EXPRESSIONS` has no such class.
 """
 
 from __future__ import annotations

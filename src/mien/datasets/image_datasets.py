@@ -37,9 +37,9 @@ class ImageOptions(Section):
 
     align: detect the face in each image and align it with `margin`, as prediction does, for corpora whose faces are not
     aligned. room: surroundings of an aligned face that are kept for the augmentation, as a share of `size`. augment:
-    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`). plurality: of
-    `ferplus`, whether the class with the most votes is the label of an image; otherwise a class needs more than half of
-    all votes. With `labelled` None, training also uses the soft labels of images without a majority.
+    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`). plurality:
+    of `ferplus`, whether the class with the most votes is the label of an image; otherwise a class needs more than half
+    of all votes. With `labelled` None, training also uses the soft labels of images without a majority.
     """
 
     labelled: Count | None = 40

@@ -6,9 +6,10 @@ the classes. Per token:
 * calibration: a temperature for each modality turns its logits into log-probabilities, which stand alone where no
   other modality is present (Guo et al. 2017, arXiv 1706.04599).
 * smoothing: the log-probabilities of a modality are averaged over `seconds`, over valid tokens only.
-* fusion: where several modalities are present, the logits are `bias_c + sum_m weight_mc log p_mc`, a log-linear pool
-  (Genest and Zidek 1986, Combining probability distributions) with a weight per modality and class. Modalities that are
-  independent given the class have weight 1 and the bias `-log prior` (Bayes' rule), where training begins.
+* fusion: where several modalities are present, the logits are `sum_m weight_m log p_m`, a log-linear pool (Genest and
+  Zidek 1986, Combining probability distributions) with one weight per modality. With weights of 1, where training
+  begins, it is Bayes' rule for modalities that are independent given the class, if all but one were trained with equal
+  class frequencies. Weights and biases per class were left out: no corpus at hand has both modalities in all classes.
 * valence and arousal: the expected value over the class probabilities, with one trained point for each class.
 
 A missing modality is left out of the sum, so that its values can never change a prediction. There is no attention: see
@@ -72,25 +73,15 @@ class LateFusion(StreamSystem):
         self.predicts_valence_arousal = self.loss.valence_arousal > 0
         modalities = len(config.inputs)
         self.log_temperature = nn.Parameter(torch.zeros(modalities))
-        #: Added to the weight 1 of each modality and class.
-        self.weight_change = nn.Parameter(torch.zeros(modalities, config.classes))
-        self.bias = nn.Parameter(torch.zeros(config.classes))
+        self.weight = nn.Parameter(torch.ones(modalities))
         self.affect = nn.Parameter(torch.zeros(config.classes, 2))
 
-    @torch.no_grad()
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
-        """Set the bias of the fusion from the class frequencies; logits are not normalised. See `System.prepare`."""
-        prior = (counts.to(self.bias) + 1) / (counts.sum() + len(counts))
-        self.bias.copy_(-(len(self.config.inputs) - 1) * (prior.log() - prior.log().mean()))
+        """Nothing: logits are not normalised, and classes count as they occur. See `System.prepare`."""
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """The distance of the weights from 1 decays; see `System.parameter_groups`."""
-        decaying = [self.weight_change]
-        others = [self.log_temperature, self.bias, self.affect]
-        return [
-            {"params": decaying, "weight_decay": weight_decay, "scale": 1.0},
-            {"params": others, "weight_decay": 0.0, "scale": 1.0},
-        ]
+        """One group without decay: a handful of parameters. See `System.parameter_groups`."""
+        return [{"params": list(self.parameters()), "weight_decay": 0.0, "scale": 1.0}]
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """Predict every token, see `StreamSystem.forward`."""
@@ -144,14 +135,10 @@ class LateFusion(StreamSystem):
 
     def _fuse(self, logs: Tensor, masks: Tensor) -> Tensor:
         """Fused logits `(batch, time, classes)`; those of a single modality are its log-probabilities."""
-        present = masks[..., None]
-        weights = (1 + self.weight_change)[:, None, None]
-        pooled = torch.where(present, weights * logs, 0.0).sum(dim=0) + self.bias
+        present, count = masks[..., None], masks.sum(dim=0)[..., None]
+        pooled = torch.where(present, self.weight.clamp_min(0)[:, None, None, None] * logs, 0.0).sum(dim=0)
         alone = torch.where(present, logs, 0.0).sum(dim=0)
-        count = masks.sum(dim=0)[..., None]
-        # Between one modality and all of them the bias and the weights count in part.
-        share = ((count - 1).clamp_min(0) / max(1, len(masks) - 1)).to(logs)
-        return torch.where(count > 0, share * pooled + (1 - share) * alone, 0.0)
+        return torch.where(count > 1, pooled, torch.where(count > 0, alone, 0.0))
 
     def _expression_loss(self, logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         return focal(logits, labels.masked_fill(~mask, UNLABELLED), gamma=self.loss.gamma)

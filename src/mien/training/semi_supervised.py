@@ -175,7 +175,7 @@ class ImageData:
         }
 
     def _draw_chances(self) -> np.ndarray:
-        """Chance of each labelled image to be drawn, `(n,)`. One with a soft label only counts as its likeliest class."""
+        """Chance `(n,)` of each labelled image to be drawn; a soft label alone counts as its likeliest class."""
         soft, hard = self.labelled.soft_labels(self.classes), self.labelled.labels
         drawn_as = np.where(hard >= 0, hard, soft.argmax(axis=1))
         share = (1 / np.bincount(drawn_as)[drawn_as]) ** self.settings.balance
