@@ -1,10 +1,14 @@
-"""Train the shipped starter checkpoint and measure it: `make starter`.
+"""Train the shipped starter and measure it: `make starter`.
 
-    python -m experiments.train_starter --emodb DIR [--out FOLDER] [key=value...]
+    python -m experiments.train_starter --ferplus DIR --emodb DIR [--work DIR] [--out FOLDER]
 
-Simulates and encodes the training data of `recipes/starter.yaml`, trains, scores people of the synthetic corpus that
-no training recording shows, and writes the checkpoint with its metrics. The same seed and number of threads give the
-same weights.
+1. face: a network on single faces, from the votes of FER+ (`experiments.train_face`).
+2. voice: a network on speech, from EMO-DB and synthesised speech (`experiments.train_voice`).
+3. fusion: late fusion of both (`recipes/starter.yaml`), trained on pairs of a face and an utterance that neither network
+   was trained on: held-out FER+ images, and EMO-DB speakers predicted by networks that were trained without them.
+
+Every step is kept in the folder `--work`, so that an interrupted run goes on where it stopped. The same seeds and
+numbers of threads give the same weights.
 """
 
 from __future__ import annotations
@@ -12,69 +16,124 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import tempfile
+import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.scoring import Corruption, drop_in_bursts, remove_stream, score_recordings
-from mien import checkpoint, config, models, onnx_export
-from mien.datasets.synthetic_recordings import prepare_training_data
-from mien.records import FACE, VOICE, Recording
-from mien.synthetic.recordings import simulate_recordings
+import numpy as np
+
+from experiments.train_face import RECIPE as FACE_RECIPE
+from experiments.train_face import held_out, load_faces, train_face
+from experiments.train_voice import held_out_voices, train_voice
+from mien import checkpoint, config, models, onnx_export, trained_model
+from mien.checkpoint_encoder import CheckpointEncoder
+from mien.data.capture_augment import capture
+from mien.datasets.frame_times import label_times
+from mien.labels import EXPRESSIONS
+from mien.records import FACE, VOICE, Clip, ImageSet, Labels, Recording, Stream
+from mien.synthetic.expression_prototypes import CIRCUMPLEX
 from mien.training.fit import fit
 
-#: Number of test recordings, their length in seconds, and their seed, which differs from that of training.
-TEST, TEST_SECONDS, TEST_SEED = 40, 20.0, 3407
-CONDITIONS: dict[str, Corruption | None] = {
-    "clean": None,
-    "no face": remove_stream(FACE),
-    "no voice": remove_stream(VOICE),
-    "half the face missing": drop_in_bursts(FACE, 0.5),
-}
+#: Paired recordings of the fusion, their length, views of each face, and the share that has a voice.
+PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 10.0, 4, 0.7
 
 
-def simulate_test_recordings(*, snr_db: float | None = None, workers: int = 1) -> list[Recording]:
-    """Simulate recordings of people that no training recording shows. snr_db: noise throughout; None adds none."""
-    return simulate_recordings(
-        "test",
-        TEST,
-        seconds=TEST_SECONDS,
-        seed=TEST_SEED,
-        balance=0.5,
-        impairments=False,
-        snr_db=snr_db,
-        workers=workers,
+def pair_recordings(
+    faces: np.ndarray,
+    soft: np.ndarray,
+    voices: Sequence[tuple[int, Stream]],
+    face_provenance: dict[str, str],
+    count: int,
+    seed: int,
+) -> list[Recording]:
+    """Recordings of one expression: a face that is held, and an utterance of the same class.
+
+    Args:
+        faces: features of the views of each face, `(face, view, dim)`. soft: `(face, classes)` votes, from which the
+            class of a recording is drawn.
+        voices: class and stream of each utterance. Classes without one have no voice, nor have some of the others.
+    """
+    rng = np.random.default_rng(seed)
+    times = (np.arange(round(SECONDS * RATE_HZ)) + 0.5) / RATE_HZ
+    by_class: dict[int, list[Stream]] = {}
+    for expression, stream in voices:
+        by_class.setdefault(expression, []).append(stream)
+    recordings = []
+    for number in range(count):
+        row = int(rng.integers(len(faces)))
+        expression = int(rng.choice(len(EXPRESSIONS), p=soft[row] / soft[row].sum()))
+        view = rng.integers(faces.shape[1], size=len(times))
+        streams = {FACE: Stream(faces[row, view], times, np.ones(len(times), bool), face_provenance)}
+        if expression in by_class and rng.random() < VOICED_SHARE:
+            streams[VOICE] = by_class[expression][int(rng.integers(len(by_class[expression])))]
+        at = label_times(SECONDS)
+        affect = np.tile(np.array(CIRCUMPLEX[expression], float), (len(at), 1))
+        labels = Labels(at, np.full(len(at), expression), affect)
+        recordings.append(Recording(Clip(f"pair-{number:05d}", None, labels=labels), streams))
+    return recordings
+
+
+def encode_views(run: Path, images: ImageSet, seed: int) -> np.ndarray:
+    """Features of `VIEWS` augmented views of each image by the face network, `(n, VIEWS, dim)` float32."""
+    encoder = CheckpointEncoder(run)
+    rng = np.random.default_rng(seed)
+    views = []
+    for _ in range(VIEWS):
+        crops = capture(images.images, encoder.crop.size, rng).permute(0, 2, 3, 1).numpy()
+        parts = [encoder.encode_crops(crops[i : i + 256]) for i in range(0, len(crops), 256)]
+        views.append(np.concatenate(parts))
+    return np.stack(views, axis=1)
+
+
+def train_fusion(
+    out: Path, face: Path, voice: Path, *, ferplus: Path, emodb: Path, work: Path, workers: int, log: Callable[[str], None]
+) -> Path:
+    """Train the fusion of two finished networks into `out`; returns `out`."""
+    if (out / "network.onnx").is_file():
+        return out
+    recipe = config.load("starter", check=models.problems)
+    face_recipe = config.load(FACE_RECIPE, check=models.problems)
+    _, held = held_out(load_faces(ferplus, "train", work / "faces", face_recipe, workers=workers, log=log))
+    assert held.soft is not None
+    voices = held_out_voices(work / "voice-folds", emodb=emodb, final=voice, workers=workers, log=log)
+    provenance = dict(CheckpointEncoder(face).provenance)
+    recordings = pair_recordings(
+        encode_views(face, held, recipe.train.seed), held.soft, voices, provenance, PAIRS, recipe.train.seed
     )
+    log(f"training the fusion on {len(recordings)} pairs of {len(held)} faces and {len(voices)} utterances")
+    shutil.rmtree(out, ignore_errors=True)
+    fit(recipe, recordings, [], out, device="cpu", progress=False, stages={"face": face, "voice": voice})
+    trained = checkpoint.load(out)
+    checkpoint.save(out, trained.model, trained.recipe, metrics=trained.metrics, half=True)
+    onnx_export.export(out)
+    return out
 
 
 def main() -> None:
-    """Parse the command line, train, score and save."""
+    """Parse the command line, train, and put the checkpoint in place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of the recipe")
+    parser.add_argument("--ferplus", type=Path, required=True, help="folder of FER+ (FER2013Train, FER2013Valid)")
     parser.add_argument("--emodb", type=Path, required=True, help="folder of EMO-DB's .wav files")
+    parser.add_argument("--work", type=Path, default=Path("runs/starter"), help="folder of the steps")
     parser.add_argument("--out", type=Path, default=Path(checkpoint.__file__).with_name("starter"))
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    workers = os.cpu_count() or 1
-    recipe = config.load("starter", options.overrides, check=models.problems)
-    began = time.perf_counter()
-    data = prepare_training_data(recipe, voices=options.emodb, workers=workers)
-    print(f"{len(data.train)} recordings simulated and encoded in {time.perf_counter() - began:.0f} s", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        run = fit(recipe, data.train, data.val, Path(folder) / "run", augment=data.augment, device="cpu")
-        print(f"trained in {time.perf_counter() - began:.0f} s", flush=True)
-        trained = checkpoint.load(run)
-        metrics = {k: v for k, v in trained.metrics.items() if k != "history"}
-        test = simulate_test_recordings(workers=workers)
-        metrics["synthetic people, held-out people, macro F1"] = {
-            name: round(score_recordings(trained, test, corrupt).macro_f1, 4) for name, corrupt in CONDITIONS.items()
-        }
-        checkpoint.save(options.out, trained.model, trained.recipe, metrics=metrics, half=True)
-        onnx_export.export(options.out)
-    for name, value in metrics["synthetic people, held-out people, macro F1"].items():
-        print(f"{name:24}{value:.3f}")
-    print(f"written to {options.out}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    workers, began = os.cpu_count() or 1, time.perf_counter()
+
+    def log(text: str) -> None:
+        print(f"{(time.perf_counter() - began) / 60:5.1f} min  {text}", flush=True)
+
+    work: Path = options.work
+    face = train_face(work / "face", root=options.ferplus, cache=work / "faces", workers=workers, log=log)
+    voice = train_voice(work / "voice", emodb=options.emodb, workers=workers, log=log)
+    fusion = train_fusion(
+        work / "fusion", face, voice, ferplus=options.ferplus, emodb=options.emodb, work=work, workers=workers, log=log
+    )
+    shutil.rmtree(options.out, ignore_errors=True)
+    trained_model.copy_checkpoint(fusion, options.out)
+    size = sum(p.stat().st_size for p in options.out.rglob("*") if p.is_file())
+    log(f"written to {options.out}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

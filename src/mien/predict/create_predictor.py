@@ -184,7 +184,7 @@ def _face_predictor(model: FaceNetworkModel, name: str, device: str, max_faces: 
     """Predictor of a network over single faces, with the voice of the starter where that knows its classes."""
     if not set(model.labels) <= set(EXPRESSIONS):
         return ModelPredictor(model, name=name, max_faces=max_faces, device=device)
-    voice = trained_model.load(VOICE_MODEL)
+    voice = trained_model.load(VOICE_MODEL).stages[VOICE]
     features: dict[str, InputFeature] = {**model.features, VOICE: voice.features[VOICE]}
     note = (
         f"{name} reads faces only; the voice is that of the {VOICE_MODEL}, with weight {VOICE_WEIGHT:g} where there "
