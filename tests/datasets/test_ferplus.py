@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien import config, models
+from mien.data.token_table import make_tokens
 from mien.datasets import face_images, ferplus
 from mien.datasets.image_datasets import load_image_sets
+from mien.datasets.index import Index, build_index
+from mien.datasets.stored_recordings import load_recordings
 from mien.errors import ConfigError, CorpusError
+from mien.extract import extract
 from mien.labels import ANGER, EXPRESSIONS, HAPPINESS, NEUTRAL, OTHER, SADNESS, UNLABELLED
 
 #: Votes (neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, no face).
@@ -112,6 +116,53 @@ def test_kaggles_table_takes_the_votes_beside_it(tmp_path: Path) -> None:
     for ours, theirs in zip(images, ferplus.read_images(folder, "train"), strict=True):
         assert np.array_equal(ours.soft, theirs.soft)
         assert np.array_equal(face_images.read_image(ours.image), face_images.read_image(theirs.image))
+
+
+def test_an_index_lists_images_with_a_majority(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "ferplus", "train", [CLEAR, SPLIT, OTHERS])
+    write_folder(root, "val", [CLEAR], first=3)
+    (root / "FER2013Train" / "fer0000002.png").unlink()
+    index = build_index("ferplus", root)
+    assert [(e.id, e.splits, e.media) for e in index.entries] == [
+        ("fer0000000", {"expr": "train"}, "FER2013Train/fer0000000.png"),
+        ("fer0000003", {"expr": "val"}, "FER2013Valid/fer0000003.png"),
+    ]
+    assert [(p.kind, p.severity) for p in index.problems] == [("no majority", "note"), ("unreadable media", "error")]
+    index.save(tmp_path / "index.jsonl")
+    (clip,) = Index.load(tmp_path / "index.jsonl").clips("expr", "train")
+    assert clip.labels is not None
+    assert (clip.labels.times.tolist(), clip.labels.expression.tolist()) == ([0.0], [NEUTRAL])
+    more = build_index("ferplus", root, options={"labels": "plurality"})
+    assert [e.id for e in more.entries] == ["fer0000000", "fer0000001", "fer0000003"]
+    kaggle = write_kaggle(tmp_path / "kaggle", [3], ["Training"])
+    with pytest.raises(CorpusError, match=r"images as numbers[\s\S]*mien train dynamic_threshold --root .*=ferplus"):
+        build_index("ferplus", kaggle)
+    with pytest.raises(CorpusError, match="is not FER"):
+        build_index("ferplus", tmp_path)
+
+
+def test_an_index_of_real_images_can_be_encoded_and_trained_on(tmp_path: Path, shared: Path) -> None:
+    """Small faces on a larger canvas, because the detector expects a border; the labels meet the encoded frames."""
+    source, votes = shared / "ferplus" / "FER2013Valid", {}
+    for line in (source / "label.csv").read_text().splitlines():
+        votes[line.split(",")[0]] = line
+    names = [i.name for i in ferplus.read_images(shared / "ferplus", "val") if i.label in (NEUTRAL, HAPPINESS)][:6]
+    for split, part in (("train", names[:4]), ("val", names[4:])):
+        folder = tmp_path / "corpus" / ferplus.FOLDERS[split]
+        folder.mkdir(parents=True)
+        (folder / "label.csv").write_text("\n".join(votes[name] for name in part))
+        for name in part:
+            image = cv2.resize(cv2.imread(str(source / name)), (192, 192), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / name), cv2.copyMakeBorder(image, 96, 96, 96, 96, cv2.BORDER_REPLICATE))
+    index = build_index("ferplus", tmp_path / "corpus")
+    report = extract(index, ["face-geometry"], tmp_path / "store", workers=0)
+    assert (report.made, report.failures) == (6, [])
+    recordings = load_recordings(index, tmp_path / "store", {"face": "face-geometry"})
+    assert sum(bool(r.streams["face"].valid.all()) for r in recordings) >= 4
+    assert all(r.streams["face"].times.tolist() == [0.0] for r in recordings)
+    tokens = [make_tokens(recording, 10.0) for recording in recordings]
+    assert all(int((t.expression >= 0).sum()) == 1 for t in tokens), "each image is one labelled token"
+    assert sum(bool(t.valid["face"].all()) for t in tokens) >= 4
 
 
 def test_wrong_files_are_refused_with_their_line(tmp_path: Path) -> None:
