@@ -49,7 +49,8 @@ def index_(
         typer.Option(
             metavar="NAME=VALUE",
             help="An option of the corpus. ravdess: songs=yes adds sung clips. crema-d: labels=multimodal-votes labels "
-            "clips as most raters did, not as the actor intended. Repeatable.",
+            "clips as most raters did, not as the actor intended. ferplus: labels=plurality also takes images on which "
+            "fewer than half of the raters agree. Repeatable.",
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print notes too, not only errors and warnings.")] = False,

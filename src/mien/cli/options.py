@@ -38,7 +38,7 @@ TableOption = Annotated[
     Path | None, typer.Option(metavar="CSV", help="The CSV file of labels, for the corpus called folder.")
 ]
 #: Names of `mien.datasets.index.CORPORA`, which the help shows without importing the readers.
-CORPUS_NAMES = "aff-wild2, crema-d, emodb, emovo, meld, ravdess, savee, tess, synthetic or folder"
+CORPUS_NAMES = "aff-wild2, crema-d, emodb, emovo, ferplus, meld, ravdess, savee, tess, synthetic or folder"
 StageOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=RUN", help="A trained stage and the encoder name of its features; repeatable."),

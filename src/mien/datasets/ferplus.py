@@ -12,6 +12,9 @@ images are unlabelled, unless the class with most votes is asked for. Images for
 face` are left out, and so are images that FER+ removed (fer2013new.csv has no name for them). fer2013.csv alone has one
 label for each image, and no class Other.
 
+`read` and `labels` make clips of the folder layout, one for each image with a hard label (`mien.datasets.index`). They
+have no soft labels; recipes on images use them (`mien.datasets.face_images`).
+
 Splits `train`, `val` and `test` are Training, PublicTest and PrivateTest.
 
 Sources: Goodfellow et al. 2013, Challenges in Representation Learning (arXiv 1307.0414), FER2013; Barsoum, Zhang,
@@ -22,12 +25,14 @@ Distribution (arXiv 1608.01041), FER+.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mien.datasets.index_entries import ERROR, NOTE, CorpusContents, Entry, Problem, Stamp
 from mien.errors import CorpusError
 from mien.labels import (
     ANGER,
@@ -41,6 +46,7 @@ from mien.labels import (
     SURPRISE,
     UNLABELLED,
 )
+from mien.records import Labels
 
 #: Class of the votes of FER+, in their order; the tenth vote is for no face.
 VOTES = (NEUTRAL, HAPPINESS, SURPRISE, SADNESS, ANGER, DISGUST, FEAR, OTHER, OTHER)
@@ -50,6 +56,8 @@ KAGGLE = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 IMAGES, NEW_LABELS, LABELS = "fer2013.csv", "fer2013new.csv", "label.csv"
+#: `labels`: whether a class needs more than half of all votes, or the most.
+OPTIONS: dict[str, tuple[str, ...]] = {"labels": ("majority", "plurality")}
 #: Side of the images, pixels.
 SIDE = 48
 _VOTE_COLUMNS = len(VOTES) + 1
@@ -93,6 +101,77 @@ def read_images(root: Path, split: str, *, plurality: bool = False) -> list[Face
         follows="Nothing was loaded.",
         remedy=f"Copy {FOLDERS[split]} into this folder, or use another split." if present else _LAYOUT,
     )
+
+
+def read(
+    root: Path, *, options: Mapping[str, str] | None = None, progress: Callable[[int, int], None] | None = None
+) -> CorpusContents:
+    """List the images of the folder layout that have a hard label, one clip each. The people are unknown.
+
+    Args:
+        options: `labels`: `majority` (default), or `plurality`, which also uses images on which fewer than half of the
+            raters agree.
+        progress: called with (images done, images in total of a split).
+
+    Raises:
+        CorpusError: `root` has another layout, such as fer2013.csv, which holds no image files; or a row cannot be
+            read.
+    """
+    root = Path(root)
+    splits = [split for split, name in FOLDERS.items() if (root / name).is_dir()]
+    if not splits and (root / IMAGES).is_file():
+        raise CorpusError(
+            f"{root / IMAGES} holds images as numbers; an index lists image files",
+            follows="Nothing was indexed.",
+            remedy=f"Train on single images: mien train dynamic_threshold --root {root} corpus.name=ferplus",
+        )
+    if not splits:
+        raise CorpusError(
+            f"{root} is not FER+: it holds none of {', '.join(FOLDERS.values())}",
+            follows="Nothing was indexed.",
+            remedy=f"Name the folder that holds {FOLDERS['train']}.",
+        )
+    plurality = (options or {}).get("labels") == "plurality"
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for split in splits:
+        images = read_images(root, split, plurality=plurality)
+        unlabelled = sum(image.label == UNLABELLED for image in images)
+        if unlabelled:
+            what, rule = (
+                f"{unlabelled} images have no majority",
+                "they are left out; --option labels=plurality adds them",
+            )
+            problems.append(Problem(NOTE, "no majority", f"{FOLDERS[split]}/{LABELS}", None, what, rule))
+        for done, image in enumerate(images, 1):
+            if image.label != UNLABELLED:
+                _add_entry(root, split, image, entries, problems)
+            if progress:
+                progress(done, len(images))
+    counts = Counter(EXPRESSIONS[int(entry.labels["expr"])] for entry in entries)
+    return CorpusContents(entries, problems, counts={"images": {k: counts[k] for k in EXPRESSIONS if counts[k]}})
+
+
+def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels:
+    """Labels of an image: its class at time 0, and no valence or arousal (NaN)."""
+    return Labels(np.zeros(1), np.array([int(entry.labels["expr"])]), np.full((1, 2), np.nan))
+
+
+def _add_entry(root: Path, split: str, image: FaceImage, entries: list[Entry], problems: list[Problem]) -> None:
+    """Add the entry of an image, or the problem that its file is missing."""
+    file = f"{FOLDERS[split]}/{image.name}"
+    try:
+        stamp = Stamp.of(root / file)
+    except OSError as error:
+        what = error.strerror or str(error)
+        problems.append(Problem(ERROR, "unreadable media", file, None, what, "the clip is left out"))
+        return
+    entries.append(
+        Entry(
+            Path(image.name).stem, file, splits={"expr": split}, labels={"expr": image.label}, rows=1, stamp=stamp,
+            duration_s=0.0, has_video=True,
+        )
+    )  # fmt: skip
 
 
 def is_ferplus(root: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, meld, ravdess, savee, tess
+from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, ferplus, meld, ravdess, savee, tess
 from mien.datasets.index_entries import (
     ERROR,
     NOTE,
@@ -97,7 +97,7 @@ class ConfigurableReader(DatasetReader, Protocol):
 
 
 #: Readers with options, by corpus name.
-_CONFIGURABLE: dict[str, ConfigurableReader] = {"crema-d": cremad, "ravdess": ravdess}
+_CONFIGURABLE: dict[str, ConfigurableReader] = {"crema-d": cremad, "ferplus": ferplus, "ravdess": ravdess}
 #: Corpus name on the command line -> its reader.
 CORPORA: dict[str, DatasetReader] = {
     "aff-wild2": affwild2,
