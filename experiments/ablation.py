@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.scoring import Corruption, drop_in_bursts, remove_stream, score_recordings, with_vote
-from experiments.train_starter import simulate_test_recordings
+from experiments.test_recordings import simulate_test_recordings
 from mien import checkpoint, config, models
 from mien.datasets.synthetic_recordings import TrainingData, prepare_training_data
 from mien.encoders.voice_prosody import ProsodyExtractor

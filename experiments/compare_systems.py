@@ -28,7 +28,7 @@ import polars as pl
 import torch
 
 from experiments import few_labels, valence_arousal
-from experiments.train_starter import TEST_SECONDS, TEST_SEED, simulate_test_recordings
+from experiments.test_recordings import TEST_SECONDS, TEST_SEED, simulate_test_recordings
 from mien import checkpoint, config, models, results
 from mien.datasets.image_datasets import sample_per_class
 from mien.errors import ConfigError

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from experiments.scoring import format_interval
-from experiments.train_starter import TEST_SEED, simulate_test_recordings
+from experiments.test_recordings import TEST_SEED, simulate_test_recordings
 from mien import checkpoint, clock, config, models, results
 from mien.checkpoint import Checkpoint
 from mien.evaluation import metrics
