@@ -9,8 +9,12 @@ from typing import Literal
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import AudioEncoder, Encoder
+from mien.encoders.voice_embedding import NAME as VOICE_EMBEDDING
+from mien.encoders.voice_embedding import VoiceEmbedding
 from mien.encoders.voice_prosody import NAME as VOICE_PROSODY
 from mien.encoders.voice_prosody import VoiceProsody
+from mien.encoders.voice_speech import NAME as VOICE_SPEECH
+from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InputFeature
 
@@ -19,6 +23,8 @@ Source = Literal["pictures", "sound"]
 _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
 FACE_NETWORKS = ("fer", "hsemotion")
+#: Voice encoders that run without torch.
+VOICES = {VOICE_PROSODY: VoiceProsody, VOICE_EMBEDDING: VoiceEmbedding, VOICE_SPEECH: VoiceSpeech}
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
@@ -65,7 +71,7 @@ def _is_light(feature: InputFeature) -> bool:
     """Whether the encoder runs without torch."""
     if isinstance(feature, EncoderInput) and feature.folder is not None:
         return bool(feature.folder.suffix) or _is_exported(feature.folder)
-    return feature.encoder in (FACE_GEOMETRY, VOICE_PROSODY, *FACE_NETWORKS)
+    return feature.encoder in (FACE_GEOMETRY, *VOICES, *FACE_NETWORKS)
 
 
 def source_of(feature: InputFeature) -> Source | None:
@@ -73,7 +79,7 @@ def source_of(feature: InputFeature) -> Source | None:
     folder = feature.folder if isinstance(feature, EncoderInput) else None
     if feature.encoder == FACE_GEOMETRY or (folder is not None and not _is_exported(folder)):
         return "pictures"
-    if feature.encoder == VOICE_PROSODY:
+    if feature.encoder in VOICES:
         return "sound"
     if (Path(feature.encoder) / "checkpoint.json").is_file():
         return "pictures"
@@ -126,11 +132,11 @@ def _folder(feature: InputFeature) -> str:
 
 
 def _create(name: str, feature: InputFeature, device: str) -> Encoder:
-    # The two encoders without weights are made here: the registry imports pydantic, and the starter should start fast.
+    # The encoders without torch are made here: the registry imports pydantic, and the starter should start fast.
     if not feature.options and feature.encoder == FACE_GEOMETRY:
         return FaceGeometry()
-    if not feature.options and feature.encoder == VOICE_PROSODY:
-        return VoiceProsody()
+    if not feature.options and feature.encoder in VOICES:
+        return VOICES[feature.encoder]()
     folder = feature.folder if isinstance(feature, EncoderInput) else None
     if folder is not None and _is_exported(folder):
         if device == "cpu":
