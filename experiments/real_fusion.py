@@ -52,7 +52,15 @@ CONDITIONS: dict[str, Corruption | None] = {
 
 
 def run(
-    *, face: Path, voice: Path, ferplus: Path, emodb: Path, voices: Path, work: Path, seeds: int, workers: int,
+    *,
+    face: Path,
+    voice: Path,
+    ferplus: Path,
+    emodb: Path,
+    voices: Path,
+    work: Path,
+    seeds: int,
+    workers: int,
     log: Callable[[str], None] = print,
 ) -> dict[str, dict[str, list[float]]]:
     """Variant -> condition -> macro F1 of seven classes for each seed of training and pairing.

@@ -4,8 +4,8 @@
 
 1. face: a network on single faces, from the votes of FER+ (`experiments.train_face`).
 2. voice: a network on speech, from EMO-DB and synthesised speech (`experiments.train_voice`).
-3. fusion: late fusion of both (`recipes/starter.yaml`), trained on pairs of a face and an utterance that neither network
-   was trained on: held-out FER+ images, and EMO-DB speakers predicted by networks that were trained without them.
+3. fusion: late fusion of both (`recipes/starter.yaml`), trained on pairs of a face and an utterance that neither
+   network was trained on: held-out FER+ images, and EMO-DB speakers predicted by networks trained without them.
 
 Every step is kept in the folder `--work`, so that an interrupted run goes on where it stopped. The same seeds and
 numbers of threads give the same weights.
@@ -87,7 +87,15 @@ def encode_views(run: Path, images: ImageSet, seed: int) -> np.ndarray:
 
 
 def train_fusion(
-    out: Path, face: Path, voice: Path, *, ferplus: Path, emodb: Path, work: Path, workers: int, log: Callable[[str], None]
+    out: Path,
+    face: Path,
+    voice: Path,
+    *,
+    ferplus: Path,
+    emodb: Path,
+    work: Path,
+    workers: int,
+    log: Callable[[str], None],
 ) -> Path:
     """Train the fusion of two finished networks into `out`; returns `out`."""
     if (out / "network.onnx").is_file():

@@ -66,6 +66,7 @@ class ArtefactStatus:
 
 # The last mediapipe release whose wheel contains the networks. Only two members of it are kept.
 _MEDIAPIPE = "mediapipe==0.10.21"
+_OPENWAKEWORD = "openwakeword==0.4.0"
 _GITHUB = "https://github.com/"
 
 ARTEFACTS: dict[str, Artefact] = {
@@ -124,6 +125,26 @@ ARTEFACTS: dict[str, Artefact] = {
             "Apache-2.0",
             "predicts 8 expressions, valence and arousal from a face crop",
             urls=(f"{_GITHUB}sb-ai-lab/EmotiEffLib/raw/f1df0e85/models/affectnet_emotions/onnx/enet_b0_8_va_mtl.onnx",),
+        ),
+        Artefact(
+            "openwakeword-melspectrogram",
+            "openwakeword-melspectrogram.onnx",
+            "sha256:ba2b0e0f8b7b875369a2c89cb13360ff53bac436f2895cced9f479fa65eb176f",
+            1_087_958,
+            "Apache-2.0",
+            "computes the mel bands that openwakeword-embedding reads",
+            wheel=_OPENWAKEWORD,
+            member="openwakeword/resources/models/melspectrogram.onnx",
+        ),
+        Artefact(
+            "openwakeword-embedding",
+            "openwakeword-embedding.onnx",
+            "sha256:ba754db3cd768a524c655ea90655ee5e6055a43b8dfd29366a11e93716ae9e51",
+            1_328_103,
+            "Apache-2.0",
+            "embeds speech for voice-embedding and voice-speech",
+            wheel=_OPENWAKEWORD,
+            member="openwakeword/resources/models/embedding_model.onnx",
         ),
     )
 }

@@ -9,8 +9,12 @@ from typing import Any, Literal
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import AudioEncoder, Encoder
+from mien.encoders.voice_embedding import NAME as VOICE_EMBEDDING
+from mien.encoders.voice_embedding import VoiceEmbedding
 from mien.encoders.voice_prosody import NAME as VOICE_PROSODY
 from mien.encoders.voice_prosody import VoiceProsody
+from mien.encoders.voice_speech import NAME as VOICE_SPEECH
+from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InputFeature
 
@@ -21,6 +25,8 @@ _STORED_KEYS = ("faces", "face_networks")
 FACE_NETWORKS = ("fer", "hsemotion")
 #: The file that makes a folder a checkpoint.
 CHECKPOINT = "checkpoint.json"
+#: Voice encoders that run without torch.
+VOICES = {VOICE_PROSODY: VoiceProsody, VOICE_EMBEDDING: VoiceEmbedding, VOICE_SPEECH: VoiceSpeech}
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
@@ -67,7 +73,7 @@ def _is_light(feature: InputFeature) -> bool:
     """Whether the encoder runs without torch."""
     if isinstance(feature, EncoderInput) and feature.folder is not None:
         return bool(feature.folder.suffix) or _is_exported(feature.folder)
-    return feature.encoder in (FACE_GEOMETRY, VOICE_PROSODY, *FACE_NETWORKS)
+    return feature.encoder in (FACE_GEOMETRY, *VOICES, *FACE_NETWORKS)
 
 
 def source_of(feature: InputFeature) -> Source | None:
@@ -76,7 +82,7 @@ def source_of(feature: InputFeature) -> Source | None:
     is_face_network = folder is not None and (not _is_exported(folder) or (folder / CHECKPOINT).is_file())
     if feature.encoder == FACE_GEOMETRY or is_face_network:
         return "pictures"
-    if feature.encoder == VOICE_PROSODY:
+    if feature.encoder in VOICES:
         return "sound"
     if (Path(feature.encoder) / CHECKPOINT).is_file():
         return "pictures"
@@ -138,11 +144,11 @@ def _at_rate(encoder: Any, feature: InputFeature) -> Encoder:
 
 
 def _create(name: str, feature: InputFeature, device: str) -> Encoder:
-    # The two encoders without weights are made here: the registry imports pydantic, and the starter should start fast.
+    # The encoders without torch are made here: the registry imports pydantic, and the starter should start fast.
     if not feature.options and feature.encoder == FACE_GEOMETRY:
         return FaceGeometry()
-    if not feature.options and feature.encoder == VOICE_PROSODY:
-        return VoiceProsody()
+    if not feature.options and feature.encoder in VOICES:
+        return VOICES[feature.encoder]()
     folder = feature.folder if isinstance(feature, EncoderInput) else None
     if folder is not None and folder.suffix:
         from mien.encoders.onnx_face import OnnxFace

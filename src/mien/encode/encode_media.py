@@ -20,6 +20,7 @@ from mien.encode.subject_features import OnError, VideoFaces
 from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.encoders.voice_prosody import VoiceProsody
+from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError, OutputError
 from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
@@ -215,8 +216,8 @@ def _encode_audio(
             yield start_s, samples
 
     start = time.thread_time()
-    # Prosody is valid exactly where there is speech, so its stream serves as voice activity too.
-    prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody)), None)
+    # These are valid exactly where there is speech, so their stream serves as voice activity too.
+    prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody | VoiceSpeech)), None)
     result = _Audio()
     listens = speakers and prosody is None
     with AudioSpool(blocks(), keep=len(encoders) > 1 or listens) as sound:

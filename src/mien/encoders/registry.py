@@ -22,16 +22,18 @@ from mien.config import nearest
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError
 
-#: Encoders without weights: name -> "module:class or function". Nothing is imported before it is used.
+#: Encoders without weights of torch: name -> "module:class or function". Nothing is imported before it is used.
 ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.face_geometry:FaceGeometry",
     "voice-prosody": "mien.encoders.voice_prosody:VoiceProsody",
+    "voice-embedding": "mien.encoders.voice_embedding:VoiceEmbedding",
+    "voice-speech": "mien.encoders.voice_speech:VoiceSpeech",
     "log-mel": "mien.encoders.audio_features:create_log_mel",
     "waveform": "mien.encoders.audio_features:create_waveform",
 }
 
 #: Those of them that read sound.
-SOUND_ENCODERS = ("voice-prosody", "log-mel", "waveform")
+SOUND_ENCODERS = ("voice-prosody", "voice-embedding", "voice-speech", "log-mel", "waveform")
 
 #: Kinds of pretrained encoders: kind -> "module:class".
 KINDS: dict[str, str] = {
