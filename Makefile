@@ -14,6 +14,7 @@ export UV_FIND_LINKS
 endif
 TEST_WORKERS ?= auto
 EMODB ?= ../shared/emodb
+FERPLUS ?= ../shared/ferplus
 
 .PHONY: help demo test lint types wheel docs docs-serve starter bench pins clean artefacts
 help:  ## what there is
@@ -26,8 +27,8 @@ help:  ## what there is
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	touch $@
 
-artefacts: .venv/ready  ## the two small face networks (4 s, cached)
-	$(BIN)/mien hub pull blazeface facemesh
+artefacts: .venv/ready  ## the four small networks that the starter reads with (10 s, cached)
+	$(BIN)/mien hub pull blazeface facemesh openwakeword-melspectrogram openwakeword-embedding
 
 demo: artefacts  ## render a clip, predict it, write the report
 	$(BIN)/mien demo demo
@@ -52,8 +53,8 @@ docs: .venv/ready  ## build the documentation site into site/; a broken link or 
 docs-serve: .venv/ready  ## serve the documentation on http://127.0.0.1:8000 and rebuild it on change
 	$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
 
-starter: artefacts  ## train the shipped starter checkpoint again (same seed, same weights)
-	$(BIN)/python -m experiments.train_starter --emodb $(EMODB)
+starter: artefacts  ## train the shipped starter again (an hour; an interrupted run goes on)
+	$(BIN)/python -m experiments.train_starter --ferplus $(FERPLUS) --emodb $(EMODB)
 
 bench: artefacts  ## speed and memory (an hour, 30 GB of disk); prints the sections of docs/BENCHMARKS.md
 	for one in predict extraction store; do $(BIN)/python bench/$$one.py; done

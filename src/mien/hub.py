@@ -150,6 +150,10 @@ ARTEFACTS: dict[str, Artefact] = {
 }
 
 
+#: Networks that the starter reads recordings with.
+NEEDED = ("blazeface", "facemesh", "openwakeword-melspectrogram", "openwakeword-embedding")
+
+
 def human_size(size: int) -> str:
     """A size in bytes as text in kB or MB: 229714 -> `230 kB`."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -101,13 +101,13 @@ def _check_artefacts() -> list[Check]:
 
     checks = []
     for row in hub.verify():
-        needed = row.artefact.name in ("blazeface", "facemesh")
+        needed = row.artefact.name in hub.NEEDED
         if row.problem:
             checks.append(Check(row.artefact.name, "bad", row.problem))
         elif row.path:
             checks.append(Check(row.artefact.name, "ok", f"verified, {row.path}"))
         else:
-            effect = "faces cannot be detected without it" if needed else f"optional: {row.artefact.use}"
+            effect = f"needed: {row.artefact.use}" if needed else f"optional: {row.artefact.use}"
             detail = f"not downloaded ({effect}); run: mien hub pull {row.artefact.name}"
             checks.append(Check(row.artefact.name, "bad" if needed else "note", detail))
     return checks

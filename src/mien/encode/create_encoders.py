@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,11 @@ FACE_NETWORKS = ("fer", "hsemotion")
 #: The file that makes a folder a checkpoint.
 CHECKPOINT = "checkpoint.json"
 #: Voice encoders that run without torch.
-VOICES = {VOICE_PROSODY: VoiceProsody, VOICE_EMBEDDING: VoiceEmbedding, VOICE_SPEECH: VoiceSpeech}
+VOICES: dict[str, Callable[[], Encoder]] = {
+    VOICE_PROSODY: VoiceProsody,
+    VOICE_EMBEDDING: VoiceEmbedding,
+    VOICE_SPEECH: VoiceSpeech,
+}
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
