@@ -19,6 +19,7 @@ from experiments.scoring import Corruption, drop_in_bursts, remove_stream, with_
 from experiments.train_face import RECIPE as FACE_RECIPE
 from experiments.train_face import held_out, load_faces
 from experiments.train_starter import PAIRS, RATE_HZ, SECONDS, encode_views, pair_recordings
+from experiments.train_voice import RECIPE as VOICE_RECIPE
 from experiments.train_voice import encode_voices, held_out_voices
 from mien import checkpoint, config, models
 from mien.checkpoint_encoder import CheckpointEncoder
@@ -90,7 +91,7 @@ def run(
             with tempfile.TemporaryDirectory() as folder:
                 trained = checkpoint.load(
                     fit(settings, pairs, [], Path(folder) / "run", device="cpu", progress=False,
-                        stages={"face": face, "voice": voice})
+                        stages={FACE_RECIPE: face, VOICE_RECIPE: voice})
                 )  # fmt: skip
             _add(scores[name], trained, tests)
             if name == "late fusion":

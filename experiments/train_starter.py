@@ -25,6 +25,7 @@ import numpy as np
 
 from experiments.train_face import RECIPE as FACE_RECIPE
 from experiments.train_face import held_out, load_faces, train_face
+from experiments.train_voice import RECIPE as VOICE_RECIPE
 from experiments.train_voice import held_out_voices, train_voice
 from mien import checkpoint, config, models, onnx_export, trained_model
 from mien.checkpoint_encoder import CheckpointEncoder
@@ -111,7 +112,7 @@ def train_fusion(
     )
     log(f"training the fusion on {len(recordings)} pairs of {len(held)} faces and {len(voices)} utterances")
     shutil.rmtree(out, ignore_errors=True)
-    fit(recipe, recordings, [], out, device="cpu", progress=False, stages={"face": face, "voice": voice})
+    fit(recipe, recordings, [], out, device="cpu", progress=False, stages={FACE_RECIPE: face, VOICE_RECIPE: voice})
     trained = checkpoint.load(out)
     checkpoint.save(out, trained.model, trained.recipe, metrics=trained.metrics, half=True)
     onnx_export.export(out)

@@ -57,6 +57,7 @@ SMALL: dict[str, tuple[str, ...]] = {
         "model.source=null", "model.network=resnet", "model.dim=12", "model.unfreeze_steps=0", "corpus.options.size=32",
         "model.options={embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}",
     ),
+    "late_fusion": (),
     "dynamic_threshold": (
         "model.stem=8", "model.widths=[8, 16]", "model.depths=[1, 1]", "model.stem_pool=false",
         "corpus.options.size=32",

@@ -37,11 +37,14 @@ def to_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
     dynamic: Sequence[Mapping[int, Any]],
+    *,
+    halves: bool = True,
 ) -> Any:
     """Export a network in evaluation mode on the CPU; returns an `onnx.ModelProto` that names no path.
 
     Args:
         network: takes the inputs by position and returns a tensor or a tuple of tensors. It is not changed.
+        halves: store weights that are float16 numbers as float16.
         inputs: examples. dynamic: for each input, axis -> name or `torch.export.Dim` of an axis of any length.
 
     Raises:
@@ -65,7 +68,8 @@ def to_onnx(
     assert program is not None
     model = program.model_proto
     _clear_metadata(model)
-    _store_halves(model)
+    if halves:
+        _store_halves(model)
     return model
 
 

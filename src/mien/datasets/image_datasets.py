@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from mien import config
-from mien.config import Count, NotNegative, Recipe, Section, Share
+from mien.config import Count, Recipe, Section, Share
 from mien.datasets import face_images
 from mien.datasets.affwild2_layout import VIDEO_SUFFIXES
 from mien.datasets.aligned_faces import load_aligned_faces
@@ -35,11 +35,12 @@ class ImageOptions(Section):
     images, and of videos in which faces are detected; None: all images of the corpus, their labels unused. size: side
     of the network's input, pixels. people: subjects of the synthetic corpus.
 
-    align: detect the face in each image and align it with `margin`, as prediction does, for corpora whose faces are not
-    aligned. room: surroundings of an aligned face that are kept for the augmentation, as a share of `size`. augment:
-    views of labelled images, `weak` (`mien.data.image_augment`) or `capture` (`mien.data.capture_augment`). plurality:
-    of `ferplus`, whether the class with the most votes is the label of an image; otherwise a class needs more than half
-    of all votes. With `labelled` None, training also uses the soft labels of images without a majority.
+    align: detect the face in each image and align it with `margin` and `down` (`mien.faces.align.align`), as prediction
+    does, for corpora whose faces are not aligned. room: surroundings of an aligned face that are kept for the
+    augmentation, as a share of `size`. augment: views of labelled images, `weak` (`mien.data.image_augment`) or
+    `capture` (`mien.data.capture_augment`). plurality: of `ferplus`, whether the class with the most votes is the label
+    of an image; otherwise a class needs more than half of all votes. With `labelled` None, training also uses the soft
+    labels of images without a majority.
     """
 
     labelled: Count | None = 40
@@ -47,7 +48,8 @@ class ImageOptions(Section):
     size: Annotated[int, Field(ge=16)] = 112
     people: Count = 100
     align: bool = False
-    margin: NotNegative = 0.0
+    margin: Annotated[float, Field(gt=-0.5)] = 0.0
+    down: float = 0.0
     room: Share = 0.0
     augment: Literal["weak", "capture"] = "weak"
     plurality: bool = False
@@ -137,7 +139,7 @@ def _load_split(
 
 def wide_crop(options: ImageOptions) -> Crop:
     """Crop of aligned faces with the surroundings that the augmentation reaches into."""
-    return Crop(round(options.size * (1 + options.room)), (1 + options.margin) * (1 + options.room) - 1)
+    return Crop(round(options.size * (1 + options.room)), (1 + options.margin) * (1 + options.room) - 1, options.down)
 
 
 def sample_per_class(whole: ImageSet, count: int | None, seed: int) -> ImageSet:
@@ -159,11 +161,11 @@ def crop_framing(recipe: Recipe) -> tuple[float, float]:
     """Crop of the faces in a recipe's images: `margin` and `down` of `mien.faces.align.align`.
 
     Images of the synthetic corpus show brow to chin; corpora of aligned faces follow the five-point template, and faces
-    that are aligned here the recipe's margin.
+    that are aligned here the recipe's options.
     """
     if recipe.corpus.name == "synthetic":
         return CROP_MARGIN, CROP_DOWN
-    return float(recipe.corpus.options.get("margin", 0.0)), 0.0
+    return float(recipe.corpus.options.get("margin", 0.0)), float(recipe.corpus.options.get("down", 0.0))
 
 
 def load_unlabelled_faces(folder: Path, size: int, margin: float = 0.0, down: float = 0.0) -> ImageSet:

@@ -130,7 +130,9 @@ class CnnStatic(ImageSystem):
         pixels = self._normalise(images)
         if not self.config.mirrored or self.training:
             return self._read(pixels)
-        return (self._read(pixels) + self._read(pixels.flip(3))) / 2
+        both = self._read(torch.cat((pixels, pixels.flip(3))))
+        mean: Tensor = both.unflatten(0, (2, -1)).mean(dim=0)
+        return mean
 
     def _normalise(self, images: Tensor) -> Tensor:
         pixels = images.float()
