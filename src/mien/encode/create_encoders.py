@@ -18,7 +18,7 @@ Source = Literal["pictures", "sound"]
 #: Keys of provenance that say how features were stored, not how the encoder computes them.
 _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
-FACE_NETWORKS = ("fer", "hsemotion")
+FACE_NETWORKS = ("face-api", "fer", "hsemotion")
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
