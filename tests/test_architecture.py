@@ -27,7 +27,7 @@ LAYERS = (
     ("checkpoint_encoder", "zero_shot", "ensemble_folder", "model_listing"),
     ("encode", "onnx_export", "model_card"),
     ("extract", "evaluation", "predict"),
-    ("training", "submission"),
+    ("training", "submission", "benchmark"),
     ("reproduce", "custom_data"),
     ("cli",),
 )

@@ -21,7 +21,7 @@ TEXTS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md", "
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", flags=re.M | re.S)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 #: Commands and metaphors of earlier versions.
-FORBIDDEN = re.compile(r"theatre|troupe|wardrobe|mien bench|mien own|mien\.own\b|own_data", flags=re.I)
+FORBIDDEN = re.compile(r"theatre|troupe|wardrobe|mien own|mien\.own\b|own_data", flags=re.I)
 #: The command line of a program in a page: the words before its subcommand, and its command tree.
 PROGRAMS: dict[tuple[str, ...], Any] = {
     ("mien",): typer.main.get_command(mien_app),

@@ -302,7 +302,7 @@ def test_models_lists_runs_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "runs" / "broken" / "checkpoint.json").write_text("{")
     (tmp_path / "runs" / "mine" / "metrics.json").write_text('{"val_ccc": 0.25}')
     rows = {row["name"]: row for row in json.loads(mien("models", "--json").stdout)}
-    assert {"starter", "runs/mine", "runs/broken", "hsemotion", "fer"} == set(rows)
+    assert {"starter", "runs/mine", "runs/broken", "hsemotion", "fer", "face-api"} == set(rows)
     mine = rows["runs/mine"]
     assert mine["figures"] == {"val_ccc": 0.25}
     assert [(i["modality"], i["encoder"]) for i in mine["inputs"]] == [

@@ -194,7 +194,7 @@ def test_missing_or_unfitting_networks_are_refused(tmp_path: Path, monkeypatch: 
     write_network(network, np.eye(3, dtype=np.float32))
     with pytest.raises(ConfigError, match=r"has no card beside it \(tiny\.yaml\)"):
         OnnxFace(str(network))
-    with pytest.raises(ConfigError, match=r"There is no card fear.*\n.*\n.*Built in are fer, hsemotion"):
+    with pytest.raises(ConfigError, match=r"There is no card fear.*\n.*\n.*Built in are face-api, fer, hsemotion"):
         OnnxFace("fear")
     card = write_card(tmp_path / "tiny.yaml", colour="grey")
     with pytest.raises(ConfigError, match=r"states the input \(batch, 1, 8, 8\); it takes \['n', 3, 8, 8\]"):
@@ -218,7 +218,7 @@ def test_missing_or_unfitting_networks_are_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_built_in_cards_are_valid() -> None:
-    assert cards.names() == ["fer", "hsemotion"]
+    assert cards.names() == ["face-api", "fer", "hsemotion"]
     for name in cards.names():
         card = cards.read(cards.BUILT_IN / f"{name}.yaml")
         assert card.name == name
@@ -234,9 +234,10 @@ NEUTRAL_POINTS = [[260, 170], [331, 167], [298, 209], [274, 251], [329, 248]]
 SMILE_POINTS = [[255, 159], [325, 155], [292, 193], [260, 227], [333, 222]]
 
 
-def test_fer_recognises_a_real_smile(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("network", ["fer", "face-api"])
+def test_face_networks_recognise_a_real_smile(shared: Path, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
     monkeypatch.setenv("MIEN_HUB", str(shared / "hub"))
-    encoder = OnnxFace("fer")
+    encoder = OnnxFace(network)
     crops: dict[str, list[np.ndarray]] = {"neutral": [], "smile": []}
     with av.open(str(shared / "clips" / "single_face.mp4")) as container:
         for frame in container.decode(video=0):
@@ -255,3 +256,23 @@ def test_fer_recognises_a_real_smile(shared: Path, monkeypatch: pytest.MonkeyPat
         assert probabilities[:, expression].mean() > 0.7
         assert (probabilities[:, OTHER] == 0).all()  # it does not know Other
         assert np.isnan(va).all()
+
+
+def test_outputs_of_a_card_are_used_in_its_order(shared: Path, tmp_path: Path) -> None:
+    """face-api's file lists its features before its probabilities; the card puts the probabilities first."""
+    card = yaml.safe_load((cards.BUILT_IN / "face-api.yaml").read_text())
+    path = tmp_path / "net.yaml"
+    (tmp_path / card["file"]).symlink_to(shared / "hub" / card["file"])
+    crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    values = {}
+    for outputs in (["probs", "features"], ["features", "probs"], ["probs"]):
+        path.write_text(yaml.safe_dump(card | {"outputs": outputs}))
+        values[tuple(outputs)] = OnnxFace(str(path)).encode_crops(crops)
+    first = values["probs", "features"]
+    assert first.shape == (2, 263)
+    np.testing.assert_allclose(first[:, :7].sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(values["features", "probs"], np.hstack([first[:, 7:], first[:, :7]]))
+    assert np.array_equal(values[("probs",)], first[:, :7])
+    path.write_text(yaml.safe_dump(card | {"outputs": ["probs", "logits"]}))
+    with pytest.raises(ConfigError, match="names the outputs logits; the network has features, probs"):
+        OnnxFace(str(path))

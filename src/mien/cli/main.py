@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mien.cli import (
+    bench_command,
     console,
     demo_command,
     derive_command,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Predict": ("demo", "predict", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
-    "Train and evaluate": ("recipes", "train", "ensemble", "derive", "evaluate", "reproduce", "export"),
+    "Train and evaluate": ("recipes", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export"),
     "Take part in the ABAW challenge": ("submit", "validate"),
 }
 
@@ -100,6 +101,7 @@ app.command(no_args_is_help=True)(train_command.train)
 app.command(no_args_is_help=True)(ensemble_command.ensemble)
 app.command(no_args_is_help=True)(derive_command.derive)
 app.command(no_args_is_help=True)(evaluate_command.evaluate)
+app.add_typer(bench_command.app, name="bench")
 app.command(no_args_is_help=True)(reproduce_command.reproduce)
 app.command(no_args_is_help=True)(export_command.export)
 submission_commands.register(app)

@@ -81,8 +81,8 @@ def predict(
         list[str],
         typer.Option(
             help="starter, the folder of a trained checkpoint or ensemble, or a network over single faces (hsemotion, "
-            "fer, an ONNX file), which is joined with the starter's voice. Several checkpoints predict as one: "
-            "--model RUN --model RUN."
+            "fer, face-api, an ONNX file), which is joined with the starter's voice. Several checkpoints predict as "
+            "one: --model RUN --model RUN."
         ),
     ] = ["starter"],  # noqa: B006 (Typer copies it)
     weights: WeightsOption = None,

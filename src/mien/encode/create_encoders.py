@@ -22,7 +22,7 @@ Source = Literal["pictures", "sound"]
 #: Keys of provenance that say how features were stored, not how the encoder computes them.
 _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
-FACE_NETWORKS = ("fer", "hsemotion")
+FACE_NETWORKS = ("face-api", "fer", "hsemotion")
 #: The file that makes a folder a checkpoint.
 CHECKPOINT = "checkpoint.json"
 #: Voice encoders that run without torch.

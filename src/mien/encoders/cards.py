@@ -11,6 +11,7 @@ mean: [0.5]                   # the input is (pixel / 255 - mean) / std, per cha
 std: [0.5]
 margin: 0.25                  # border around the aligned face (mien.faces.align.align)
 down: 0.0                     # downward shift of the crop, likewise
+outputs: [scores, features]   # names of the outputs to use, side by side in this order; by default all of them
 labels: [Anger, Sad, Calm]    # classes in columns 0, 1, 2 ... of the outputs, side by side
 means: {Sad: Sadness, Calm: Neutral}    # the labels that mien names differently
 own_classes: false            # true keeps the labels as they are, in place of mien's eight expressions
@@ -60,6 +61,7 @@ class Card(Section):
     std: list[float] = Field([1.0])
     margin: float = 0.0
     down: float = 0.0
+    outputs: list[str] = Field([])
     labels: list[str] = Field([])
     means: dict[str, str] = Field({})
     own_classes: bool = False

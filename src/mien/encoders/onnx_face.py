@@ -23,8 +23,8 @@ class OnnxFace:
     """ONNX network over aligned face crops as a `CropEncoder`, and its predictions.
 
     Args:
-        source: name of a built-in card (`hsemotion`, `fer`), path of a card, or path of an ONNX file with a card beside
-            it.
+        source: name of a built-in card (`face-api`, `fer`, `hsemotion`), path of a card, or path of an ONNX file with a
+            card beside it.
         name: name of the encoder in the feature store; None takes the card's name.
         device: `cpu`, or `cuda` if onnxruntime was built for it.
         margin: extra border around the face (`mien.encoders.protocol.Crop`); None takes the card's.
@@ -55,6 +55,7 @@ class OnnxFace:
         self._session = open_session(path, device=device, threads=threads)
         self._input = self._session.get_inputs()[0]
         self._check_input(path)
+        self._check_outputs(path)
         self._fixed_batch = isinstance(self._input.shape[0], int)
         self.crop = Crop(self.card.size, self.card.margin if margin is None else margin, self.card.down)
         self.dim = len(self._run(np.zeros((1, self.card.size, self.card.size, 3), np.uint8))[0])
@@ -62,7 +63,7 @@ class OnnxFace:
         self.provenance: Mapping[str, str] = {
             "network": self.card.name,
             "revision": hub.digest_of(path, "sha256")[:23],
-            "layer": "outputs side by side",
+            "layer": "outputs side by side" + (f": {', '.join(self.card.outputs)}" if self.card.outputs else ""),
             "preprocessing": self._preprocessing(),
             "crop": f"aligned by five points, {self.crop.size} px, margin {self.crop.margin:g}"
             + (f", down {self.crop.down:g}" if self.crop.down else ""),
@@ -95,7 +96,7 @@ class OnnxFace:
         return self.interpret(self.encode_crops(crops))
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        outputs = self._session.run(None, {self._input.name: self._prepare(crops)})
+        outputs = self._session.run(self.card.outputs or None, {self._input.name: self._prepare(crops)})
         return np.concatenate([o.reshape(len(crops), -1) for o in outputs], axis=1).astype(np.float32)
 
     def _prepare(self, crops: np.ndarray) -> np.ndarray:
@@ -132,6 +133,17 @@ class OnnxFace:
                 f"The card of {path} states the input (batch, {', '.join(map(str, stated))}); it takes {actual}.",
                 follows="No encoder was created.",
                 remedy="Correct size, colour or layout in the card.",
+            )
+
+    def _check_outputs(self, path: Path) -> None:
+        """Raise ConfigError unless the network has all outputs that the card names."""
+        known = [output.name for output in self._session.get_outputs()]
+        lacking = [name for name in self.card.outputs if name not in known]
+        if lacking:
+            raise ConfigError(
+                f"The card of {path} names the outputs {', '.join(lacking)}; the network has {', '.join(known)}.",
+                follows="No encoder was created.",
+                remedy="Correct outputs in the card.",
             )
 
     def _check_columns(self, path: Path) -> None:

@@ -82,6 +82,7 @@ NETWORKS: dict[str, PretrainedNetwork] = {
     "efficientnet-b4": _transformers("image", "google/efficientnet-b4", 78_000_000, "Apache-2.0", "efficientnet"),
     "hsemotion": PretrainedNetwork("onnx", "hsemotion", licence="Apache-2.0"),
     "fer": PretrainedNetwork("onnx", "fer", 259_069, "MIT"),
+    "face-api": PretrainedNetwork("onnx", "face-api", 1_298_483, "MIT"),
     "onnx-face": PretrainedNetwork("onnx", ""),
     "clip-text-b32": _transformers("text", "openai/clip-vit-base-patch32", 605_000_000, "MIT"),
     "clip-text-l14": _transformers("text", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT"),

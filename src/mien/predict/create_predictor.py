@@ -34,9 +34,9 @@ def load(
 
     Args:
         model: a shipped checkpoint (`starter`), the folder of a trained checkpoint, or a network over single faces
-            (`hsemotion`, `fer`, or an ONNX file with a card beside it), which is joined with the voice of the starter.
-            The folder of an ensemble, or several checkpoints as a sequence, predict as one by the weighted mean of
-            their predictions (`mien.ensemble`).
+            (`hsemotion`, `fer`, `face-api`, or an ONNX file with a card beside it), which is joined with the voice of
+            the starter. The folder of an ensemble, or several checkpoints as a sequence, predict as one by the weighted
+            mean of their predictions (`mien.ensemble`).
         device: `auto` (ONNX Runtime on the CPU if the checkpoint holds an ONNX network, else CUDA if available, else
             CPU), `cpu`, `cuda`, or a certain GPU such as `cuda:1`.
         max_faces: the largest number of people tracked at once.

@@ -1,7 +1,7 @@
 """Networks over single face images as models of a recording: card networks, and trained `cnn_static` and
 `dynamic_threshold`.
 
-`hsemotion` and `fer` are built in; any other ONNX network over a face crop works with a card beside it
+`hsemotion`, `fer` and `face-api` are built in; any other ONNX network over a face crop works with a card beside it
 (`mien.encoders.cards`). The predictions are averaged over a third of a second, because single-frame networks flicker
 faster than expressions change (our choice).
 """
@@ -75,7 +75,8 @@ def card_model(source: str) -> FaceNetworkModel:
     """The model of a card network.
 
     Args:
-        source: a built-in network (`hsemotion`, `fer`), a card (YAML), or an ONNX file with a card beside it.
+        source: a built-in network (`hsemotion`, `fer`, `face-api`), a card (YAML), or an ONNX file with a card beside
+            it.
 
     Raises:
         ConfigError: the card is missing or invalid, or its network has no labels to predict.
