@@ -25,12 +25,14 @@ app = typer.Typer(
     few-labels  semi-supervised training, few labels     2 hours     few_labels.json, .svg
     affect      valence and arousal: streams, fusions    10 minutes  affect.json
     voice-weight  the voice beside a face network        1 minute    nothing
+    voice-transfer  the voice across speakers and corpora  30 minutes  encoded sessions
 
     With --keep, systems, few-labels and affect also save their table and the score of each recipe to
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
 
-    Two scripts write files of the package: `python -m experiments.train_starter --help` trains the shipped checkpoint,
-    and `python -m experiments.build_canonical_face` builds the canonical face.
+    Scripts: `python -m experiments.train_starter --help` trains the shipped checkpoint,
+    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face` builds
+    the canonical face.
     """,
 )
 
@@ -177,6 +179,31 @@ def voice_weight(
 
     for weight, score in measure(faces, voices, network).items():
         print(f"{weight:.1f}  {score:.3f}")
+
+
+@app.command("voice-transfer")
+def voice_transfer(
+    emodb: EmoDB,
+    ravdess: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech; only scored on.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Measure only this row.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder of encoded sessions, used again.")] = Path("voice-sessions"),
+) -> None:
+    """Measure the voice network across speakers, languages and corpora.
+
+    Prints macro F1 and the F1 of each class: on EMO-DB with two speakers left out, trained on EMO-DB and scored on
+    RAVDESS, and the other way round. One row for each mechanism that is left out, and one for prosody alone.
+
+    \b
+    Example:
+      python -m experiments voice-transfer --emodb emodb/wav --ravdess ravdess --only "all mechanisms"
+    """
+    from experiments import voice_transfer as experiment
+
+    rows = [row for row in experiment.ROWS if not only or row.name in only]
+    if not rows:
+        raise typer.BadParameter(f"no row {', '.join(only or ())}; rows are {', '.join(r.name for r in experiment.ROWS)}")
+    experiment.run(emodb, ravdess, cache, seeds=seeds, rows=rows, workers=WORKERS)
 
 
 @app.command()
