@@ -202,7 +202,9 @@ def voice_transfer(
 
     rows = [row for row in experiment.ROWS if not only or row.name in only]
     if not rows:
-        raise typer.BadParameter(f"no row {', '.join(only or ())}; rows are {', '.join(r.name for r in experiment.ROWS)}")
+        raise typer.BadParameter(
+            f"no row {', '.join(only or ())}; rows are {', '.join(r.name for r in experiment.ROWS)}"
+        )
     experiment.run(emodb, ravdess, cache, seeds=seeds, rows=rows, workers=WORKERS)
 
 

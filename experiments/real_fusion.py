@@ -18,15 +18,23 @@ import numpy as np
 from experiments.scoring import Corruption, drop_in_bursts, remove_stream, with_vote
 from experiments.train_face import RECIPE as FACE_RECIPE
 from experiments.train_face import held_out, load_faces
-from experiments.train_starter import PAIRS, RATE_HZ, SECONDS, encode_views, pair_recordings
-from experiments.train_voice import RECIPE as VOICE_RECIPE
-from experiments.train_voice import encode_voices, held_out_voices
-from mien import checkpoint, config, models
+from experiments.train_starter import (
+    PAIRS,
+    RATE_HZ,
+    SECONDS,
+    VOICE_RECIPE,
+    encode_views,
+    held_out_voices,
+    pair_recordings,
+)
+from mien import checkpoint, config, models, trained_model
 from mien.checkpoint_encoder import CheckpointEncoder
 from mien.data.capture_augment import centre
 from mien.datasets import ravdess
+from mien.encoders.voice_speech import VoiceSpeech
 from mien.evaluation.metrics import macro_f1
 from mien.labels import EXPRESSIONS, OTHER
+from mien.media.audio import blocks
 from mien.records import FACE, VOICE, Clip, Labels, Recording, Stream
 from mien.training.fit import fit
 
@@ -76,7 +84,7 @@ def run(
     val = val.take(np.isin(val.labels, CLASSES))
     encoder = CheckpointEncoder(face)
     test_faces = encoder.encode_crops(centre(val.images, encoder.crop.size))
-    trained_voices = held_out_voices(work / "voice-folds", emodb=emodb, final=voice, workers=workers, log=log)
+    trained_voices = held_out_voices(work / "voice-sessions", emodb=emodb, final=voice, workers=workers, log=log)
     clips = [(path, label) for path, label in ravdess_utterances(voices)]
     test_voices = list(zip([label for _, label in clips], encode_voices(voice, [p for p, _ in clips]), strict=True))
     views = encode_views(face, held, 0)
@@ -99,6 +107,16 @@ def run(
                 _add(scores["late fusion, no voting"], alone, tests)
             log(f"seed {seed}, {name}: " + ", ".join(f"{c} {v[-1]:.3f}" for c, v in scores[name].items()))
     return scores
+
+
+def encode_voices(run: Path, paths: Sequence[Path]) -> list[Stream]:
+    """Features of sound files by the voice network."""
+    model, encoder = trained_model.load(run), VoiceSpeech()
+    streams = []
+    for path in paths:
+        (stream,) = encoder.encode_audio(blocks(path))
+        streams.append(model.embed_streams({VOICE: stream}))
+    return streams
 
 
 def ravdess_utterances(root: Path) -> list[tuple[Path, int]]:

@@ -22,11 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from experiments.train_face import RECIPE as FACE_RECIPE
 from experiments.train_face import held_out, load_faces, train_face
-from experiments.train_voice import RECIPE as VOICE_RECIPE
-from experiments.train_voice import held_out_voices, train_voice
+from experiments.train_voice import SPEAKERS, VARIANTS, train_voice
+from experiments.voice_data import RATE_HZ as VOICE_RATE_HZ
+from experiments.voice_data import emodb_sessions, synthetic_sessions
+from experiments.voice_training import train_network, with_width
 from mien import checkpoint, config, models, onnx_export, trained_model
 from mien.checkpoint_encoder import CheckpointEncoder
 from mien.data.capture_augment import capture
@@ -36,6 +39,8 @@ from mien.records import FACE, VOICE, Clip, ImageSet, Labels, Recording, Stream
 from mien.synthetic.expression_prototypes import CIRCUMPLEX
 from mien.training.fit import fit
 
+#: Recipe of the voice stage, and the folds of its speakers for held-out predictions.
+VOICE_RECIPE, FOLDS = "voice_expression", 2
 #: Paired recordings of the fusion, their length, views of each face, and the share that has a voice.
 PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 10.0, 4, 0.7
 
@@ -87,6 +92,48 @@ def encode_views(run: Path, images: ImageSet, seed: int) -> np.ndarray:
     return np.stack(views, axis=1)
 
 
+def held_out_voices(
+    cache: Path, *, emodb: Path, final: Path, workers: int = 1, log: Callable[[str], None] = print
+) -> list[tuple[int, Stream]]:
+    """Class and features of EMO-DB's utterances, as recorded and in drawn channels, each by a voice network that was
+    trained without the speaker.
+
+    Args:
+        cache: folder of encoded sessions, as `train_voice` keeps it; the features are kept beside it.
+        final: the voice network that the fusion reads; its provenance is that of the streams.
+    """
+    provenance = trained_model.stage_provenance(VOICE_RECIPE, checkpoint.weights_digest(final), "embedding")
+    file = cache.with_name(f"{cache.name}-held-out.npz")
+    if not file.is_file():
+        real = emodb_sessions(emodb, cache, variants=VARIANTS, workers=workers)
+        synthetic = synthetic_sessions(SPEAKERS, cache, workers=workers)
+        recipe = with_width(config.load(VOICE_RECIPE, check=models.problems), real[0].utterances[0].values.shape[1])
+        speakers = sorted({session.speaker for session in real})
+        labels, lengths, values, valid = [], [], [], []
+        for fold in range(FOLDS):
+            left_out = speakers[fold::FOLDS]
+            log(f"voice network without the speakers {', '.join(left_out)}")
+            network = train_network(recipe, [s for s in real if s.speaker not in left_out], synthetic, seed=fold)
+            for utterance in (u for s in real if s.speaker in left_out for u in s.utterances):
+                tokens = torch.from_numpy(utterance.values.astype(np.float32))[None]
+                with torch.inference_mode():
+                    found, known = network.embed({VOICE: tokens}, {VOICE: torch.from_numpy(utterance.valid)[None]})
+                labels.append(utterance.expression)
+                lengths.append(len(utterance.values))
+                values.append(found[0].numpy())
+                valid.append(known[0].numpy())
+        np.savez(
+            file, labels=labels, lengths=lengths, values=np.concatenate(values), valid=np.concatenate(valid)
+        )  # fmt: skip
+    with np.load(file, allow_pickle=False) as kept:
+        stops = np.cumsum(kept["lengths"])[:-1]
+        parts = zip(kept["labels"], np.split(kept["values"], stops), np.split(kept["valid"], stops), strict=True)
+        return [
+            (int(label), Stream(v, (np.arange(len(v)) + 0.5) / VOICE_RATE_HZ, known, provenance))
+            for label, v, known in parts
+        ]
+
+
 def train_fusion(
     out: Path,
     face: Path,
@@ -105,7 +152,7 @@ def train_fusion(
     face_recipe = config.load(FACE_RECIPE, check=models.problems)
     _, held = held_out(load_faces(ferplus, "train", work / "faces", face_recipe, workers=workers, log=log))
     assert held.soft is not None
-    voices = held_out_voices(work / "voice-folds", emodb=emodb, final=voice, workers=workers, log=log)
+    voices = held_out_voices(work / "voice-sessions", emodb=emodb, final=voice, workers=workers, log=log)
     provenance = dict(CheckpointEncoder(face).provenance)
     recordings = pair_recordings(
         encode_views(face, held, recipe.train.seed), held.soft, voices, provenance, PAIRS, recipe.train.seed

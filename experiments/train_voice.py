@@ -103,5 +103,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
