@@ -24,8 +24,8 @@ app = typer.Typer(
     systems     all systems on the same recordings       45 minutes  systems.json, .svg
     few-labels  semi-supervised training, few labels     2 hours     few_labels.json, .svg
     affect      valence and arousal: streams, fusions    10 minutes  affect.json
-    voice-weight  the voice beside a face network        1 minute    nothing
-    voice-transfer  the voice across speakers and corpora  30 minutes  encoded sessions
+    real-fusion the starter's fusion, by mechanism     1 hour      real_fusion.json
+    voice-transfer the voice across speakers and corpora  30 minutes  encoded sessions
 
     With --keep, systems, few-labels and affect also save their table and the score of each recipe to
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
@@ -161,51 +161,33 @@ def few_labels(
         experiment.save_results(rows)
 
 
-@app.command("voice-weight")
-def voice_weight(
-    faces: Annotated[Path, typer.Option(metavar="DIR", help="Folder of FER+ with FER2013Valid.")],
-    voices: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech.")],
-    network: Annotated[str, typer.Option(help="A network over single faces with a card.")] = "fer",
-) -> None:
-    """Measure the weight of the starter's voice beside a network over single faces.
-
-    Prints the macro F1 of seven classes for each weight. Faces and utterances of a class are paired at random.
-
-    \b
-    Example:
-      python -m experiments voice-weight --faces ferplus --voices ravdess
-    """
-    from experiments.voice_weight import measure
-
-    for weight, score in measure(faces, voices, network).items():
-        print(f"{weight:.1f}  {score:.3f}")
-
-
-@app.command("voice-transfer")
-def voice_transfer(
+@app.command("real-fusion")
+def real_fusion(
+    ferplus: Annotated[Path, typer.Option(metavar="DIR", help="Folder of FER+.")],
     emodb: EmoDB,
-    ravdess: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech; only scored on.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
-    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Measure only this row.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder of encoded sessions, used again.")] = Path("voice-sessions"),
+    ravdess: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech, for testing only.")],
+    work: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the starter's steps.")] = Path("runs/starter"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings and pairings of each variant.")] = 5,
+    out: Out = Path("real_fusion.json"),
 ) -> None:
-    """Measure the voice network across speakers, languages and corpora.
+    """Compare fusions of the starter's two networks on real faces and voices, one mechanism at a time.
 
-    Prints macro F1 and the F1 of each class: on EMO-DB with two speakers left out, trained on EMO-DB and scored on
-    RAVDESS, and the other way round. One row for each mechanism that is left out, and one for prosody alone.
+    Trains late fusion and the flagship on pairs of held-out FER+ faces and EMO-DB utterances, and prints the macro F1
+    of seven classes on pairs of FER+ validation faces and RAVDESS utterances. Needs the steps of `make starter`. Takes
+    about ten minutes for each seed on one core.
 
     \b
     Example:
-      python -m experiments voice-transfer --emodb emodb/wav --ravdess ravdess --only "all mechanisms"
+      python -m experiments real-fusion --ferplus ferplus --emodb emodb/wav --ravdess ravdess --seeds 1
     """
-    from experiments import voice_transfer as experiment
+    from experiments import real_fusion as experiment
 
-    rows = [row for row in experiment.ROWS if not only or row.name in only]
-    if not rows:
-        raise typer.BadParameter(
-            f"no row {', '.join(only or ())}; rows are {', '.join(r.name for r in experiment.ROWS)}"
-        )
-    experiment.run(emodb, ravdess, cache, seeds=seeds, rows=rows, workers=WORKERS)
+    scores = experiment.run(
+        face=work / "face", voice=work / "voice", ferplus=ferplus, emodb=emodb, voices=ravdess, work=work,
+        seeds=seeds, workers=WORKERS,
+    )  # fmt: skip
+    out.write_text(json.dumps(scores, indent=1))
+    print(experiment.table(scores))
 
 
 @app.command()

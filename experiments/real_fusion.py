@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.scoring import Corruption, drop_in_bursts, remove_stream, with_vote
+from experiments.scoring import Corruption, drop_in_bursts, format_interval, remove_stream, with_vote
 from experiments.train_face import RECIPE as FACE_RECIPE
 from experiments.train_face import held_out, load_faces
 from experiments.train_starter import (
@@ -162,3 +162,11 @@ def _add(scores: dict[str, list[float]], trained: checkpoint.Checkpoint, tests: 
             truth.append(int(recording.clip.labels.expression[0]))
         classes = np.array([CLASSES[p] if p >= 0 else OTHER for p in predicted])
         scores[condition].append(macro_f1(np.array(truth), classes, classes=8, over=CLASSES))
+
+
+def table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Markdown table: mean and 95 % t-interval over seeds for each variant and condition."""
+    lines = ["| macro F1 | " + " | ".join(CONDITIONS) + " |", "|---" * (1 + len(CONDITIONS)) + "|"]
+    for name, row in scores.items():
+        lines.append(f"| {name} | " + " | ".join(format_interval(row[c]) for c in CONDITIONS) + " |")
+    return "\n".join(lines)

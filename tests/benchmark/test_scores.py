@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mien.benchmark.corpora import LabelledFile, LabelledFiles
-from mien.benchmark.pairs import join, score_pairs
+from mien.benchmark.pairs import score_pairs
 from mien.benchmark.predict_files import CONDITIONS, FilePredictions, file_probabilities, predict_files
 from mien.benchmark.scores import NO_PREDICTION, predicted_classes, score
 from mien.cli.main import app
@@ -19,6 +19,7 @@ from mien.errors import ConfigError, MediaError
 from mien.labels import ANGER, EXPRESSIONS, HAPPINESS, NEUTRAL, SADNESS
 from mien.media import image
 from mien.predict import ProgressCallback
+from mien.predict.face_with_voice import pool
 from mien.timeline.table import Timeline, subject_rows
 
 
@@ -122,10 +123,15 @@ def test_the_record_is_json_without_nan() -> None:
 
 
 def test_joining_uses_what_there_is() -> None:
-    face = np.array([one_hot(ANGER), NAN, one_hot(ANGER), NAN])
-    voice = np.array([one_hot(NEUTRAL), one_hot(NEUTRAL), NAN, NAN])
-    joined = join(face, voice, 0.25)
-    np.testing.assert_allclose(joined[0, [ANGER, NEUTRAL]], [0.75, 0.25])
+    both = 0.6 * np.array(one_hot(ANGER)) + 0.4 * np.array(one_hot(NEUTRAL))
+    face = np.array([both, NAN, one_hot(ANGER), NAN])
+    voice = np.array([0.2 * np.array(one_hot(ANGER)) + 0.8 * np.array(one_hot(NEUTRAL)), one_hot(NEUTRAL), NAN, NAN])
+    joined = pool(face, voice, 0.5)
+    expected = np.array([0.6 * 0.2**0.5, 0.4 * 0.8**0.5])
+    np.testing.assert_allclose(joined[0, [ANGER, NEUTRAL]], expected / expected.sum())
+    assert joined[0, HAPPINESS] == 0, "a class that the face never predicts"
+    np.testing.assert_allclose(pool(face, voice, 0.0)[0], both)
+    joined = pool(face, voice, 0.1)
     assert predicted_classes(joined).tolist() == [ANGER, NEUTRAL, ANGER, NO_PREDICTION]
 
 
@@ -140,7 +146,7 @@ def test_pairs_share_classes_and_join_by_weight() -> None:
     assert found.face == pytest.approx((1 + 0 + 2 / 3) / 3)
     assert found.voice == pytest.approx((0 + 0.5 + 0) / 3), "each voice is predicted as Anger"
     assert found.by_weight[0.0] == pytest.approx(found.face)
-    assert found.by_weight[1.0] == pytest.approx(found.voice)
+    assert found.by_weight[1.0] == pytest.approx(found.face), "these faces exclude what the voices say"
     assert score_pairs((corpus([SADNESS]), predictions(NAN)), (voices, voice), model="m") is None
 
 

@@ -73,7 +73,7 @@ def test_without_a_face_nothing_is_predicted(fer: Predictor, tmp_path: Path) -> 
 
 
 def test_the_voice_is_that_of_the_starter(fer: Predictor, shared: Path) -> None:
-    """Where there are both, the prediction is the weighted mean; alone, the voice is the starter's."""
+    """Where there are both, the prediction is the weighted product; alone, the voice is the starter's."""
     path = shared / "clips" / "bbaf2n.mpg"
     both, face = fer.predict(path), fer.predict(path, voice=False)
     voice = mien.load("starter").predict(path, face=False)
@@ -82,8 +82,8 @@ def test_the_voice_is_that_of_the_starter(fer: Predictor, shared: Path) -> None:
     p, p_face, p_voice = (t.table.select(pl.col("^p_.*$")).to_numpy() for t in (both, face, voice))
     rows = (both.table["evidence"] == "both").to_numpy()
     assert rows.sum() > 20
-    weighted = (1 - VOICE_WEIGHT) * p_face[rows] + VOICE_WEIGHT * p_voice[rows]
-    np.testing.assert_allclose(p[rows], weighted, atol=1e-4)
+    product = p_face[rows] * np.maximum(p_voice[rows], 1e-4) ** VOICE_WEIGHT
+    np.testing.assert_allclose(p[rows], product / product.sum(axis=1, keepdims=True), atol=2e-3)
     alone = fer.predict(path, face=False).table
     spoken = (alone["evidence"] == "voice").to_numpy()
     np.testing.assert_allclose(alone.select(pl.col("^p_.*$")).to_numpy()[spoken], p_voice[spoken], atol=1e-4)

@@ -15,10 +15,11 @@ import numpy as np
 from mien.benchmark.corpora import LabelledFiles, class_names
 from mien.benchmark.predict_files import FilePredictions
 from mien.benchmark.scores import pooled_macro_f1, predicted_classes
+from mien.predict.face_with_voice import pool
 
 DRAWS = 5
 #: Weights of the voice that are compared.
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class PairScores:
     """Macro F1 of one model on random pairs, means over the draws.
 
     classes: names of the classes that both corpora have. pairs: number of faces, each with a voice. face, voice: each
-    alone. by_weight: weight of the voice's probabilities -> macro F1 of the weighted mean. Where only one of them has a
-    prediction, it stands alone.
+    alone. by_weight: weight of the voice in `mien.predict.face_with_voice.pool` -> macro F1. Where only one of them has
+    a prediction, it stands alone.
     """
 
     model: str
@@ -60,7 +61,7 @@ def score_pairs(
         voice = voices[1].probabilities[_partners(truth, voices[0].labels, np.random.default_rng([seed, draw]))]
         alone.append(pooled_macro_f1(truth, predicted_classes(voice), over))
         for weight in weights:
-            predicted = predicted_classes(join(face, voice, weight))
+            predicted = predicted_classes(pool(face, voice, weight))
             joined[weight].append(pooled_macro_f1(truth, predicted, over))
     return PairScores(
         model,
@@ -70,12 +71,6 @@ def score_pairs(
         float(np.mean(alone)),
         {weight: float(np.mean(values)) for weight, values in joined.items()},
     )
-
-
-def join(face: np.ndarray, voice: np.ndarray, weight: float) -> np.ndarray:
-    """Weighted mean of probabilities `(n, classes)`; where one of them is NaN, the other."""
-    mean = (1 - weight) * face + weight * voice
-    return np.where(np.isnan(face), voice, np.where(np.isnan(voice), face, mean))
 
 
 def _partners(truth: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,21 +17,37 @@ from mien.inference import (
 )
 from mien.records import VOICE, Stream
 
-#: Weight of the voice's probabilities where there are both; the face has the rest. Macro F1 of seven classes, `fer` and
-#: the starter's voice on FER+ faces paired with RAVDESS utterances of the same class: weight .2 .581, the face alone
-#: .577, weight .5 .509, the voice alone .100 (`python -m experiments voice-weight`).
-VOICE_WEIGHT = 0.2
+#: Weight of the voice in `pool`, where there are both. Of 0 to 1 the best on real faces and voices paired by class
+#: (`mien bench real --pair`); docs/BENCHMARKS.md has the figures.
+VOICE_WEIGHT = 0.5
+#: Least probability in a logarithm: a class that one reader excludes is unlikely, not impossible.
+_FLOOR = 1e-4
+
+
+def pool(face: np.ndarray, voice: np.ndarray, weight: float = VOICE_WEIGHT) -> np.ndarray:
+    """Log-linear pool of two predictions: `p_c ~ face_c voice_c^weight`, as in `mien.models.late_fusion`.
+
+    Args:
+        face, voice: probabilities `(time, classes)`. A class that the face never predicts (0) stays out. Where one of
+            them is NaN the other stands alone.
+    """
+    log = np.log(np.maximum(face, _FLOOR)) + weight * np.log(np.maximum(voice, _FLOOR))
+    both = np.exp(log - log.max(axis=-1, keepdims=True)) * (face > 0)
+    both = both / np.maximum(both.sum(axis=-1, keepdims=True), _FLOOR)
+    joined: np.ndarray = np.where(np.isnan(face), voice, np.where(np.isnan(voice), face, both))
+    return joined
 
 
 class FaceWithVoice:
-    """A `mien.inference.StreamModel` that averages a face model with the voice part of another model.
+    """A `mien.inference.StreamModel` that joins a face model with the voice part of another model by `pool`; valence
+    and arousal are averaged.
 
     Where only one of them has evidence, its prediction stands alone. The voice counts within a second of speech
     (`mien.inference.EMBEDDING_REACH_S`), because a window of the voice model is longer than an expression.
 
     Args:
         face: reads faces. voice: also reads `voice`, and predicts all classes of `face`.
-        weight: of the voice's prediction where there is a face too.
+        weight: of the voice where there is a face too.
     """
 
     def __init__(self, face: StreamModel, voice: StreamModel, weight: float = VOICE_WEIGHT) -> None:
@@ -58,11 +74,12 @@ class FaceWithVoice:
         if not face_streams:
             return StreamPrediction(times, classes, affect)
         return StreamPrediction(
-            times, self._mean(face.probabilities, classes), self._mean(face.valence_arousal, affect)
+            times, pool(face.probabilities, classes, self._weight), self._mean(face.valence_arousal, affect)
         )
 
-    def _mean(self, face: np.ndarray, voice: np.ndarray) -> np.ndarray:
-        both = (1 - self._weight) * face + self._weight * voice
+    @staticmethod
+    def _mean(face: np.ndarray, voice: np.ndarray) -> np.ndarray:
+        both = (face + voice) / 2
         return np.where(np.isnan(face), voice, np.where(np.isnan(voice), face, both))
 
     def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
