@@ -260,7 +260,7 @@ def _notes(results: Sequence[CorpusScores]) -> list[str]:
 
     notes = []
     for r in results:
-        if r.corpus in SEEN_IN_TRAINING:
+        if r.corpus in SEEN_IN_TRAINING and r.model in DEFAULT_MODELS:
             notes.append(f"{r.corpus}: {SEEN_IN_TRAINING[r.corpus]}")
         if not r.subjects:
             notes.append(f"{r.corpus}: the people are unknown, so the interval resamples files; it may be too narrow")
