@@ -31,8 +31,8 @@ app = typer.Typer(
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
 
     Scripts: `python -m experiments.train_starter --help` trains the shipped checkpoint,
-    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face` builds
-    the canonical face.
+    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face`
+    builds the canonical face.
     """,
 )
 
@@ -202,7 +202,8 @@ def voice_transfer(
 
     rows = [row for row in experiment.ROWS if not only or row.name in only]
     if not rows:
-        raise typer.BadParameter(f"no row {', '.join(only or ())}; rows are {', '.join(r.name for r in experiment.ROWS)}")
+        known = ", ".join(row.name for row in experiment.ROWS)
+        raise typer.BadParameter(f"no row {', '.join(only or ())}; rows are {known}")
     experiment.run(emodb, ravdess, cache, seeds=seeds, rows=rows, workers=WORKERS)
 
 

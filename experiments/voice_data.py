@@ -154,7 +154,6 @@ def _cached(path: Path, make: Callable[[], list[Utterance]]) -> list[Utterance]:
     made = make()
     lengths = np.array([len(u.values) for u in made])
 
-
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -176,5 +175,3 @@ def _unpack(file: dict[str, np.ndarray]) -> list[Utterance]:
     values, valid = np.split(file["values"], stops[:-1]), np.split(file["valid"], stops[:-1])
     columns = zip(file["id"], file["expression"], values, valid, file["affect"], strict=True)
     return [Utterance(str(name), int(label), v, m, affect) for name, label, v, m, affect in columns]
-
-
