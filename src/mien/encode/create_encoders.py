@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,11 @@ _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
 FACE_NETWORKS = ("fer", "hsemotion")
 #: Voice encoders that run without torch.
-VOICES = {VOICE_PROSODY: VoiceProsody, VOICE_EMBEDDING: VoiceEmbedding, VOICE_SPEECH: VoiceSpeech}
+VOICES: dict[str, Callable[[], Encoder]] = {
+    VOICE_PROSODY: VoiceProsody,
+    VOICE_EMBEDDING: VoiceEmbedding,
+    VOICE_SPEECH: VoiceSpeech,
+}
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).
 OWN = "own"
 
