@@ -31,8 +31,8 @@ app = typer.Typer(
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
 
     Scripts: `python -m experiments.train_starter --help` trains the shipped checkpoint,
-    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face` builds
-    the canonical face.
+    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face`
+    builds the canonical face.
     """,
 )
 
@@ -188,6 +188,32 @@ def real_fusion(
     )  # fmt: skip
     out.write_text(json.dumps(scores, indent=1))
     print(experiment.table(scores))
+
+
+@app.command("voice-transfer")
+def voice_transfer(
+    emodb: EmoDB,
+    ravdess: Annotated[Path, typer.Option(metavar="DIR", help="Folder of RAVDESS speech; only scored on.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Measure only this row.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder of encoded sessions, used again.")] = Path("voice-sessions"),
+) -> None:
+    """Measure the voice network across speakers, languages and corpora.
+
+    Prints macro F1 and the F1 of each class: on EMO-DB with two speakers left out, trained on EMO-DB and scored on
+    RAVDESS, and the other way round. One row for each mechanism that is left out, and one for prosody alone.
+
+    \b
+    Example:
+      python -m experiments voice-transfer --emodb emodb/wav --ravdess ravdess --only "all mechanisms"
+    """
+    from experiments import voice_transfer as experiment
+
+    rows = [row for row in experiment.ROWS if not only or row.name in only]
+    if not rows:
+        known = ", ".join(row.name for row in experiment.ROWS)
+        raise typer.BadParameter(f"no row {', '.join(only or ())}; rows are {known}")
+    experiment.run(emodb, ravdess, cache, seeds=seeds, rows=rows, workers=WORKERS)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.voice_data import Session, emodb_sessions, synthetic_sessions
-from experiments.voice_training import train_network, utterance_probabilities, with_width
+from experiments.voice_training import STEPS, train_network, utterance_probabilities, with_width
 from mien import checkpoint, config, models, onnx_export, trained_model
 from mien.encoders.voice_speech import DIM, NAME, VoiceSpeech
 from mien.evaluation import metrics
@@ -19,7 +19,7 @@ from mien.records import VOICE
 from mien.training.fit import is_finished
 
 #: Channels of each speaker of EMO-DB beside the recorded one, and synthetic speakers.
-VARIANTS, SPEAKERS = 6, 60
+VARIANTS, SPEAKERS = 3, 40
 #: Speakers whose utterances choose the temperature: a man and a woman, left out of a training for that alone.
 CALIBRATION = ("11", "13")
 _TEMPERATURES = np.geomspace(0.4, 3.0, 41)
@@ -54,7 +54,7 @@ def train_voice(
     recipe = with_width(config.load("voice_expression", check=models.problems), DIM)
     temperature, score = _fit_temperature(recipe, real, synthetic, seed)
     log(f"speakers {' and '.join(CALIBRATION)} left out: macro F1 {score:.3f}, temperature {temperature:.2f}")
-    network = train_network(recipe, real, synthetic, seed=seed)
+    network = train_network(recipe, real, synthetic, seed=seed, steps=STEPS)
     recipe = config.changed(recipe, vote={"temperature": round(temperature, 3)})
     measured = {"emodb, two speakers left out, macro F1": round(score, 4)}
     checkpoint.save(out, network, recipe, metrics=measured, half=True)
@@ -78,7 +78,7 @@ def _fit_temperature(
     """The temperature with the least negative log-likelihood on `CALIBRATION`, and macro F1 there, of a network that
     did not train on these speakers."""
     kept = [session for session in real if session.speaker not in CALIBRATION]
-    network = train_network(recipe, kept, synthetic, seed=seed)
+    network = train_network(recipe, kept, synthetic, seed=seed, steps=STEPS)
     truth, p = utterance_probabilities(network, recorded(real, CALIBRATION))
     log_p = np.log(np.maximum(p, 1e-9))
 

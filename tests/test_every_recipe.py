@@ -68,6 +68,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
     "va_streams": ("model.dim=16", "model.heads=2", "model.layers=1", "model.mamba_layers=1", "model.pooling_dim=4"),
     "va_directed_experts": ("model.dim=16", "model.heads=2", "model.layers=1"),
+    "voice_expression": ("model.dim=8", "model.embedding=4"),
     "va_reliability": ("model.dim=16", "model.heads=2", "model.latents=2"),
 }  # fmt: skip
 TRAIN = ("train.epochs=1", "train.batch=4", "train.threads=1", "train.patience=0")

@@ -105,6 +105,8 @@ def test_pinned_digests_are_unchanged() -> None:
         "ultraface": "sha256:34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",
         "yunet": "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         "hsemotion": "git:7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011",
+        "openwakeword-melspectrogram": "sha256:ba2b0e0f8b7b875369a2c89cb13360ff53bac436f2895cced9f479fa65eb176f",
+        "openwakeword-embedding": "sha256:ba754db3cd768a524c655ea90655ee5e6055a43b8dfd29366a11e93716ae9e51",
     }
 
 

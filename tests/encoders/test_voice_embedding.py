@@ -50,7 +50,9 @@ def embed_window(samples: np.ndarray) -> np.ndarray:
     return embedding.run(None, {"input_1": frames[None, :, :, None]})[0].reshape(96)
 
 
-def stream_of(encoder: VoiceEmbedding | VoiceSpeech, samples: np.ndarray, block: int = RATE, start: float = 0) -> Stream:
+def stream_of(
+    encoder: VoiceEmbedding | VoiceSpeech, samples: np.ndarray, block: int = RATE, start: float = 0
+) -> Stream:
     blocks = [(start + i / RATE, samples[i : i + block]) for i in range(0, len(samples), block)]
     (stream,) = encoder.encode_audio(blocks)
     return stream
@@ -199,7 +201,7 @@ def test_a_missing_network_is_reported_when_the_encoder_is_created(
     voice_embedding._sessions.cache_clear()
     try:
         for encoder in (VoiceEmbedding, VoiceSpeech):
-            with pytest.raises(ArtefactError, match="openwakeword-melspectrogram.* is missing"):
+            with pytest.raises(ArtefactError, match=r"openwakeword-melspectrogram.* is missing"):
                 encoder()
     finally:
         voice_embedding._sessions.cache_clear()

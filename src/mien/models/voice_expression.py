@@ -55,7 +55,7 @@ class Config(Section):
     reach_seconds: Positive = 1.2
     prior_seconds: NotNegative = 4.0
     normalise: bool = True
-    ignored: list[Annotated[int, Field(ge=0)]] = []
+    ignored: list[Annotated[int, Field(ge=0)]] = Field(default=[])
     dropout: DropoutRate = 0.3
     input_dropout: Share = 0.1
     jitter: NotNegative = 0.2
@@ -88,8 +88,8 @@ class SpeakerNorm(nn.Module):
         self.prior_tokens = prior_tokens
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """values `(batch, time, dim)`, valid `(batch, time)` bool -> `(batch, time, dim)`. Invalid tokens are normalised
-        as the others, and do not count."""
+        """values `(batch, time, dim)`, valid `(batch, time)` bool -> `(batch, time, dim)`. Invalid tokens do not count
+        for the statistics, and are normalised as the others."""
         count = valid.sum(dim=1).to(values.dtype)[:, None, None]
         share = count / (count + self.prior_tokens).clamp_min(1e-3)
         mean = masked_mean(values, valid)[:, None]
@@ -144,18 +144,18 @@ class VoiceExpression(StreamSystem):
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         loss = objective or Objective()
-        super().__init__(
-            inputs=config.inputs, classes=config.classes, weighting=loss.class_weights, clamp=config.clamp
-        )
+        super().__init__(inputs=config.inputs, classes=config.classes, weighting=loss.class_weights, clamp=config.clamp)
         self.config, self.loss = config, loss
         self.predicts_valence_arousal = loss.valence_arousal > 0
         self.modality, width = next(iter(config.inputs.items()))
         kept = torch.ones(width)
         kept[[column for column in config.ignored if column < width]] = 0.0
         self.register_buffer("kept", kept, persistent=False)
-        # Of the statistics of inputs with mean 0 and deviation 1, measured on speech; a scale only, which training adapts.
+        # Of the statistics of inputs with mean 0 and deviation 1, near those of speech; the layers after adapt to it.
         self.register_buffer("typical_mean", torch.cat((torch.zeros(width), torch.full((width,), 0.65))), False)
-        self.register_buffer("typical_deviation", torch.cat((torch.full((width,), 0.7), torch.full((width,), 0.25))), False)
+        self.register_buffer(
+            "typical_deviation", torch.cat((torch.full((width,), 0.7), torch.full((width,), 0.25))), False
+        )
         self.speaker_norm = SpeakerNorm(config.prior_seconds * config.rate_hz)
         self.pool = LocalStatistics(dim=width, reach=max(1, round(config.reach_seconds * config.rate_hz)))
         self.head = nn.Sequential(
