@@ -18,14 +18,14 @@ app = typer.Typer(
     folder unless options say otherwise.
 
     \b
-    NAME        measures                                 two cores   writes
-    ablation    the starter without each mechanism       1 hour      ablation.json
-    emodb       the starter's voice network on EMO-DB    minutes     nothing
-    systems     all systems on the same recordings       45 minutes  systems.json, .svg
-    few-labels  semi-supervised training, few labels     2 hours     few_labels.json, .svg
-    affect      valence and arousal: streams, fusions    10 minutes  affect.json
-    real-fusion the starter's fusion, by mechanism     1 hour      real_fusion.json
-    voice-transfer the voice across speakers and corpora  30 minutes  encoded sessions
+    NAME            measures                                 two cores   writes
+    ablation        the small flagship without its parts     1 hour      ablation.json
+    emodb           the small flagship on EMO-DB's voices    minutes     nothing
+    systems         all systems on the same recordings       45 minutes  systems.json, .svg
+    few-labels      semi-supervised training, few labels     2 hours     few_labels.json, .svg
+    affect          valence and arousal: streams, fusions    10 minutes  affect.json
+    real-fusion     fusions of real faces and real voices    1 hour      real_fusion.json
+    voice-transfer  the voice across speakers and corpora    30 minutes  encoded sessions
 
     With --keep, systems, few-labels and affect also save their table and the score of each recipe to
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
