@@ -28,12 +28,17 @@ _SHORT = {
     "Surprise": "Surp", "Other": "Other",
 }  # fmt: skip
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare models on labelled files of real people.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
-def bench() -> None:  # noqa: D103  (Typer would show a docstring as help)
-    pass
+def bench() -> None:
+    """Compare models on labelled files of real people.
+
+    \b
+    Example:
+      mien bench real FERPlus RAVDESS EmoDB
+    """
 
 
 # Over 60 lines, because Typer reads the options from the signature.
