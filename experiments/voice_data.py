@@ -32,7 +32,6 @@ from mien.synthetic.speech_synthesis import Speaker, synthesise
 RATE_HZ = 6.25
 #: Changes with everything that changes the cached values.
 _CACHE_VERSION = f"2 {NAME} {VERSION}"
-SURPRISE = EXPRESSIONS.index("Surprise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,13 @@ def emodb_sessions(root: Path, cache: Path, *, variants: int, workers: int = 1) 
     clips = emodb.read_utterances(root)
     speakers = sorted({clip.subject for clip in clips})
     jobs = [
-        (cache / f"emodb_{speaker}_{variant}.npz", speaker, variant, [c for c in clips if c.subject == speaker])
+        (
+            cache / f"emodb_{speaker}_{variant}.npz",
+            speaker,
+            variant,
+            [c for c in clips if c.subject == speaker],
+            _possible(clips),
+        )
         for variant in range(variants + 1)
         for speaker in speakers
     ]
@@ -78,7 +83,13 @@ def ravdess_sessions(root: Path, cache: Path, *, variants: int = 0, workers: int
         if e.media
     ]
     jobs = [
-        (cache / f"ravdess_{actor}_{variant}.npz", actor, variant, [c for c in clips if c.subject == actor])
+        (
+            cache / f"ravdess_{actor}_{variant}.npz",
+            actor,
+            variant,
+            [c for c in clips if c.subject == actor],
+            _possible(clips),
+        )
         for variant in range(variants + 1)
         for actor in sorted({clip.subject for clip in clips})
     ]
@@ -91,7 +102,15 @@ def synthetic_sessions(count: int, cache: Path, *, seed: int = 7, workers: int =
     return map_in_processes(_synthetic_session, jobs, workers)
 
 
-def _clip_session(path: Path, speaker: str, variant: int, clips: Sequence[Clip], *, seed: int) -> Session:
+def _possible(clips: Sequence[Clip]) -> np.ndarray:
+    """Classes that occur in a corpus, `(classes,)` bool; a speaker may lack one of them."""
+    found = {int(clip.labels.expression[0]) for clip in clips if clip.labels is not None}
+    return np.isin(np.arange(len(EXPRESSIONS)), list(found))
+
+
+def _clip_session(
+    path: Path, speaker: str, variant: int, clips: Sequence[Clip], possible: np.ndarray, *, seed: int
+) -> Session:
     def make() -> list[Utterance]:
         channel = draw_channel(seeded_rng(seed, "channel", speaker, variant)) if variant else Channel()
         utterances = []
@@ -104,11 +123,7 @@ def _clip_session(path: Path, speaker: str, variant: int, clips: Sequence[Clip],
             utterances.append(_encode(clip.id, samples, int(clip.labels.expression[0]), np.full(2, np.nan)))
         return utterances
 
-    found = _cached(path, make)
-    possible = np.isin(np.arange(len(EXPRESSIONS)), [u.expression for u in found])
-    if seed == 1:  # a speaker may lack a class that the corpus has
-        possible = np.arange(len(EXPRESSIONS)) != SURPRISE
-    return Session(speaker, possible, found)
+    return Session(speaker, possible, _cached(path, make))
 
 
 def _synthetic_session(path: Path, number: int, seed: int) -> Session:
