@@ -18,7 +18,7 @@ import numpy as np
 from mien import hub
 from mien.faces.align import align, five_points
 from mien.faces.crops import square_around_box
-from mien.faces.detector import BlazeFace, Detection, iou, tiles
+from mien.faces.detector import UNKNOWN_EYES, BlazeFace, Detection, iou, tiles
 from mien.faces.mesh import ENLARGE, FaceMesh, MeshPrediction
 from mien.faces.reidentification import SAME_SUBJECT_DISTANCE, Reidentifier, Subject, describe_appearance
 from mien.faces.small_face_detectors import SmallFaceDetector
@@ -111,6 +111,18 @@ class FaceTracker:
         if not self._full():
             self._search(image, now, lost, cut=new_scene and lost)
         self._identify(now)
+        return self._faces(image, now)
+
+    def find_in_box(self, frame: Frame, box: np.ndarray) -> list[Face]:
+        """The face in a box `(4,)`, x1, y1, x2, y2 pixels, that a caller knows where detectors find none; at most one."""
+        self._scene_changed(frame.image)
+        self._scene_start_s = frame.time_s
+        self._start_tracks(frame.image, frame.time_s, [Detection(np.asarray(box, float), 1.0, UNKNOWN_EYES)])
+        self._identify(frame.time_s)
+        return self._faces(frame.image, frame.time_s)
+
+    def _faces(self, image: np.ndarray, now: float) -> list[Face]:
+        """The faces of the tracks with a subject, by subject id."""
         height, width = image.shape[:2]
         faces = []
         for track in self._tracks:
