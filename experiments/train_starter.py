@@ -42,7 +42,7 @@ from mien.training.fit import fit
 #: Recipe of the voice stage, and the folds of its speakers for held-out predictions.
 VOICE_RECIPE, FOLDS = "voice_expression", 2
 #: Paired recordings of the fusion, their length, views of each face, and the share that has a voice.
-PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 10.0, 4, 0.7
+PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 15.0, 4, 0.7
 
 
 def pair_recordings(
@@ -95,8 +95,9 @@ def encode_views(run: Path, images: ImageSet, seed: int) -> np.ndarray:
 def held_out_voices(
     cache: Path, *, emodb: Path, final: Path, workers: int = 1, log: Callable[[str], None] = print
 ) -> list[tuple[int, Stream]]:
-    """Class and features of EMO-DB's utterances, as recorded and in drawn channels, each by a voice network that was
-    trained without the speaker.
+    """Class and features of EMO-DB's utterances, as recorded and in drawn channels, by voice networks that were not
+    trained on them: each utterance once by a network that was trained without its speaker, and once by one that was
+    trained on synthesised speech alone, as an example of speech unlike that of training.
 
     Args:
         cache: folder of encoded sessions, as `train_voice` keeps it; the features are kept beside it.
@@ -110,8 +111,7 @@ def held_out_voices(
         recipe = with_width(config.load(VOICE_RECIPE, check=models.problems), real[0].utterances[0].values.shape[1])
         speakers = sorted({session.speaker for session in real})
         labels, lengths, values, valid = [], [], [], []
-        for fold in range(FOLDS):
-            left_out = speakers[fold::FOLDS]
+        for fold, left_out in enumerate([*(speakers[f::FOLDS] for f in range(FOLDS)), speakers]):
             log(f"voice network without the speakers {', '.join(left_out)}")
             network = train_network(recipe, [s for s in real if s.speaker not in left_out], synthetic, seed=fold)
             for utterance in (u for s in real if s.speaker in left_out for u in s.utterances):

@@ -49,12 +49,15 @@ def read(encoder: Brightness, seen: np.ndarray, fps: float = 25.0) -> VideoFaces
 
 
 @pytest.mark.parametrize("fps", [25.0, 30000 / 1001, 60.0])
-def test_one_face_in_each_period_is_encoded(fps: float) -> None:
+def test_one_face_in_each_period_and_the_last_one_are_encoded(fps: float) -> None:
     encoder = Brightness(10.0)
-    stream = read(encoder, np.ones(round(2 * fps), bool), fps).stream(0)
-    assert encoder.count == len(stream.times) == 20
+    frames = round(2 * fps)
+    stream = read(encoder, np.ones(frames, bool), fps).stream(0)
+    assert encoder.count == len(stream.times) == 21
     assert stream.valid.all()
-    assert (np.floor(np.round(stream.times * 10, 9)) == np.arange(20)).all()
+    assert (np.floor(np.round(stream.times[:20] * 10, 9)) == np.arange(20)).all()
+    assert stream.times[-1] == (frames - 1) / fps
+    assert stream.values[-1, 0] == frames - 1
 
 
 def test_tokens_are_those_of_every_frame_but_for_the_mean() -> None:
@@ -76,6 +79,5 @@ def test_a_face_that_is_gone_at_the_start_of_a_period_is_still_read_in_it() -> N
     seen[[4, 11, 12]] = True
     encoder = Brightness(10.0)
     stream = read(encoder, seen).stream(0)
-    assert stream.times[stream.valid].tolist() == [4 / 25, 11 / 25]
-    assert encoder.count == 2
-    assert len(stream.times) == 24, "every frame but the third one with a face"
+    assert stream.times[stream.valid].tolist() == [4 / 25, 11 / 25, 12 / 25]
+    assert encoder.count == 3, "two periods, and the last face"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -150,6 +151,7 @@ class SubjectCollector:
         self._framing = {m: e.crop for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
         self._cells: dict[tuple[int, str], int] = {}
+        self._skipped: dict[tuple[int, str], tuple[int, Callable[[], np.ndarray]]] = {}
         self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
@@ -172,9 +174,12 @@ class SubjectCollector:
         """Add a face of a frame. row: index of the frame. scale: original pixels in a pixel of the frame."""
         cut: dict[Crop, np.ndarray] = {}
         for modality, batches in self._crops.items():
-            if not self._is_due(face.subject, modality, row, frame.time_s):
-                continue
             crop = self._framing[modality]
+            if not self._is_due(face.subject, modality, frame.time_s):
+                later = partial(align, frame.image, face.mesh, crop.size, crop.margin, crop.down)
+                self._skipped[face.subject, modality] = row, later
+                continue
+            self._note_encoded(face.subject, modality, row)
             if crop not in cut:
                 cut[crop] = align(frame.image, face.mesh, crop.size, crop.margin, crop.down)
             batches.add(face.subject, cut[crop])
@@ -186,11 +191,13 @@ class SubjectCollector:
         """Add a face crop `(height, width, 3)` uint8 RGB that the corpus provides, for the encoders of crops."""
         self.subject(subject).rows.extend(np.array([row]))
         for modality, batches in self._crops.items():
-            if not self._is_due(subject, modality, row, time_s):
+            if not self._is_due(subject, modality, time_s):
+                self._skipped[subject, modality] = row, partial(resize_square, image, self._framing[modality].size)
                 continue
+            self._note_encoded(subject, modality, row)
             batches.add(subject, resize_square(image, self._framing[modality].size))
 
-    def _is_due(self, number: int, modality: str, row: int, time_s: float) -> bool:
+    def _is_due(self, number: int, modality: str, time_s: float) -> bool:
         """Whether a face is encoded: of an encoder with a rate, the first one of a subject in each of its periods."""
         rate_hz = self._rates.get(modality)
         if rate_hz is None:
@@ -199,11 +206,20 @@ class SubjectCollector:
         if self._cells.get((number, modality)) == cell:
             return False
         self._cells[number, modality] = cell
-        self.subject(number).encoded_rows.setdefault(modality, GrowingArray(0, np.int64)).extend(np.array([row]))
         return True
 
+    def _note_encoded(self, number: int, modality: str, row: int) -> None:
+        """Record which frame an encoder with a rate reads."""
+        self._skipped.pop((number, modality), None)
+        if modality in self._rates:
+            rows = self.subject(number).encoded_rows
+            rows.setdefault(modality, GrowingArray(0, np.int64)).extend(np.array([row]))
+
     def flush(self) -> None:
-        """Encode what waits."""
+        """Encode what waits. The last face of each subject is encoded in any case: the end of a recording is seen."""
+        for (number, modality), (row, crop) in list(self._skipped.items()):
+            self._note_encoded(number, modality, row)
+            self._crops[modality].add(number, crop())
         self._measure_meshes()
         for batches in self._crops.values():
             batches.flush()

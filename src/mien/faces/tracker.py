@@ -114,7 +114,7 @@ class FaceTracker:
         return self._faces(image, now)
 
     def find_in_box(self, frame: Frame, box: np.ndarray) -> list[Face]:
-        """The face in a box `(4,)`, x1, y1, x2, y2 pixels, that a caller knows where detectors find none; at most one."""
+        """The face in a box `(4,)`, x1, y1, x2, y2 pixels, that a caller knows although no detector finds it."""
         self._scene_changed(frame.image)
         self._scene_start_s = frame.time_s
         self._start_tracks(frame.image, frame.time_s, [Detection(np.asarray(box, float), 1.0, UNKNOWN_EYES)])
