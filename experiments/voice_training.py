@@ -17,7 +17,7 @@ from mien.records import VOICE, Batch
 from mien.training.loop import reproducible
 
 #: Optimiser steps of one training, windows of a step, tokens of the longest training window.
-STEPS, BATCH, LONGEST = 500, 16, 150
+STEPS, BATCH, LONGEST = 1500, 16, 150
 #: Share of training windows from synthetic speech, and of those with one utterance alone.
 SYNTHETIC_SHARE, LONE_SHARE = 0.5, 0.5
 #: Share of Other beside the other classes: EMO-DB's is boredom, which the calm voice of other corpora resembles.

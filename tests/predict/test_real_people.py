@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     reason=f"networks are not here: mien hub pull {' '.join(hub.NEEDED)}",
 )
 #: Talkers of the GRID corpus, who read commands neutrally.
-TALKERS = ("bbaf2n.mpg", "lbax4n.mpg", "lwbsza.mpg", "pwij3p.mpg")
+TALKERS = ("bbaf2n.mpg", "lbax4n.mpg", "lwbsza.mpg", "pwij3p.mpg", "swiz3n.mpg")
 SMILE = "single_face.mp4"
 
 

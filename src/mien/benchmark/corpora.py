@@ -33,7 +33,7 @@ _SPELLINGS = {"cremad": "crema-d", "fer+": FERPLUS, "fer2013": FERPLUS, "emo-db"
 #: Corpus -> what the default models have learned from it, which makes their figures on it too high.
 SEEN_IN_TRAINING = {
     "emodb": "the starter's voice, which fer and face-api use too, was trained on most of its speakers",
-    "ferplus": "fer was trained on the training images of FER2013, and test images may show the same people",
+    "ferplus": "starter and fer were trained on its training images, and other splits may show the same people",
 }
 #: Files whose names are compared.
 _LOOKED_AT = 200
