@@ -12,8 +12,8 @@ the classes. Per token:
   class frequencies. Weights and biases per class were left out: no corpus at hand has both modalities in all classes.
 * valence and arousal: the expected value over the class probabilities, with one trained point for each class.
 
-A missing modality is left out of the sum, so that its values can never change a prediction. There is no attention: see
-docs/BENCHMARKS.md for the comparison with `safe_cross_attention` on the same features.
+A missing modality is left out of the sum, so that its values can never change a prediction. There is no attention:
+`python -m experiments real-fusion` compares it with `safe_cross_attention` on the same features.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from mien.inference import (
 )
 from mien.records import VOICE, Stream
 
-#: Weight of the voice in `pool`, where there are both. Of 0 to 1 the best on real faces and voices paired by class
-#: (`mien bench real --pair`); docs/BENCHMARKS.md has the figures.
+#: Weight of the voice in `pool`, where there are both. Our choice, as the voice is less reliable than a face;
+#: `mien bench real --pair` compares weights.
 VOICE_WEIGHT = 0.5
 #: Least probability in a logarithm: a class that one reader excludes is unlikely, not impossible.
 _FLOOR = 1e-4
