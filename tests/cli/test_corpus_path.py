@@ -121,7 +121,7 @@ def test_evaluate_names_an_unlabelled_split_and_an_empty_store(work: Path, run: 
 
 def test_reproduce_runs_every_step_and_resumes(work: Path, tmp_path: Path) -> None:
     corpus = ("--root", work / "root", "--corpus", "aff-wild2")
-    words = ("reproduce", "starter", *SMALL, *corpus, "--out", tmp_path / "all")
+    words = ("reproduce", "synthetic", *SMALL, *corpus, "--out", tmp_path / "all")
     output = mien_ok(*words, "--device", "cpu", "--robustness")
     assert "macro F1" in output
     assert "differs  trained and scored on aff-wild2" in output
@@ -172,7 +172,7 @@ def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
 
 def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_text(json.dumps({"recipe": "a: 1", "corpus": "c", "faces": "video"}))
-    result = mien("reproduce", "starter", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
+    result = mien("reproduce", "synthetic", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)
     assert result.exit_code == 2
     assert "was started with another recipe and another corpus; a: was 1, now None; " in " ".join(result.output.split())
 

@@ -59,7 +59,7 @@ def reproduce(
     Examples:
       mien reproduce safe_cross_attention --root /data/Aff-Wild2
       mien reproduce va_reliability --root /data/Aff-Wild2 --task va
-      mien reproduce starter train.epochs=5 --root demo-corpus --corpus synthetic --out runs/demo
+      mien reproduce synthetic train.epochs=5 --root demo-corpus --corpus synthetic --out runs/demo
     """
     from mien import config, models
     from mien.cli.extract_commands import extraction_progress

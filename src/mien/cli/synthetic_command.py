@@ -23,7 +23,7 @@ def synthetic(
     \b
     Examples:
       mien synthetic demo-corpus --videos 6 --seconds 15
-      mien reproduce starter --root demo-corpus --corpus synthetic
+      mien reproduce synthetic --root demo-corpus --corpus synthetic
     """
     from mien.cli import console
     from mien.synthetic import affwild2_export
