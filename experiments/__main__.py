@@ -170,7 +170,7 @@ def real_fusion(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings and pairings of each variant.")] = 5,
     out: Out = Path("real_fusion.json"),
 ) -> None:
-    """Compare fusions of the starter's two networks on real faces and voices, one mechanism at a time.
+    """Compare fusions of the face and the voice network of the starter on real faces and voices.
 
     Trains late fusion and the flagship on pairs of held-out FER+ faces and EMO-DB utterances, and prints the macro F1
     of seven classes on pairs of FER+ validation faces and RAVDESS utterances. Needs the steps of `make starter`. Takes

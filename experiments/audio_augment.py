@@ -64,7 +64,7 @@ def apply_channel(samples: np.ndarray, channel: Channel, rng: np.random.Generato
 
 
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Resample: `factor` 1.1 raises pitch and formants by 10 % and shortens the sound to 1/1.1."""
+    """Resample a sound: `factor` 1.1 raises pitch and formants by 10 % and makes it shorter by the same factor."""
     up = 100
     down = max(1, round(up * factor))
     out: np.ndarray = samples if up == down else resample_poly(samples, up, down)

@@ -1,4 +1,4 @@
-"""Fusion of real faces and real voices: mechanisms, one by one, on real validation material.
+"""Compare fusions of real faces and real voices, one mechanism at a time.
 
 Trains late fusion and the flagship (`safe_cross_attention`) on the same paired recordings as the starter's fusion
 (`experiments.train_starter`): held-out FER+ faces with EMO-DB utterances of the same class. Tests them on FER+
@@ -27,10 +27,10 @@ from experiments.train_starter import (
     held_out_voices,
     pair_recordings,
 )
+from experiments.voice_data import ravdess_utterances
 from mien import checkpoint, config, models, trained_model
 from mien.checkpoint_encoder import CheckpointEncoder
 from mien.data.capture_augment import centre
-from mien.datasets import ravdess
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.evaluation.metrics import macro_f1
 from mien.labels import EXPRESSIONS, OTHER
@@ -43,7 +43,7 @@ FLAGSHIP = {
     "name": "safe_cross_attention", "dim": 48, "heads": 4, "layers": 1, "feedforward": 2.0, "cross_layers": 1,
     "dropout": 0.2, "modality_dropout": {"whole": {"face": 0.15, "voice": 0.3}, "bursts": {"face": 0.3, "voice": 0.3}},
 }  # fmt: skip
-#: Variant -> changes of model and objective. Late fusion is the starter's.
+#: Variant -> sections `model` and `objective` of its recipe; empty for late fusion, which has those of the starter.
 VARIANTS: dict[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
     "late fusion": ({}, {}),
     "flagship": (FLAGSHIP, {"unimodal": 0.3}),
@@ -75,8 +75,8 @@ def run(
     """Variant -> condition -> macro F1 of seven classes for each seed of training and pairing.
 
     Args:
-        face, voice: trained stages. ferplus, emodb: corpora of training. voices: RAVDESS. work: folder of the starter's
-            training, for its kept steps.
+        face, voice: folders of the trained networks. ferplus, emodb: folders of the training corpora. voices: folder of
+            RAVDESS. work: folder of the starter's training, which keeps aligned faces and encoded voices.
     """
     recipe = config.load(FACE_RECIPE, check=models.problems)
     _, held = held_out(load_faces(ferplus, "train", work / "faces", recipe, workers=workers, log=log))
@@ -85,8 +85,7 @@ def run(
     encoder = CheckpointEncoder(face)
     test_faces = encoder.encode_crops(centre(val.images, encoder.crop.size))
     trained_voices = held_out_voices(work / "voice-sessions", emodb=emodb, final=voice, workers=workers, log=log)
-    clips = [(path, label) for path, label in ravdess_utterances(voices)]
-    test_voices = list(zip([label for _, label in clips], encode_voices(voice, [p for p, _ in clips]), strict=True))
+    test_voices = encode_voices(voice, ravdess_utterances(voices))
     views = encode_views(face, held, 0)
     assert held.soft is not None
     scores: dict[str, dict[str, list[float]]] = {name: {c: [] for c in CONDITIONS} for name in VARIANTS}
@@ -109,21 +108,16 @@ def run(
     return scores
 
 
-def encode_voices(run: Path, paths: Sequence[Path]) -> list[Stream]:
-    """Features of sound files by the voice network."""
+def encode_voices(run: Path, clips: Sequence[Clip]) -> list[tuple[int, Stream]]:
+    """Class of each utterance, and its features by the voice network."""
     model, encoder = trained_model.load(run), VoiceSpeech()
-    streams = []
-    for path in paths:
-        (stream,) = encoder.encode_audio(blocks(path))
-        streams.append(model.embed_streams({VOICE: stream}))
-    return streams
-
-
-def ravdess_utterances(root: Path) -> list[tuple[Path, int]]:
-    """Utterances of RAVDESS's speech with their class."""
-    contents = ravdess.read(root)
-    entries = [e for e in contents.entries if e.labels.get("expr") is not None]
-    return [(root / e.media, int(e.labels["expr"])) for e in entries]
+    voices = []
+    for clip in clips:
+        assert clip.media is not None
+        assert clip.labels is not None
+        (stream,) = encoder.encode_audio(blocks(clip.media))
+        voices.append((int(clip.labels.expression[0]), model.embed_streams({VOICE: stream})))
+    return voices
 
 
 def _recipe(model: Mapping[str, object], objective: Mapping[str, object], seed: int) -> config.Recipe:

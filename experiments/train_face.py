@@ -53,6 +53,14 @@ def held_out(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     return images.take(~is_held), images.take(is_held)
 
 
+def halve_and_export(run: Path) -> checkpoint.Checkpoint:
+    """Save the weights of a trained run as float16, export its network to ONNX, and return the run."""
+    trained = checkpoint.load(run)
+    checkpoint.save(run, trained.model, trained.recipe, metrics=trained.metrics, half=True)
+    onnx_export.export(run)
+    return trained
+
+
 def train_face(
     out: Path,
     *,
@@ -62,7 +70,7 @@ def train_face(
     workers: int = 1,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Train into `out`, or go on with an unfinished run; returns `out`, a checkpoint with its ONNX network.
+    """Train the face network into `out`; an unfinished run goes on. Returns `out`, a checkpoint with its ONNX network.
 
     Args:
         root: folder of FER+. cache: folder of aligned faces. overrides: of the recipe. workers: processes that align.
@@ -83,9 +91,7 @@ def train_face(
         recipe, train, None, val, out, steps=steps, ratio=0, epoch_steps=max(1, steps // recipe.train.epochs),
         resume=out.exists(), on_epoch=on_epoch,
     )  # fmt: skip
-    trained = checkpoint.load(out)
-    checkpoint.save(out, trained.model, trained.recipe, metrics=trained.metrics, half=True)
-    onnx_export.export(out)
+    trained = halve_and_export(out)
     some = np.random.default_rng(0).choice(len(train), CALIBRATION, replace=False)
     size = next(iter(trained.recipe.features.values())).dim or 0
     agreement = onnx_export.export_int8(out, centre(train.images[np.sort(some)], size))

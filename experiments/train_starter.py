@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from experiments.train_face import RECIPE as FACE_RECIPE
-from experiments.train_face import held_out, load_faces, train_face
+from experiments.train_face import halve_and_export, held_out, load_faces, train_face
 from experiments.train_voice import SPEAKERS, VARIANTS, train_voice
 from experiments.voice_data import RATE_HZ as VOICE_RATE_HZ
 from experiments.voice_data import emodb_sessions, synthetic_sessions
 from experiments.voice_training import train_network, with_width
-from mien import checkpoint, config, models, onnx_export, trained_model
+from mien import checkpoint, config, models, trained_model
 from mien.checkpoint_encoder import CheckpointEncoder
 from mien.data.capture_augment import capture
 from mien.datasets.frame_times import label_times
@@ -142,7 +142,7 @@ def train_fusion(
     workers: int,
     log: Callable[[str], None],
 ) -> Path:
-    """Train the fusion of two finished networks into `out`; returns `out`."""
+    """Train late fusion on the outputs of the trained face and voice networks, into `out`; returns `out`."""
     if (out / "network.onnx").is_file():
         return out
     recipe = config.load("starter", check=models.problems)
@@ -157,9 +157,7 @@ def train_fusion(
     log(f"training the fusion on {len(recordings)} pairs of {len(held)} faces and {len(voices)} utterances")
     shutil.rmtree(out, ignore_errors=True)
     fit(recipe, recordings, [], out, device="cpu", progress=False, stages={FACE_RECIPE: face, VOICE_RECIPE: voice})
-    trained = checkpoint.load(out)
-    checkpoint.save(out, trained.model, trained.recipe, metrics=trained.metrics, half=True)
-    onnx_export.export(out)
+    halve_and_export(out)
     return out
 
 

@@ -75,8 +75,8 @@ def recorded(sessions: Sequence[Session], speakers: Sequence[str]) -> list[Sessi
 def _fit_temperature(
     recipe: config.Recipe, real: Sequence[Session], synthetic: Sequence[Session], seed: int
 ) -> tuple[float, float]:
-    """The temperature with the least negative log-likelihood on `CALIBRATION`, and macro F1 there, of a network that
-    did not train on these speakers."""
+    """Fit the temperature on held-out speakers: train a network without `CALIBRATION`, and return the temperature with
+    the lowest negative log-likelihood on these speakers, and their macro F1."""
     kept = [session for session in real if session.speaker not in CALIBRATION]
     network = train_network(recipe, kept, synthetic, seed=seed, steps=STEPS)
     truth, p = utterance_probabilities(network, recorded(real, CALIBRATION))

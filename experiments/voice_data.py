@@ -58,42 +58,40 @@ class Session:
 
 
 def emodb_sessions(root: Path, cache: Path, *, variants: int, workers: int = 1) -> list[Session]:
-    """EMO-DB, each speaker as recorded and in `variants` drawn channels."""
-    clips = emodb.read_utterances(root)
-    speakers = sorted({clip.subject for clip in clips})
+    """Sessions of EMO-DB: each speaker as recorded, and in `variants` drawn channels."""
+    return _corpus_sessions("emodb", emodb.read_utterances(root), cache, variants, workers, seed=1)
+
+
+def ravdess_sessions(root: Path, cache: Path, *, variants: int = 0, workers: int = 1) -> list[Session]:
+    """Sessions of RAVDESS's speech: each actor as recorded, and in `variants` drawn channels."""
+    return _corpus_sessions("ravdess", ravdess_utterances(root), cache, variants, workers, seed=2)
+
+
+def ravdess_utterances(root: Path) -> list[Clip]:
+    """The speech of RAVDESS as labelled clips; calm counts as Neutral."""
+    return [
+        Clip(e.id, root / e.media, e.subject, labels=emodb.utterance_labels(e.duration_s or 0.0, int(e.labels["expr"])))
+        for e in ravdess.read(root).entries
+        if e.media
+    ]
+
+
+def _corpus_sessions(
+    corpus: str, clips: Sequence[Clip], cache: Path, variants: int, workers: int, *, seed: int
+) -> list[Session]:
+    """Sessions of a corpus, by channel and then by speaker; channel 0 is as recorded."""
     jobs = [
         (
-            cache / f"emodb_{speaker}_{variant}.npz",
+            cache / f"{corpus}_{speaker}_{variant}.npz",
             speaker,
             variant,
             [c for c in clips if c.subject == speaker],
             _possible(clips),
         )
         for variant in range(variants + 1)
-        for speaker in speakers
+        for speaker in sorted({clip.subject for clip in clips})
     ]
-    return map_in_processes(partial(_clip_session, seed=1), jobs, workers)
-
-
-def ravdess_sessions(root: Path, cache: Path, *, variants: int = 0, workers: int = 1) -> list[Session]:
-    """The speech of RAVDESS, each actor as recorded and in `variants` drawn channels; calm counts as Neutral."""
-    clips = [
-        Clip(e.id, root / e.media, e.subject, labels=emodb.utterance_labels(e.duration_s or 0.0, int(e.labels["expr"])))
-        for e in ravdess.read(root).entries
-        if e.media
-    ]
-    jobs = [
-        (
-            cache / f"ravdess_{actor}_{variant}.npz",
-            actor,
-            variant,
-            [c for c in clips if c.subject == actor],
-            _possible(clips),
-        )
-        for variant in range(variants + 1)
-        for actor in sorted({clip.subject for clip in clips})
-    ]
-    return map_in_processes(partial(_clip_session, seed=2), jobs, workers)
+    return map_in_processes(partial(_clip_session, seed=seed), jobs, workers)
 
 
 def synthetic_sessions(count: int, cache: Path, *, seed: int = 7, workers: int = 1) -> list[Session]:

@@ -14,9 +14,10 @@ from mien.config import Recipe
 from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.models.voice_expression import VoiceExpression
 from mien.records import VOICE, Batch
+from mien.training.ema import WeightAverage
 from mien.training.loop import reproducible
 
-#: Optimiser steps of one training, windows of a step, tokens of the longest training window.
+#: Optimiser steps of a training, windows in a batch, and tokens to which training windows are cut.
 STEPS, BATCH, LONGEST = 1500, 16, 150
 #: Share of training windows from synthetic speech, and of those with one utterance alone.
 SYNTHETIC_SHARE, LONE_SHARE = 0.5, 0.5
@@ -48,8 +49,8 @@ def train_network(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, settings.lr, steps, pct_start=max(settings.warmup, 1.5 / steps)
         )
-        average = {name: value.clone() for name, value in network.state_dict().items()}
-        for step in range(steps):
+        average = WeightAverage(network, settings.ema)
+        for _ in range(steps):
             batch, possible = _draw_batch(rng, real, synthetic)
             loss, _ = network.labelled_loss(batch, possible)
             optimiser.zero_grad()
@@ -57,10 +58,10 @@ def train_network(
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             optimiser.step()
             schedule.step()
-            decay = min(settings.ema, (1 + step) / (10 + step))
-            for name, value in network.state_dict().items():
-                average[name].lerp_(value, 1 - decay)
-        network.load_state_dict(average)
+            average.update()
+        with average.applied():
+            averaged = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(averaged)
     return network.eval()
 
 
@@ -104,7 +105,7 @@ def _draw_window(rng: np.random.Generator, utterances: Sequence[Utterance]) -> l
 
 
 def collate(windows: Sequence[Sequence[Utterance | int]]) -> Batch:
-    """Windows of utterances and pauses (numbers of tokens) as a batch, cut to `LONGEST` tokens."""
+    """Make a batch of windows, cut to `LONGEST` tokens. A window lists utterances, and pauses as numbers of tokens."""
     length = min(LONGEST, max(sum(_length(part) for part in window) for window in windows))
     width = next(u for window in windows for u in window if isinstance(u, Utterance)).values.shape[1]
     values = np.zeros((len(windows), length, width), np.float32)

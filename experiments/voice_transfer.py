@@ -140,7 +140,7 @@ def _measure(
 
 
 def speaker_pairs(sessions: Sequence[Session]) -> list[tuple[str, ...]]:
-    """Pairs of a man and a woman, as `python -m experiments emodb` leaves them out, in the order of speakers."""
+    """Pairs of speakers to hold out, a man and a woman each, in the order of their numbers."""
     speakers = sorted({session.speaker for session in sessions})
     men, women = ([s for s in speakers if s in known] for known in (emodb.MEN, emodb.WOMEN))
     if len(men) == len(women):

@@ -37,7 +37,7 @@ SEEN_IN_TRAINING = {
 }
 #: Files whose names are compared.
 _LOOKED_AT = 200
-#: Names of class folders other than the classes' own.
+#: Other names of class folders -> class.
 _FOLDER_NAMES = {
     "angry": "Anger", "disgusted": "Disgust", "fearful": "Fear", "afraid": "Fear", "happy": "Happiness",
     "sad": "Sadness", "surprised": "Surprise", "contempt": "Other",
@@ -77,7 +77,7 @@ class LabelledFile:
 
     @property
     def age_band(self) -> str:
-        """Band of the age, "" where it is unknown."""
+        """Name of the age band, such as `30 to 44`; "" where the age is unknown."""
         return "" if self.age is None else next(name for first, name in _BANDS if self.age >= first)
 
 
@@ -275,7 +275,7 @@ def _class_directories(root: Path) -> list[tuple[str, Path]]:
 
 
 def _class_folders(root: Path) -> list[LabelledFile]:
-    """Images, sounds and videos in folders named after classes. Other folders are an error: labels could be missing."""
+    """Files in folders named after classes. Raises CorpusError for a folder that is named after none."""
     files: list[LabelledFile] = []
     for split, folder in _class_directories(root):
         label = _class_of(folder.name)

@@ -19,7 +19,7 @@ from mien.predict.face_with_voice import pool
 
 DRAWS = 5
 #: Weights of the voice that are compared.
-WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.75, 1.0)
+WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

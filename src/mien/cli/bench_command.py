@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mien.benchmark.scores import CorpusScores
     from mien.predict import Predictor
 
-#: Models that are compared without --model, as far as they are here.
+#: Models that are compared without --model, if they are installed.
 DEFAULT_MODELS = ("starter", "fer", "face-api")
 #: Short names of the classes, so that the table of eight fits into 80 columns.
 _SHORT = {
@@ -281,7 +281,7 @@ def _print_pairs(pairs: Sequence[PairScores], corpora: Sequence[LabelledFiles]) 
     if not pairs:
         return
     faces, voices = corpora
-    weights = [weight for weight in pairs[0].by_weight if 0 < weight < 1]
+    weights = [weight for weight in pairs[0].by_weight if weight > 0]
     titles = ["face alone", "voice alone", *(_figure(weight, 1) for weight in weights)]
     table = console.table("model", *titles, right=tuple(titles))
     for r in pairs:

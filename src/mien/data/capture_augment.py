@@ -49,7 +49,7 @@ def capture(images: np.ndarray, size: int, rng: np.random.Generator, *, flip: bo
 
 
 def centre(images: np.ndarray, size: int) -> np.ndarray:
-    """The middle of images `(n, side, side, 3)`: `(n, size, size, 3)`, size <= side."""
+    """Centre crops `(n, size, size, 3)` of images `(n, side, side, 3)`, size <= side."""
     first = (images.shape[1] - size) // 2
     return images[:, first : first + size, first : first + size]
 

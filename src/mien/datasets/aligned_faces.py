@@ -1,4 +1,4 @@
-"""Aligned faces of image files, cut as prediction cuts them: detected, then warped by five points of the mesh."""
+"""Face crops of image files, made as in prediction: detect the face, then align it by five points of its mesh."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     if not feature.options and feature.encoder in VOICES:
         return VOICES[feature.encoder]()
     folder = feature.folder if isinstance(feature, EncoderInput) else None
-    if folder is not None and folder.suffix:
+    if folder is not None and folder.suffix and not folder.is_dir():
         from mien.encoders.onnx_face import OnnxFace
 
         return OnnxFace(str(folder), device=device)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mien.config import Count, DropoutRate, NotNegative, Positive, Section
+from mien.config import Count, NotNegative, Positive, Section
 from mien.labels import UNLABELLED
 from mien.layers.system import StreamSystem
 from mien.losses import focal
@@ -41,14 +41,12 @@ class Config(Section):
 
     inputs: modality -> width of its features, of which the first `classes` are logits. seconds: width of the moving
     average of each modality's log-probabilities, 0 for none; modalities without an entry are not averaged.
-    dropout: share of training windows in which each modality is left out of the fused loss.
     """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1)]
     classes: Count = 8
     rate_hz: Positive = 10.0
     seconds: dict[str, NotNegative] = Field(default={})
-    dropout: DropoutRate = 0.0
 
 
 class Objective(Section):
@@ -100,8 +98,7 @@ class LateFusion(StreamSystem):
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms; tokens without a label or a modality add nothing."""
         logs, masks = self._log_probabilities(batch.values, batch.valid)
-        kept = torch.rand(masks.shape[:2], device=masks.device) >= self.config.dropout if self.training else None
-        fused = self._fuse(logs, masks if kept is None else masks & kept[..., None])
+        fused = self._fuse(logs, masks)
         terms: dict[str, Tensor] = {}
         loss = fused.sum() * 0.0
         if batch.expression is not None:

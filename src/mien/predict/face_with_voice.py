@@ -34,6 +34,11 @@ def pool(face: np.ndarray, voice: np.ndarray, weight: float = VOICE_WEIGHT) -> n
     log = np.log(np.maximum(face, _FLOOR)) + weight * np.log(np.maximum(voice, _FLOOR))
     both = np.exp(log - log.max(axis=-1, keepdims=True)) * (face > 0)
     both = both / np.maximum(both.sum(axis=-1, keepdims=True), _FLOOR)
+    return _or_alone(face, voice, both)
+
+
+def _or_alone(face: np.ndarray, voice: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """`both`, but the face where the voice is NaN, and the voice where the face is."""
     joined: np.ndarray = np.where(np.isnan(face), voice, np.where(np.isnan(voice), face, both))
     return joined
 
@@ -73,14 +78,8 @@ class FaceWithVoice:
         affect = np.where(near, clock.interpolate(heard.valence_arousal, heard.times, times), np.nan)
         if not face_streams:
             return StreamPrediction(times, classes, affect)
-        return StreamPrediction(
-            times, pool(face.probabilities, classes, self._weight), self._mean(face.valence_arousal, affect)
-        )
-
-    @staticmethod
-    def _mean(face: np.ndarray, voice: np.ndarray) -> np.ndarray:
-        both = (face + voice) / 2
-        return np.where(np.isnan(face), voice, np.where(np.isnan(voice), face, both))
+        mean_affect = _or_alone(face.valence_arousal, affect, (face.valence_arousal + affect) / 2)
+        return StreamPrediction(times, pool(face.probabilities, classes, self._weight), mean_affect)
 
     def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
         """Not available: raises ConfigError."""
