@@ -27,13 +27,14 @@ help:  ## what there is
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	touch $@
 
-artefacts: .venv/ready  ## the four small networks that the starter reads with (10 s, cached)
-	$(BIN)/mien hub pull blazeface facemesh openwakeword-melspectrogram openwakeword-embedding
+artefacts: .venv/ready  ## the three small networks that the starter reads with (10 s, cached)
+	$(BIN)/mien hub pull blazeface facemesh smart-turn
 
 demo: artefacts  ## render a clip, predict it, write the report
 	$(BIN)/mien demo demo
 
 test: artefacts  ## the whole suite
+	$(BIN)/mien hub pull openwakeword-melspectrogram openwakeword-embedding
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 lint: .venv/ready  ## ruff: style and format

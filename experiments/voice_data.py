@@ -31,7 +31,7 @@ from mien.synthetic.speech_synthesis import Speaker, synthesise
 #: Tokens per second of the voice network.
 RATE_HZ = 6.25
 #: Changes with everything that changes the cached values.
-_CACHE_VERSION = f"2 {NAME} {VERSION}"
+_CACHE_VERSION = f"3 {NAME} {VERSION}"
 
 
 @dataclass(frozen=True, slots=True)

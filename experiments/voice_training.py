@@ -18,7 +18,7 @@ from mien.training.ema import WeightAverage
 from mien.training.loop import reproducible
 
 #: Optimiser steps of a training, windows in a batch, and tokens to which training windows are cut.
-STEPS, BATCH, LONGEST = 1500, 16, 150
+STEPS, BATCH, LONGEST = 1000, 16, 150
 #: Share of training windows from synthetic speech, and of those with one utterance alone.
 SYNTHETIC_SHARE, LONE_SHARE = 0.5, 0.5
 #: Share of Other beside the other classes: EMO-DB's is boredom, which the calm voice of other corpora resembles.

@@ -24,7 +24,7 @@ from experiments.voice_data import Session, emodb_sessions, ravdess_sessions, sy
 from experiments.voice_training import STEPS, train_network, utterance_probabilities, with_width
 from mien import config, models
 from mien.datasets import emodb
-from mien.encoders.voice_speech import DIM, EMBEDDING
+from mien.encoders.voice_speech import DIM, STATES
 from mien.evaluation import metrics
 from mien.labels import EXPRESSIONS
 
@@ -36,22 +36,22 @@ _OTHER = EXPRESSIONS.index("Other")
 @dataclass(frozen=True, slots=True)
 class Row:
     """One variant. model: keys of the recipe's model section. augmented: train on augmented audio too. synthetic: and
-    on synthetic speech. embedding: read the speech embedding beside prosody."""
+    on synthetic speech. states: read the speech states beside prosody."""
 
     name: str
     model: dict[str, object] = field(default_factory=dict)
     augmented: bool = True
     synthetic: bool = True
-    embedding: bool = True
+    states: bool = True
 
 
 ROWS = (
     Row("all mechanisms"),
-    Row("without the embedding", embedding=False),
+    Row("without the speech states", states=False),
     Row("without augmentation", augmented=False),
     Row("without synthetic speech", synthetic=False),
     Row("without speaker normalisation", {"normalise": False}),
-    Row("prosody alone, none of them", {"normalise": False}, augmented=False, synthetic=False, embedding=False),
+    Row("prosody alone, none of them", {"normalise": False}, augmented=False, synthetic=False, states=False),
 )
 
 
@@ -109,7 +109,7 @@ def _measure(
     row: Row, german: Sequence[Session], english: Sequence[Session], synthetic: Sequence[Session], seed: int, steps: int
 ) -> dict[str, Score]:
     recipe = with_width(config.load("voice_expression", check=models.problems), DIM)
-    hidden = [] if row.embedding else [*range(EMBEDDING.start, EMBEDDING.stop)]
+    hidden = [] if row.states else [*range(STATES.start, STATES.stop)]
     ignored = [*recipe.model.options["ignored"], *hidden]
     recipe = config.changed(recipe, model={**row.model, "ignored": ignored})
     speakers = sorted({session.speaker for session in german})

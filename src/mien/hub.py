@@ -67,6 +67,7 @@ class ArtefactStatus:
 # The last mediapipe release whose wheel contains the networks. Only two members of it are kept.
 _MEDIAPIPE = "mediapipe==0.10.21"
 _OPENWAKEWORD = "openwakeword==0.4.0"
+_PIPECAT = "pipecat-ai==1.14.0"
 _GITHUB = "https://github.com/"
 
 ARTEFACTS: dict[str, Artefact] = {
@@ -142,16 +143,26 @@ ARTEFACTS: dict[str, Artefact] = {
             "sha256:ba754db3cd768a524c655ea90655ee5e6055a43b8dfd29366a11e93716ae9e51",
             1_328_103,
             "Apache-2.0",
-            "embeds speech for voice-embedding and voice-speech",
+            "embeds speech for voice-embedding",
             wheel=_OPENWAKEWORD,
             member="openwakeword/resources/models/embedding_model.onnx",
+        ),
+        Artefact(
+            "smart-turn",
+            "smart-turn-v3.2-cpu.onnx",
+            "sha256:2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+            8_679_182,
+            "BSD-2-Clause",
+            "hears how something is said, for smart-turn and voice-speech",
+            wheel=_PIPECAT,
+            member="pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
         ),
     )
 }
 
 
 #: Networks that the starter reads recordings with.
-NEEDED = ("blazeface", "facemesh", "openwakeword-melspectrogram", "openwakeword-embedding")
+NEEDED = ("blazeface", "facemesh", "smart-turn")
 
 
 def human_size(size: int) -> str:
@@ -293,6 +304,8 @@ def _missing_error(artefact: Artefact, reason: str) -> ArtefactError:
     remedy += f" Without: put {artefact.file} into a folder and set MIEN_HUB=FOLDER."
     if artefact.name in ("blazeface", "facemesh"):
         remedy += " Or predict without faces: `mien predict --no-face`."
+    if artefact.name == "smart-turn":
+        remedy += " Or predict without the voice: `mien predict --no-voice`."
     return ArtefactError(
         f"{artefact} is missing: it is not in {' nor in '.join(searched)}, and {reason}.",
         follows=f"It {artefact.use}, which is not possible without it.",

@@ -1,4 +1,4 @@
-"""Speech embedding: the raw networks on each window, blocks, times, silence and short audio; and beside prosody."""
+"""Speech embedding of openWakeWord: the raw networks on each window, blocks, times, silence and short audio."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import pytest
 
 from mien import hub
 from mien.encode.create_encoders import create_encoders
-from mien.encoders import registry, voice_embedding, voice_speech
+from mien.encoders import registry, voice_embedding
 from mien.encoders.voice_embedding import SpeechEmbedding, VoiceEmbedding, window_centres
-from mien.encoders.voice_prosody import ProsodyExtractor
-from mien.encoders.voice_speech import EMBEDDING, PROSODY, VoiceSpeech
 from mien.errors import ArtefactError
 from mien.inference import InputFeature
 from mien.media import voice_activity
@@ -50,9 +48,7 @@ def embed_window(samples: np.ndarray) -> np.ndarray:
     return embedding.run(None, {"input_1": frames[None, :, :, None]})[0].reshape(96)
 
 
-def stream_of(
-    encoder: VoiceEmbedding | VoiceSpeech, samples: np.ndarray, block: int = RATE, start: float = 0
-) -> Stream:
+def stream_of(encoder: VoiceEmbedding, samples: np.ndarray, block: int = RATE, start: float = 0) -> Stream:
     blocks = [(start + i / RATE, samples[i : i + block]) for i in range(0, len(samples), block)]
     (stream,) = encoder.encode_audio(blocks)
     return stream
@@ -95,9 +91,8 @@ def test_vectors_are_valid_where_someone_speaks(speech: np.ndarray) -> None:
     assert stream.values[stream.valid].any(axis=1).all()
 
 
-@pytest.mark.parametrize("encoder", [VoiceEmbedding, VoiceSpeech])
-def test_silence_is_never_valid(encoder: type[VoiceEmbedding | VoiceSpeech]) -> None:
-    stream = stream_of(encoder(), np.zeros(3 * RATE, np.float32))
+def test_silence_is_never_valid() -> None:
+    stream = stream_of(VoiceEmbedding(), np.zeros(3 * RATE, np.float32))
     assert len(stream.times) > 20
     assert not stream.valid.any()
     assert not stream.values.any()
@@ -113,9 +108,8 @@ def test_audio_shorter_than_a_window_is_padded_with_zeros(speech: np.ndarray, le
     assert len(stream_of(VoiceEmbedding(), sound).times) == 1
 
 
-@pytest.mark.parametrize("encoder", [VoiceEmbedding, VoiceSpeech])
-def test_no_audio_gives_no_piece(encoder: type[VoiceEmbedding | VoiceSpeech]) -> None:
-    assert list(encoder().encode_audio([])) == []
+def test_no_audio_gives_no_piece() -> None:
+    assert list(VoiceEmbedding().encode_audio([])) == []
     assert len(SpeechEmbedding().finish()) == 0
 
 
@@ -132,54 +126,8 @@ def test_memory_stays_bounded() -> None:
     assert peak < 3_000_000
 
 
-def test_voice_speech_has_prosody_and_the_interpolated_embedding(speech: np.ndarray) -> None:
-    stream = stream_of(VoiceSpeech(), speech, start=1.0)
-    prosody = ProsodyExtractor()([(1.0, speech)])
-    np.testing.assert_array_equal(stream.values[:, PROSODY], prosody.values)
-    np.testing.assert_array_equal(stream.times, prosody.times)
-    np.testing.assert_array_equal(stream.valid, prosody.valid)
-    embedding = SpeechEmbedding()
-    vectors = np.concatenate([embedding(speech), embedding.finish()])
-    centres = 1.0 + window_centres(len(vectors))
-    expected = np.stack([np.interp(stream.times, centres, column) for column in vectors.T], axis=1)
-    expected[~stream.valid] = 0
-    np.testing.assert_allclose(stream.values[:, EMBEDDING], expected, atol=1e-3)
-    assert stream.dim == VoiceSpeech.dim == voice_speech.DIM
-
-
-@pytest.mark.parametrize("block", [999, 50_000])
-def test_voice_speech_does_not_depend_on_blocks(speech: np.ndarray, block: int) -> None:
-    encoder = VoiceSpeech()
-    whole, cut = stream_of(encoder, speech, 10**9), stream_of(encoder, speech, block)
-    np.testing.assert_array_equal(cut.values, whole.values)
-    np.testing.assert_array_equal(cut.valid, whole.valid)
-
-
-def test_voice_speech_of_audio_shorter_than_a_window(speech: np.ndarray) -> None:
-    stream = stream_of(VoiceSpeech(), speech[:9000])
-    assert np.isfinite(stream.values).all()
-    assert len(stream.times) == 14
-
-
-def test_voice_activity_runs_once(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = 0
-    run = voice_activity.VoiceActivity.__call__
-
-    def counting(self: voice_activity.VoiceActivity, samples: np.ndarray) -> np.ndarray:
-        nonlocal heard
-        heard += len(samples)
-        return run(self, samples)
-
-    monkeypatch.setattr(voice_activity.VoiceActivity, "__call__", counting)
-    encoder = VoiceSpeech()
-    heard = 0
-    stream_of(encoder, speech)
-    padding = -len(speech) % voice_activity.STEP
-    assert heard == len(speech) + padding
-
-
-@pytest.mark.parametrize("name", ["voice-embedding", "voice-speech"])
-def test_encoders_are_registered_and_need_no_torch(name: str) -> None:
+def test_the_encoder_is_registered_and_needs_no_torch() -> None:
+    name = "voice-embedding"
     assert registry.reads_sound(name)
     assert registry.create(name).name == name
     assert create_encoders({"voice": InputFeature(name, 0)})["voice"].name == name
@@ -200,15 +148,11 @@ def test_a_missing_network_is_reported_when_the_encoder_is_created(
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     voice_embedding._sessions.cache_clear()
     try:
-        for encoder in (VoiceEmbedding, VoiceSpeech):
-            with pytest.raises(ArtefactError, match=r"openwakeword-melspectrogram.* is missing"):
-                encoder()
+        with pytest.raises(ArtefactError, match=r"openwakeword-melspectrogram.* is missing"):
+            VoiceEmbedding()
     finally:
         voice_embedding._sessions.cache_clear()
 
 
 def test_provenance_names_the_networks() -> None:
     assert VoiceEmbedding().provenance["network"] == hub.ARTEFACTS["openwakeword-embedding"].digest
-    made_by = VoiceSpeech().provenance
-    assert made_by["embedding network"] == hub.ARTEFACTS["openwakeword-embedding"].digest
-    assert made_by["prosody version"] == "1"

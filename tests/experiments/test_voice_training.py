@@ -28,8 +28,7 @@ from mien.labels import EXPRESSIONS, UNLABELLED
 from mien.records import VOICE
 
 needs_networks = pytest.mark.skipif(
-    not (hub.available("openwakeword-melspectrogram") and hub.available("openwakeword-embedding")),
-    reason="the networks are not here: mien hub pull openwakeword-melspectrogram openwakeword-embedding",
+    not hub.available("smart-turn"), reason="the network is not here: mien hub pull smart-turn"
 )
 
 

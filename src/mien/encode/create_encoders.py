@@ -9,6 +9,8 @@ from typing import Any, Literal
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import AudioEncoder, Encoder
+from mien.encoders.smart_turn import NAME as SMART_TURN
+from mien.encoders.smart_turn import SmartTurn
 from mien.encoders.voice_embedding import NAME as VOICE_EMBEDDING
 from mien.encoders.voice_embedding import VoiceEmbedding
 from mien.encoders.voice_prosody import NAME as VOICE_PROSODY
@@ -29,6 +31,7 @@ CHECKPOINT = "checkpoint.json"
 VOICES: dict[str, Callable[[], Encoder]] = {
     VOICE_PROSODY: VoiceProsody,
     VOICE_EMBEDDING: VoiceEmbedding,
+    SMART_TURN: SmartTurn,
     VOICE_SPEECH: VoiceSpeech,
 }
 #: Encoder name of runs on a user's own arrays (`mien.custom_data`).

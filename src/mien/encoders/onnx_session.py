@@ -9,15 +9,16 @@ from typing import Any
 from mien.errors import ArtefactError
 
 
-def open_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> Any:
-    """The `onnxruntime.InferenceSession` of a file.
+def open_session(network: Path | bytes, *, device: str = "cpu", threads: int | None = None) -> Any:
+    """The `onnxruntime.InferenceSession` of a network.
 
     Args:
+        network: its file, or the content of one.
         device: `cpu`, or `cuda` if onnxruntime was built for it.
         threads: number of CPU threads; None takes OMP_NUM_THREADS, or all cores.
 
     Raises:
-        ArtefactError: onnxruntime cannot read the file.
+        ArtefactError: onnxruntime cannot read the network.
     """
     import onnxruntime
 
@@ -27,11 +28,13 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
     preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     available = onnxruntime.get_available_providers()
     providers = [p for p in [*preferred, "CPUExecutionProvider"] if p in available]
+    source = network if isinstance(network, bytes) else str(network)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # the errors of onnxruntime have no other common class
+        named = "" if isinstance(network, bytes) else f" {network}"
         raise ArtefactError(
-            f"onnxruntime cannot read the network {path}: {str(error).splitlines()[0]}",
+            f"onnxruntime cannot read the network{named}: {str(error).splitlines()[0]}",
             follows="No encoder was created.",
             remedy="The file may be truncated. Download it again.",
         ) from error

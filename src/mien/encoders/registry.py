@@ -27,13 +27,14 @@ ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.face_geometry:FaceGeometry",
     "voice-prosody": "mien.encoders.voice_prosody:VoiceProsody",
     "voice-embedding": "mien.encoders.voice_embedding:VoiceEmbedding",
+    "smart-turn": "mien.encoders.smart_turn:SmartTurn",
     "voice-speech": "mien.encoders.voice_speech:VoiceSpeech",
     "log-mel": "mien.encoders.audio_features:create_log_mel",
     "waveform": "mien.encoders.audio_features:create_waveform",
 }
 
 #: Those of them that read sound.
-SOUND_ENCODERS = ("voice-prosody", "voice-embedding", "voice-speech", "log-mel", "waveform")
+SOUND_ENCODERS = ("voice-prosody", "voice-embedding", "smart-turn", "voice-speech", "log-mel", "waveform")
 
 #: Kinds of pretrained encoders: kind -> "module:class".
 KINDS: dict[str, str] = {

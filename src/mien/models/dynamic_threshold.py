@@ -13,17 +13,15 @@ Architecture, as far as the paper states it:
 Our choices, because the paper's are not public:
 
 * backbone: ResNet-18 of the package transformers, as in the nearest public baseline (Ada-CM).
-* thresholds: per class, from unlabelled images alone (FreeMatch, Wang et al. 2022, arXiv 2205.07246, eq. 5-8): the
-  running mean of the teacher's confidence, times the running mean of the class's probability over its maximum. They are
-  buffers, so that a run resumes exactly. Never below `threshold_floor`: on faces with 10 labels per class, a teacher
-  with confidence .4 is right in half of its predictions (1,500 steps, means of two draws: .562 with a floor of .7, .580
-  with .9). The running means look back ten steps; FreeMatch's look further back, as it trains for hundreds of
-  thousands of steps (.395 with ten steps, .372 with a hundred).
+* thresholds: per class, the confidence that the surest share of the recent predictions of this class exceeds. The share
+  grows linearly from the first to the second value of `accepted`. A class whose predictions are less sure so has a lower
+  threshold, and every class gives pseudo-labels from the start. Absolute confidences cannot do that: networks trained on
+  few labels are sure of their errors as well.
 * image normalisation: each image has zero mean and unit deviation per colour, because light and skin colour are not
   expression (labels only, 40 per class: .517 against .378).
 * warm-up: unlabelled images update thresholds and normalisation from the start, but add no loss for `warmup_steps`
-  steps. FreeMatch's thresholds start at one over the number of classes, so an untrained teacher would be used at once:
-  with 10 labels per class, all images were in one class after some hundred steps (accuracy .083, eight classes).
+  steps: an untrained teacher would be used at once. With FreeMatch's thresholds and 10 labels per class, all images
+  were in one class after some hundred steps (accuracy .083, eight classes).
 * batch normalisation: the teacher has its own statistics, of the weak views that it labels (Mean Teacher, Tarvainen and
   Valpola 2017, arXiv 1703.01780). The student's also include strong views, which prediction never sees.
 * pseudo-label: the teacher's mean over two weak views, as in Ada-CM; the student learns it on a strong view.
@@ -34,8 +32,10 @@ Our choices, because the paper's are not public:
 * local attention: the sigmoid of a 1 x 1 convolution weights each place of the last feature map before averaging;
   feature maps are dropped whole (Dropout2d) with probability `map_dropout`.
 
-`threshold: fixed` is that of FixMatch (arXiv 2001.07685). `adaptive` follows Ada-CM: `max(.8, .97 c / (1 + e^-epoch))`,
-c being the mean confidence of the correctly predicted labelled images of the class.
+`threshold: fixed` is that of FixMatch (arXiv 2001.07685). `freematch`: the running mean of the teacher's confidence, times
+the running mean of the class's probability over its maximum (Wang et al. 2022, arXiv 2205.07246, eq. 5-8); the running
+means look back ten steps with a `momentum` of .9. `adaptive` follows Ada-CM: `max(.8, .97 c / (1 + e^-epoch))`, c being the
+mean confidence of the correctly predicted labelled images of the class.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ class Config(Section):
     better without for images of about 48 pixels: with half the maps in each stage, at the same cost, .678 instead of
     .632 (all labels, one seed). attention, map_dropout: of the extractor.
 
-    threshold: kind of threshold. fixed_threshold: value of `fixed`. threshold_floor: smallest `dynamic` threshold.
-    momentum: of the running means. ema: decay of the teacher. epoch_steps: steps per epoch in `adaptive`.
-    warmup_steps: steps without a loss on unlabelled images.
+    threshold: kind of threshold. accepted: share of a class's predictions above its `dynamic` threshold, at first and
+    after `ramp_steps`. memory: recent predictions that set these thresholds. fixed_threshold: value of `fixed`.
+    momentum: of the running means of the other kinds. ema: decay of the teacher. epoch_steps: steps per epoch in
+    `adaptive`. warmup_steps: steps without a loss on unlabelled images.
     """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=1)]
@@ -81,9 +82,11 @@ class Config(Section):
     stem_pool: bool = True
     attention: bool = True
     map_dropout: DropoutRate = 0.1
-    threshold: Literal["dynamic", "fixed", "adaptive"] = "dynamic"
+    threshold: Literal["dynamic", "fixed", "freematch", "adaptive"] = "dynamic"
+    accepted: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.3, 0.8])
+    ramp_steps: Count = 1000
+    memory: Count = 2048
     fixed_threshold: Share = 0.95
-    threshold_floor: Share = 0.9
     momentum: Share = 0.9
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epoch_steps: Count = 100
@@ -141,6 +144,9 @@ class DynamicThreshold(ImageSystem):
     mean_confidence: Tensor
     #: Running mean of the teacher's probability of each class on unlabelled images, `(classes,)`.
     mean_probability: Tensor
+    #: Confidence and class of recent predictions, `(memory,)`; class -1 where there is none yet.
+    recent_confidence: Tensor
+    recent_class: Tensor
     #: Running mean of the teacher's confidence on correctly predicted labelled images of each class, `(classes,)`.
     correct_confidence: Tensor
     #: Optimiser steps taken, a scalar.
@@ -157,6 +163,8 @@ class DynamicThreshold(ImageSystem):
         self.register_buffer("mean_confidence", torch.tensor(uniform))
         self.register_buffer("mean_probability", torch.full((config.classes,), uniform))
         self.register_buffer("correct_confidence", torch.full((config.classes,), uniform))
+        self.register_buffer("recent_confidence", torch.zeros(config.memory))
+        self.register_buffer("recent_class", torch.full((config.memory,), -1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def architecture(self) -> dict[str, Any]:
@@ -189,9 +197,12 @@ class DynamicThreshold(ImageSystem):
         if self.config.threshold == "adaptive":
             ramp = 1 + math.exp(-float(self.steps) / self.config.epoch_steps)
             return (0.97 * self.correct_confidence / ramp).clamp_min(0.8)
-        return (self.mean_confidence * self.mean_probability / self.mean_probability.max()).clamp_min(
-            self.config.threshold_floor
-        )
+        if self.config.threshold == "freematch":
+            return self.mean_confidence * self.mean_probability / self.mean_probability.max()
+        first, last = self.config.accepted
+        share = first + (last - first) * min(1.0, float(self.steps) / self.config.ramp_steps)
+        recent = [self.recent_confidence[self.recent_class == c] for c in range(self.config.classes)]
+        return torch.stack([r.quantile(1 - share) if len(r) else self.mean_confidence for r in recent])
 
     def objective(self, batch: ImageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `Objective` and its terms. Also logged: `kept`, share of unlabelled images with a pseudo-label;
@@ -246,6 +257,8 @@ class DynamicThreshold(ImageSystem):
         m = self.config.momentum
         self.mean_confidence.mul_(m).add_((1 - m) * confidence.mean())
         self.mean_probability.mul_(m).add_((1 - m) * mean.mean(dim=0))
+        for recent, new in ((self.recent_confidence, confidence), (self.recent_class, predicted)):
+            recent.copy_(torch.cat((recent, new))[-len(recent) :])
         if self.config.threshold == "adaptive":
             p, labelled_as = self._teacher_probabilities(batch.labelled).max(dim=1)
             for c in labelled_as[labelled_as == batch.labels].unique():
