@@ -22,7 +22,7 @@ app = typer.Typer(
     ablation        the small flagship without its parts     1 hour      ablation.json
     emodb           the small flagship on EMO-DB's voices    minutes     nothing
     systems         all systems on the same recordings       45 minutes  systems.json, .svg
-    few-labels      semi-supervised training, few labels     2 hours     few_labels.json, .svg
+    few-labels      semi-supervised training, few labels     3 hours     few_labels.json, .svg
     affect          valence and arousal: streams, fusions    10 minutes  affect.json
     real-fusion     fusions of real faces and real voices    1 hour      real_fusion.json
     voice-transfer  the voice across speakers and corpora    30 minutes  encoded sessions
@@ -127,6 +127,12 @@ def systems(
 
 @app.command("few-labels")
 def few_labels(
+    ferplus: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of FER+; without it, only the digits are measured.")
+    ] = None,
+    faces: Annotated[Path, typer.Option(metavar="DIR", help="Folder of aligned faces, used again.")] = Path(
+        "runs/starter/faces"
+    ),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant, each with different labels.")] = 5,
     out: Annotated[Path, typer.Option(help="All scores, as JSON; trainings in it are not repeated.")] = Path(
         "few_labels.json"
@@ -136,19 +142,21 @@ def few_labels(
     ),
     keep: Keep = False,
 ) -> None:
-    """Measure training with 10 and 40 labels a class.
+    """Measure training with few labels.
 
-    Compares semi-supervised variants: labels only, a fixed and an adaptive threshold, ours, ours without each of
-    its parts, and all labels. Tasks: rendered faces of the synthetic corpus, and scikit-learn's digits. Takes about
-    two hours on two cores. A stopped run continues when it is started again with the same OUT.
+    Compares semi-supervised variants: labels only, the thresholds of FixMatch, Ada-CM and FreeMatch, ours, ours
+    without each of its parts, and all labels. Tasks: the faces of FER+ with 400 to 4,000 labels, and scikit-learn's
+    digits with 100 and 400. Takes about three hours on two cores. A stopped run continues when it is started again
+    with the same OUT.
 
     \b
     Example:
-      python -m experiments few-labels --seeds 1
+      python -m experiments few-labels --ferplus ferplus --seeds 1
     """
     from experiments import few_labels as experiment
 
-    tasks = [experiment.make_faces_task(workers=WORKERS), experiment.make_digits_task()]
+    tasks = [experiment.make_faces_task(ferplus, faces, workers=WORKERS)] if ferplus else []
+    tasks.append(experiment.make_digits_task())
     finished = json.loads(out.read_text()) if out.exists() else []
 
     def save(rows: list[dict[str, object]]) -> None:

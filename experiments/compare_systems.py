@@ -45,6 +45,8 @@ from mien.training.semi_supervised import as_tensor
 
 #: Settings shared by all systems: epochs, seconds of a training recording, and overrides; one thread per training.
 EPOCHS = 12
+#: Side of a face image in pixels, and steps of a training on images.
+SIZE, STEPS = 48, 1500
 TRAIN_SECONDS = 15.0
 _SHARED = (f"train.epochs={EPOCHS}", "train.patience=0", "train.threads=1", "train.batch=32", "vote.smooth_seconds=0.5")
 _STARTER = ("features.face={encoder: face-geometry}", "features.voice={encoder: voice-prosody}")
@@ -138,7 +140,7 @@ def _crop_faces(
     split: str, number: int, seconds: float, impairments: bool, hz: float
 ) -> tuple[str, ImageSet, np.ndarray]:
     scenario = draw_scenario(split, number, seconds=seconds, seed=TEST_SEED, balance=0.5, impairments=impairments)
-    return scenario.id, *crop_faces(scenario, hz, few_labels.SIZE)
+    return scenario.id, *crop_faces(scenario, hz, SIZE)
 
 
 def make_conditions(data: ComparisonData) -> list[Condition[Recording]]:
@@ -214,9 +216,9 @@ def _score_va_chain(seed: int, data: ComparisonData) -> pl.DataFrame:
 def _score_image_system(seed: int, data: ComparisonData) -> pl.DataFrame:
     if data.train_faces is None:
         raise ValueError("the data has no face images; use prepare_data(images=True)")
-    recipe = few_labels.make_recipe(EXPRESSIONS, few_labels.SIZE, seed, few_labels.STEPS)
+    recipe = few_labels.make_recipe(EXPRESSIONS, SIZE, seed, STEPS)
     labelled = sample_per_class(data.train_faces, LABELS, seed)
-    trained = few_labels.train(recipe, labelled, data.train_faces, None, steps=few_labels.STEPS, flip=True)
+    trained = few_labels.train(recipe, labelled, data.train_faces, None, steps=STEPS, flip=True)
     predict = image_predictor(trained.model.eval(), data.test_faces)
     conditions = [c for c in make_conditions(data) if c.corruption == "face frames missing"]
     return robustness.score_conditions(conditions, data.test, {IMAGE_SYSTEM: predict})

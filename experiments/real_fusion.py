@@ -85,7 +85,8 @@ def run(
     encoder = CheckpointEncoder(face)
     test_faces = encoder.encode_crops(centre(val.images, encoder.crop.size))
     trained_voices = held_out_voices(work / "voice-sessions", emodb=emodb, final=voice, workers=workers, log=log)
-    test_voices = encode_voices(voice, ravdess_utterances(voices))
+    trained_voices = [(label, _logits(stream)) for label, stream in trained_voices]
+    test_voices = [(label, _logits(stream)) for label, stream in encode_voices(voice, ravdess_utterances(voices))]
     views = encode_views(face, held, 0)
     assert held.soft is not None
     scores: dict[str, dict[str, list[float]]] = {name: {c: [] for c in CONDITIONS} for name in VARIANTS}
@@ -118,6 +119,13 @@ def encode_voices(run: Path, clips: Sequence[Clip]) -> list[tuple[int, Stream]]:
         (stream,) = encoder.encode_audio(blocks(clip.media))
         voices.append((int(clip.labels.expression[0]), model.embed_streams({VOICE: stream})))
     return voices
+
+
+def _logits(stream: Stream) -> Stream:
+    """A stream of a voice network without its embedding, which means something else in another network."""
+    values = stream.values.copy()
+    values[:, len(EXPRESSIONS) :] = 0.0
+    return replace(stream, values=values)
 
 
 def _recipe(model: Mapping[str, object], objective: Mapping[str, object], seed: int) -> config.Recipe:

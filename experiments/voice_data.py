@@ -50,11 +50,13 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Utterances of one speaker in one channel. possible: `(classes,)` bool, the classes of the corpus."""
+    """Utterances of one speaker in one channel. possible: `(classes,)` bool, the classes of the corpus. is_real: no
+    synthetic speech."""
 
     speaker: str
     possible: np.ndarray
     utterances: list[Utterance]
+    is_real: bool = True
 
 
 def emodb_sessions(root: Path, cache: Path, *, variants: int, workers: int = 1) -> list[Session]:
@@ -139,7 +141,7 @@ def _synthetic_session(path: Path, number: int, seed: int) -> Session:
             utterances.append(_encode(f"{number}_{len(utterances)}", samples, expression, affect))
         return utterances
 
-    return Session(f"synthetic {number}", np.ones(len(EXPRESSIONS), bool), _cached(path, make))
+    return Session(f"synthetic {number}", np.ones(len(EXPRESSIONS), bool), _cached(path, make), is_real=False)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from experiments.voice_data import RATE_HZ, Session, Utterance
 from mien import config, models
 from mien.config import Recipe
-from mien.labels import EXPRESSIONS, UNLABELLED
+from mien.labels import EXPRESSIONS, NEUTRAL, OTHER, UNLABELLED
 from mien.models.voice_expression import VoiceExpression
 from mien.records import VOICE, Batch
 from mien.training.ema import WeightAverage
@@ -22,8 +23,10 @@ STEPS, BATCH, LONGEST = 1000, 16, 150
 #: Share of training windows from synthetic speech, and of those with one utterance alone.
 SYNTHETIC_SHARE, LONE_SHARE = 0.5, 0.5
 #: Share of Other beside the other classes: EMO-DB's is boredom, which the calm voice of other corpora resembles.
-OTHER_SHARE = 0.7
-_OTHER = EXPRESSIONS.index("Other")
+OTHER_SHARE = 0.8
+#: Share of draws in which a real voice of Other (EMO-DB's boredom) counts as Neutral: a bored voice is hardly different
+#: from a calm one, and neutral talkers of other corpora were called Other.
+CALM_SHARE = 0.2
 
 
 def train_network(
@@ -86,21 +89,25 @@ def _draw_batch(
     for _ in range(BATCH):
         sessions = synthetic if synthetic and (not real or rng.random() < SYNTHETIC_SHARE) else real
         session = sessions[int(rng.integers(len(sessions)))]
-        windows.append(_draw_window(rng, session.utterances))
+        windows.append(_draw_window(rng, session))
         possible.append(session.possible)
     return collate(windows), torch.from_numpy(np.stack(possible))
 
 
-def _draw_window(rng: np.random.Generator, utterances: Sequence[Utterance]) -> list[Utterance | int]:
+def _draw_window(rng: np.random.Generator, session: Session) -> list[Utterance | int]:
     """Utterances of a window, and between them the tokens of pauses."""
+    utterances = session.utterances
     labels = np.array([u.expression for u in utterances])
     shares = rng.dirichlet(np.ones(len(EXPRESSIONS))) if rng.random() < 0.5 else np.ones(len(EXPRESSIONS))
-    shares[_OTHER] *= OTHER_SHARE
+    shares[OTHER] *= OTHER_SHARE
     chance = (shares / np.maximum(1, np.bincount(labels, minlength=len(shares))))[labels]
     count = 1 if rng.random() < LONE_SHARE else int(rng.integers(2, 12))
     window: list[Utterance | int] = []
     for number in rng.choice(len(labels), count, p=chance / chance.sum()):
-        window += [utterances[number], int(rng.integers(1, 6))]
+        utterance = utterances[number]
+        if session.is_real and utterance.expression == OTHER and rng.random() < CALM_SHARE:
+            utterance = replace(utterance, expression=NEUTRAL)
+        window += [utterance, int(rng.integers(1, 6))]
     return window
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from typer.testing import CliRunner
 
 from mien.benchmark.corpora import LabelledFile, LabelledFiles
 from mien.benchmark.pairs import score_pairs
-from mien.benchmark.predict_files import CONDITIONS, FilePredictions, file_probabilities, predict_files
+from mien.benchmark.predict_files import CONDITIONS, JOINED, FilePredictions, file_probabilities, predict_files
 from mien.benchmark.scores import NO_PREDICTION, predicted_classes, score
 from mien.cli.main import app
 from mien.errors import ConfigError, MediaError
 from mien.labels import ANGER, EXPRESSIONS, HAPPINESS, NEUTRAL, SADNESS
-from mien.media import image
+from mien.media import audio, image
 from mien.predict import ProgressCallback
 from mien.predict.face_with_voice import pool
 from mien.timeline.table import Timeline, subject_rows
@@ -182,6 +183,39 @@ def test_files_are_predicted_by_the_predictor_and_errors_are_kept(tmp_path: Path
         predict_files(toy, files)
 
 
+class ToyEar(ToyPredictor):
+    """Predicts Anger for loud moments and Sadness for soft ones, from the voice alone."""
+
+    def predict(
+        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+    ) -> Timeline:
+        assert not face
+        _, sound = audio.load(Path(path))
+        level = np.abs(sound[: len(sound) // 1600 * 1600]).reshape(-1, 1600).mean(axis=1)
+        p = [one_hot(ANGER if x > 0.2 else SADNESS) if x > 0.01 else NAN for x in level]
+        return Timeline(rows(0, p, [False] * len(p), [bool(x > 0.01) for x in level]))
+
+
+def test_joined_the_files_of_a_person_are_one_recording_and_each_has_its_part(tmp_path: Path) -> None:
+    files = []
+    for number, (person, level) in enumerate([("a", 0.5), ("b", 0.1), ("a", 0.1), ("a", 0.5), ("b", 0.0)]):
+        samples = np.full(8000 + 1600 * number, round(level * 32767), "<i2")
+        path = tmp_path / f"{number}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(samples.tobytes())
+        files.append(LabelledFile(str(number), path, ANGER, subject=person))
+    calls = []
+    found = predict_files(
+        ToyEar(), LabelledFiles("toy", tmp_path, "all", tuple(files)), condition=JOINED,
+        progress=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    assert predicted_classes(found.probabilities).tolist() == [ANGER, SADNESS, SADNESS, ANGER, NO_PREDICTION]
+    assert calls == [(3, 5), (5, 5)]
+
+
 def test_conditions_change_images_as_they_say() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
     enlarged = CONDITIONS["enlarged"](pixels)
@@ -213,6 +247,7 @@ def test_the_command_scores_real_voices_and_faces(
     assert [(r["corpus"], r["condition"]) for r in record["corpora"]] == [
         *(("ferplus", condition) for condition in ("", *CONDITIONS)),
         ("emodb", ""),
+        ("emodb", JOINED),
     ]
     assert all(r["files"] == 4 for r in record["corpora"])
     assert record["pairs"][0]["model"] == "face-api"

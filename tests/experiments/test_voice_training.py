@@ -24,7 +24,7 @@ from experiments.audio_augment import (
 )
 from experiments.voice_data import Utterance
 from mien import config, hub, models
-from mien.labels import EXPRESSIONS, UNLABELLED
+from mien.labels import EXPRESSIONS, NEUTRAL, OTHER, UNLABELLED
 from mien.records import VOICE
 
 needs_networks = pytest.mark.skipif(
@@ -89,6 +89,19 @@ def test_windows_hold_utterances_and_unlabelled_pauses() -> None:
     assert batch.valid[VOICE][0, :10].tolist() == [True] * 4 + [False] * 3 + [True] * 2 + [False]
     assert batch.expression[1].eq(1).all()
     assert batch.values[VOICE][0, 8, 0] == 6
+
+
+def test_some_bored_voices_count_as_neutral_but_no_synthetic_ones() -> None:
+    def drawn(is_real: bool) -> list[int]:
+        session = voice_data.Session("a", np.ones(8, bool), [utterance("a", OTHER, 4), utterance("b", 1, 4)], is_real)
+        rng = np.random.default_rng(0)
+        windows = [voice_training._draw_window(rng, session) for _ in range(300)]
+        return [part.expression for window in windows for part in window if isinstance(part, Utterance)]
+
+    real = drawn(is_real=True)
+    share = real.count(NEUTRAL) / (real.count(NEUTRAL) + real.count(OTHER))
+    assert share == pytest.approx(voice_training.CALM_SHARE, abs=0.06)
+    assert set(drawn(is_real=False)) == {1, OTHER}
 
 
 def test_scores_are_over_the_classes_of_the_corpus() -> None:

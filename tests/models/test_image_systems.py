@@ -13,7 +13,8 @@ from tests.training.test_semi_supervised import SIZE, given, recipe, static
 
 RECIPES = {
     **{
-        f"dynamic_threshold {kind}": recipe(threshold=kind, warmup_steps=2) for kind in ("dynamic", "fixed", "adaptive")
+        f"dynamic_threshold {kind}": recipe(threshold=kind, warmup_steps=2)
+        for kind in ("dynamic", "fixed", "freematch", "adaptive")
     },
     **{f"cnn_static {network}": static(network, unfreeze_steps=0) for network in ("resnet", "vit", "efficientnet")},
 }

@@ -115,8 +115,8 @@ def test_an_unfinished_run_is_not_overwritten_nor_resumed_as_another(tmp_path: P
         fit_images(recipe(), shapes(9, 0), None, None, out, **options)
     with pytest.raises(ConfigError, match=r"there is an unfinished run, 1 epochs \(4 steps\) done(.|\n)*Resume it"):
         fit_images(recipe(), shapes(9, 0), None, None, out, **options)
-    with pytest.raises(ConfigError, match=r"1 problem\n  model\.threshold_floor: was 0\.9, now 0\.5"):
-        fit_images(recipe(threshold_floor=0.5), shapes(9, 0), None, None, out, **options, resume=True)
+    with pytest.raises(ConfigError, match=r"1 problem\n  model\.ramp_steps: was 1000, now 5"):
+        fit_images(recipe(ramp_steps=5), shapes(9, 0), None, None, out, **options, resume=True)
     with pytest.raises(ConfigError, match=r"there are 16 images now, the run began with 18"):
         fit_images(recipe(), shapes(8, 0), None, None, out, **options, resume=True)
     kept = (out / "unfinished.safetensors").read_bytes()
@@ -162,8 +162,33 @@ def given(seed: int = 0) -> ImageBatch:
     return ImageBatch(t[0], torch.from_numpy(a.labels), (t[1], t[1]), t[1], torch.from_numpy(b.labels), affect)
 
 
-def test_dynamic_thresholds_follow_their_formula() -> None:
-    made, batch = system(momentum=0.5, map_dropout=0.0, threshold_floor=0.0), given()
+def test_dynamic_thresholds_are_quantiles_of_the_recent_predictions_of_a_class() -> None:
+    made = system(accepted=[0.5, 0.25], ramp_steps=10, memory=8)
+    made.recent_class.copy_(torch.tensor([-1, 0, 0, 0, 1, 1, 1, 1]))
+    made.recent_confidence.copy_(torch.tensor([0.0, 0.4, 0.8, 0.9, 0.1, 0.2, 0.3, 0.5]))
+    made.mean_confidence.fill_(0.6)
+    torch.testing.assert_close(made.thresholds(), torch.tensor([0.8, 0.25, 0.6]))  # no prediction of the third
+    made.steps.fill_(1000)
+    expected = [np.quantile([0.4, 0.8, 0.9], 0.75), np.quantile([0.1, 0.2, 0.3, 0.5], 0.75), 0.6]
+    torch.testing.assert_close(made.thresholds(), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_the_memory_of_predictions_keeps_the_last_ones_in_order() -> None:
+    made, batch = system(memory=20, map_dropout=0.0), given()
+    for _ in range(2):
+        with torch.no_grad():
+            confidence, predicted = copy.deepcopy(made.teacher).train()(batch.weak[0]).softmax(1).max(1)
+        kept = made.recent_confidence.clone(), made.recent_class.clone()
+        made.objective(batch)
+        new = len(confidence)
+        torch.testing.assert_close(made.recent_confidence[-new:], confidence)
+        assert torch.equal(made.recent_class[-new:], predicted)
+        assert torch.equal(made.recent_confidence[:-new], kept[0][new:])
+        assert torch.equal(made.recent_class[:-new], kept[1][new:])
+
+
+def test_the_other_thresholds_follow_their_formulas() -> None:
+    made, batch = system(threshold="freematch", momentum=0.5, map_dropout=0.0), given()
     with torch.no_grad():
         p = copy.deepcopy(made.teacher).train()(batch.weak[0]).softmax(1)
     made.objective(batch)
@@ -171,10 +196,6 @@ def test_dynamic_thresholds_follow_their_formula() -> None:
     overall = 0.5 / 3 + 0.5 * p.max(1).values.mean()
     named = 0.5 * third + 0.5 * p.mean(0)
     torch.testing.assert_close(made.thresholds(), overall * named / named.max())
-    floored = system(threshold_floor=0.7)
-    floored.mean_confidence.fill_(0.9)
-    floored.mean_probability.copy_(torch.tensor([0.5, 0.45, 0.05]))
-    torch.testing.assert_close(floored.thresholds(), torch.tensor([0.9, 0.81, 0.7]))
     assert torch.equal(system(threshold="fixed").thresholds(), torch.full((3,), 0.95))
     adaptive = system(threshold="adaptive")
     assert torch.equal(adaptive.thresholds(), torch.full((3,), 0.8)), "never below .8"

@@ -35,6 +35,8 @@ SEEN_IN_TRAINING = {
     "emodb": "the starter's voice, which fer and face-api use too, was trained on most of its speakers",
     "ferplus": "starter and fer were trained on its training images, and other splits may show the same people",
 }
+#: Suffixes of audio files.
+_SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 #: Files whose names are compared.
 _LOOKED_AT = 200
 #: Other names of class folders -> class.
@@ -74,6 +76,11 @@ class LabelledFile:
     def is_image(self) -> bool:
         """Whether it is a still image."""
         return isinstance(self.media, np.ndarray) or self.media.suffix.lower() in face_images.SUFFIXES
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is an audio file."""
+        return isinstance(self.media, Path) and self.media.suffix.lower() in _SOUND
 
     @property
     def age_band(self) -> str:

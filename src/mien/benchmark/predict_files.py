@@ -1,11 +1,13 @@
 """One prediction for each file: the mean probabilities of the person most seen, through `Predictor.predict`.
 
 Conditions change images before prediction: enlarged four times, compressed as JPEG of quality 40, the lower half grey,
-mirrored.
+mirrored. Sound of known people has one condition, `JOINED`: all files of a person in one recording, as a voice network
+hears a speaker in use, who is more than one utterance.
 """
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import polars as pl
 from mien.benchmark.corpora import LabelledFile, LabelledFiles
 from mien.errors import ConfigError, MediaError, OutputError
 from mien.labels import EXPRESSIONS, probability_column
-from mien.media import image
+from mien.media import audio, image
 from mien.predict import Predictor
 from mien.timeline.table import Timeline
 
@@ -26,6 +28,10 @@ from mien.timeline.table import Timeline
 _GREY = 128
 _JPEG_QUALITY = 40
 _ENLARGED = 4
+#: Condition of sound: the files of each person one after another.
+JOINED = "in a recording"
+#: Seconds of silence between the files of a recording.
+_PAUSE_S = 0.6
 
 
 def _enlarge(pixels: np.ndarray) -> np.ndarray:
@@ -90,7 +96,7 @@ def predict_files(
 
     Args:
         face, voice: as `Predictor.predict`.
-        condition: key of `CONDITIONS`, for images only; "" predicts the files as they are.
+        condition: key of `CONDITIONS`, for images only, or `JOINED`, for sound only; "" predicts the files as they are.
         progress: called with (files done, files in total).
 
     Raises:
@@ -99,6 +105,8 @@ def predict_files(
     """
     probabilities = np.full((len(corpus.files), len(EXPRESSIONS)), np.nan)
     errors: dict[str, str] = {}
+    if condition == JOINED:
+        return _predict_joined(predictor, corpus, progress)
     with TemporaryDirectory(prefix="mien-bench-") as folder:
         for row, file in enumerate(corpus.files):
             try:
@@ -115,14 +123,60 @@ def predict_files(
     return FilePredictions(probabilities, errors)
 
 
-def file_probabilities(timeline: Timeline) -> np.ndarray | None:
-    """Mean probabilities `(8,)` over one recording; None if no row has a prediction.
+def _predict_joined(
+    predictor: Predictor, corpus: LabelledFiles, progress: Callable[[int, int], None]
+) -> FilePredictions:
+    """As `predict_files`, for the voices of each person in one recording, in random order with pauses."""
+    probabilities = np.full((len(corpus.files), len(EXPRESSIONS)), np.nan)
+    errors: dict[str, str] = {}
+    rng, done = np.random.default_rng(0), 0
+    with TemporaryDirectory(prefix="mien-bench-") as folder:
+        for person in sorted({file.subject for file in corpus.files}):
+            rows = rng.permutation([i for i, file in enumerate(corpus.files) if file.subject == person])
+            spans, parts, samples = [], [], 0
+            for row in rows:
+                file = corpus.files[row]
+                assert isinstance(file.media, Path)
+                try:
+                    _, sound = audio.load(file.media)
+                except MediaError as error:
+                    errors[file.id] = error.what
+                    continue
+                spans.append((row, samples / audio.SAMPLE_RATE, (samples + len(sound)) / audio.SAMPLE_RATE))
+                parts += [sound, np.zeros(round(_PAUSE_S * audio.SAMPLE_RATE), np.float32)]
+                samples += len(sound) + len(parts[-1])
+            if parts:
+                path = Path(folder) / "recording.wav"
+                _write_wav(path, np.concatenate(parts))
+                timeline = predictor.predict(path, face=False)
+                _check_classes(predictor, timeline)
+                for row, start_s, stop_s in spans:
+                    values = file_probabilities(timeline, start_s, stop_s)
+                    if values is not None:
+                        probabilities[row] = values
+            done += len(rows)
+            progress(done, len(corpus.files))
+    return FilePredictions(probabilities, errors)
+
+
+def _write_wav(path: Path, samples: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(audio.SAMPLE_RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def file_probabilities(timeline: Timeline, start_s: float = 0.0, stop_s: float = np.inf) -> np.ndarray | None:
+    """Mean probabilities `(8,)` over a recording, or over its rows from `start_s` to `stop_s`; None if no row
+    has a prediction.
 
     The rows are those of the person whose face is seen in most rows (the first of equals). Without any face, they are
     the rows with speech.
     """
     columns = [probability_column(name) for name in EXPRESSIONS]
     table = timeline.table.with_columns(pl.lit(0.0).alias(c) for c in columns if c not in timeline.table.columns)
+    table = table.filter(pl.col("time_s").is_between(start_s, stop_s, closed="left"))
     table = table.filter(pl.all_horizontal(pl.col(columns).is_not_null()))
     seen = table.filter(pl.col("evidence").is_in(["face", "both"]))
     if len(seen):

@@ -70,7 +70,8 @@ def real(
         bool,
         typer.Option(
             "--conditions",
-            help="Also score images enlarged four times, with JPEG quality 40, with a grey lower half, and mirrored.",
+            help="Also score images enlarged four times, with JPEG quality 40, with a grey lower half, and mirrored; "
+            "and voices with all files of a person in one recording.",
         ),
     ] = False,
     pair: Annotated[
@@ -151,13 +152,17 @@ def _load_corpus(text: str, split: str | None, sample: int | None, seed: int) ->
 def _score_corpus(
     predictor: Predictor, corpus: LabelledFiles, face: bool, voice: bool, conditions: bool
 ) -> list[CorpusScores]:
-    """Scores of a model on a corpus, also under each condition if it holds images."""
-    from mien.benchmark.predict_files import CONDITIONS
+    """Scores of a model on a corpus, also under each condition that fits its files."""
+    from mien.benchmark.predict_files import CONDITIONS, JOINED
     from mien.benchmark.scores import score
 
     scores = []
-    has_images = all(file.is_image for file in corpus.files)
-    for condition in ("", *(CONDITIONS if conditions and has_images else ())):
+    fitting: list[str] = []
+    if conditions and all(file.is_image for file in corpus.files):
+        fitting = list(CONDITIONS)
+    elif conditions and voice and all(file.is_sound and file.subject for file in corpus.files):
+        fitting = [JOINED]
+    for condition in ("", *fitting):
         predictions = _predict(predictor, corpus, face=face, voice=voice, condition=condition)
         scores.append(score(corpus, predictions, model=predictor.name, condition=condition))
     return scores
@@ -192,6 +197,8 @@ def _score_pairs(predictor: Predictor, faces: LabelledFiles, voices: LabelledFil
 
 def _print_results(results: Sequence[CorpusScores]) -> None:
     """Print the tables: all figures, F1 of each class, groups of people, and conditions; then notes."""
+    from mien.benchmark.predict_files import JOINED
+
     if not results:
         return
     corpora = list(dict.fromkeys(r.corpus for r in results))
@@ -202,7 +209,10 @@ def _print_results(results: Sequence[CorpusScores]) -> None:
     if any(r.groups for r in plain):
         _print_table("Macro F1 of groups of people", _group_table(plain))
     if len(plain) < len(order):
-        _print_table("Macro F1 on changed images", _condition_table(order))
+        for title, is_joined in (("Macro F1 on changed images", False), ("Macro F1 of voices", True)):
+            changed = {r.corpus for r in order if r.condition and (r.condition == JOINED) == is_joined}
+            if changed:
+                _print_table(title, _condition_table([r for r in order if r.corpus in changed]))
     for line in _notes(order):
         _note(line)
 
@@ -245,8 +255,10 @@ def _group_table(results: Sequence[CorpusScores]) -> Table:
 
 def _condition_table(results: Sequence[CorpusScores]) -> Table:
     """One row for each corpus and model, one column for each condition."""
+    from mien.benchmark.predict_files import JOINED
+
     conditions = list(dict.fromkeys(r.condition for r in results))
-    titles = [condition or "unchanged" for condition in conditions]
+    titles = [condition or ("alone" if JOINED in conditions else "unchanged") for condition in conditions]
     table = console.table("corpus", "model", *titles, right=tuple(titles))
     found = {(_name(r), r.condition): r.macro_f1.value for r in results}
     for name in dict.fromkeys(_name(r) for r in results if r.condition):

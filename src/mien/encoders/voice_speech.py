@@ -80,4 +80,5 @@ def _average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, n
     weight = valid.astype(values.dtype)
     total = np.einsum("npd,np->nd", values, weight)
     mean: np.ndarray = total / np.maximum(weight.sum(axis=1), 1)[:, None]
-    return mean, valid.any(axis=1)
+    is_valid: np.ndarray = valid.any(axis=1)
+    return mean, is_valid

@@ -13,10 +13,10 @@ Architecture, as far as the paper states it:
 Our choices, because the paper's are not public:
 
 * backbone: ResNet-18 of the package transformers, as in the nearest public baseline (Ada-CM).
-* thresholds: per class, the confidence that the surest share of the recent predictions of this class exceeds. The share
-  grows linearly from the first to the second value of `accepted`. A class whose predictions are less sure so has a lower
-  threshold, and every class gives pseudo-labels from the start. Absolute confidences cannot do that: networks trained on
-  few labels are sure of their errors as well.
+* thresholds: per class, the confidence that the surest share of the recent predictions of this class exceeds. The
+  share grows linearly from the first to the second value of `accepted`. A class whose predictions are less sure so has
+  a lower threshold, and every class gives pseudo-labels from the start. Absolute confidences cannot do that: networks
+  trained on few labels are sure of their errors as well.
 * image normalisation: each image has zero mean and unit deviation per colour, because light and skin colour are not
   expression (labels only, 40 per class: .517 against .378).
 * warm-up: unlabelled images update thresholds and normalisation from the start, but add no loss for `warmup_steps`
@@ -32,10 +32,10 @@ Our choices, because the paper's are not public:
 * local attention: the sigmoid of a 1 x 1 convolution weights each place of the last feature map before averaging;
   feature maps are dropped whole (Dropout2d) with probability `map_dropout`.
 
-`threshold: fixed` is that of FixMatch (arXiv 2001.07685). `freematch`: the running mean of the teacher's confidence, times
-the running mean of the class's probability over its maximum (Wang et al. 2022, arXiv 2205.07246, eq. 5-8); the running
-means look back ten steps with a `momentum` of .9. `adaptive` follows Ada-CM: `max(.8, .97 c / (1 + e^-epoch))`, c being the
-mean confidence of the correctly predicted labelled images of the class.
+`threshold: fixed` is that of FixMatch (arXiv 2001.07685). `freematch`: the running mean of the teacher's confidence,
+times the running mean of the class's probability over its maximum (Wang et al. 2022, arXiv 2205.07246, eq. 5-8); the
+running means look back ten steps with a `momentum` of .9. `adaptive` follows Ada-CM: `max(.8, .97 c / (1 + e^-epoch))`,
+c being the mean confidence of the correctly predicted labelled images of the class.
 """
 
 from __future__ import annotations
