@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,36 @@ def test_it_learns_to_predict_from_either_modality_and_from_both(run: Path) -> N
             said.append(p.argmax(1))
             assert np.isfinite(va).all()
         assert metrics.macro_f1(truth, said, classes=CLASSES) > 0.8, names
+
+
+def va_recipe() -> config.Recipe:
+    """A stream that predicts valence and arousal alone."""
+    raw = recipe(epochs=3).model_dump()
+    raw |= {"features": {"face": {"encoder": "f"}}, "objective": {}}
+    raw["model"] = {"name": "va_streams", "kind": "face", "dim": 16, "heads": 2, "layers": 1}
+    raw["train"] |= {"balance": 0.0}
+    return config.read(raw, origin="test", check=models.problems)
+
+
+def test_a_system_is_selected_by_what_it_predicts(tmp_path: Path) -> None:
+    """The clips have expression labels too, of which a system without expressions knows nothing."""
+    out = fit(va_recipe(), TRAIN, VAL, tmp_path / "va", device="cpu", progress=False)
+    told = json.loads((out / checkpoint.METRICS).read_text())
+    measured = [h["val_ccc"] for h in told["history"]]
+    assert len(set(measured)) == 3
+    assert told["best_epoch"] == 1 + int(np.argmax(measured)) > 1
+    assert "val_macro_f1" not in told
+
+
+def test_validation_that_cannot_select_is_an_error(tmp_path: Path) -> None:
+    unlabelled = []
+    for r in VAL:
+        labels = r.clip.labels
+        assert labels is not None
+        nothing = Labels(labels.times, labels.expression, np.full_like(labels.valence_arousal, np.nan))
+        unlabelled.append(replace(r, clip=replace(r.clip, labels=nothing)))
+    with pytest.raises(ConfigError, match=r"a label that the system predicts \(valence-arousal\)"):
+        fit(va_recipe(), TRAIN, unlabelled, tmp_path / "va", device="cpu", progress=False)
 
 
 def test_metrics_of_the_run_are_saved(run: Path) -> None:

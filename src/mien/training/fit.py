@@ -167,7 +167,9 @@ class WindowData:
 
     def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
         """`val_macro_f1` over the classes that occur, and `val_ccc`, the mean of valence's and arousal's, on labelled
-        tokens of windows with evidence."""
+        tokens of windows with evidence. What the system does not predict has no measure.
+
+        Raises ConfigError if no validation window has a label of what the system predicts."""
         if self.validation is None:
             return {}
         order = torch.arange(len(self.validation)).split(max(64, self.settings.batch))
@@ -184,12 +186,20 @@ class WindowData:
         predicted, labels, affect, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
         report = {}
         present = np.unique(labels[labels >= 0]).astype(int).tolist()
-        if present:
+        if present and system.predicts_expression:
             report["val_macro_f1"] = metrics.macro_f1(
                 labels.astype(int), predicted.astype(int), classes=self.classes, over=present
             )
-        if np.isfinite(truth).all(axis=1).any():
+        if np.isfinite(truth).all(axis=1).any() and system.predicts_valence_arousal:
             report["val_ccc"] = metrics.va_score(truth, affect)
+        if not report:
+            kinds = (("expression", system.predicts_expression), ("valence-arousal", system.predicts_valence_arousal))
+            wanted = " or ".join(kind for kind, is_predicted in kinds if is_predicted)
+            raise ConfigError(
+                f"no validation window has a label that the system predicts ({wanted})",
+                follows="The best epoch could not be chosen, and nothing was saved.",
+                remedy="Choose clips with such labels for validation, or train without validation clips.",
+            )
         return report
 
     def _loader(self, data: WindowDataset, batches: Any) -> DataLoader[Batch]:
