@@ -43,7 +43,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "all labels": ("objective.unlabelled=0", *_PLAIN),
 }
 #: Side of a face image in pixels, and steps of a training on faces.
-SIZE, STEPS = 32, 1000
+SIZE, STEPS = 32, 2000
 #: Variants trained with all seeds and all numbers of labels. The others have three seeds, at the smallest number.
 MAIN = (
     "labels only", "FixMatch (fixed threshold)", "thresholds of Ada-CM", "thresholds of FreeMatch", "ours",
@@ -115,7 +115,7 @@ def make_recipe(classes: Sequence[str], size: int, seed: int, steps: int, change
     small = [
         "model.stem=16", "model.widths=[16, 32, 64, 128]", "model.depths=[1, 1, 1, 1]", "model.stem_pool=false",
         "train.batch=32", "train.lr=0.0025", "train.threads=1",
-        f"model.warmup_steps={min(steps // 3, 250)}",
+        f"model.warmup_steps={min(steps // 3, 500)}", f"model.ramp_steps={steps}",
         f"train.seed={seed}", f"corpus.labels=[{', '.join(repr(c) for c in classes)}]",
         f"features.face.dim={size}",
     ]  # fmt: skip

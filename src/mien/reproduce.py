@@ -72,7 +72,7 @@ def reproduce(
         out: folder of all results.
         corpus: name of the corpus (`mien index`); by default the recipe's.
         table: CSV of labels, for the corpus `folder`.
-        task: `expr` or `va`, which selects labels and splits; by default the corpus's first.
+        task: `expr` or `va`, which selects labels and splits; by default what the system predicts.
         faces: `video` or `crops` (`mien extract`); by default the recipe's.
         stages: encoder name -> trained stage; other stages of the recipe are trained on the corpus first.
         workers: processes that extract features.

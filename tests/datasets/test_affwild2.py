@@ -111,6 +111,7 @@ def test_clips_are_matched_with_their_recording_and_side(corpus_index: Index) ->
 
 def test_each_task_has_its_own_splits(corpus_index: Index) -> None:
     assert corpus_index.tasks == ("expr", "va")
+    assert [corpus_index.task_of(expression=predicted) for predicted in (True, False)] == ["expr", "va"]
     assert corpus_index["silent"].splits == {"expr": "val", "va": "train"}
     assert corpus_index["late"].splits == {"expr": "test", "va": "test"}
     assert corpus_index["late"].rows == 11

@@ -115,7 +115,9 @@ def _fit(
     from mien.evaluation.ensemble_weights import fit_weights, predict_members
 
     encoders = {name: feature.encoder for name, feature in model.features.items()}
-    recordings = load_recordings(Index.load(index, root), store, encoders, task=task, split=split)
+    corpus = Index.load(index, root)
+    task = task or corpus.task_of(expression=model.settings.expression)
+    recordings = load_recordings(corpus, store, encoders, task=task, split=split)
     labelled = [r for r in recordings if r.clip.labels is not None]
     if not labelled:
         raise ConfigError(

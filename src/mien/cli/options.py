@@ -32,7 +32,7 @@ RootOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="Task, expr or va, that selects labels and splits; by default the first of the corpus."),
+    typer.Option(help="Task, expr or va, that selects labels and splits; by default what the system predicts."),
 ]
 TableOption = Annotated[
     Path | None, typer.Option(metavar="CSV", help="The CSV file of labels, for the corpus called folder.")

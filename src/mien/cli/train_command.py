@@ -232,12 +232,14 @@ def _simulate(settings: Recipe, emodb: Path | None) -> TrainingData:
 def _load(
     settings: Recipe, index: Path, store: Path, task: str | None, root: Path | None, *, quiet: bool = False
 ) -> TrainingData:
+    from mien import models
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import load_recordings
     from mien.datasets.synthetic_recordings import TrainingData
 
     corpus = Index.load(index, root)
     encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
+    task = task or corpus.task_of(expression=models.system_class(settings).predicts_expression)
     train, val = (load_recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
     if not quiet:
         console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")

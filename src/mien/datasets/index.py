@@ -174,6 +174,13 @@ class Index:
         used = {t for e in self.entries for t in (*e.splits, *e.labels)}
         return tuple(t for t in ("expr", "va") if t in used)
 
+    def task_of(self, *, expression: bool) -> str | None:
+        """Task whose labels and splits a system uses unless another is asked for: `va` for a system without expressions
+        where the corpus has it, otherwise the first."""
+        if not expression and "va" in self.tasks:
+            return "va"
+        return self.tasks[0] if self.tasks else None
+
     def save(self, path: Path) -> None:
         """Write the index to a file. Raises OutputError."""
         header = {

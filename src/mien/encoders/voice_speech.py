@@ -80,5 +80,4 @@ def _average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, n
     weight = valid.astype(values.dtype)
     total = np.einsum("npd,np->nd", values, weight)
     mean: np.ndarray = total / np.maximum(weight.sum(axis=1), 1)[:, None]
-    is_valid: np.ndarray = valid.any(axis=1)
-    return mean, is_valid
+    return mean, valid[:, 0] | valid[:, 1]

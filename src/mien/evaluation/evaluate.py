@@ -126,6 +126,7 @@ def _labelled_clips(
     checkpoint: StreamModel, corpus: Index, store: Path, split: str, task: str | None
 ) -> list[Recording]:
     encoders = {modality: feature.encoder for modality, feature in checkpoint.features.items()}
+    task = task or corpus.task_of(expression=checkpoint.settings.expression)
     recordings = load_recordings(corpus, store, encoders, task=task, split=split)
     return [r for r in recordings if r.clip.labels is not None]
 

@@ -83,7 +83,7 @@ class Config(Section):
     attention: bool = True
     map_dropout: DropoutRate = 0.1
     threshold: Literal["dynamic", "fixed", "freematch", "adaptive"] = "dynamic"
-    accepted: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.3, 0.8])
+    accepted: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.05, 0.3])
     ramp_steps: Count = 1000
     memory: Count = 2048
     fixed_threshold: Share = 0.95

@@ -116,9 +116,9 @@ def _train_stage(name: str, recipe: Recipe, folder: Path, settings: ChainSetting
 def labelled(recipe: Recipe, settings: ChainSettings, split: str) -> list[Recording]:
     """The labelled clips of a split with the features that a recipe reads."""
     encoders = {modality: feature.encoder for modality, feature in recipe.features.items()}
-    recordings = load_recordings(
-        settings.index, settings.store, encoders, task=settings.task, split=split, partial=True
-    )
+    expression = models.system_class(recipe).predicts_expression
+    task = settings.task or settings.index.task_of(expression=expression)
+    recordings = load_recordings(settings.index, settings.store, encoders, task=task, split=split, partial=True)
     return [recording for recording in recordings if recording.clip.labels]
 
 
