@@ -101,7 +101,7 @@ def test_a_resample_is_the_confusion_of_the_drawn_clips() -> None:
 
 
 def test_agrees_with_the_bootstrap_of_scipy() -> None:
-    """Accuracy over equal clips is the mean of clip accuracies: scipy's percentile interval is the reference."""
+    """Accuracy over equal clips is the mean of clip accuracies: scipy's BCa interval is the reference."""
     rng = np.random.default_rng(0)
     right = rng.random((40, 100)) < rng.beta(4, 2, (40, 1))
     clips = [
@@ -110,10 +110,40 @@ def test_agrees_with_the_bootstrap_of_scipy() -> None:
     ]
     interval = bootstrap.expression_intervals(clips, draws=20_000)["accuracy"]
     expected = stats.bootstrap(
-        (right.mean(1),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+        (right.mean(1),), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
     assert interval.value == pytest.approx(right.mean())
+
+
+def test_skewed_scores_agree_with_the_bootstrap_of_scipy() -> None:
+    """Squared sums are skewed: the acceleration moves both ends up, where percentile intervals do not."""
+    values = np.random.default_rng(3).lognormal(sigma=1.0, size=25)
+    statistics = np.stack([values, np.ones(25)], axis=1)
+
+    def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": sums[..., 0] / sums[..., 1]}
+
+    found = bootstrap.intervals(statistics, scores, draws=20_000)["mean"]
+    bca, percentile = (
+        stats.bootstrap(
+            (values,), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(1)
+        ).confidence_interval
+        for method in ("BCa", "percentile")
+    )
+    assert (found.low, found.high) == pytest.approx((bca.low, bca.high), rel=0.02)
+    assert found.high > percentile.high * 1.05
+    difference = bootstrap.paired_difference(
+        statistics, np.stack([0 * values, np.ones(25)], axis=1), scores, draws=20_000
+    )["mean"]
+    assert (difference.low, difference.high) == pytest.approx((bca.low, bca.high), rel=0.04)
+
+
+def test_scores_that_cannot_vary_have_an_interval_without_width() -> None:
+    counts = np.zeros((5, 2, 2), int)
+    counts[:, 0, 0] = 3
+    found = bootstrap.intervals(counts, bootstrap.expression_scores(["a", "b"], [0]))["accuracy"]
+    assert (found.value, found.low, found.high) == (1, 1, 1)
 
 
 def test_repeated_frames_do_not_narrow_the_interval() -> None:
@@ -165,7 +195,7 @@ def test_coverage_of_the_intervals() -> None:
             "accuracy"
         ]
         covered += found.low <= 0.6 <= found.high
-    # binomial(200, .95) stays within 182..198 in 99.8 %; the percentile interval of 30 clips is a little narrow
+    # binomial(200, .95) stays within 182..198 in 99.8 %; the interval of 30 clips is a little narrow
     assert 180 <= covered <= 198
 
 

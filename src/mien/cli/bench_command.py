@@ -274,6 +274,7 @@ def _name(scores: CorpusScores) -> tuple[str, str]:
 def _notes(results: Sequence[CorpusScores]) -> list[str]:
     """What limits the figures, each corpus once."""
     from mien.benchmark.corpora import SEEN_IN_TRAINING
+    from mien.evaluation.bootstrap import FEW_GROUPS
 
     notes = []
     for r in results:
@@ -281,9 +282,10 @@ def _notes(results: Sequence[CorpusScores]) -> list[str]:
             notes.append(f"{r.corpus}: {SEEN_IN_TRAINING[r.corpus]}")
         if not r.subjects:
             notes.append(f"{r.corpus}: the people are unknown, so the interval resamples files; it may be too narrow")
-        elif r.subjects < 5:
+        elif r.subjects < FEW_GROUPS:
             people = "1 person" if r.subjects == 1 else f"{r.subjects} people"
-            notes.append(f"{r.corpus}: {people} only, so the interval is not reliable; --split all scores more")
+            more = "" if r.split == "all" else "; --split all scores more"
+            notes.append(f"{r.corpus}: {people} only, so the interval is too narrow{more}")
         if r.first_error and r.without_prediction:
             notes.append(f"{r.model} on {r.corpus}: files could not be read, the first because: {r.first_error}")
     return list(dict.fromkeys(notes))

@@ -132,4 +132,6 @@ def _print_scores(record: dict[str, Any], page: Path, as_json: bool) -> None:
     screen.print(f"{record['name']} on {record['clips']} clips of {record['split']}", markup=False)
     for score in record["scores"]:
         screen.print(f"  {score['name']:14}{format_score(score['value'])}   {format_interval(score)}", markup=False)
+    for note in record["notes"]:
+        screen.print(f"note  {note}", markup=False)
     screen.print(f"\nreport   {page}", markup=False)

@@ -3,6 +3,10 @@
 Frames of one clip are strongly correlated: resampling frames would give intervals many times too narrow. Each group of
 clips is reduced once to additive statistics (a confusion matrix, or the sums behind a CCC). A resample is a weighted
 sum of them, so its cost does not depend on the number of frames.
+
+Intervals are bias-corrected and accelerated (BCa; Efron 1987, Better bootstrap confidence intervals, JASA 82): the ends
+are quantiles of the resampled scores, moved by their median bias and by the skewness of the scores that leave out one
+group. Macro F1 and CCC need that: with few groups, percentile intervals are too narrow and lie too low.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from mien.evaluation.metrics import confusion, f1_from_confusion
 from mien.evaluation.predictions import ClipPrediction
@@ -18,6 +23,8 @@ from mien.labels import EXPRESSIONS
 
 #: Resamples and confidence level. Our choice: 2,000 resamples settle the ends of an interval to about .001.
 DRAWS, LEVEL = 2000, 0.95
+#: Groups under which an interval is too narrow even so. Our choice, from the coverage at 12 groups: .86, not .95.
+FEW_GROUPS = 25
 #: Function from summed statistics `(..., *shape)` to scores by name, each `(...)`.
 Scores = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -80,7 +87,7 @@ def expression_intervals(
     level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """`macro_f1`, `accuracy` and `f1 <class>`, pooled over clips, with percentile intervals over groups.
+    """`macro_f1`, `accuracy` and `f1 <class>`, pooled over clips, with intervals over groups.
 
     A frame without evidence counts as the class of its nearest predicted frame (`predictions.nearest_valid`).
 
@@ -112,7 +119,7 @@ def expression_scores(classes: Sequence[str], over: Sequence[int]) -> Scores:
 def affect_intervals(
     predictions: Sequence[ClipPrediction], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
-    """`ccc valence`, `ccc arousal` and their mean `va_score` (ABAW), pooled over clips, with percentile intervals.
+    """`ccc valence`, `ccc arousal` and their mean `va_score` (ABAW), pooled over clips, with intervals.
 
     Frames with only one of the two labels are left out. draws, level: as in `expression_intervals`.
     """
@@ -139,7 +146,7 @@ def affect_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 def intervals(
     statistics: np.ndarray, scores: Scores, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile intervals of scores over resampled groups.
+    """BCa intervals of scores over resampled groups.
 
     Args:
         statistics: `(group, ...)`, additive over groups.
@@ -147,8 +154,8 @@ def intervals(
         draws: number of resamples. level: confidence level in (0, 1).
     """
     point = scores(statistics.sum(axis=0))
-    samples = scores(resample(statistics, draws, seed))
-    return {name: _interval(float(value), samples[name], level) for name, value in point.items()}
+    samples, without_one = scores(resample(statistics, draws, seed)), scores(leave_one_out(statistics))
+    return {name: _interval(float(point[name]), samples[name], without_one[name], level) for name in point}
 
 
 def paired_difference(
@@ -167,7 +174,11 @@ def paired_difference(
         raise ValueError(f"paired systems need the same groups; got {first.shape} and {second.shape}")
     a, b = scores(first.sum(axis=0)), scores(second.sum(axis=0))
     a_samples, b_samples = scores(resample(first, draws, seed)), scores(resample(second, draws, seed))
-    return {name: _interval(float(a[name] - b[name]), a_samples[name] - b_samples[name], level) for name in a}
+    a_jack, b_jack = scores(leave_one_out(first)), scores(leave_one_out(second))
+    return {
+        name: _interval(float(a[name] - b[name]), a_samples[name] - b_samples[name], a_jack[name] - b_jack[name], level)
+        for name in a
+    }
 
 
 def resample(statistics: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -176,6 +187,15 @@ def resample(statistics: np.ndarray, draws: int, seed: int) -> np.ndarray:
     draws = draws if groups > 1 else 0
     weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / max(groups, 1)), draws)
     return (weights @ statistics.reshape(groups, -1).astype(np.float64)).reshape(draws, *statistics.shape[1:])
+
+
+def leave_one_out(statistics: np.ndarray) -> np.ndarray:
+    """Sums `(group, ...)` of `(group, ...)` statistics over all groups but one; empty for one group."""
+    if len(statistics) < 2:
+        return np.zeros((0, *statistics.shape[1:]))
+    values = statistics.astype(np.float64)
+    sums: np.ndarray = values.sum(axis=0) - values
+    return sums
 
 
 def sum_by_group(statistics: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -192,9 +212,26 @@ def _by_group(statistics: np.ndarray, predictions: Sequence[ClipPrediction]) -> 
     return sum_by_group(statistics, [p.group or p.id for p in predictions])
 
 
-def _interval(value: float, samples: np.ndarray, level: float) -> Interval:
+def _interval(value: float, samples: np.ndarray, without_one: np.ndarray, level: float) -> Interval:
+    """BCa interval of a score from its resamples, and from its values without each of the groups."""
     finite = samples[np.isfinite(samples)]
     if not len(finite):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    ends = np.array([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, _bca_levels(value, finite, without_one[np.isfinite(without_one)], ends))
     return Interval(value, float(low), float(high))
+
+
+def _bca_levels(value: float, samples: np.ndarray, without_one: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Quantiles of the resamples at which a BCa interval ends, those of a percentile interval if all resamples lie on
+    one side of the score."""
+    below = float((samples < value).mean() + (samples == value).mean() / 2)
+    if not 0 < below < 1 or not np.isfinite(value):
+        return ends
+    distance = without_one.mean() - without_one if len(without_one) else np.zeros(1)
+    spread = float((distance**2).sum()) ** 1.5
+    acceleration = float((distance**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    bias = ndtri(below)
+    shifted = bias + ndtri(ends)
+    levels: np.ndarray = ndtr(bias + shifted / (1 - acceleration * shifted))
+    return levels

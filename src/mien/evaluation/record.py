@@ -64,12 +64,14 @@ def summarise(
     affect = bootstrap.affect_intervals(scored, **options) if has_affect else {}
     scores = {**by_expression, **affect}
     confusion = _pooled_confusion(scored, len(classes)) if has_classes else np.zeros((0, 0), int)
+    groups = len({p.group or p.id for p in scored})
+    notes = [*notes, *_few_groups(groups)]
     record = {
         "name": name,
         "split": split,
         "classes": list(classes),
         "clips": len(scored),
-        "groups": len({p.group or p.id for p in scored}),
+        "groups": groups,
         "frames": int(sum((p.true_class != UNLABELLED).sum() for p in scored)) if has_classes else None,
         "draws": draws,
         "level": bootstrap.LEVEL,
@@ -86,6 +88,13 @@ def summarise(
         "notes": list(notes),
     }
     return dict(_plain(record))
+
+
+def _few_groups(groups: int) -> list[str]:
+    """A note on intervals from few groups."""
+    if not 1 < groups < bootstrap.FEW_GROUPS:
+        return []
+    return [f"the intervals resample {groups} subjects or clips only, and are too narrow for so few"]
 
 
 def _pooled_confusion(scored: Sequence[ClipPrediction], classes: int) -> np.ndarray:
