@@ -42,7 +42,7 @@ def test_every_item_gets_its_value_in_order_and_batches_are_full(device: str) ->
     assert got == [("ab"[i % 2], 10.0 * i) for i in range(20)]
     assert sizes == [3] * 6 + [2], "items of both subjects share batches"
     assert runs_on_gpu(encoder(device)) == (device == "cuda")
-    assert all(name.startswith("mien-gpu") for name in threads) == (device == "cuda")
+    assert all(name.startswith("mien-encoder") for name in threads) == (device == "cuda")
 
 
 def test_at_most_two_batches_wait_for_the_gpu() -> None:

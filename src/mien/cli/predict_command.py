@@ -138,6 +138,8 @@ def predict(
     """
     if no_face and no_voice:
         raise typer.BadParameter("--no-face and --no-voice together leave nothing to predict from")
+    # After each small product numpy's threads would wait in a loop, and take the processor from those that decode.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     console.hide_log()
     jobs, errors = plan_jobs(media, out)
     failed = [_report_error(error, error.what, as_json) for error in errors]

@@ -1,4 +1,4 @@
-"""Batches of crops or segments for an encoder, in a thread of their own where its network is on a GPU."""
+"""Batches of crops or segments for an encoder, in a thread of their own where that helps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mien.errors import ConfigError
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
-#: Batches that may wait for a GPU: one is computed while the next is filled.
+#: Batches that may wait: one is computed while the next is filled.
 MAX_WAITING = 2
 
 
@@ -25,11 +25,17 @@ def runs_on_gpu(encoder: Encoder) -> bool:
     return getattr(getattr(encoder, "device", None), "type", "cpu") == "cuda"
 
 
+def runs_in_thread(encoder: Encoder) -> bool:
+    """Whether batches are computed in a thread: on a GPU, and in ONNX Runtime, which other threads need not wait for
+    (`in_background`)."""
+    return runs_on_gpu(encoder) or bool(getattr(encoder, "in_background", False))
+
+
 class BatchEncoder(Generic[Item, Key]):
     """Encodes items in full batches, and passes on the values of each batch in order.
 
     Args:
-        encoder: on a GPU, its batches are computed in a thread, at most `MAX_WAITING` at once.
+        encoder: see `runs_in_thread`; at most `MAX_WAITING` batches are then computed or waiting.
         encode: a batch of items -> `(batch, dim)`.
         on_values: gets the keys of a batch and its values `(batch, dim)` float32. Called in the thread of `add`.
         on_error: gets the exception of a batch, after which further items are dropped; None raises it.
@@ -50,7 +56,7 @@ class BatchEncoder(Generic[Item, Key]):
         self._encode, self._on_values, self._on_error = encode, on_values, on_error
         self._items: list[Item] = []
         self._keys: list[Key] = []
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mien-gpu") if runs_on_gpu(encoder) else None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mien-encoder") if runs_in_thread(encoder) else None
         self._running: deque[tuple[list[Key], Future[np.ndarray]]] = deque()
 
     def add(self, key: Key, item: Item) -> None:
@@ -97,7 +103,7 @@ class BatchEncoder(Generic[Item, Key]):
         return values.astype(np.float32, copy=False)
 
     def _collect(self, waiting: int) -> None:
-        """Pass on the oldest batches until at most `waiting` are left; on the CPU every batch is complete."""
+        """Pass on the oldest batches until at most `waiting` are left; without a thread every batch is complete."""
         while len(self._running) > (waiting if self._pool is not None else 0):
             keys, future = self._running.popleft()
             try:

@@ -27,6 +27,8 @@ from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "encoder.json"
 FORMAT = 1
+#: Bytes under which a network runs on one thread: to share so little work costs more than it saves.
+_SMALL = 10_000_000
 
 
 def open_exported(folder: Path, *, device: str = "cpu", threads: int | None = None) -> Encoder:
@@ -35,13 +37,16 @@ def open_exported(folder: Path, *, device: str = "cpu", threads: int | None = No
     Args:
         folder: holds encoder.json and the network.
         device: `cpu`, or `cuda` if onnxruntime was built for it.
-        threads: number of CPU threads; None takes OMP_NUM_THREADS, or all cores.
+        threads: number of CPU threads; None takes one for a small network, otherwise OMP_NUM_THREADS, or all cores.
 
     Raises:
         ArtefactError: a file is missing, damaged, or of another format.
     """
     about = _read(folder)
-    session = open_session(folder / NETWORK, device=device, threads=threads)
+    network = folder / NETWORK
+    if threads is None and network.is_file() and network.stat().st_size < _SMALL:
+        threads = 1
+    session = open_session(network, device=device, threads=threads)
     if about["kind"] == "image":
         return ExportedImageEncoder(about, session)
     return ExportedSpeechEncoder(about, session)
@@ -74,6 +79,9 @@ class _Exported:
 
 class ExportedImageEncoder(_Exported):
     """Exported image encoder, a `CropEncoder`. Arguments: see `_Exported`."""
+
+    #: Its network runs beside the threads that decode and track, see `mien.encode.batches`.
+    in_background = True
 
     def __init__(self, about: Mapping[str, Any], session: Any) -> None:
         super().__init__(about, session)

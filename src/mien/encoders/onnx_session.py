@@ -25,6 +25,8 @@ def open_session(network: Path | bytes, *, device: str = "cpu", threads: int | N
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("OMP_NUM_THREADS", "0"))
     options.log_severity_level = 3
+    # Threads that wait in a loop take the processor from the threads that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     available = onnxruntime.get_available_providers()
     providers = [p for p in [*preferred, "CPUExecutionProvider"] if p in available]

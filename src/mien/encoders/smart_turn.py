@@ -37,6 +37,8 @@ _SAMPLE_RATE, _HOP, _FFT, _BANDS = 16_000, 160, 400, 80
 CELL = 1280
 _STATES_PER_CELL = 4
 RATE_HZ = _SAMPLE_RATE / CELL
+#: Frames in one product with the mel filters.
+_FEW = 16
 #: Cells of a window (8 s), and of its margin on either side that another window gives better.
 _WINDOW, _MARGIN = 100, 12
 _STEP = _WINDOW - 2 * _MARGIN
@@ -90,16 +92,12 @@ class SpeechStates:
 
     def _run(self, samples: np.ndarray) -> np.ndarray:
         """States of up to 8 s of samples, `(cells, 384)`."""
-        import onnxruntime
-
         cells = -(-len(samples) // CELL)
         level = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         window = np.zeros(_WINDOW * CELL, np.float32)
         begin = (_WINDOW - cells) * CELL
         window[begin : begin + len(samples)] = level
-        options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = True
-        (states,) = self._network.run([_STATES], {"input_features": log_mel(window)[None]}, options)
+        (states,) = self._network.run([_STATES], {"input_features": log_mel(window)[None]})
         averaged: np.ndarray = states[0].reshape(_WINDOW, _STATES_PER_CELL, DIM).mean(axis=1)
         return averaged[_WINDOW - cells :]
 
@@ -111,7 +109,9 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP][: len(samples) // _HOP]
     window, filters = _mel_filters()
     power = np.square(np.abs(np.fft.rfft(frames * window, axis=1))).astype(np.float32)
-    bands = np.log10(np.maximum(filters @ power.T, 1e-10))
+    # A few frames at a time: after a larger product, threads of the linear algebra library wait in a loop.
+    parts = [power[i : i + _FEW] @ filters.T for i in range(0, len(power), _FEW)]
+    bands = np.log10(np.maximum(np.concatenate(parts).T, 1e-10))
     out: np.ndarray = (np.maximum(bands, bands.max() - 8) + 4) / 4
     return out
 
@@ -184,17 +184,66 @@ class SmartTurn:
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    """Session of the network with the states as a further output, on one thread."""
-    return open_session(_with_output(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1)
+    """Session of the layers up to the states, on one thread."""
+    return open_session(_up_to(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1)
 
 
-def _with_output(model: bytes, tensor: str) -> bytes:
-    """An ONNX model with a further float output, without the package onnx.
+def _up_to(model: bytes, tensor: str) -> bytes:
+    """An ONNX model that ends with a float tensor inside it, without the nodes behind, which ONNX Runtime computes.
 
-    Protobuf merges messages that follow each other: a second `graph` (field 7) adds its `output` (12), whose `name` (1)
-    and `type.tensor_type.elem_type` (2, 1, 1) are given here.
+    Without the package onnx. In the protobuf message, `graph` is field 7 of the model. Its fields are `node` (1), in
+    topological order, each with `output` (2); and `output` (12), with `name` (1) and `type.tensor_type.elem_type`
+    (2, 1, 1).
     """
     name = tensor.encode()
-    output = b"\x0a" + bytes([len(name)]) + name + b"\x12\x04\x0a\x02\x08\x01"
-    graph = b"\x62" + bytes([len(output)]) + output
-    return model + b"\x3a" + bytes([len(graph)]) + graph
+    output = b"\x0a" + _varint(len(name)) + name + b"\x12\x04\x0a\x02\x08\x01"
+    parts = [b"\x62" + _varint(len(output)) + output]
+    others = []
+    for field, content, whole in _fields(model):
+        if field != 7:
+            others.append(whole)
+            continue
+        is_behind = False
+        for inner, part, whole_part in _fields(content):
+            if not (inner == 12 or (inner == 1 and is_behind)):
+                parts.append(whole_part)
+            is_behind = is_behind or (inner == 1 and (2, name) in [(f, value) for f, value, _ in _fields(part)])
+    graph = b"".join(parts)
+    return b"".join(others) + b"\x3a" + _varint(len(graph)) + graph
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Fields of a protobuf message: number, content (of those with a length), and all bytes of the field."""
+    place = 0
+    while place < len(message):
+        start = place
+        key, place = _read_varint(message, place)
+        content = b""
+        if key & 7 == 2:
+            length, place = _read_varint(message, place)
+            content = message[place : place + length]
+            place += length
+        elif key & 7 == 0:
+            _, place = _read_varint(message, place)
+        else:  # 8 or 4 bytes
+            place += 8 if key & 7 == 1 else 4
+        yield key >> 3, content, message[start:place]
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, place
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
