@@ -90,7 +90,7 @@ def test_the_embedding_holds_the_logits_and_is_known_near_speech() -> None:
     with torch.inference_mode():
         features, known = model.embed({VOICE: values}, {VOICE: valid})
         out = model({VOICE: values}, {VOICE: valid})
-    assert features.shape == (1, 40, model.embedding_dim or 0) == (1, 40, 13)
+    assert features.shape == (1, 40, model.embedding_dim or 0) == (1, 40, 8 + 4 * 5)
     torch.testing.assert_close(features[..., :8], out.logits)
     last = int(torch.nonzero(valid[0])[-1])
     assert known[0, last + 6]  # 1.2 s at 5 tokens a second
@@ -117,8 +117,27 @@ def test_ignored_columns_change_nothing() -> None:
         Config(inputs={VOICE: WIDTH}, ignored=[7])
 
 
-def test_the_loss_equals_cross_entropy_over_the_possible_classes() -> None:
+def test_the_output_is_the_mean_of_the_heads_and_each_has_its_own_loss() -> None:
     model, (values, valid) = network(), windows()
+    singles = []
+    for head in model.heads:
+        single = network(heads=1)
+        single.load_state_dict({**single.state_dict(), **{f"heads.0.{k}": v for k, v in head.state_dict().items()}})
+        single.pool.load_state_dict(model.pool.state_dict())
+        singles.append(single)
+    batch = Batch({VOICE: values}, {VOICE: valid}, torch.zeros(2, 40, dtype=torch.long), torch.rand(2, 40, 2))
+    with torch.inference_mode():
+        outputs = [single(batch.values, batch.valid) for single in singles]
+        losses = [single.labelled_loss(batch, None)[0] for single in singles]
+        out, loss = model(batch.values, batch.valid), model.labelled_loss(batch, None)[0]
+    torch.testing.assert_close(out.logits, torch.stack([o.logits for o in outputs]).mean(dim=0))
+    torch.testing.assert_close(out.valence_arousal, torch.stack([o.valence_arousal for o in outputs]).mean(dim=0))
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    assert not torch.equal(outputs[0].logits, outputs[1].logits)
+
+
+def test_the_loss_equals_cross_entropy_over_the_possible_classes() -> None:
+    model, (values, valid) = network(heads=1), windows()
     model.loss = Objective(smoothing=0.2, valence_arousal=0.0)
     expression = torch.randint(0, 6, valid.shape, generator=torch.Generator().manual_seed(2))
     possible = torch.ones(2, 8, dtype=torch.bool)
@@ -141,9 +160,11 @@ def test_a_window_of_a_corpus_without_a_class_does_not_move_its_logit() -> None:
         Batch({VOICE: values}, {VOICE: valid}, torch.zeros(2, 40, dtype=torch.long)), possible
     )
     loss.backward()
-    assert model.expression.bias.grad is not None
-    assert model.expression.bias.grad[6] == 0
-    assert (model.expression.bias.grad[:6] != 0).all()
+    for head in model.heads:
+        gradient = head.expression.bias.grad
+        assert gradient is not None
+        assert gradient[6] == 0
+        assert (gradient[:6] != 0).all()
 
 
 def test_it_learns_a_class_relative_to_the_speaker() -> None:
