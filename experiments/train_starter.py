@@ -41,7 +41,7 @@ from mien.training.fit import fit
 
 VOICE_RECIPE = "voice_expression"
 #: Paired recordings of the fusion, their length, views of each face, and the share that has a voice.
-PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 10.0, 4, 0.7
+PAIRS, SECONDS, RATE_HZ, VIEWS, VOICED_SHARE = 6000, 3.0, 12.0, 4, 0.7
 
 
 def pair_recordings(

@@ -174,12 +174,16 @@ class WindowData:
             return {}
         order = torch.arange(len(self.validation)).split(max(64, self.settings.batch))
         device = next(system.parameters()).device
-        parts = []
+        parts, has_labels = [], False
         for batch in self._loader(self.validation, [chunk.tolist() for chunk in order]):
             batch = batch.to(device)
             out = system(batch.values, batch.valid)
             assert batch.expression is not None
             assert batch.valence_arousal is not None
+            has_labels = has_labels or bool(
+                (system.predicts_expression and (batch.expression >= 0).any())
+                or (system.predicts_valence_arousal and torch.isfinite(batch.valence_arousal).all(dim=-1).any())
+            )
             kept = out.evidence[:, None].expand(batch.expression.shape)
             columns = (out.logits.argmax(-1), batch.expression, out.valence_arousal, batch.valence_arousal)
             parts.append(tuple(column[kept].float().cpu().numpy() for column in columns))
@@ -192,7 +196,7 @@ class WindowData:
             )
         if np.isfinite(truth).all(axis=1).any() and system.predicts_valence_arousal:
             report["val_ccc"] = metrics.va_score(truth, affect)
-        if not report:
+        if not has_labels:
             kinds = (("expression", system.predicts_expression), ("valence-arousal", system.predicts_valence_arousal))
             wanted = " or ".join(kind for kind, is_predicted in kinds if is_predicted)
             raise ConfigError(
