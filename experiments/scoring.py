@@ -88,7 +88,10 @@ def with_vote(checkpoint: Checkpoint, **vote: float | bool) -> Checkpoint:
 
 
 def format_interval(values: Sequence[float], *, signed: bool = False) -> str:
-    """Format the mean and its 95 % t-interval over seeds as a table cell."""
+    """Format the mean and its 95 % t-interval over seeds as a table cell; a single value has no interval."""
     mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else 0.0
-    return (f"{mean:+.3f}" if signed else f"{mean:.3f}") + f" ± {half:.3f}"
+    text = f"{mean:+.3f}" if signed else f"{mean:.3f}"
+    if n == 1:
+        return f"{text} (one seed)"
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return f"{text} ± {half:.3f}"
