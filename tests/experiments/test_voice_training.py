@@ -145,7 +145,7 @@ def test_a_small_run_is_written_kept_and_predicts_without_torch(
     lines: list[str] = []
     out = script.train_voice(tmp_path / "voice", emodb=tmp_path / "emodb", log=lines.append)
     assert lines[0].startswith("6 sessions of EMO-DB and 1 synthetic ones")
-    assert sum(p.stat().st_size for p in out.rglob("*")) < 800_000
+    assert sum(p.stat().st_size for p in out.rglob("*")) < 1_300_000
     assert script.train_voice(out, emodb=tmp_path / "nowhere", log=lines.append) == out
     assert lines[-1].endswith("is finished and kept")
     clip = next((tmp_path / "emodb").glob("*.wav"))
