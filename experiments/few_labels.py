@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from mien.records import ImageSet
 from mien.training.semi_supervised import fit_images
 from mien.views.charts import Panel, Series, figure
 
-#: Variant -> overrides of the recipe. "all labels" uses every label; "labels only" ignores the unlabelled images.
+#: Overrides that turn off the parts that only ours has.
 _PLAIN = ("objective.negative=0", "model.attention=false", "model.map_dropout=0")
+#: Variant -> overrides of the recipe. "all labels" uses every label; "labels only" ignores the unlabelled images.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "labels only": ("objective.unlabelled=0", *_PLAIN),
     "FixMatch (fixed threshold)": ("model.threshold=fixed", *_PLAIN),
@@ -65,7 +66,7 @@ class LabelTask:
     classes: tuple[str, ...]
     flip: bool
     steps: int
-    labels: tuple[int, ...] = field(default=(100, 400))
+    labels: tuple[int, ...] = (100, 400)
 
 
 def make_digits_task(*, steps: int = 500) -> LabelTask:
@@ -80,7 +81,7 @@ def make_digits_task(*, steps: int = 500) -> LabelTask:
 
 
 def make_faces_task(root: Path, cache: Path, *, workers: int = 1) -> LabelTask:
-    """Task of the seven classes of FER+: aligned faces of `SIZE` pixels; images without a majority have no label.
+    """Classify the seven classes of FER+ on aligned faces of `SIZE` pixels; images without a majority are unlabelled.
 
     Args:
         root: folder of FER+. cache: folder of aligned faces, as `experiments.train_face` keeps it.

@@ -12,6 +12,8 @@ import numpy as np
 
 from mien.config import nearest
 from mien.datasets import cremad, emodb, face_images, ferplus, named_clips
+from mien.datasets.affwild2_layout import VIDEO_SUFFIXES
+from mien.datasets.csv_folder import MEDIA_SUFFIXES
 from mien.datasets.index import CORPORA, build_index
 from mien.errors import ConfigError, CorpusError
 from mien.labels import EXPRESSIONS, UNLABELLED
@@ -35,8 +37,6 @@ SEEN_IN_TRAINING = {
     "emodb": "the starter's voice, which fer and face-api use too, was trained on most of its speakers",
     "ferplus": "starter and fer were trained on its training images, and other splits may show the same people",
 }
-#: Suffixes of audio files.
-_SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 #: Files whose names are compared.
 _LOOKED_AT = 200
 #: Other names of class folders -> class.
@@ -80,7 +80,7 @@ class LabelledFile:
     @property
     def is_sound(self) -> bool:
         """Whether it is an audio file."""
-        return isinstance(self.media, Path) and self.media.suffix.lower() in _SOUND
+        return isinstance(self.media, Path) and self.media.suffix.lower() in MEDIA_SUFFIXES - VIDEO_SUFFIXES
 
     @property
     def age_band(self) -> str:

@@ -21,8 +21,7 @@ import numpy as np
 
 from mien import hub
 from mien.encoders.onnx_session import open_session
-from mien.media.voice_activity import STEP, VoiceActivity, is_speech
-from mien.memory import GrowingArray
+from mien.encoders.speech_stream import encode_speech
 from mien.records import VOICE, Stream
 
 NAME = "smart-turn"
@@ -165,21 +164,7 @@ class SmartTurn:
 
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         """Encode the audio of one recording; see `mien.encoders.protocol.AudioEncoder`."""
-        states, activity, start_s = SpeechStates(), VoiceActivity(), 0.0
-        values, speech = GrowingArray(DIM), GrowingArray(0, np.float32)
-        for number, (block_s, samples) in enumerate(blocks):
-            start_s = start_s if number else block_s
-            values.extend(states(samples))
-            speech.extend(activity(samples))
-        values.extend(states.finish())
-        speech.extend(activity.finish())
-        vectors = values.array()
-        if not len(vectors):
-            return
-        times, speaking = cell_centres(len(vectors)), is_speech(speech.array())
-        valid = speaking[np.minimum((times * _SAMPLE_RATE).astype(int) // STEP, len(speaking) - 1)]
-        vectors[~valid] = 0.0
-        yield Stream(vectors, start_s + times, valid, self.provenance)
+        return encode_speech(blocks, SpeechStates(), DIM, cell_centres, self.provenance)
 
 
 @lru_cache(maxsize=1)
