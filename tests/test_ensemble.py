@@ -253,6 +253,10 @@ def test_fitted_weights_prefer_the_better_member_and_are_never_worse_than_equal(
     assert fitted.score == pytest.approx(score(average_predictions([good, bad], fitted.weights), fitted.measure))
     assert fitted.equal_score == pytest.approx(score(average_predictions([good, bad]), fitted.measure))
     assert fitted == fit_weights({"good": good, "bad": bad}, measure=measure, draws=200)  # type: ignore[arg-type]
+    noise = {f"{i}": clips(10 + i, 2.0) for i in range(4)}
+    flattered = fit_weights(noise, measure=measure, draws=200)  # type: ignore[arg-type]
+    assert flattered.held_out < flattered.score, "weights chosen on the scored clips look better than they are"
+    assert fitted.held_out == pytest.approx(fitted.score, abs=0.05), "one member is clearly better for every subject"
     same = fit_weights({"one": good, "two": good}, measure=measure, draws=50)  # type: ignore[arg-type]
     assert same.weights == [0.5, 0.5], "equal weights stay where nothing is better"
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mien import soft_vote
+from mien import config, soft_vote
 from mien.records import Window
 
 
@@ -110,7 +112,7 @@ def test_hamming_smoothing_equals_the_weighted_mean() -> None:
     times = np.round(np.sort(rng.uniform(0, 5, 60)), 9)  # whole nanoseconds, as in clock
     values = rng.normal(size=(60, 2))
     values[10:15] = np.nan
-    out = soft_vote.smooth(values, times, 1.0, hamming=True)
+    out = soft_vote.smooth(values, times, 1.0, kernel="hamming")
     for i in range(60):
         near = (np.abs(times - times[i]) <= 0.5) & np.isfinite(values[:, 0])
         weight = (0.54 + 0.46 * np.cos(2 * np.pi * (times - times[i])))[near, None]
@@ -118,3 +120,35 @@ def test_hamming_smoothing_equals_the_weighted_mean() -> None:
             assert np.isnan(out[i]).all()
         else:
             np.testing.assert_allclose(out[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)
+
+
+def test_median_smoothing_ignores_outliers_and_gaps() -> None:
+    rng = np.random.default_rng(0)
+    times = np.round(np.sort(rng.uniform(0, 5, 60)), 9)
+    values = rng.normal(size=(60, 2))
+    values[10:15] = np.nan
+    out = soft_vote.smooth(values, times, 1.0, kernel="median")
+    for i in range(60):
+        near = values[(np.abs(times - times[i]) <= 0.5) & np.isfinite(values[:, 0])]
+        expected = np.full(2, np.nan) if 10 <= i < 15 else np.median(near, axis=0)
+        np.testing.assert_allclose(out[i], expected, rtol=1e-12)
+    assert soft_vote.smooth(np.zeros((0, 3)), np.zeros(0), 1.0, kernel="median").shape == (0, 3)
+
+
+def test_gaussian_smoothing_is_three_moving_means() -> None:
+    """An impulse on a fine grid spreads as the quadratic B-spline, the density of a sum of three uniform variables."""
+    times = np.arange(2001) / 200
+    impulse = np.where(np.arange(2001) == 1000, 1.0, 0.0)[:, None]
+    out = soft_vote.smooth(impulse, times, 3.0, kernel="gaussian")[:, 0]
+    x = np.abs(times - 5)
+    spline = np.where(x < 0.5, 0.75 - x**2, 0.5 * np.maximum(1.5 - x, 0) ** 2)
+    np.testing.assert_allclose(out, spline / spline.sum(), atol=0.02 * out.max())
+    normal = np.exp(-0.5 * (x / 0.5) ** 2)
+    np.testing.assert_allclose(spline / spline.sum(), normal / normal.sum(), atol=0.07 * normal.max() / normal.sum())
+    assert out.sum() == pytest.approx(1.0)
+
+
+def test_the_kernels_of_recipes_are_those_of_smoothing() -> None:
+    assert set(get_args(config.Vote.model_fields["kernel"].annotation)) == set(soft_vote.KERNELS)
+    assert config.Vote.model_validate({"hamming": True}).kernel == "hamming", "as earlier checkpoints say"
+    assert config.Vote.model_validate({"hamming": False}).kernel == "mean"

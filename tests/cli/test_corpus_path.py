@@ -32,9 +32,9 @@ def mien_ok(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of five short recordings in the layout of Aff-Wild2, its index and its features."""
+    """A corpus of eight short recordings, two for validation, in the layout of Aff-Wild2, its index and features."""
     work = tmp_path_factory.mktemp("corpus")
-    affwild2_export.write_corpus(work / "root", videos=5, seconds=0.6, seed=3)
+    affwild2_export.write_corpus(work / "root", videos=8, seconds=0.6, seed=3)
     mien_ok("index", "aff-wild2", work / "root", "--out", work / "index.jsonl")
     encoders = ("--encoder", "face-geometry", "--encoder", "voice-prosody")
     mien_ok("extract", work / "index.jsonl", *encoders, "--store", work / "features", "--workers", 1)
@@ -58,7 +58,7 @@ def test_evaluate_scores_a_checkpoint_trained_on_stored_features(work: Path, run
     rows = [r["mark"] for r in record["calibration"]["rows"]]
     assert rows == ["", "chosen", "optimistic"], "the row tuned on the scored clips is marked optimistic"
     frames = pl.read_parquet(work / "report" / "predictions.parquet")
-    assert record["clips"] == 1
+    assert record["clips"] == 2
     assert len(frames) >= record["frames"]
     assert (run / "calibration.json").is_file(), "mien submit applies it"
     page = (work / "report" / "evaluation.html").read_text()
@@ -119,6 +119,11 @@ def test_evaluate_names_an_unlabelled_split_and_an_empty_store(work: Path, run: 
     assert "face-geometry" in result.output
 
 
+def scores_of(output: str) -> list[str]:
+    """Lines of `mien reproduce` without the progress of its steps, which depends on the speed of the machine."""
+    return [line for line in output.splitlines() if not line.startswith(("extracting", "robustness", "predicting"))]
+
+
 def test_reproduce_runs_every_step_and_resumes(work: Path, tmp_path: Path) -> None:
     corpus = ("--root", work / "root", "--corpus", "aff-wild2")
     words = ("reproduce", "synthetic", *SMALL, *corpus, "--out", tmp_path / "all")
@@ -130,7 +135,7 @@ def test_reproduce_runs_every_step_and_resumes(work: Path, tmp_path: Path) -> No
     assert record["robustness"]
     assert (tmp_path / "all" / "run" / "calibration.json").is_file()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "all").rglob("*") if p.is_file()}
-    assert mien_ok(*words, "--device", "cpu", "--robustness") == output
+    assert scores_of(mien_ok(*words, "--device", "cpu", "--robustness")) == scores_of(output)
     changed = [p.name for p, mtime in before.items() if p.stat().st_mtime_ns != mtime]
     assert set(changed) <= {"metrics.json"}, "a second run has nothing to do"
     for part in (tmp_path / "all" / "run").rglob("*"):
@@ -187,7 +192,7 @@ def check_evaluation_without_expressions(folder: Path, output: str) -> None:
     assert {row["macro_f1"] for row in record["robustness"]} == {None}
     assert all(-1 <= row["va_score"] <= 1 for row in record["robustness"])
     chosen = record["calibration"]["chosen"]
-    assert (chosen["bias"], chosen["temperature"], chosen["radius_s"]) == ([], 1.0, 0.0)
+    assert (chosen["bias"], chosen["temperature"], chosen["expression"]["seconds"]) == ([], 1.0, 0.0)
     assert record["calibration"]["grid"] == []
     page = (folder / "evaluation.html").read_text()
     for words in ("macro F1", "Macro F1", "Confusion", "By class", "class bias", "nan"):

@@ -80,7 +80,7 @@ def test_wrong_use_of_ensembles_writes_nothing(
         "--weights gives the weights": ("ensemble", *runs, *stored, "--weights", "1,1", "--out", out),
         "no labelled clip in the split 'dev'": ("ensemble", *runs, *stored, "--split", "dev", "--out", out),
         "no such checkpoint": ("ensemble", runs[0], tmp_path / "nowhere", "--out", out),
-        "was fitted to one checkpoint": (
+        "corrects the unsmoothed predictions of one model, and an average of several": (
             *("submit", *runs, *stored, "--sample", sample, "--calibration", table, "--out", out),
         ),
         "is a table of predictions, and other runs are folders": (

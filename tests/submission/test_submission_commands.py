@@ -15,8 +15,8 @@ from mien.datasets.frame_times import FrameTimes
 from mien.datasets.index import Index
 from mien.datasets.index_entries import Entry
 from mien.errors import ConfigError, OutputError
-from mien.evaluation import predictions
-from mien.evaluation.calibration import Calibration
+from mien.evaluation import predictions, saved_calibration
+from mien.evaluation.calibration import Calibration, Smoothing
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS
 from mien.records import Stream
@@ -66,12 +66,11 @@ def test_submit_command_from_a_table_of_predictions(tmp_path: Path, va: Path, cl
     assert "95 rows of 3 clips" in result.output
     golden = write_va(tmp_path / "golden.txt", {c: v.astype(np.float32) for c, v in affect.items()}, va)
     assert (tmp_path / "va.txt").read_bytes() == golden.path.read_bytes()
-    Calibration(affect_radius_s=0.2).save(tmp_path / "c.json")
-    smooth = cli(
-        "submit", table, "--sample", va, "--out", tmp_path / "s.txt", "--calibration", tmp_path / "c.json", "--json"
-    )
-    assert json.loads(smooth.output)["rows"] == 95
-    assert (tmp_path / "s.txt").read_bytes() != golden.path.read_bytes()
+    report = cli("submit", table, "--sample", va, "--out", tmp_path / "s.txt", "--json")
+    assert json.loads(report.output)["rows"] == 95
+    Calibration(valence=Smoothing("mean", 0.4)).save(tmp_path / "c.json")
+    refused = cli("submit", table, "--sample", va, "--out", tmp_path / "c.txt", "--calibration", tmp_path / "c.json")
+    assert "a table holds smoothed predictions" in str(refused.exception)
     other = predictions.save(tmp_path / "other.parquet", clips, [*EXPRESSIONS[:6], "Other", "Surprise"])
     assert "the classes of these predictions" in str(
         cli("submit", other, "--sample", va, "--out", tmp_path / "x.txt").exception
@@ -118,9 +117,16 @@ def test_submit_command_from_a_run_and_stored_features(
         assert "3 rows lie beyond the last predicted frame" in result.output
         assert [f for f in validate(tmp_path / "out.txt", sample) if f.severity == ERROR] == []
     plain = (tmp_path / "out.txt").read_bytes()
-    Calibration(affect_radius_s=0.5).save(run / "calibration.json")  # used by default
+    smoothing = Smoothing("mean", 1.0)
+    saved_calibration.save(Calibration(valence=smoothing, arousal=smoothing), run, "3 clips")  # used by default
     assert cli(*words).exit_code == 0
     assert (tmp_path / "out.txt").read_bytes() != plain
+    about = json.loads((run / "checkpoint.json").read_text())
+    calibration = (run / "calibration.json").read_text().replace(about["sha256"], "0" * 64)
+    (run / "calibration.json").write_text(calibration)
+    error = cli(*words).exception
+    assert isinstance(error, ConfigError)
+    assert "was fitted for other weights than those of" in error.what
 
 
 def test_submit_command_names_missing_options_and_clips(

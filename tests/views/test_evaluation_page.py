@@ -14,7 +14,8 @@ import pytest
 from views_support import Browser
 
 from mien.errors import OutputError
-from mien.evaluation import bootstrap, calibration, metrics
+from mien.evaluation import bootstrap, calibration_fit, metrics
+from mien.evaluation.calibration import Smoothing
 from mien.evaluation.predictions import ClipPrediction
 from mien.evaluation.record import summarise
 from mien.evaluation.robustness import Condition, no_corruption, score_conditions
@@ -49,9 +50,8 @@ def curves(clips: list[ClipPrediction], names: tuple[str, ...] = ("fused", "voic
 @pytest.fixture(scope="module")
 def summary() -> dict[str, Any]:
     scored = [clip(i) for i in range(6)]
-    comparison = calibration.compare(
-        [clip(i) for i in range(20, 26)], scored, draws=50, radii_s=(0, 0.5), strengths=(0, 0.5)
-    )
+    smoothings = (Smoothing(), Smoothing("hamming", 1.0))
+    comparison = calibration_fit.compare(scored, draws=50, smoothings=smoothings, strengths=(0, 0.5))
     return summarise(
         scored,
         name="fused <b>&</b> more",
@@ -128,7 +128,7 @@ def test_every_score_is_printed_with_its_interval(page: Path, summary: dict[str,
     for words in (
         "optimistic",
         "held out",
-        "without the scored clips",
+        "each subject is scored with values chosen on the others",
         ".503",
         "Differences to the publication",
         "synthetic people, not Aff-Wild2",
@@ -164,7 +164,8 @@ def test_labels_of_what_a_system_does_not_predict_give_no_scores(tmp_path: Path)
     scored, train = [clip(i) for i in range(4)], [clip(i) for i in range(20, 24)]
     for name, absent in (("expression", "macro F1"), ("valence_arousal", "CCC")):
         parts = {"expression": True, "valence_arousal": True, name: False}
-        compared = calibration.compare(train, scored, draws=20, radii_s=(0, 0.5), strengths=(0.0,), **parts)
+        smoothings = (Smoothing(), Smoothing("mean", 1.0))
+        compared = calibration_fit.compare(scored, train, draws=20, smoothings=smoothings, strengths=(0.0,), **parts)
         missing = {f"without_{name}": ["fused", "voice only"]}
         table = score_conditions(
             [Condition("voice silent", level, "%", no_corruption) for level in (0, 50)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +69,10 @@ def ensemble(
         fitted = _fit(model, index, store, split, task, root, as_json)
         fitted_on = f"{fitted.clips} clips of the split {split}"
     chosen = fitted.weights if fitted else list(model.weights)
-    scores = {fitted.measure: fitted.score, f"{fitted.measure}_equal_weights": fitted.equal_score} if fitted else {}
+    scores = {}
+    if fitted:
+        rows = {"": fitted.score, "_equal_weights": fitted.equal_score, "_cross_validated": fitted.held_out}
+        scores = {f"{fitted.measure}{name}": value for name, value in rows.items() if not math.isnan(value)}
     ensemble_folder.write(out, runs, chosen, fitted_on=fitted_on, scores=scores)
     if as_json:
         members = [{"run": str(run), "weight": weight} for run, weight in zip(runs, chosen, strict=True)]
@@ -82,6 +86,8 @@ def ensemble(
     if fitted:
         name = {"macro_f1": "macro F1", "va_score": "mean CCC"}[fitted.measure]
         screen.print(f"  {name} on {fitted_on}: {fitted.score:.3f}; with equal weights {fitted.equal_score:.3f}")
+        if not math.isnan(fitted.held_out):
+            screen.print(f"  each subject with weights chosen on the others: {fitted.held_out:.3f}")
     screen.print(f"\npredict  mien predict clip.mp4 --model {out}", markup=False)
 
 

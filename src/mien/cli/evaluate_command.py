@@ -34,7 +34,7 @@ def evaluate(
     task: TaskOption = None,
     root: RootOption = None,
     calibrate: Annotated[
-        bool, typer.Option(help="Fit smoothing, class bias and temperature on the training clips.")
+        bool, typer.Option(help="Fit smoothing, class bias and temperature on the validation clips.")
     ] = True,
     robustness: RobustnessOption = False,
     footage: Annotated[
@@ -59,10 +59,10 @@ def evaluate(
 
     Only what the checkpoint was trained to predict is scored: expressions, valence and arousal, or both.
 
-    --calibrate fits by cross-validation on the training clips and writes CHECKPOINT/calibration.json, which mien submit
-    applies. The scores of tuning on the scored clips themselves are listed for comparison, marked optimistic.
-
-    An ensemble folder is scored without calibration.
+    --calibrate fits by cross-validation over the subjects of the val split and writes CHECKPOINT/calibration.json,
+    which mien submit applies: mean, Hamming, Gaussian or median smoothing and its width for each output, class bias,
+    temperature. Each subject is scored with values chosen on the others; the scores of values chosen on the scored
+    clips themselves, as is common, are listed beside them, marked optimistic.
 
     --footage decodes every clip again for each of about forty corruptions: hours of video take days.
 

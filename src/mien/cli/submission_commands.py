@@ -48,7 +48,10 @@ def submit(
     root: RootOption = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Smoothing and class bias to apply; by default RUN/calibration.json if any."),
+        typer.Option(
+            metavar="FILE",
+            help="Calibration in place of the recipe's smoothing; by default RUN/calibration.json if any.",
+        ),
     ] = None,
     fill: Annotated[
         bool, typer.Option("--fill", help="Also write clips that were predicted in part or not at all.")
@@ -62,7 +65,8 @@ def submit(
     validate does. A checkpoint needs --index and --store. A frame without evidence gets the nearest predicted frame of
     its clip. With --fill, a clip without any prediction gets Neutral, or valence and arousal 0.
 
-    Several checkpoints, or several tables, are averaged with --weights. A calibration applies to a single run only.
+    Several checkpoints, or several tables, are averaged with --weights. The calibration that mien evaluate writes into
+    a checkpoint or ensemble replaces the smoothing of its recipe; it is not applied to tables or to several runs.
 
     Exit code: 0 no errors, 1 errors in the submission, 2 wrong usage.
 
@@ -148,7 +152,7 @@ def _predict(
     calibrate = _calibration(runs, calibration)
     tables = [run for run in runs if run.is_file()]
     if len(tables) == len(runs):
-        return _average_tables(runs, weights, calibrate)
+        return _average_tables(runs, weights)
     if tables:
         raise ConfigError(
             f"{tables[0]} is a table of predictions, and other runs are folders",
@@ -168,25 +172,23 @@ def _predict(
 
 def _calibration(runs: list[Path], given: Path | None) -> Calibration | None:
     """The calibration to apply: that of the option, else that of a single run, if it has one."""
-    from mien.ensemble_folder import is_ensemble
     from mien.errors import ConfigError
-    from mien.evaluation.calibration import FILE_NAME, Calibration
+    from mien.evaluation import saved_calibration
 
-    if len(runs) > 1 or is_ensemble(runs[0]):
-        if given is not None:
-            raise ConfigError(
-                f"--calibration {given} was fitted to one checkpoint, and an average of several is submitted",
-                follows="Nothing was written.",
-                remedy="Omit --calibration, or submit the checkpoint alone.",
-            )
-        return None
-    path = given or (runs[0] / FILE_NAME if (runs[0] / FILE_NAME).is_file() else None)
-    return Calibration.load(path) if path else None
+    if len(runs) == 1 and runs[0].is_dir():
+        return saved_calibration.load(runs[0], given)
+    if given is not None:
+        reason = "an average of several is submitted" if len(runs) > 1 else "a table holds smoothed predictions"
+        raise ConfigError(
+            f"--calibration {given} corrects the unsmoothed predictions of one model, and {reason}",
+            follows="Nothing was written.",
+            remedy="Omit --calibration, or submit the folder of the model that it was fitted for: `mien ensemble` "
+            "makes one folder of several.",
+        )
+    return None
 
 
-def _average_tables(
-    tables: list[Path], weights: list[float] | None, calibration: Calibration | None
-) -> list[ClipPrediction]:
+def _average_tables(tables: list[Path], weights: list[float] | None) -> list[ClipPrediction]:
     from mien.errors import ConfigError
     from mien.evaluation import predictions
     from mien.evaluation.ensemble_weights import average_predictions
@@ -204,9 +206,7 @@ def _average_tables(
         clips, labels = predictions.load(table)
         check_classes(labels, EXPRESSIONS)
         members.append(clips)
-    if len(members) > 1:
-        return average_predictions(members, weights)
-    return [calibration(clip) for clip in members[0]] if calibration else members[0]
+    return average_predictions(members, weights) if len(members) > 1 else members[0]
 
 
 def _predict_from_store(

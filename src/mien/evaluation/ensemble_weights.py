@@ -12,6 +12,7 @@ from mien import clock, ensemble
 from mien.ensemble import EnsembleModel
 from mien.errors import ConfigError
 from mien.evaluation import metrics
+from mien.evaluation.calibration_fit import FOLDS, fold_clips
 from mien.evaluation.predictions import ClipPrediction, nearest_valid, predict
 from mien.labels import NEUTRAL, UNLABELLED
 from mien.layers.late_fusion import search_weights
@@ -28,12 +29,15 @@ MAX_FRAMES = 50_000
 @dataclass(frozen=True, slots=True)
 class FittedWeights:
     """Weights of an ensemble. weights: one per member, with the sum 1. measure: the score that was maximised.
-    score, equal_score: with these weights and with equal ones, on the clips of the fit. clips: their number."""
+    score, equal_score: with these weights and with equal ones, on the clips of the fit. held_out: by nested
+    cross-validation, each subject scored with weights chosen on the others; NaN with fewer than two subjects. clips:
+    number of clips of the fit."""
 
     weights: list[float]
     measure: Measure
     score: float
     equal_score: float
+    held_out: float
     clips: int
 
 
@@ -119,14 +123,38 @@ def fit_weights(
             follows="No weights were fitted.",
             remedy="Name a labelled split with --split, or give the weights with --weights.",
         )
-    # rounded, so that a difference in the last bits does not replace equal weights
-    found, _ = search_weights(lambda w: round(frames.score(w[:, 0]), 9), (len(lists), 1), draws=draws, seed=seed)
     equal = score(average_predictions(lists), measure)
-    weights = found[:, 0].tolist()
+    weights = _search(frames, len(lists), draws, seed)
     best = score(average_predictions(lists, weights), measure)
     if best < equal:  # possible where the search scored every k-th frame only
         weights, best = [1 / len(lists)] * len(lists), equal
-    return FittedWeights(weights, measure, best, equal, len(lists[0]))
+    held_out = _held_out(lists, measure, draws, seed)
+    return FittedWeights(weights, measure, best, equal, held_out, len(lists[0]))
+
+
+def _held_out(lists: Sequence[Sequence[ClipPrediction]], measure: Measure, draws: int, seed: int) -> float:
+    """The score of clips that are averaged with the weights that the other subjects choose."""
+    expression = measure == "macro_f1"
+    try:
+        fold_of, folds = fold_clips(lists[0], FOLDS, seed, expression=expression, valence_arousal=not expression)
+    except ValueError:
+        return float("nan")
+    averaged: list[ClipPrediction] = []
+    for fold in range(folds):
+        inside, outside = (
+            [[c for c, f in zip(clips, fold_of, strict=True) if (f == fold) == own] for clips in lists]
+            for own in (True, False)
+        )
+        chosen = _search(_LabelledFrames(outside, measure), len(lists), draws, seed)
+        averaged += average_predictions(inside, chosen)
+    return score(averaged, measure)
+
+
+def _search(frames: _LabelledFrames, members: int, draws: int, seed: int) -> list[float]:
+    # rounded, so that a difference in the last bits does not replace equal weights
+    found, _ = search_weights(lambda w: round(frames.score(w[:, 0]), 9), (members, 1), draws=draws, seed=seed)
+    weights: list[float] = found[:, 0].tolist()
+    return weights
 
 
 def _default_measure(lists: Sequence[Sequence[ClipPrediction]]) -> Measure:

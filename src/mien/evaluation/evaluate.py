@@ -16,13 +16,13 @@ from mien.datasets.index import Index
 from mien.datasets.stored_recordings import load_recordings
 from mien.ensemble import EnsembleModel
 from mien.errors import ConfigError
-from mien.evaluation import calibration, predictions
+from mien.evaluation import calibration, calibration_fit, predictions, saved_calibration
 from mien.evaluation.corrupted_media import footage_curves
 from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
 from mien.evaluation.robustness import score_conditions, stream_conditions, stream_predictor
-from mien.inference import StreamModel, trained_outputs
+from mien.inference import InferenceSettings, StreamModel, trained_outputs
 from mien.labels import UNLABELLED
 from mien.records import FACE, VOICE, Labels, Recording
 from mien.trained_model import attach
@@ -30,6 +30,8 @@ from mien.views import evaluation as view
 
 #: Function `(title, unit=...)` -> context manager of a function `(done, total)` that updates the bar.
 ProgressBars = Callable[..., AbstractContextManager[Callable[[int, int], None]]]
+#: Split whose clips a calibration is fitted on.
+CALIBRATION_SPLIT = "val"
 PAGE, RECORD, FRAMES = "evaluation.html", "evaluation.json", "predictions.parquet"
 
 
@@ -59,9 +61,10 @@ def evaluate(
     """Writes `evaluation.html`, `evaluation.json` and `predictions.parquet` into `out`; returns the record.
 
     Args:
-        checkpoint: a checkpoint or an ensemble. An ensemble is neither calibrated nor scored under corruption.
-        folder: folder of the checkpoint, to save the calibration in and to find its stages; None does neither.
-        calibrate: choose smoothing, class bias and temperature by cross-validation on the training clips.
+        checkpoint: a checkpoint or an ensemble. An ensemble is not scored under corruption.
+        folder: its folder, to save the calibration in and to find its stages; None does neither.
+        calibrate: choose smoothing, class bias and temperature by cross-validation over the subjects of the clips of
+            `CALIBRATION_SPLIT`, which the network was not trained on; never on training clips.
         robustness: also score under corruption of stored features, next to each modality alone and to `beside`.
         footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
         name, beside: name of the system, and other systems by name for the robustness curves.
@@ -78,10 +81,16 @@ def evaluate(
             remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
     clips = _predict_all(checkpoint, scored, split, bars)
-    train = _labelled_clips(single, corpus, store, "train", task) if single and calibrate and split != "train" else []
-    comparison = _compare_calibrations(single, train, scored, split, bars) if single else None
+    comparison, notes = None, []
+    if calibrate:
+        fit_on = None
+        if split not in (CALIBRATION_SPLIT, "train"):
+            fit_on = _labelled_clips(checkpoint, corpus, store, CALIBRATION_SPLIT, task)
+        comparison, reason = _compare_calibrations(checkpoint, fit_on, scored, clips, split, bars)
+        notes = [f"not calibrated: {reason}"] if reason else []
     if comparison is not None and folder is not None:
-        comparison.fitted.calibration.save(folder / calibration.FILE_NAME)
+        what = _describe(fit_on or scored, CALIBRATION_SPLIT)
+        saved_calibration.save(comparison.fitted.calibration, folder, what)
     measured = single if robustness or footage else None
     curves = None
     if measured:
@@ -97,6 +106,7 @@ def evaluate(
         differs=differs,
         expression=checkpoint.settings.expression,
         valence_arousal=checkpoint.settings.valence_arousal,
+        notes=notes,
     )
     view.write_page(out / PAGE, record)
     predictions.save(out / FRAMES, clips, checkpoint.labels)
@@ -142,17 +152,14 @@ def _predict_all(
     return predicted
 
 
-def _calibrated_parts(
-    checkpoint: Checkpoint, train: Sequence[Recording], scored: Sequence[Recording]
-) -> tuple[bool, bool]:
+def calibrated_parts(settings: InferenceSettings, *clips: Sequence[Recording]) -> tuple[bool, bool]:
     """Whether expressions, and whether valence and arousal, can be calibrated: the system predicts them, at least two
-    training subjects have labels of them, and so has a scored clip."""
+    subjects of the first clips have labels of them, and so has one of each of the others."""
 
     def can_be_calibrated(is_labelled: Callable[[Labels], bool]) -> bool:
-        labelled = [[r.clip for r in part if r.clip.labels and is_labelled(r.clip.labels)] for part in (train, scored)]
-        return len({clip.subject or clip.id for clip in labelled[0]}) > 1 and bool(labelled[1])
+        labelled = [[r.clip for r in part if r.clip.labels and is_labelled(r.clip.labels)] for part in clips]
+        return len({clip.subject or clip.id for clip in labelled[0]}) > 1 and all(map(bool, labelled[1:]))
 
-    settings = checkpoint.settings
     return (
         settings.expression and can_be_calibrated(lambda labels: bool((labels.expression != UNLABELLED).any())),
         settings.valence_arousal
@@ -161,26 +168,48 @@ def _calibrated_parts(
 
 
 def _compare_calibrations(
-    checkpoint: Checkpoint,
-    train: Sequence[Recording],
+    model: Checkpoint | EnsembleModel,
+    fit_on: Sequence[Recording] | None,
     scored: Sequence[Recording],
+    as_predicted: Sequence[ClipPrediction],
     split: str,
     bars: ProgressBars,
-) -> calibration.Comparison | None:
-    """The comparison of calibrations, or None if nothing can be calibrated, see `_calibrated_parts`."""
-    expression, valence_arousal = _calibrated_parts(checkpoint, train, scored)
+) -> tuple[calibration_fit.Comparison | None, str]:
+    """The comparison of calibrations, or None and the reason.
+
+    Args:
+        fit_on: the clips to fit on; None for the scored ones. as_predicted: the scored clips with the recipe's own
+            smoothing.
+    """
+    if split == "train":
+        return None, "the scored clips are training clips"
+    expression, valence_arousal = calibrated_parts(model.settings, scored if fit_on is None else fit_on, scored)
     if not (expression or valence_arousal):
-        return None
-    plain = without_smoothing(checkpoint)
-    train_clips = _predict_all(plain, train, "train", bars)
-    scored_clips = _predict_all(plain, scored, split, bars)
-    return calibration.compare(
-        train_clips,
-        scored_clips,
-        classes=checkpoint.labels,
+        return None, f"fewer than two subjects of the split {CALIBRATION_SPLIT!r} have labels that the model predicts"
+    plain = without_smoothing(model)
+    comparison = calibration_fit.compare(
+        _predict_all(plain, scored, split, bars),
+        None if fit_on is None else _predict_all(plain, fit_on, CALIBRATION_SPLIT, bars),
+        as_predicted=as_predicted,
+        classes=model.labels,
+        smoothings=with_own_smoothing(model),
         expression=expression,
         valence_arousal=valence_arousal,
     )
+    return comparison, ""
+
+
+def with_own_smoothing(model: Checkpoint | EnsembleModel) -> list[calibration.Smoothing]:
+    """The candidates of `calibration_fit`, and the smoothing of the recipe or of the members' recipes, by width."""
+    members = model.members if isinstance(model, EnsembleModel) else (model,)
+    own = {calibration.Smoothing(member.settings.kernel, member.settings.smooth_s) for member in members}
+    added = [smoothing for smoothing in own if smoothing.seconds > 0]
+    return sorted(dict.fromkeys([*calibration_fit.SMOOTHINGS, *added]), key=lambda s: s.seconds)
+
+
+def _describe(clips: Sequence[Recording], split: str) -> str:
+    """What a calibration was fitted on."""
+    return f"{len(clips)} clips of {len({r.clip.subject or r.clip.id for r in clips})} subjects, split {split}"
 
 
 def _robustness_curves(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mien import config
 from mien.checkpoint import Checkpoint
 from mien.datasets.index import Index
-from mien.errors import ConfigError
+from mien.ensemble import EnsembleModel
 from mien.evaluation.calibration import Calibration
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.inference import StreamModel
@@ -33,21 +33,15 @@ def predict_clips(
     Args:
         clips: ids of clips of the index.
         checkpoint: a checkpoint or an ensemble; features that two members read are loaded once.
-        calibration: replaces the smoothing of the recipe; for a checkpoint only.
+        calibration: replaces the smoothing of the recipe, or of the members' recipes.
         progress: called with the number of finished clips.
 
     Raises:
-        ConfigError: features of different provenance, or a calibration of an ensemble.
+        ConfigError: features of different provenance.
         StoreError: an encoder without features, or a broken file.
         CorpusError: a clip that is not in the index, or that has no frames.
     """
     if calibration is not None:
-        if not isinstance(checkpoint, Checkpoint):
-            raise ConfigError(
-                "a calibration belongs to one checkpoint, and this model is an ensemble",
-                follows="Nothing was predicted.",
-                remedy="Omit the calibration, or predict with the checkpoint alone.",
-            )
         checkpoint = without_smoothing(checkpoint)
     encoders = {name: feature.encoder for name, feature in checkpoint.features.items()}
     readers = {encoder: store.open(encoder, check=False) for encoder in dict.fromkeys(encoders.values())}
@@ -63,8 +57,10 @@ def predict_clips(
             progress(done)
 
 
-def without_smoothing(checkpoint: Checkpoint) -> Checkpoint:
-    """Checkpoint without the recipe's smoothing, which a calibration replaces."""
-    if not checkpoint.recipe.vote.smooth_seconds:
-        return checkpoint
-    return replace(checkpoint, recipe=config.changed(checkpoint.recipe, vote={"smooth_seconds": 0.0}))
+def without_smoothing(model: StreamModel) -> StreamModel:
+    """The checkpoint or ensemble without the smoothing of its recipe, which a calibration replaces."""
+    if isinstance(model, EnsembleModel):
+        return replace(model, members=tuple(without_smoothing(member) for member in model.members))
+    if not isinstance(model, Checkpoint) or not model.recipe.vote.smooth_seconds:
+        return model
+    return replace(model, recipe=config.changed(model.recipe, vote={"smooth_seconds": 0.0}))

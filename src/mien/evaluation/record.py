@@ -12,7 +12,7 @@ import polars as pl
 
 from mien.evaluation import bootstrap, metrics
 from mien.evaluation.bootstrap import Interval
-from mien.evaluation.calibration import Comparison
+from mien.evaluation.calibration_fit import Comparison
 from mien.evaluation.calibration_metrics import calibration_error, reliability
 from mien.evaluation.predictions import ClipPrediction
 from mien.labels import EXPRESSIONS, UNLABELLED
@@ -49,7 +49,7 @@ def summarise(
     Args:
         name: of the system. split: of the scored clips.
         over: classes in the macro F1, see `bootstrap.expression_intervals`.
-        comparison: result of `calibration.compare` on these clips.
+        comparison: result of `calibration_fit.compare` on these clips.
         curves: table of `robustness.score_conditions`.
         reported: published scores by key, as in a recipe: `macro_f1`, or with the split `val_macro_f1`.
         differs: differences to the publication, in words. notes: further remarks for the reader.
@@ -130,10 +130,11 @@ def _by_clip(clip: ClipPrediction, expression: bool, has_classes: bool) -> dict[
 
 def _calibration(comparison: Comparison) -> dict[str, Any]:
     fitted = comparison.fitted
+    chosen = "each subject by values chosen on the others" if comparison.nested else "chosen on other clips"
     rows = (
-        ("as predicted", comparison.as_predicted, ""),
-        ("corrected, chosen on the training clips", comparison.calibrated, "chosen"),
-        ("corrected, tuned on the scored clips", comparison.optimistic, "optimistic"),
+        ("as the recipe smooths", comparison.as_predicted, ""),
+        (f"calibrated, {chosen}", comparison.calibrated, "chosen"),
+        ("calibrated, chosen on the scored clips", comparison.optimistic, "optimistic"),
     )
     return {
         "rows": [
@@ -141,9 +142,8 @@ def _calibration(comparison: Comparison) -> dict[str, Any]:
             for name, scores, mark in rows
         ],
         "chosen": asdict(fitted.calibration),
-        "tuned": asdict(comparison.tuned_on_scored),
-        "held_out": fitted.held_out,
-        "before": fitted.before,
+        "smoothing": {part: str(getattr(fitted.calibration, part)) for part in ("expression", "valence", "arousal")},
+        "nested": comparison.nested,
         "folds": fitted.folds,
         "grid": fitted.table.to_dicts(),
         "affect_grid": fitted.affect_table.to_dicts(),

@@ -4,6 +4,7 @@ OUT/folds.json               the recipe, and for each clip its fold and the fold
 OUT/fold-1 ... OUT/fold-K    a checkpoint each; its fold was held out from training and from choosing the epoch
 OUT/report/                  evaluation.html, evaluation.json and predictions.parquet of all held-out clips
 OUT/ensemble.json            the folds as one model (`mien.ensemble_folder`)
+OUT/calibration.json         smoothing, class bias and temperature, fitted on the predictions of the held-out clips
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mien import checkpoint, config, ensemble_folder, models
+from mien import checkpoint, config, ensemble_folder
 from mien.atomic import check_folder, write_bytes
 from mien.config import Recipe
 from mien.errors import ConfigError
-from mien.evaluation import predictions
-from mien.evaluation.evaluate import FRAMES, PAGE
+from mien.evaluation import calibration_fit, predictions, saved_calibration
+from mien.evaluation.evaluate import FRAMES, PAGE, calibrated_parts, with_own_smoothing
+from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
 from mien.inference import trained_outputs
@@ -139,7 +141,7 @@ def fit_folds(
     ids = [r.clip.id for r in clips]
     _check_unfinished(out, _describe(recipe, parts, ids), resume)
     predicted: list[ClipPrediction] = []
-    predicts_affect = True
+    unsmoothed: list[ClipPrediction] = []
     runs = [out / f"fold-{number}" for number in range(1, folds + 1)]
     for number, (run, part) in enumerate(zip(runs, parts, strict=True), 1):
         sizes = (
@@ -149,17 +151,26 @@ def fit_folds(
         train, select = ([clips[i] for i in indices] for indices in (part.train, part.select))
         fit(recipe, train, select, run, resume, device=device, stages=stages)
         trained = checkpoint.load(run, checkpoint.torch_device(device))
-        outputs, predicts_affect = partial(trained_outputs, trained), trained.settings.valence_arousal
-        predicted += [predict(outputs, clips[i]) for i in part.held_out]
+        for model, clips_of in ((trained, predicted), (without_smoothing(trained), unsmoothed)):
+            clips_of += [predict(partial(trained_outputs, model), clips[i]) for i in part.held_out]
     position = {clip: i for i, clip in enumerate(ids)}
     predicted.sort(key=lambda p: position[p.id])
+    unsmoothed.sort(key=lambda p: position[p.id])
+    expression, valence_arousal = calibrated_parts(trained.settings, clips)
+    comparison = None
+    if expression or valence_arousal:
+        comparison = calibration_fit.compare(
+            unsmoothed, as_predicted=predicted, classes=recipe.corpus.labels, expression=expression,
+            valence_arousal=valence_arousal, smoothings=with_own_smoothing(trained), seed=recipe.train.seed,
+        )  # fmt: skip
     record = summarise(
         predicted,
         name=name or recipe.model.name,
         classes=recipe.corpus.labels,
         split=SPLIT,
-        expression=models.system_class(recipe).predicts_expression,
-        valence_arousal=predicts_affect,
+        comparison=comparison,
+        expression=trained.settings.expression,
+        valence_arousal=trained.settings.valence_arousal,
         notes=[
             f"{folds} folds by subject: each clip is predicted by the one network that was not trained on its subject",
             "the epoch of each fold was chosen on one fifth of its training clips, by subject",
@@ -171,6 +182,9 @@ def fit_folds(
     predictions.save(report / FRAMES, predicted, recipe.corpus.labels)
     scores = {f"{SPLIT} {score['key']}": score["value"] for score in record["scores"]}
     ensemble_folder.write(out, runs, scores=scores)
+    if comparison is not None:
+        what = f"{len(clips)} clips, each predicted by the fold that was not trained on its subject"
+        saved_calibration.save(comparison.fitted.calibration, out, what)
     return record
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from mien import __version__
 from mien.atomic import atomic_path
+from mien.soft_vote import KERNELS
 from mien.views.charts import Panel, Series, axis_limit, figure
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
@@ -203,34 +204,32 @@ def _corruption_tables(rows: Sequence[Record], score: str) -> list[dict[str, Any
 
 
 def _smoothing_svg(calibration: Record) -> str:
-    """Score on the training clips against the radius of smoothing: macro F1 on held-out folds, or, without
-    expressions, the mean CCC."""
+    """Macro F1 on held-out folds, and the CCC of valence and of arousal, against the width of smoothing."""
     chosen, grid, affect_grid = calibration["chosen"], calibration["grid"], calibration["affect_grid"]
-    rows = grid or affect_grid
-    positions = {radius: float(i) for i, radius in enumerate(dict.fromkeys(row["radius_s"] for row in rows))}
+    expression = [row for row in grid if row["strength"] == chosen["strength"]]
+    panels = [_smoothing_panel("macro F1", expression, "macro_f1", chosen["expression"])] if grid else []
+    if affect_grid:
+        panels += [_smoothing_panel(f"CCC of {one}", affect_grid, one, chosen[one]) for one in ("valence", "arousal")]
+    return figure(panels, y_title="score", standalone=False)
+
+
+def _smoothing_panel(title: str, rows: Sequence[Record], key: str, chosen: Record) -> Panel:
+    """One output: a line for each kernel, and a mark at the chosen width."""
+    positions = {seconds: float(i) for i, seconds in enumerate(sorted({row["seconds"] for row in rows}))}
     series = []
-    for style, strength in enumerate(dict.fromkeys([0.0, chosen["strength"]]) if grid else ()):
-        own = [row for row in grid if row["strength"] == strength]
-        name = "no class bias" if strength == 0 else f"class bias, strength {strength:g}"
-        if own:
-            x = [positions[row["radius_s"]] for row in own]
-            series.append(Series(name, x, [row["macro_f1"] for row in own], style=style))
-    if not grid:
-        x = [positions[row["radius_s"]] for row in rows]
-        series.append(Series("mean CCC", x, [row["va_score"] for row in rows]))
-    ticks = [(position, f"{radius:g}") for radius, position in positions.items()]
-    radius = chosen["radius_s" if grid else "affect_radius_s"]
-    mark = (positions[radius], "chosen") if radius in positions else None
+    for style, (kernel, name) in enumerate(KERNELS.items()):
+        own = [row for row in rows if row[key] is not None and (row["kernel"] == kernel or not row["seconds"])]
+        series.append(Series(name, [positions[row["seconds"]] for row in own], [row[key] for row in own], style=style))
+    ticks = [(position, f"{seconds:g}") for seconds, position in positions.items()]
+    mark = (positions[chosen["seconds"]], "chosen")
     top = axis_limit([y for one in series for y in one.y])
-    panel = Panel("", "radius of smoothing, s", series, ticks, (0.0, top), mark=mark)
-    y_title = "macro F1, held-out folds" if grid else "mean CCC, training clips"
-    return figure([panel], y_title=y_title, standalone=False)
+    return Panel(title, "width of smoothing, s", series, ticks, (0.0, top), mark=mark)
 
 
 def _reliability_svg(record: Record) -> str:
     tables = {"as predicted": record["reliability"]}
     if record["calibration"] and record["calibration"]["reliability"]:
-        tables["corrected"] = record["calibration"]["reliability"]
+        tables["calibrated"] = record["calibration"]["reliability"]
     series = [
         Series(name, [row["confidence"] for row in rows], [row["accuracy"] for row in rows], style=style)
         for style, (name, rows) in enumerate(tables.items())
