@@ -99,11 +99,10 @@ class Model(BaseModel):
 class Train(Section):
     """Optimisation.
 
-    batch: windows in a forward pass. accumulate: batches in a step; their gradients are averaged, so a step sees
-    `batch * accumulate` windows, while losses over pairs in a batch, such as a contrastive one, see `batch`.
-    lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0. schedule: `cosine` falls to
-    `lr_end` at the last step; `constant` stays. clip: largest gradient norm, 0 for none.
-    ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
+    batch: windows in a batch. accumulate: batches in a step, whose gradients are averaged; a contrastive loss compares
+    the windows of one batch. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
+    schedule: `cosine` falls to `lr_end * lr` at the last step; `constant` stays. clip: largest gradient norm, 0 for
+    none. ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
     needed for the same weights. workers: loader processes, 0 for none (best for features in memory).
@@ -115,7 +114,7 @@ class Train(Section):
     batch: Count = 32
     accumulate: Count = 1
     lr: Positive = 1e-4
-    lr_end: NotNegative = 0.0
+    lr_end: Share = 0.0
     weight_decay: NotNegative = 0.01
     warmup: Share = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -128,21 +127,15 @@ class Train(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     tensorboard: bool = False
 
-    @model_validator(mode="after")
-    def _falls(self) -> Train:
-        if self.lr_end > self.lr:
-            raise ValueError(f"lr_end {self.lr_end} is above lr {self.lr}; the rate falls from lr to lr_end")
-        return self
-
 
 class Vote(Section):
     """Soft vote over overlapping windows, and smoothing.
 
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
-    window more than its ends. trailing: each window predicts only its last tokens, those that no earlier window
-    covers, so that no prediction depends on tokens more than `hop_seconds` later; the first windows are padded before
-    the start (`mien.inference.predict_streams`). smooth_seconds: width of the moving mean, 0 for none; hamming: weight
-    it with a Hamming window. temperature: divides the logits before the softmax; 1 changes nothing.
+    window more than its ends. trailing: each window predicts only its last `hop_seconds`, so that no prediction depends
+    on what is later; the first windows begin before the start (`mien.inference.predict_streams`). smooth_seconds: width
+    of the moving mean, 0 for none; hamming: weight it with a Hamming window. temperature: divides the logits before the
+    softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0

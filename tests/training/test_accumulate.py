@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mien import checkpoint, config
-from mien.errors import ConfigError
 from mien.layers.system import System
 from mien.records import Batch
 from mien.training.fit import fit
@@ -97,8 +96,3 @@ def test_windows_and_images_take_fewer_steps_an_epoch(tmp_path: Path) -> None:
     assert steps == [2 * batches, 2 * -(-batches // 3)]
     accumulated = config.changed(image_recipe(), train={"accumulate": 2, "epochs": 3})
     assert steps_of(accumulated, shapes(9, 0), shapes(6 * 4 * 2 * 150, 1)) == 3 * 150
-
-
-def test_a_rate_that_would_rise_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"lr_end 0\.1 is above lr 0\.01"):
-        config.changed(recipe(), train={"lr": 0.01, "lr_end": 0.1})

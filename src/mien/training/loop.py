@@ -120,7 +120,7 @@ class TrainingLoop:
         means, batches = _Means(), iter(self.data.batches(epoch, self.part))
         while step := list(islice(batches, settings.accumulate)):
             factor = learning_rate_factor(
-                state.steps, self.data.total_steps, settings.warmup, settings.schedule, settings.lr_end / settings.lr
+                state.steps, self.data.total_steps, settings.warmup, settings.schedule, settings.lr_end
             )
             for group in self.optimiser.param_groups:
                 group["lr"] = settings.lr * factor * group["scale"]
@@ -138,7 +138,7 @@ class TrainingLoop:
         return {"step": float(state.steps), **means.result(), **self.system.training_report()}
 
     def _add_gradients(self, batches: Sequence[Batch | ImageBatch], means: _Means) -> None:
-        """Add the gradient of the batches' mean loss, one batch in memory at a time; processes exchange it once."""
+        """Add the gradient of the batches' mean loss, by one pass for each batch; processes exchange it once."""
         for number, batch in enumerate(batches, 1):
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(batches)):
                 loss, logs = self.wrapped.objective(batch.to(self.fabric.device))
