@@ -98,14 +98,14 @@ def tables() -> str:
     for name in published():
         path = config.locate(name)
         text, recipe = path.read_text(encoding="utf-8"), config.load(name)
-        head = f"## {name}\n\n{recipe.paper.title} (arXiv {recipe.paper.arxiv})"
+        paper = recipe.paper
+        cited = "" if paper.arxiv in paper.title else f" (arXiv {paper.arxiv})"
+        head = f"## {name}\n\n{paper.title}{cited}"
         rows = ["| setting | value | what it is |", "|---|---|---|"]
         for setting in settings(text):
-            kind, why = setting.source or ("", setting.comment)
-            rows.append(
-                f"| `{setting.key}` | `{_short(setting.value)}` | {kind}{': ' if kind and why else ''}{_cell(why)} |"
-            )
-        differs = [f"* {_cell(entry)}" for entry in recipe.paper.differs]
+            source = ": ".join(part for part in setting.source or (setting.comment,) if part)
+            rows.append(f"| `{setting.key}` | `{_short(setting.value)}` | {_cell(source)} |")
+        differs = [f"* {entry}" for entry in paper.differs]
         parts.append("\n".join([head, "", *rows, "", "Differences from the publication:", "", *differs, ""]))
     return "\n".join(parts)
 
