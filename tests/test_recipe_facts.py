@@ -67,6 +67,10 @@ def test_settings_are_read_with_their_comments() -> None:
     ]
     assert [s.source for s in settings(RECIPE)[:2]] == [("as published", "both"), ("**ours**", "two are faster")]
     assert problems("r", RECIPE) == []
+    assert problems("r", RECIPE.replace("(model.layers)", "(features, model)"))[-1].startswith(
+        "r: paper.differs names features"
+    )
+    assert problems("r", RECIPE.replace("(model.layers)", "(model)")) == [], "a key names all settings below it"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ In the sections `SECTIONS` of a recipe, every line that sets a value ends with a
     # not used by this system
 
 `paper.differs` names each setting of the form `ours, because` by its key in brackets at the end of an entry, for
-example `no jitter of windows (windows.jitter)`, unless it is about the machine (`MACHINE`). `problems` checks both;
-`python bench/pages.py` writes the tables.
+example `windows begin anywhere (windows.jitter)`, unless it is about the machine (`MACHINE`). A key names all settings
+below it: `(features, model.clamp)`. `problems` checks both; `python bench/pages.py` writes the tables.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ FORMS = {
 }
 #: Longest text of a value in a table.
 _WIDTH = 60
-_KEY = re.compile(rf"\b(?:{'|'.join(SECTIONS)})(?:\.\w+)+")
+_KEY = rf"(?:{'|'.join(SECTIONS)})(?:\.\w+)*"
+_KEYS = re.compile(rf"\(({_KEY}(?:, {_KEY})*)\)$")
 
 
 class Setting(NamedTuple):
@@ -86,9 +87,13 @@ def problems(name: str, text: str) -> list[str]:
     ours = {s.key for s in explained if s.source and s.source[0] == "**ours**" and s.key not in MACHINE}
     changed = {s.key for s in explained if s.source and s.source[0] in ("**ours**", "not known; ours")}
     differs = yaml.safe_load(text)["paper"].get("differs") or []
-    named = {key for entry in differs for key in _KEY.findall(entry)}
-    found += [f"{name}: paper.differs does not name {key}, which is ours" for key in sorted(ours - named)]
-    found += [f"{name}: paper.differs names {key}, which is no setting that is ours" for key in sorted(named - changed)]
+    named = {key for entry in differs if (keys := _KEYS.search(entry)) for key in keys[1].split(", ")}
+    for key in sorted(ours):
+        if not any(_is_below(key, known) for known in named):
+            found.append(f"{name}: paper.differs does not name {key}, which is ours")
+    for key in sorted(named):
+        if not any(_is_below(known, key) for known in changed):
+            found.append(f"{name}: paper.differs names {key}, which is no setting that is ours")
     return found
 
 
@@ -108,6 +113,11 @@ def tables() -> str:
         differs = [f"* {entry}" for entry in paper.differs]
         parts.append("\n".join([head, "", *rows, "", "Differences from the publication:", "", *differs, ""]))
     return "\n".join(parts)
+
+
+def _is_below(key: str, other: str) -> bool:
+    """Whether a dotted key is another one, or lies below it."""
+    return f"{key}.".startswith(f"{other}.")
 
 
 def _walk(node: yaml.Node, path: str, lines: list[str]) -> Iterator[Setting]:
