@@ -301,11 +301,11 @@ class DynamicThreshold(ImageSystem):
         for average, current in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
         if not self.teacher_labels:
-            for average, current in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-                if average.is_floating_point():
-                    average.lerp_(current, 1 - decay)
+            for statistic, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+                if statistic.is_floating_point():
+                    statistic.lerp_(now, 1 - decay)
                 else:
-                    average.copy_(current)
+                    statistic.copy_(now)
 
 
 #: The name under which `mien.models` finds the system of this file.
