@@ -46,7 +46,15 @@ from mien.training.semi_supervised import as_tensor
 #: Settings shared by all systems: epochs, seconds of a training recording, and overrides; one thread per training.
 EPOCHS = 12
 TRAIN_SECONDS = 15.0
-_SHARED = (f"train.epochs={EPOCHS}", "train.patience=0", "train.threads=1", "train.batch=32", "vote.smooth_seconds=0.5")
+_SHARED = (
+    f"train.epochs={EPOCHS}",
+    "train.patience=0",
+    "train.threads=1",
+    "train.batch=32",
+    "train.accumulate=1",
+    "train.lr_end=0",
+    "vote.smooth_seconds=0.5",
+)
 _STARTER = ("features.face={encoder: face-geometry}", "features.voice={encoder: voice-prosody}")
 #: Side of a face image in pixels, and steps of a training on images.
 SIZE, STEPS = 48, 1500

@@ -38,7 +38,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "thresholds of Ada-CM": ("model.threshold=adaptive", *_PLAIN),
     "thresholds of FreeMatch": ("model.threshold=freematch", *_PLAIN),
     "ours": (),
-    "ours, fixed threshold": ("model.threshold=fixed",),
+    "ours, fixed threshold": ("model.threshold=fixed", "model.pseudo_labels=teacher"),
     "ours, no negative learning": ("objective.negative=0",),
     "ours, no attention nor dropped maps": ("model.attention=false", "model.map_dropout=0"),
     "all labels": ("objective.unlabelled=0", *_PLAIN),

@@ -18,7 +18,7 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 LAYERS = (
     ("errors", "labels", "memory", "network_lock", "results"),
     ("records", "config", "atomic"),
-    ("clock", "losses", "hub", "onnx_graph"),
+    ("clock", "losses", "hub", "onnx_graph", "recipe_facts"),
     ("media", "store", "soft_vote", "hub_repository"),
     ("faces", "encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model", "ensemble"),

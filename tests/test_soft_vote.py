@@ -100,11 +100,11 @@ def test_smooth_is_in_time_not_in_samples() -> None:
     assert np.array_equal(soft_vote.smooth(step, np.arange(100) / 10, 0.0), step)
 
 
-def test_a_trailing_vote_counts_only_beyond_earlier_windows() -> None:
-    cut = soft_vote.windows(10, 4, 2)
-    rows = [(w, np.full((4, 1), float(i))) for i, w in enumerate(cut)]
-    votes = soft_vote.vote(rows, 10, trailing=True)[:, 0]
-    assert votes.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+def test_new_parts_lie_beyond_earlier_windows() -> None:
+    cut = soft_vote.windows(11, 4, 2)
+    assert soft_vote.new_parts(cut) == [Window(0, 4), Window(4, 6), Window(6, 8), Window(8, 10), Window(10, 11)]
+    assert soft_vote.new_parts(cut, 3)[0] == Window(3, 4)
+    assert soft_vote.new_parts([]) == []
 
 
 def test_hamming_smoothing_equals_the_weighted_mean() -> None:

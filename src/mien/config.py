@@ -99,9 +99,10 @@ class Model(BaseModel):
 class Train(Section):
     """Optimisation.
 
-    batch: windows a step. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
-    schedule: `cosine` falls to 0 at the last step; `constant` stays. clip: largest gradient norm, 0 for none.
-    ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
+    batch: windows in a batch. accumulate: batches in a step, whose gradients are averaged; a contrastive loss compares
+    the windows of one batch. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
+    schedule: `cosine` falls to `lr_end * lr` at the last step; `constant` stays. clip: largest gradient norm, 0 for
+    none. ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
     needed for the same weights. workers: loader processes, 0 for none (best for features in memory).
@@ -111,7 +112,9 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0)] = 3407
     epochs: Count = 50
     batch: Count = 32
+    accumulate: Count = 1
     lr: Positive = 1e-4
+    lr_end: Share = 0.0
     weight_decay: NotNegative = 0.01
     warmup: Share = 0.02
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -129,10 +132,10 @@ class Vote(Section):
     """Soft vote over overlapping windows, and smoothing.
 
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
-    window more than its ends. trailing: each window predicts only the tokens that no earlier window covers, so that
-    no prediction depends on later tokens (except in the first window). smooth_seconds: width of the smoothing, 0 for
-    none; kernel: mean, hamming, gaussian or median, see `mien.soft_vote.smooth`. temperature: divides the logits before
-    the softmax; 1 changes nothing.
+    window more than its ends. trailing: each window predicts only its last `hop_seconds`, so that no prediction depends
+    on what is later; the first windows begin before the start (`mien.inference.predict_streams`). smooth_seconds: width
+    of the smoothing, 0 for none; kernel: mean, hamming, gaussian or median, see `mien.soft_vote.smooth`. temperature:
+    divides the logits before the softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mien import clock, soft_vote
-from mien.records import Stream, Window
+from mien.records import FACE, Stream, Window
 
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
 #: returns logits `(window, token, classes)` and valence-arousal `(window, token, 2)`, both float32.
@@ -125,22 +125,35 @@ def predict_streams(
         streams: modality -> stream; any may be left out.
         batch: windows computed at once; it bounds memory and does not change the result.
 
+    With `settings.trailing`, the first windows reach back before the start, so that a token's prediction never depends
+    on tokens more than a hop later. There the first face is repeated (arXiv 2603.11971, public code), as missing if it
+    is, and other modalities are missing (our choice, because sound cannot be held like a picture).
+
     Raises ValueError for a modality that the network does not have, or a stream of another width.
     """
     _check(settings, streams)
     times = clock.token_times(start_s, stop_s, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
-    windows = [
-        window
-        for window in soft_vote.windows(len(times), settings.tokens, hop)
+    before = settings.tokens - min(hop, len(times)) if settings.trailing else 0
+    if before:
+        tokens = {name: _pad_before(*pair, before, repeat=name == FACE) for name, pair in tokens.items()}
+    windows = soft_vote.windows(before + len(times), settings.tokens, hop)
+    parts = soft_vote.new_parts(windows, before) if settings.trailing else windows
+    kept = [
+        (window, part)
+        for window, part in zip(windows, parts, strict=True)
         if any(valid[window.start : window.stop].any() for _, valid in tokens.values())
     ]
     classes = len(settings.labels)
     voted = np.full((len(times), classes + 2), np.nan)
-    if windows:
-        rows = _predict_windows(network, windows, tokens, batch, settings.temperature)
-        voted = soft_vote.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
+    if kept:
+        rows = _predict_windows(network, [window for window, _ in kept], tokens, batch, settings.temperature)
+        used = (
+            (Window(part.start - before, part.stop - before), values[part.start - window.start :])
+            for (_, part), (window, values) in zip(kept, rows, strict=True)
+        )
+        voted = soft_vote.vote(used, len(times), triangular=settings.triangular)
     smoothed = soft_vote.smooth(voted, times, settings.smooth_s, kernel=settings.kernel)
     probabilities = smoothed[:, :classes]
     if settings.kernel == "median":  # of each class on its own
@@ -158,6 +171,14 @@ def trained_outputs(
     if not model.settings.valence_arousal:
         valence_arousal = np.full_like(valence_arousal, np.nan)
     return StreamPrediction(times, probabilities, valence_arousal)
+
+
+def _pad_before(values: np.ndarray, valid: np.ndarray, count: int, *, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens with `count` more at the start: the first one with its validity, or missing ones."""
+    shape = ((count, 0), (0, 0))
+    if repeat:
+        return np.pad(values, shape, mode="edge"), np.pad(valid, shape[0], mode="edge")
+    return np.pad(values, shape), np.pad(valid, shape[0])
 
 
 def _predict_windows(

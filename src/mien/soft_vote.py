@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -39,28 +39,28 @@ def triangle_weights(length: int) -> np.ndarray:
     return np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ((length + 1) // 2)
 
 
-def vote(
-    probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False, trailing: bool = False
-) -> np.ndarray:
+def new_parts(windows: Sequence[Window], start: int = 0) -> list[Window]:
+    """The part of each window that no earlier one covers, and that is not before token `start`; windows in order."""
+    ends = [start, *(window.stop for window in windows)]
+    return [Window(max(window.start, end), window.stop) for window, end in zip(windows, ends, strict=False)]
+
+
+def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, triangular: bool = False) -> np.ndarray:
     """Soft vote: each token's mean over the windows that cover it; NaN where none does.
 
     Args:
         probabilities: windows and their `(length, k)` values, in any order; read once. Rows with a NaN are ignored.
         triangular: weight a window's rows by `triangle_weights`, because tokens near its ends have context on one side
             only.
-        trailing: each window counts only for the tokens that no earlier window covers; windows must be in order.
 
     Returns `(tokens, k)` float64; `(tokens, 0)` if there is no window. Memory is that of the result.
     """
     total: np.ndarray | None = None
-    weight, reached = np.zeros((tokens, 1)), 0
+    weight = np.zeros((tokens, 1))
     for window, values in probabilities:
         if total is None:
             total = np.zeros((tokens, values.shape[1]))
         counts = ~np.isnan(values).any(axis=1, keepdims=True)
-        if trailing:
-            counts = counts & (np.arange(window.start, window.stop) >= reached)[:, None]
-            reached = max(reached, window.stop)
         share = counts * (triangle_weights(len(values))[:, None] if triangular else 1.0)
         total[window.start : window.stop] += np.where(counts, values, 0) * share
         weight[window.start : window.stop] += share

@@ -1,4 +1,4 @@
-"""Distributed training: two processes (gloo) that share a batch train the weights of one process."""
+"""Distributed training: two processes (gloo) that share batches train the weights of one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.training.two_processes import RECIPE, recordings
 
 
 def test_two_processes_train_the_weights_of_one_process(tmp_path: Path) -> None:
-    script = [sys.executable, two_processes.__file__, str(tmp_path / "two"), "2"]
+    """Two processes take two batches of four a step, the one process a batch of eight."""
+    script = [sys.executable, two_processes.__file__, str(tmp_path / "two"), "2", "4", "2"]
     with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as both:
         fit(RECIPE, recordings(1, 4), recordings(2, 2), tmp_path / "one", device="cpu", progress=False)
         said, _ = both.communicate(timeout=120)

@@ -23,6 +23,8 @@ def test_learning_rate_schedule() -> None:
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert [rate(s, 100, 0.0, "constant") for s in (0, 50, 99)] == [1.0, 1.0, 1.0]
     assert rate(0, 1, 0.0, "cosine") == 1.0
+    assert [rate(s, 100, 0.0, "cosine", 0.1) for s in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+    assert rate(4, 100, 0.1, "cosine", 0.1) == pytest.approx(0.5), "warm-up begins at 0"
 
 
 def test_weight_decay_applies_to_matrices_only() -> None:

@@ -1,4 +1,5 @@
-"""Script of test_ddp.py: train into the folder of its first argument, with the number of processes of its second."""
+"""Train into the folder of the first argument, with as many processes as the second says and `train.batch` and
+`train.accumulate` of the third and fourth; a script that test_ddp.py starts."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ RECIPE = config.read(
 
 if __name__ == "__main__":
     fit(
-        RECIPE,
+        config.changed(RECIPE, train={"batch": int(sys.argv[3]), "accumulate": int(sys.argv[4])}),
         recordings(1, 4),
         recordings(2, 2),
         Path(sys.argv[1]),

@@ -22,20 +22,28 @@ Our choices, because the paper's are not public:
 * warm-up: unlabelled images update thresholds and normalisation from the start, but add no loss for `warmup_steps`
   steps: an untrained teacher would be used at once. With FreeMatch's thresholds and 10 labels per class, all images
   were in one class after some hundred steps (accuracy .083, eight classes).
+* pseudo-label: the teacher's mean over two weak views; the student learns it on a strong view. The paper has a teacher,
+  and Ada-CM takes the mean of two views.
 * batch normalisation: the teacher has its own statistics, of the weak views that it labels (Mean Teacher, Tarvainen and
   Valpola 2017, arXiv 1703.01780). The student's also include strong views, which prediction never sees.
-* pseudo-label: the teacher's mean over two weak views, as in Ada-CM; the student learns it on a strong view.
-* negative learning: for an image below its threshold, classes with a teacher probability below
-  `complementary_threshold` are complementary labels. The loss is the mean of `-log(1 - p_k)`, the classic form, with
+* negative learning: for an image below its threshold, classes with a probability below `complementary_threshold` in the
+  pseudo-label are complementary labels. The loss is the mean of `-log(1 - p_k)`, the classic form, with
   the weight of a label's loss: .600. With a tenth of that weight, on classes under .02: .580 (the same two draws;
   FixMatch .565, labels only .530).
 * local attention: the sigmoid of a 1 x 1 convolution weights each place of the last feature map before averaging;
   feature maps are dropped whole (Dropout2d) with probability `map_dropout`.
 
-`threshold: fixed` is that of FixMatch (arXiv 2001.07685). `freematch`: the running mean of the teacher's confidence,
-times the running mean of the class's probability over its maximum (Wang et al. 2022, arXiv 2205.07246, eq. 5-8); the
-running means look back ten steps with a `momentum` of .9. `adaptive` follows Ada-CM: `max(.8, .97 c / (1 + e^-epoch))`,
-c being the mean confidence of the correctly predicted labelled images of the class.
+The other kinds of `threshold` are published methods, for comparison. Their pseudo-labels come from the student, as in
+their public code; the teacher is then the average of the student, batch statistics included, and only predicts.
+`pseudo_labels: teacher` changes the threshold alone.
+
+* `fixed`: FixMatch (arXiv 2001.07685), one weak view.
+* `freematch`: the running mean of the confidence, times the running mean of the class's probability over its maximum
+  (Wang et al. 2022, arXiv 2205.07246, eq. 5-8), one weak view. The running means look back ten steps with a `momentum`
+  of .9 (theirs: .999).
+* `adaptive`: Ada-CM, the mean of two weak views. The threshold is `max(.8, .97 c / (1 + e^-epoch))`, c being the mean
+  confidence of the teacher on the labelled images of the class that it predicts correctly. Ada-CM computes c after each
+  epoch; here it is a running mean. Its contrastive loss and its weights of the losses are left out.
 """
 
 from __future__ import annotations
@@ -65,7 +73,8 @@ class Config(Section):
     better without for images of about 48 pixels: with half the maps in each stage, at the same cost, .678 instead of
     .632 (all labels, one seed). attention, map_dropout: of the extractor.
 
-    threshold: kind of threshold. accepted: share of a class's predictions above its `dynamic` threshold, at first and
+    threshold: kind of threshold. pseudo_labels: the network that gives them; `published`: the one of the kind's
+    publication. accepted: share of a class's predictions above its `dynamic` threshold, at first and
     after `ramp_steps`. memory: recent predictions that set these thresholds. fixed_threshold: value of `fixed`.
     momentum: of the running means of the other kinds. ema: decay of the teacher. epoch_steps: steps per epoch in
     `adaptive`. warmup_steps: steps without a loss on unlabelled images.
@@ -83,6 +92,7 @@ class Config(Section):
     attention: bool = True
     map_dropout: DropoutRate = 0.1
     threshold: Literal["dynamic", "fixed", "freematch", "adaptive"] = "dynamic"
+    pseudo_labels: Literal["published", "student", "teacher"] = "published"
     accepted: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.05, 0.3])
     ramp_steps: Count = 1000
     memory: Count = 2048
@@ -96,7 +106,7 @@ class Config(Section):
 class Objective(Section):
     """`labelled loss + unlabelled * pseudo-label loss + negative * negative learning loss`.
 
-    complementary_threshold: teacher probability below which a class is a complementary label.
+    complementary_threshold: probability in the pseudo-label below which a class is a complementary label.
     """
 
     unlabelled: NotNegative = 1.0
@@ -140,9 +150,9 @@ class DynamicThreshold(ImageSystem):
     """Student, teacher, thresholds and objective; see the module's docstring and `Config`."""
 
     uses_unlabelled = True
-    #: Running mean of the teacher's confidence on unlabelled images, a scalar.
+    #: Running mean of the confidence of pseudo-labels, accepted or not, a scalar.
     mean_confidence: Tensor
-    #: Running mean of the teacher's probability of each class on unlabelled images, `(classes,)`.
+    #: Running mean of the probability of each class in pseudo-labels, `(classes,)`.
     mean_probability: Tensor
     #: Confidence and class of recent predictions, `(memory,)`; class -1 where there is none yet.
     recent_confidence: Tensor
@@ -159,6 +169,11 @@ class DynamicThreshold(ImageSystem):
         self.student = nn.Sequential(extractor, nn.Linear(extractor.dim, config.classes))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.embedding_dim = extractor.dim
+        #: Whether the teacher gives the pseudo-labels; otherwise the student does.
+        published = config.threshold == "dynamic"
+        self.teacher_labels = published if config.pseudo_labels == "published" else config.pseudo_labels == "teacher"
+        #: Weak views that a pseudo-label is the mean of.
+        self.label_views = 2 if self.teacher_labels or config.threshold == "adaptive" else 1
         uniform = 1 / config.classes
         self.register_buffer("mean_confidence", torch.tensor(uniform))
         self.register_buffer("mean_probability", torch.full((config.classes,), uniform))
@@ -191,7 +206,7 @@ class DynamicThreshold(ImageSystem):
         return {f"threshold_{i}": float(value) for i, value in enumerate(self.thresholds())}
 
     def thresholds(self) -> Tensor:
-        """Teacher confidence from which a prediction is a pseudo-label, `(classes,)`; see the module's docstring."""
+        """Confidence from which a prediction is a pseudo-label, `(classes,)`; see the module's docstring."""
         if self.config.threshold == "fixed":
             return torch.full_like(self.mean_probability, self.config.fixed_threshold)
         if self.config.threshold == "adaptive":
@@ -216,7 +231,8 @@ class DynamicThreshold(ImageSystem):
             loss = soft_focal(labelled, batch.soft, gamma=0.0)
         logs = {"labelled": loss.detach()}
         if not (self.loss.unlabelled or self.loss.negative):
-            self._teacher_probabilities(batch.labelled)
+            if self.teacher_labels:
+                self._probabilities(self.teacher, batch.labelled)  # for its batch statistics
             return loss, {"loss": loss.detach()} | logs
         confidence, predicted, mean = self._update_statistics(batch)
         is_pseudo = confidence >= self.thresholds()[predicted]
@@ -238,21 +254,22 @@ class DynamicThreshold(ImageSystem):
         return loss, {"loss": loss.detach()} | logs
 
     @torch.no_grad()
-    def _teacher_probabilities(self, images: Tensor) -> Tensor:
-        """The teacher's probabilities `(n, classes)`; updates its batch norm statistics, drops no feature map."""
-        was_training = self.teacher.training
-        self.teacher.train()
-        for layer in self.teacher.modules():
+    def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Probabilities `(n, classes)` of the student or the teacher; updates its batch statistics, drops no map."""
+        was_training = network.training
+        network.train()
+        for layer in network.modules():
             if isinstance(layer, nn.Dropout2d):
                 layer.eval()
-        probabilities: Tensor = self.teacher(images).softmax(dim=1)
-        self.teacher.train(was_training)
+        probabilities: Tensor = network(images).softmax(dim=1)
+        network.train(was_training)
         return probabilities
 
     @torch.no_grad()
     def _update_statistics(self, batch: ImageBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Update the running means; returns the teacher's confidence, class and mean probabilities per image."""
-        mean = torch.stack([self._teacher_probabilities(view) for view in batch.weak]).mean(dim=0)
+        """Update the running means; returns the confidence, class and probabilities of each image's pseudo-label."""
+        network, views = self.teacher if self.teacher_labels else self.student, batch.weak[: self.label_views]
+        mean = torch.stack([self._probabilities(network, view) for view in views]).mean(dim=0)
         confidence, predicted = mean.max(dim=1)
         m = self.config.momentum
         self.mean_confidence.mul_(m).add_((1 - m) * confidence.mean())
@@ -260,26 +277,35 @@ class DynamicThreshold(ImageSystem):
         for recent, new in ((self.recent_confidence, confidence), (self.recent_class, predicted)):
             recent.copy_(torch.cat((recent, new))[-len(recent) :])
         if self.config.threshold == "adaptive":
-            p, labelled_as = self._teacher_probabilities(batch.labelled).max(dim=1)
+            was_training = self.teacher.training
+            p, labelled_as = self.teacher.eval()(batch.labelled).softmax(dim=1).max(dim=1)
+            self.teacher.train(was_training)
             for c in labelled_as[labelled_as == batch.labels].unique():
                 self.correct_confidence[c] = (
                     m * self.correct_confidence[c] + (1 - m) * p[(labelled_as == c) & (batch.labels == c)].mean()
                 )
         return confidence, predicted, mean
 
-    def _negative(self, student: Tensor, teacher: Tensor, unsure: Tensor) -> Tensor:
-        """Negative learning loss of student logits and teacher probabilities, over the images `unsure` `(n,)` bool."""
-        is_complementary = (teacher < self.loss.complementary_threshold) & unsure[:, None]
+    def _negative(self, student: Tensor, labels: Tensor, unsure: Tensor) -> Tensor:
+        """Negative learning loss of student logits and pseudo-label probabilities, over the images `unsure` `(n,)`
+        bool."""
+        is_complementary = (labels < self.loss.complementary_threshold) & unsure[:, None]
         loss = -torch.log1p(-student.softmax(dim=1).clamp_max(1 - 1e-6))
         return (loss * is_complementary).sum() / is_complementary.sum().clamp_min(1)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Update the teacher's moving average of the student."""
+        """Update the teacher's moving average of the student, and of its batch statistics unless it has its own."""
         decay = min(self.config.ema, (1 + int(self.steps)) / (10 + int(self.steps)))
         self.steps += 1
         for average, current in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
+        if not self.teacher_labels:
+            for statistic, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+                if statistic.is_floating_point():
+                    statistic.lerp_(now, 1 - decay)
+                else:
+                    statistic.copy_(now)
 
 
 #: The name under which `mien.models` finds the system of this file.

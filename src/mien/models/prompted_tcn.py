@@ -7,15 +7,21 @@ Architecture:
 
 * Face: the CLIP embeddings of a window's frames pass dilated causal convolutions (TCN).
 * Voice: wav2vec 2.0 features pass an adapter (linear, LayerNorm, ReLU).
-* Cross-attention in both directions, then the mean of each modality over the window, then an MLP. It predicts one class
-  per window, that of the window's last frame.
-* Objective: cross-entropy weighted by N / (C n_c), plus a contrastive loss between the mean face features and the CLIP
-  embedding of "A face expressing {label}".
+* Cross-attention in both directions, each with a residual connection and LayerNorm, then the mean of each modality over
+  the window, then an MLP with LayerNorm after its first layer. It predicts one class per window, that of the window's
+  last frame.
+* Objective: cross-entropy weighted by N / (C n_c), plus a contrastive loss (InfoNCE) between the fused face features,
+  which are the mean over the window after cross-attention, and the CLIP embedding of "A face expressing {label}".
+* Prediction: a window ends at every frame. Before the start, the first frame is repeated (`mien.inference`).
 
 Differs:
 
 * Both cross-attentions are safe ones, so that a window without voice or without faces still gives a prediction.
-* Time is in seconds (the authors' code counts 90 frames and calls them 3 s).
+* Time is in seconds (the authors' code counts 90 frames and calls them 3 s), and the voice is resampled to the face's
+  tokens (theirs: about 50 a second).
+* Voice before the start of a recording is missing. For every frame of the first 3 s, the authors' code reads the sound
+  of all of them, which a live prediction cannot do.
+* A window without faces adds nothing to the contrastive loss.
 * Up to `hold_seconds` of missing faces repeat the last one, as in the authors' code, which then restarts its sequence;
   here the faces that are still missing become a learned token and count in no average.
 * Inputs are normalised by the statistics of the training set (ours, as in all systems here).
@@ -118,7 +124,7 @@ class PromptedTCN(StreamSystem):
         self.norm = nn.ModuleDict({n: nn.LayerNorm(dim) for n in crossed})
         first, second = config.hidden
         self.trunk = nn.Sequential(
-            nn.Linear(dim * len(config.inputs), first), nn.ReLU(), nn.Dropout(config.dropout),
+            nn.Linear(dim * len(config.inputs), first), nn.LayerNorm(first), nn.ReLU(), nn.Dropout(config.dropout),
             nn.Linear(first, second), nn.ReLU(), nn.Dropout(config.dropout),
         )  # fmt: skip
         self.expression = nn.Linear(second, config.classes)
@@ -134,13 +140,13 @@ class PromptedTCN(StreamSystem):
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """One prediction per window, repeated for each of its tokens; see `StreamSystem.forward`.
 
-        With `vote.trailing` in the recipe only the window's last tokens use it.
+        With `vote.trailing` in the recipe, only the window's last `vote.hop_seconds` use it.
         """
         output, _ = self._predict(self.select_inputs(values, valid))
         return output
 
     def similarity(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Tensor:
-        """Cosine similarities `(batch, classes)` of each window's mean face features and the prompts."""
+        """Cosine similarities `(batch, classes)` of each window's fused face features and the prompts."""
         _, face = self._predict(self.select_inputs(values, valid))
         return nn.functional.normalize(face, dim=1) @ nn.functional.normalize(self.prompts, dim=1).T
 
@@ -181,12 +187,12 @@ class PromptedTCN(StreamSystem):
         return self.tcn(self.embedding(values, is_filled)), is_filled
 
     def _predict(self, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Output, Tensor]:
-        """The output, and each window's mean face features `(batch, text_dim)`, zero without a face input."""
+        """The output, and each window's fused face features in the prompts' space `(batch, text_dim)`: the mean over
+        the window after cross-attention, projected; zero without a face input."""
         tokens, masks = {}, {}
         for name, (values, valid) in inputs.items():
             is_face = name == FACE
             tokens[name], masks[name] = self._face_tokens(values, valid) if is_face else (self.adapter(values), valid)
-        mean_face = masked_mean(tokens[FACE], masks[FACE]) if FACE in tokens else None
         if len(tokens) == 2:
             a, b = tokens
             crossed = {
@@ -194,7 +200,8 @@ class PromptedTCN(StreamSystem):
                 b: tokens[b] + self.cross[b](tokens[b], tokens[a], masks[a]),
             }
             tokens = {name: self.norm[name](value) for name, value in crossed.items()}
-        pooled = torch.cat([masked_mean(tokens[name], masks[name]) for name in tokens], dim=1)
+        means = {name: masked_mean(tokens[name], masks[name]) for name in tokens}
+        pooled = torch.cat(list(means.values()), dim=1)
         hidden = self.trunk(pooled)
         time = next(iter(masks.values())).shape[1]
         present = torch.stack([mask.any(dim=1) for mask in masks.values()], dim=-1)
@@ -206,8 +213,8 @@ class PromptedTCN(StreamSystem):
             evidence=present.any(dim=-1),
             modalities=list(masks),
         )
-        no_face = mean_face is None
-        return output, pooled.new_zeros(pooled.shape[0], self.config.text_dim) if no_face else self.to_text(mean_face)
+        no_face = pooled.new_zeros(len(pooled), self.config.text_dim)
+        return output, self.to_text(means[FACE]) if FACE in means else no_face
 
 
 #: The name under which `mien.models` finds the system of this file.

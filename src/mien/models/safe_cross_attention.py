@@ -1,10 +1,11 @@
-"""Safe cross-attention of face and voice with modality dropout: the system of the shipped checkpoint.
+"""Safe cross-attention of face and voice with modality dropout.
 
 Source: Yu, Zheng, Wang, Zhang, Zhu, Liang, Huang, Liu 2026: Solution to the 10th ABAW Expression Recognition Challenge:
 A Robust Multimodal Framework with Safe Cross-Attention and Modality Dropout. arXiv 2603.08034.
 
 [?]: not stated anywhere we could find; our choice.
-[G]: taken from the public code that the same group wrote for a sister task.
+[G]: taken from the public code that the same group wrote for a sister task, the 10th ABAW Emotional Mimicry Intensity
+challenge.
 
 Architecture, as far as the paper states it:
 
@@ -19,14 +20,18 @@ Differs:
 * The fusion of the branches is a learned gate per token [?], shared by the expression head and a valence-arousal head
   (ours).
 * Each branch also has a loss of its own (ours, see `Objective`).
-* Modality dropout also hides the voice, hides bursts and adds noise [?], see `ModalityDropoutConfig`.
+* Modality dropout can also hide the voice, hide bursts and add noise (ours, off in the published recipe), see
+  `ModalityDropoutConfig`. [G] hides each modality with probability .1.
+* Cross-attention normalises queries and keys before their projections and has a residual connection; [G] normalises
+  after the projections, leaves values as they are, and has no residual, because its one query is a summary of the text.
+* A missing token is learned, as in [G], but is a query only: as a key, as in [G], it would change the other tokens.
+* Dropout of attention weights is off (`attention_dropout`; [G] has .1), because on a CPU it more than doubles the time.
 * Sizes, positions and loss weights marked [?] below.
 
 All modalities share one token clock, `(batch, time)`; the validity of a token states whether its modality has data
-there. The widths of the inputs come from the recipe: 1024 + 1024 for the paper's encoders, under a hundred each for the
-starter's.
+there. The widths of the inputs come from the recipe: 1024 + 1024 for the paper's encoders.
 
-The names of parameters and buffers are keys of the shipped checkpoint (`mien/starter`): do not rename them.
+The names of parameters and buffers are keys of saved checkpoints: do not rename them.
 """
 
 from __future__ import annotations

@@ -151,7 +151,8 @@ class WindowData:
         self.weights = window_weights(windows.class_counts(self.classes), recipe.train.balance)
         self.size = len(windows)
         self.epochs = recipe.train.epochs
-        self.total_steps = self.epochs * -(-len(windows) // recipe.train.batch)
+        batches = -(-len(windows) // recipe.train.batch)
+        self.total_steps = self.epochs * -(-batches // recipe.train.accumulate)
 
     def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[Batch]:
         """Batches drawn from seed and epoch, see `mien.data.WindowSampler`."""

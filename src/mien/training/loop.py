@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -43,8 +44,9 @@ class TrainingData(Protocol):
     total_steps: int
 
     def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[Batch | ImageBatch]:
-        """The batches of epoch `epoch`, counted from 0; the same in every call. part: (rank, processes) of this
-        process, which gets its share of every batch."""
+        """The batches of epoch `epoch`, counted from 0; the same in every call. A step takes `train.accumulate` of
+        them, the last one what is left. part: (rank, processes) of this process, which gets its share of every batch.
+        """
 
     def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
         """Validation metrics after an epoch, named `val_*`; empty if there is nothing to validate on."""
@@ -90,10 +92,9 @@ class TrainingLoop:
             lr=settings.lr,
             fused=settings.precision == "32",  # gradients of fused optimisers cannot be clipped in mixed precision
         )
-        wrapped: Any
-        wrapped, self.stepper = fabric.setup(system, self.optimiser)
-        wrapped.mark_forward_method("objective")
-        self.objective = wrapped.objective
+        self.wrapped: Any
+        self.wrapped, self.stepper = fabric.setup(system, self.optimiser)
+        self.wrapped.mark_forward_method("objective")
         self.average = WeightAverage(system, settings.ema)
         if saved:
             resume.restore(system, self.optimiser, saved, self.average)
@@ -116,14 +117,15 @@ class TrainingLoop:
         torch.manual_seed(mix_seeds(settings.seed, epoch, 1, *([rank] if rank else [])))
         self.system.train()
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        means = _Means()
-        for batch in self.data.batches(epoch, self.part):
-            factor = learning_rate_factor(state.steps, self.data.total_steps, settings.warmup, settings.schedule)
+        means, batches = _Means(), iter(self.data.batches(epoch, self.part))
+        while step := list(islice(batches, settings.accumulate)):
+            factor = learning_rate_factor(
+                state.steps, self.data.total_steps, settings.warmup, settings.schedule, settings.lr_end
+            )
             for group in self.optimiser.param_groups:
                 group["lr"] = settings.lr * factor * group["scale"]
-            loss, logs = self.objective(batch.to(self.fabric.device))
             self.optimiser.zero_grad()
-            self.fabric.backward(loss)
+            self._add_gradients(step, means)
             self.system.before_step()
             if settings.clip:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -131,10 +133,17 @@ class TrainingLoop:
             self.system.after_step()
             self.average.update()
             state.steps += 1
-            means.add(logs)
             for callback in self.callbacks:
                 callback.on_step(means)
         return {"step": float(state.steps), **means.result(), **self.system.training_report()}
+
+    def _add_gradients(self, batches: Sequence[Batch | ImageBatch], means: _Means) -> None:
+        """Add the gradient of the batches' mean loss, by one pass for each batch; processes exchange it once."""
+        for number, batch in enumerate(batches, 1):
+            with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(batches)):
+                loss, logs = self.wrapped.objective(batch.to(self.fabric.device))
+                self.fabric.backward(loss / len(batches))
+            means.add(logs)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """Validation metrics with the averaged weights, in the first process."""

@@ -85,9 +85,10 @@ def fit_images(
 def steps_of(recipe: Recipe, labelled: ImageSet, unlabelled: ImageSet) -> int:
     """Steps of a recipe's epochs. An epoch passes all labelled images; for systems that use unlabelled images a quarter
     of those, and 100 steps at least (our choice)."""
+    per_step = recipe.train.batch * recipe.train.accumulate
     if not _uses_unlabelled(recipe):
-        return max(1, recipe.train.epochs * max(1, len(labelled) // recipe.train.batch))
-    return max(1, recipe.train.epochs * max(100, len(unlabelled) // (RATIO * recipe.train.batch)))
+        return max(1, recipe.train.epochs * max(1, len(labelled) // per_step))
+    return max(1, recipe.train.epochs * max(100, len(unlabelled) // (RATIO * per_step)))
 
 
 def _uses_unlabelled(recipe: Recipe) -> bool:
@@ -135,7 +136,8 @@ def _fit_to_images(recipe: Recipe, labelled: ImageSet) -> tuple[Recipe, ImageSet
 
 
 class ImageData:
-    """Labelled and unlabelled images as `mien.training.loop.TrainingData`. A batch follows from seed and step alone."""
+    """Labelled and unlabelled images as `mien.training.loop.TrainingData`. A batch follows from the seed and its number
+    alone."""
 
     counted = "images"
 
@@ -155,9 +157,10 @@ class ImageData:
 
     def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[ImageBatch]:
         """The batches of steps `epoch * epoch_steps` and on. Images are trained in one process: part is not used."""
-        for step in range(epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)):
-            batch = self._draw(np.random.default_rng([self.settings.seed, step]))
-            torch.manual_seed(mix_seeds(self.settings.seed, step))  # of dropout in this step
+        first, last = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
+        for number in range(first * self.settings.accumulate, last * self.settings.accumulate):
+            batch = self._draw(np.random.default_rng([self.settings.seed, number]))
+            torch.manual_seed(mix_seeds(self.settings.seed, number))  # of dropout in this step
             yield batch
 
     def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
