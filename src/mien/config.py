@@ -191,7 +191,7 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
     """
     path, text = _read(source)
     raw = _parse(text, str(path))
-    problems = [p for override in overrides if (p := _override(raw, override))]
+    problems = [p for text in overrides if (p := override(raw, text))]
     return read(raw, origin=str(path), check=check, problems=problems)
 
 
@@ -373,7 +373,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], text: str) -> str | None:
+def override(raw: dict[str, Any], text: str) -> str | None:
     """Apply one `key.path=value` in place; a message if it cannot be."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")

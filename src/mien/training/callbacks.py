@@ -72,10 +72,14 @@ class KeepBest(Callback):
             state.best, state.best_epoch, state.waited = measured, state.epochs, 0
             if self.writes and (measured is not None or state.epochs == self.total):
                 with average.applied():
-                    checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
+                    self.save(system)
         if self.writes:
             resume.write(self.out, system, optimiser, state, average)
         self.stop = self._is_patience_over()
+
+    def save(self, system: System[Any]) -> None:
+        """Write the weights of the best epoch."""
+        checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.train.patience
