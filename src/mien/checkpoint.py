@@ -84,7 +84,7 @@ class Checkpoint:
             smooth_s=vote.smooth_seconds,
             temperature=vote.temperature,
             trailing=vote.trailing,
-            hamming=vote.hamming,
+            kernel=vote.kernel,
             expression=self.model.predicts_expression,
             valence_arousal=self.model.predicts_valence_arousal,
         )

@@ -130,17 +130,26 @@ class Vote(Section):
 
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
     window more than its ends. trailing: each window predicts only the tokens that no earlier window covers, so that
-    no prediction depends on later tokens (except in the first window). smooth_seconds: width of the moving mean, 0
-    for none; hamming: weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes
-    nothing.
+    no prediction depends on later tokens (except in the first window). smooth_seconds: width of the smoothing, 0 for
+    none; kernel: mean, hamming, gaussian or median, see `mien.soft_vote.smooth`. temperature: divides the logits before
+    the softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0
     triangular: bool = False
     trailing: bool = False
     smooth_seconds: NotNegative = 0.5
-    hamming: bool = False
+    kernel: Literal["mean", "hamming", "gaussian", "median"] = "mean"
     temperature: Positive = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_hamming(cls, raw: Any) -> Any:
+        """Recipes of earlier checkpoints say `hamming: true` or `false` instead of the kernel."""
+        if isinstance(raw, dict) and "hamming" in raw and "kernel" not in raw:
+            rest = {key: value for key, value in raw.items() if key != "hamming"}
+            return rest | {"kernel": "hamming" if raw["hamming"] else "mean"}
+        return raw
 
 
 class Recipe(Section):

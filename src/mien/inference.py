@@ -55,7 +55,7 @@ class InferenceSettings:
     """Inference settings of a trained system.
 
     labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a window
-    in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote
+    in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, kernel, temperature: soft vote
     and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
     """
 
@@ -68,7 +68,7 @@ class InferenceSettings:
     smooth_s: float
     temperature: float
     trailing: bool = False
-    hamming: bool = False
+    kernel: soft_vote.Kernel = "mean"
     expression: bool = True
     valence_arousal: bool = True
 
@@ -141,8 +141,11 @@ def predict_streams(
     if windows:
         rows = _predict_windows(network, windows, tokens, batch, settings.temperature)
         voted = soft_vote.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
-    smoothed = soft_vote.smooth(voted, times, settings.smooth_s, hamming=settings.hamming)
-    return StreamPrediction(times, smoothed[:, :classes], smoothed[:, classes:])
+    smoothed = soft_vote.smooth(voted, times, settings.smooth_s, kernel=settings.kernel)
+    probabilities = smoothed[:, :classes]
+    if settings.kernel == "median":  # of each class on its own
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return StreamPrediction(times, probabilities, smoothed[:, classes:])
 
 
 def trained_outputs(

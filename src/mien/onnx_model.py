@@ -161,5 +161,7 @@ def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
             remedy=f"Copy the whole folder again, or delete {NETWORK}: prediction then uses the weights themselves.",
         )
     facts["features"] = {name: InputFeature(**feature) for name, feature in facts["features"].items()}
+    if facts.pop("hamming", False):  # exports before the setting `kernel`
+        facts["kernel"] = "hamming"
     settings = InferenceSettings(**facts)
     return OnnxModel(settings, OnnxSession(data, settings))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 
 from mien.clock import TIME_DECIMALS
 from mien.records import Window
+
+#: How a sample's neighbours are weighted in `smooth`.
+Kernel = Literal["mean", "hamming", "gaussian", "median"]
+#: The kernels in words.
+KERNELS: dict[Kernel, str] = {
+    "mean": "moving mean", "hamming": "Hamming window", "gaussian": "Gaussian", "median": "moving median",
+}  # fmt: skip
 
 
 def windows(tokens: int, length: int, hop: int) -> list[Window]:
@@ -62,22 +70,34 @@ def vote(
         return np.where(weight > 0, total / weight, np.nan)
 
 
-def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bool = False) -> np.ndarray:
-    """Moving average over a centred window of `seconds` in total, in time and not in samples.
+def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, kernel: Kernel = "mean") -> np.ndarray:
+    """Moving average or median over a centred window of `seconds` in total, in time and not in samples.
 
-    NaN entries are ignored and stay NaN, so that smoothing fills no gaps. `seconds <= 0` returns a copy. O(time) by
-    cumulative sums.
+    NaN entries are ignored and stay NaN, so that smoothing fills no gaps. `seconds <= 0` returns a copy.
 
     Args:
         values: `(time, k)`. times: `(time,)` seconds, increasing.
-        hamming: weight a neighbour `d` seconds away by a Hamming window, `.54 + .46 cos(2 pi d / seconds)`.
-            The cosine of a difference is a sum of products, so cumulative sums still suffice.
+        kernel: `mean`; `hamming`, which weights a neighbour `d` seconds away by `.54 + .46 cos(2 pi d / seconds)`;
+            `gaussian`, three moving means over a third of `seconds` each, which is within 7 % of a Gaussian with a
+            standard deviation of a sixth of `seconds`; `median`, of each column on its own, so that the columns of a
+            row need not add up to what they did.
 
-    Returns `(time, k)` float64.
+    Returns `(time, k)` float64. O(time), the median O(time x window).
     """
     values = np.asarray(values, np.float64)
     if seconds <= 0 or not len(values):
         return values.copy()
+    if kernel == "median":
+        return _rolling_median(values, times, seconds)
+    if kernel == "gaussian":
+        for _ in range(3):
+            values = _weighted_mean(values, times, seconds / 3, hamming=False)
+        return values
+    return _weighted_mean(values, times, seconds, hamming=kernel == "hamming")
+
+
+def _weighted_mean(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bool) -> np.ndarray:
+    """`smooth` by cumulative sums; the cosine of a difference is a sum of products, so they suffice for Hamming too."""
     times = np.round(np.asarray(times, float), TIME_DECIMALS)
     low = np.searchsorted(times, np.round(times - seconds / 2, TIME_DECIMALS), side="left")
     high = np.searchsorted(times, np.round(times + seconds / 2, TIME_DECIMALS), side="right")
@@ -99,3 +119,17 @@ def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bo
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = weighted_sum(np.where(present, values, 0.0)) / weighted_sum(present.astype(float))
         return np.where(present, mean, np.nan)
+
+
+def _rolling_median(values: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray:
+    """`smooth` by medians of the present values."""
+    import polars as pl
+
+    unit = 10**TIME_DECIMALS
+    half = round(seconds / 2 * unit)
+    names = [str(column) for column in range(values.shape[1])]
+    table = pl.DataFrame(values, schema=names, orient="row").with_columns(pl.all().fill_nan(None))
+    table = table.with_columns(pl.Series("time", np.round(np.asarray(times, float) * unit).astype(np.int64)))
+    rolled = table.rolling("time", period=f"{2 * half}i", offset=f"-{half}i", closed="both")
+    medians = rolled.agg(pl.col(names).median()).select(names).to_numpy()
+    return np.where(np.isnan(values), np.nan, medians)

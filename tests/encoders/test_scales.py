@@ -1,4 +1,4 @@
-"""Several crop scales averaged, and DINOv2, against transformers' processor and network."""
+"""Several crop scales averaged."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from mien.encoders import registry
 from mien.encoders.export_encoder import export_encoder
@@ -58,19 +56,3 @@ def test_scales_that_cannot_work_are_refused(beit: Path, tmp_path: Path) -> None
         encoder(f"beit-large={beit},scales=[1,0]")
     with pytest.raises(ConfigError, match="it averages several crops of each face"):
         export_encoder(encoder(f"beit-large={beit},scales=[1,2]"), tmp_path / "out")
-
-
-def test_dinov2_equals_transformers(tmp_path: Path) -> None:
-    torch.manual_seed(4)
-    settings = transformers.Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=42, patch_size=14
-    )
-    network = transformers.Dinov2Model(settings).eval()
-    network.save_pretrained(tmp_path)
-    processor = transformers.BitImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
-    processor.save_pretrained(tmp_path)
-    made = encoder(f"dinov2-large={tmp_path}")
-    crops = test_images.crops_of(32)
-    with torch.no_grad():
-        expected = network(**processor(list(crops), return_tensors="pt")).last_hidden_state[:, 0]
-    np.testing.assert_allclose(made.encode_crops(crops), expected.numpy(), atol=1e-4)  # type: ignore[attr-defined]
