@@ -51,7 +51,7 @@ def tiny(family: str, folder: Path) -> Path:
                     mlp_ratio=2,
                     image_size=42,
                     patch_size=14,
-                )  # fmt: skip
+                )
             ),
             transformers.BitImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}),
         ),

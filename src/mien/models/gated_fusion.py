@@ -2,8 +2,8 @@
 
 Source: the winner's public code, github.com/ora942878/ABAW_10_EXPR; no paper was found. Known: DINOv2-Large tuned on
 AffectNet and RAF-DB, crops of three scales averaged; wav2vec 2.0 Large, the mean of its last four layers in half a
-second around each frame; gated fusion of 1024 + 1024 values to 512; input dropout, .20 of the face and .25 of the voice;
-a median over 101 frames; five folds averaged. The form of the gate, the loss and the optimiser are not known.
+second around each frame; gated fusion of 1024 + 1024 values to 512; input dropout, .20 of the face and .25 of the
+voice; a median over 101 frames; five folds averaged. The form of the gate, the loss and the optimiser are not known.
 
 Architecture:
 
@@ -68,11 +68,13 @@ class Config(Section):
 
 
 class Objective(Section):
-    """Focal loss (gamma 0: cross-entropy) plus `valence_arousal` times 1 - CCC; class_weights as in `mien.losses`."""
+    """Focal loss (gamma 0: cross-entropy) plus `valence_arousal` times 1 - CCC; class_weights and
+    logit_adjustment (strength, 0 for none) as in `mien.losses`."""
 
     gamma: NotNegative = 0.0
     class_weights: Literal["none", "sqrt", "balanced", "effective"] = "none"
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    logit_adjustment: NotNegative = 0.0
     valence_arousal: NotNegative = 0.0
 
 
@@ -83,7 +85,13 @@ class GatedFusion(StreamSystem):
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         loss = objective or Objective()
-        super().__init__(inputs=config.inputs, classes=config.classes, weighting=loss.class_weights, clamp=config.clamp)
+        super().__init__(
+            inputs=config.inputs,
+            classes=config.classes,
+            weighting=loss.class_weights,
+            adjustment=loss.logit_adjustment,
+            clamp=config.clamp,
+        )
         self.config, self.loss = config, loss
         self.predicts_valence_arousal = loss.valence_arousal > 0
         self.reach = round(config.voice_seconds * config.rate_hz / 2)
@@ -128,7 +136,11 @@ class GatedFusion(StreamSystem):
         if batch.expression is not None:
             labels = batch.expression.masked_fill(~output.evidence[:, None], UNLABELLED)
             logs["expression"] = focal(
-                output.logits, labels, gamma=self.loss.gamma, weights=self.class_weight, smoothing=self.loss.smoothing
+                output.logits + self.logit_offset,
+                labels,
+                gamma=self.loss.gamma,
+                weights=self.class_weight,
+                smoothing=self.loss.smoothing,
             )
             loss = loss + logs["expression"]
         if batch.valence_arousal is not None and self.loss.valence_arousal:

@@ -19,7 +19,7 @@ from mien.encoders import adaptation
 from mien.encoders.images import ImageEncoder
 from mien.encoders.speech import SpeechEncoder
 from mien.layers.system import System
-from mien.losses import class_weights, soft_focal
+from mien.losses import class_weights, logit_adjustment, soft_focal
 
 
 class TuningOptions(Section):
@@ -70,11 +70,13 @@ class Adaptation(Section):
 class Objective(Section):
     """Loss over soft labels, see `mien.losses.soft_focal`.
 
-    gamma: focusing exponent; 0 is cross-entropy. class_weights: scheme of `mien.losses.class_weights`.
+    gamma: focusing exponent; 0 is cross-entropy. class_weights, logit_adjustment (strength, 0 for none): of
+    `mien.losses`.
     """
 
     gamma: NotNegative = 0.0
     class_weights: Literal["none", "sqrt", "balanced", "effective"] = "none"
+    logit_adjustment: NotNegative = 0.0
 
 
 @dataclass(slots=True)
@@ -101,6 +103,7 @@ class TunedNetwork(System[Any]):
     input_kind = "images"
     predicts_valence_arousal = False
     class_weight: Tensor
+    logit_offset: Tensor
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class TunedNetwork(System[Any]):
             nn.LayerNorm(encoder.dim), nn.Dropout(settings.dropout), nn.Linear(encoder.dim, classes)
         ).to(encoder.device)
         self.register_buffer("class_weight", torch.ones(classes, device=encoder.device))
+        self.register_buffer("logit_offset", torch.zeros(classes, device=encoder.device))
 
     @property
     def encoder(self) -> ImageEncoder | SpeechEncoder:
@@ -132,8 +136,9 @@ class TunedNetwork(System[Any]):
         return self._encoder[0]
 
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
-        """Set class weights, see `System.prepare`."""
+        """Set class weights and offsets of the logits, see `System.prepare`."""
         self.class_weight.copy_(class_weights(counts, self.loss.class_weights))
+        self.logit_offset.copy_(logit_adjustment(counts, self.loss.logit_adjustment))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Trainable weights of the encoder, and the classifier with its own learning rate; matrices decay."""
@@ -164,4 +169,4 @@ class TunedNetwork(System[Any]):
 
     def classification_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of `Objective` of logits and soft labels, both `(batch, classes)`."""
-        return soft_focal(logits, targets, gamma=self.loss.gamma, weights=self.class_weight)
+        return soft_focal(logits + self.logit_offset, targets, gamma=self.loss.gamma, weights=self.class_weight)
