@@ -41,8 +41,12 @@ needs_faces = pytest.mark.skipif(
 pytestmark = needs_faces
 
 #: Encoder -> what makes its tiny network.
-IMAGES = {"beit-large": "beit", "clip-vit-b32": "clip", "efficientnet-b1": "efficientnet", "resnet50": "resnet"}
-SPEECH = {"wavlm-large": "wavlm-large", "wav2vec2-base": "wav2vec2-base", "pdem": "wav2vec2-large"}
+IMAGES = {"beit-large": "beit", "clip-vit-b32": "clip", "dinov2-large": "dinov2", "efficientnet-b1": "efficientnet",
+          "resnet50": "resnet"}  # fmt: skip
+SPEECH = {
+    "wavlm-large": "wavlm-large", "wav2vec2-base": "wav2vec2-base", "wav2vec2-large": "wav2vec2-large",
+    "pdem": "wav2vec2-large",
+}  # fmt: skip
 #: `model.name` -> overrides that make it tiny.
 SMALL: dict[str, tuple[str, ...]] = {
     "safe_cross_attention": ("model.dim=8", "model.heads=2", "model.layers=1"),
@@ -57,6 +61,7 @@ SMALL: dict[str, tuple[str, ...]] = {
         "model.source=null", "model.network=resnet", "model.dim=12", "model.unfreeze_steps=0", "corpus.options.size=32",
         "model.options={embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}",
     ),
+    "gated_fusion": ("model.dim=16",),
     "late_fusion": (),
     "dynamic_threshold": (
         "model.stem=8", "model.widths=[8, 16]", "model.depths=[1, 1]", "model.stem_pool=false",
@@ -106,6 +111,7 @@ def tiny_recipe(name: str, sources: dict[str, Path], *overrides: str) -> config.
         options = {"source": str(sources[feature.encoder])} if feature.encoder in sources else {}
         if options and feature.encoder != "clip-text-b32":
             options["precision"] = "float32"
+        options |= {key: value for key, value in feature.options.items() if key == "scales"}
         changes += [f"features.{modality}.dim=null", f"features.{modality}.options={options}"]
     return config.load(name, changes, check=models.problems)
 

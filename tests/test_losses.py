@@ -263,3 +263,56 @@ def test_soft_focal_ignores_rows_without_a_label() -> None:
     assert torch.equal(logits.grad[1], torch.zeros(2))
     empty = losses.soft_focal(logits.detach().requires_grad_(), torch.zeros(2, 2))
     assert float(empty) == 0.0
+
+
+def test_logit_adjustment_closed_forms() -> None:
+    counts = torch.tensor([80.0, 15.0, 5.0])
+    torch.testing.assert_close(losses.logit_adjustment(counts, 2.0), 2 * torch.tensor([0.8, 0.15, 0.05]).log())
+    assert losses.logit_adjustment(counts, 0.0).tolist() == [0, 0, 0]
+    absent = losses.logit_adjustment(torch.tensor([8.0, 0.0, 2.0]))  # counts as 8, 2, 2
+    torch.testing.assert_close(absent, torch.tensor([8 / 12, 2 / 12, 2 / 12]).log())
+    assert losses.logit_adjustment(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_logit_adjustment_learns_balanced_posteriors() -> None:
+    """For one input whose labels have the shares of the priors, the adjusted minimum has equal logits: of the class
+    posterior p(y|x) = n_y / n only p(x|y) = const is left. Without adjustment the logits are the log shares."""
+    counts = torch.tensor([60.0, 30.0, 10.0])
+    targets = (counts / counts.sum())[None].double()
+    found = {}
+    for tau in (0.0, 1.0):
+        logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+        def closure(logits: torch.Tensor = logits, tau: float = tau) -> torch.Tensor:
+            logits.grad = None
+            loss = losses.soft_focal(logits + losses.logit_adjustment(counts, tau), targets, gamma=0.0)
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        found[tau] = torch.softmax(logits.detach(), dim=1)[0]
+    torch.testing.assert_close(found[0.0], targets[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1.0], torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["safe_cross_attention", "gated_fusion"])
+def test_systems_add_the_adjustment_in_training_only(name: str) -> None:
+    from mien import models
+    from tests.models.systems import batch, recipe
+
+    given, results = batch(missing=0.0), []
+    statistics = {"face": torch.zeros(12), "voice": torch.zeros(16)}, {"face": torch.ones(12), "voice": torch.ones(16)}
+    for tau in (0.0, 1.0):
+        torch.manual_seed(0)
+        objective = {"class_weights": "none", "gamma": 0.0, "logit_adjustment": tau, "valence_arousal": 0.0}
+        system = models.build(recipe(name, objective)).eval()
+        system.prepare(*statistics, torch.tensor([70.0, 20.0, 5.0, 5.0]))
+        with torch.no_grad():
+            results.append((system(given.values, given.valid).logits, system.objective(given)[1]["expression"]))
+    (plain, loss), (adjusted, adjusted_loss) = results
+    torch.testing.assert_close(plain, adjusted)
+    offsets = torch.tensor([0.7, 0.2, 0.05, 0.05]).log()
+    expected = F.cross_entropy((plain + offsets).flatten(0, 1), given.expression.flatten())
+    torch.testing.assert_close(adjusted_loss, expected)
+    assert not torch.isclose(loss, adjusted_loss)

@@ -1,4 +1,5 @@
-"""Encoders by spec, trained runs included: a checkpoint trained on single face images encodes faces."""
+"""Encoders by spec, trained ones included: a checkpoint trained on single face images, and an encoder tuned by
+`mien tune`."""
 
 from __future__ import annotations
 
@@ -11,20 +12,22 @@ from mien.config import Recipe
 from mien.datasets.image_datasets import TRAINED_LICENCE, crop_framing
 from mien.encoders import registry
 from mien.encoders.protocol import Crop, Encoder
+from mien.encoders.tuned import create_tuned, find_tuned
 from mien.errors import ConfigError
 from mien.trained_model import stage_provenance
 
 
 def create_encoder(spec: str, *, device: str = "cpu") -> Encoder:
-    """The encoder that a spec names: `NAME[=SOURCE][,OPTION=VALUE...]` of `mien.encoders.registry`, or the folder of a
-    checkpoint that was trained on face images.
+    """The encoder that a spec names: `NAME[=SOURCE][,OPTION=VALUE...]` of `mien.encoders.registry`, the folder of a
+    checkpoint that was trained on face images, or a tuned encoder: `FOLDER[,OPTION=VALUE...]` or `NAME=FOLDER[,...]`.
 
     Raises ConfigError and ArtefactError as `registry.create` does.
     """
     name, source, _ = registry.parse_spec(spec)
     if source is None and (Path(name) / "checkpoint.json").is_file():
         return CheckpointEncoder(name, device=device)
-    return registry.create(spec, device=device)
+    tuned = find_tuned(name, source)
+    return registry.create(spec, device=device) if tuned is None else create_tuned(spec, tuned, device=device)
 
 
 def image_stage_provenance(recipe: Recipe, weights_sha256: str, layer: str = "embedding") -> dict[str, str]:

@@ -8,7 +8,6 @@ are reported at once. A missing key has the default below; shipped recipes write
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS, check_class_names
+from mien.recipe_yaml import RecipeDumper, RecipeLoader
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -106,7 +106,7 @@ class Train(Section):
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
     needed for the same weights. workers: loader processes, 0 for none (best for features in memory).
-    tensorboard: write event files too.
+    logger: where the report of each epoch is logged, see `mien.training.loggers`; `none` for log lines only.
     """
 
     seed: Annotated[int, Field(ge=0)] = 3407
@@ -125,7 +125,16 @@ class Train(Section):
     precision: Literal["32", "bf16"] = "32"
     threads: Count = 2
     workers: Annotated[int, Field(ge=0)] = 0
-    tensorboard: bool = False
+    logger: Literal["none", "csv", "tensorboard", "wandb", "mlflow"] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_tensorboard(cls, raw: Any) -> Any:
+        """Recipes of earlier checkpoints say `tensorboard: true` or `false` instead of the logger."""
+        if isinstance(raw, dict) and isinstance(raw.get("tensorboard"), bool) and "logger" not in raw:
+            rest = {key: value for key, value in raw.items() if key != "tensorboard"}
+            return rest | {"logger": "tensorboard" if raw["tensorboard"] else "none"}
+        return raw
 
 
 class Vote(Section):
@@ -203,7 +212,7 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
     """
     path, text = _read(source)
     raw = _parse(text, str(path))
-    problems = [p for override in overrides if (p := _override(raw, override))]
+    problems = [p for text in overrides if (p := override(raw, text))]
     return read(raw, origin=str(path), check=check, problems=problems)
 
 
@@ -236,7 +245,7 @@ def refusal(origin: str, problems: list[str]) -> ConfigError:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every key written out; `load` reads it back equal."""
-    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(recipe.model_dump(), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
@@ -330,44 +339,9 @@ def _read(source: str | Path) -> tuple[Path, str]:
         ) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key given twice is an error."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f'key "{key}" given twice', key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1 requires a dot and a signed exponent in a float, so it reads 1e-4 as text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML dumper that writes lists of scalars in one line, as recipes written by hand do."""
-
-
-def _sequence(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.SequenceNode:
-    flat = all(not isinstance(item, (dict, list)) for item in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
-
-
-_Dumper.add_representer(list, _sequence)
-
-
 def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        raw = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+        raw = yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -385,14 +359,14 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], text: str) -> str | None:
+def override(raw: dict[str, Any], text: str) -> str | None:
     """Apply one `key.path=value` in place; a message if it cannot be."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         return f"override {text!r}: write it as key.path=value, for example train.lr=1e-4"
     try:
-        parsed = yaml.load(value, Loader=_Loader)
+        parsed = yaml.load(value, Loader=RecipeLoader)
     except yaml.YAMLError:
         return f"override {text!r}: {value!r} is not a YAML value"
     node: Any = raw

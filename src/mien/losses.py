@@ -117,6 +117,25 @@ def class_weights(counts: Tensor, scheme: str = "balanced", beta: float = 0.9999
     return (raw * occurs.sum().clamp_min(1) / raw.sum().clamp_min(1e-300)).float()
 
 
+def logit_adjustment(counts: Tensor, tau: float = 1.0) -> Tensor:
+    """Offsets of the logits for a long tail: `tau * log(n_c / sum n)`, `(classes,)`; a loss takes `logits + offsets`.
+
+    Source: Menon et al. 2021, arXiv 2007.07314, eq. 10. Training on the sum leaves logits without the class priors, so
+    that their argmax minimises the balanced error; prediction uses the logits alone. Probabilities are then those of
+    classes that are equally frequent.
+
+    Args:
+        counts: labels of each class in the training set, `(classes,)`. A class that never occurs has the prior of the
+            rarest one that does (our choice, because its logarithm would be infinite).
+        tau: strength, 0 for none; 1 is the paper's.
+    """
+    n = counts.double()
+    if not (n > 0).any():
+        return torch.zeros_like(counts, dtype=torch.float32)
+    n = torch.where(n > 0, n, n[n > 0].min())
+    return (tau * (n / n.sum()).log()).float()
+
+
 def ccc_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """1 - concordance correlation coefficient (CCC), mean over the columns that have an entry (Lin 1989).
 

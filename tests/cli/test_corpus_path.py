@@ -175,6 +175,37 @@ def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
         assert set(table["evidence"]) <= {"none", *({"both": ("both", "face", "voice")}.get(name, (name,)))}
 
 
+def test_reproduce_the_winner_of_2026_with_a_tuned_face_encoder(work: Path, tmp_path: Path) -> None:
+    """From faces to a tuned encoder, and from recordings to a valid submission, with networks of two layers."""
+    dinov2, speech = tiny_images("dinov2", tmp_path / "dinov2"), tiny_speech("wav2vec2-large", tmp_path / "wav2vec2")
+    rng = np.random.default_rng(0)
+    for name in ("neutral", "anger"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(8):
+            image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "faces" / name / f"{number}.png"), image)
+    fast = ("train.epochs=1", "train.threads=1", "corpus.options.align=false")
+    mien_ok(
+        *("tune", f"dinov2-large={dinov2}", "--data", f"class-folders={tmp_path / 'faces'}", "--lora", 2, *fast),
+        *("--out", tmp_path / "tuned", "--device", "cpu"),
+    )
+    sources = [
+        f"features.face={{encoder: dinov2-large, options: {{source: {tmp_path / 'tuned'}, scales: [1.0, 1.3]}}}}",
+        f"features.voice={{encoder: wav2vec2-large, options: {{source: {speech}, layer: -1, last: 2}}}}",
+    ]
+    words = ("reproduce", "winner_2026", "model.dim=8", "train.epochs=1", "train.batch=4", *sources, "--device", "cpu")
+    output = mien_ok(*words, "--root", work / "root", "--out", tmp_path / "out")
+    macro = next(line for line in output.splitlines() if line.startswith("macro F1"))
+    assert macro.split()[-1] == ".537"
+    provenance = json.loads((tmp_path / "out" / "run" / "inputs.json").read_text())["face"]["provenance"]
+    assert provenance["tuned"].startswith("lora, rank 2")
+    assert provenance["crop"].endswith("mean of scales 1 1.3")
+    run, clip = tmp_path / "out" / "run", next((work / "root").rglob("*.mp4"))
+    mien_ok("predict", clip, "--model", run, "--out", tmp_path / "seen", "--format", "parquet")
+    table = pl.read_parquet(next((tmp_path / "seen").rglob("timeline.parquet")))
+    assert table["expression"].is_not_null().any()
+
+
 def test_reproduce_refuses_a_folder_of_another_recipe(work: Path, tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_text(json.dumps({"recipe": "a: 1", "corpus": "c", "faces": "video"}))
     result = mien("reproduce", "synthetic", *SMALL, "--root", work / "root", "--corpus", "aff-wild2", "--out", tmp_path)

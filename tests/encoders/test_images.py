@@ -42,6 +42,19 @@ def tiny(family: str, folder: Path) -> Path:
             ),
             transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=SQUARE),
         ),
+        "dinov2": (
+            transformers.Dinov2Model(
+                transformers.Dinov2Config(
+                    hidden_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    mlp_ratio=2,
+                    image_size=42,
+                    patch_size=14,
+                )
+            ),
+            transformers.BitImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}),
+        ),
         "vit": (
             transformers.ViTModel(transformers.ViTConfig(**TRANSFORMER, **SMALL)),
             transformers.ViTImageProcessorPil(size=SQUARE, **PROCESSOR),
@@ -135,7 +148,7 @@ def test_crop_size_includes_the_central_crop(folders: dict[str, Path]) -> None:
     assert encoder.crop.size == 32  # 28 / 0.875: resized to 32, then the middle 28
 
 
-@pytest.mark.parametrize("family", ["beit", "clip", "vit"])
+@pytest.mark.parametrize("family", ["beit", "clip", "dinov2", "vit"])
 def test_hidden_layers_and_their_mean(family: str, folders: dict[str, Path]) -> None:
     folder, crops = folders[family], crops_of(32)
     network = transformers.AutoModel.from_pretrained(folder).eval()

@@ -21,6 +21,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("prompted_tcn", {}),
     *(("cnn_pdem", {"fusion": f}) for f in ("dirichlet", "forest", "elm", "attention", "mean")),
     ("cnn_pdem", {"face": "gru", "voice": "v1"}),
+    ("gated_fusion", {}),
     ("safe_cross_attention", {}),
     ("transfer_ensemble", {}),
     ("transfer_ensemble", {"weights_per": "model"}),

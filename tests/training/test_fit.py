@@ -214,7 +214,7 @@ def test_patience_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
 
 
 def test_without_validation_the_last_epoch_is_kept_and_tensorboard_is_written(tmp_path: Path) -> None:
-    out = fit(recipe(epochs=2, tensorboard=True), TRAIN, [], tmp_path, device="cpu", progress=False)
+    out = fit(recipe(epochs=2, logger="tensorboard"), TRAIN, [], tmp_path, device="cpu", progress=False)
     assert checkpoint.load(out).metrics["best_epoch"] == 2
     assert list(out.glob("tensorboard/events*"))
 

@@ -24,6 +24,7 @@ from mien.cli import (
     submission_commands,
     synthetic_command,
     train_command,
+    tune_command,
 )
 from mien.errors import MienError
 
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Predict": ("demo", "predict", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
-    "Train and evaluate": ("recipes", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export"),
+    "Train and evaluate": (
+        "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
+    ),
     "Take part in the ABAW challenge": ("submit", "validate"),
-}
+}  # fmt: skip
 
 
 class Group(TyperGroup):
@@ -97,6 +100,7 @@ app.add_typer(hub_command.app, name="hub")
 app.command(no_args_is_help=True)(synthetic_command.synthetic)
 extract_commands.register(app)
 app.command()(train_command.recipes)
+app.command(no_args_is_help=True)(tune_command.tune)
 app.command(no_args_is_help=True)(train_command.train)
 app.command(no_args_is_help=True)(ensemble_command.ensemble)
 app.command(no_args_is_help=True)(derive_command.derive)

@@ -7,7 +7,7 @@
 
 Sources: Li, Deng, Du 2017, RAF-DB (CVPR); Mollahosseini, Hasani, Mahoor 2017, AffectNet (arXiv:1708.03985). RAF-DB and
 AffectNet need an agreement, so their readers follow the published descriptions and are tested on generated files only.
-AffectNet's eighth class, Contempt, is left out, because `EXPRESSIONS` has no such class.
+AffectNet's eighth class, Contempt, is left out unless it is among the classes asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mien.records import ImageSet
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 #: Class names by the number in the label files: RAF-DB counts from 1, AffectNet from 0.
 RAFDB = ("", "Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
-AFFECTNET = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger")
+AFFECTNET = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 
 
 class ListedImage(NamedTuple):

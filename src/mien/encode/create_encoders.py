@@ -19,6 +19,7 @@ from mien.encoders.voice_speech import NAME as VOICE_SPEECH
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InputFeature
+from mien.records import VOICE
 
 Source = Literal["pictures", "sound"]
 #: Keys of provenance that say how features were stored, not how the encoder computes them.
@@ -94,7 +95,11 @@ def source_of(feature: InputFeature) -> Source | None:
     if (Path(feature.encoder) / CHECKPOINT).is_file():
         return "pictures"
     from mien.encoders.registry import reads_sound
+    from mien.encoders.tuned import find_tuned, read_tuned
 
+    tuned = find_tuned(feature.encoder, feature.options.get("source"))
+    if tuned is not None:
+        return "sound" if read_tuned(tuned).modality == VOICE else "pictures"
     is_sound = reads_sound(feature.encoder)
     return None if is_sound is None else "sound" if is_sound else "pictures"
 

@@ -97,6 +97,8 @@ def _describe(encoder: Encoder) -> dict[str, Any]:
     if not isinstance(encoder, ImageEncoder):
         raise _refuse(encoder, "only image and speech encoders can be exported", "Predict with the torch encoder.")
     preprocessing = encoder.preprocessing
+    if len(encoder.scales) > 1:
+        raise _refuse(encoder, "it averages several crops of each face", "Predict with the torch encoder.")
     if not preprocessing.crops_only:
         raise _refuse(
             encoder, f"its processor resizes crops of {encoder.crop.size} px too", "Predict with the torch encoder."

@@ -1,8 +1,8 @@
-"""Image encoders: BEiT, CLIP, ViT, ResNet and EfficientNet of transformers over aligned face crops.
+"""Image encoders: BEiT, CLIP, DINOv2, ViT, ResNet and EfficientNet of transformers over aligned face crops.
 
 One class serves all; `FAMILIES` holds the differences. A feature vector is the network's own embedding (BEiT: mean of
-the patch tokens after its LayerNorm; CLIP: the projection it shares with text; ViT: the class token; ResNet and
-EfficientNet: global average) or, with `layer`, the mean of the patch tokens of hidden layers.
+the patch tokens after its LayerNorm; CLIP: the projection it shares with text; DINOv2 and ViT: the class token; ResNet
+and EfficientNet: global average) or, with `layer`, the mean of the patch tokens of hidden layers.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ FAMILIES: dict[str, Family] = {
     "beit": Family("BeitModel", _pooled, lambda config: config.hidden_size),
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
+    "dinov2": Family("Dinov2Model", _pooled, lambda config: config.hidden_size),
     "vit": Family(
         "ViTModel",
         lambda output: output.last_hidden_state[:, 0],
@@ -75,6 +76,9 @@ class ImageEncoder(PretrainedEncoder):
             for the network's own embedding.
         last: average that layer and the `last - 1` before it.
         margin: extra border around the face (`mien.encoders.protocol.Crop`).
+        scales: sides of several crops around the same centre, as multiples of the crop with that margin, such as 1.0,
+            1.15 and 1.3; the vector is the mean of their vectors. One crop, of scale 1, by default. Crops that a corpus
+            provides are taken as those of the largest scale.
         precision: `auto`, `float32`, `bfloat16`, `float16`, or `int8` on a CPU.
         batch_size: crops per call of the network; None takes 64 on a GPU and 8 on a CPU.
         name, about, types, device, revision, allow_pickle: see `PretrainedEncoder`.
@@ -99,6 +103,7 @@ class ImageEncoder(PretrainedEncoder):
         layer: int | None = None,
         last: int = 1,
         margin: float = 0.0,
+        scales: tuple[float, ...] = (1.0,),
         precision: str = "auto",
         batch_size: int | None = None,
         allow_pickle: bool = False,
@@ -114,7 +119,7 @@ class ImageEncoder(PretrainedEncoder):
             int8=True,
         )
         self._family = FAMILIES[self._weights.config["model_type"]]
-        self._network = self._load(self._family.network, **self._family.options(self._weights))
+        self._network = self._load_model()
         config = self._network.config
         if layer is not None and not self._family.has_tokens:
             raise ConfigError(
@@ -126,12 +131,15 @@ class ImageEncoder(PretrainedEncoder):
         self.preprocessing = Preprocessing(self._weights.folder)
         _freeze_position_bias(self._network, self.preprocessing.output_size)
         self.dim = int(self._family.dim(config) if layer is None else config.hidden_size)
-        self.crop = Crop(self.preprocessing.input_size, margin)
+        self.scales = _check_scales(name, scales)
+        self.crop = Crop(
+            round(self.preprocessing.input_size * max(scales) / min(scales)), (1 + margin) * max(scales) - 1
+        )
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 8)
         self.provenance = self._provenance(
             layer="embedding" if layer is None else f"{layer}, mean of {last}, mean of patches",
             preprocessing=str(self.preprocessing),
-            crop=f"aligned by five points, {self.crop.size} px, margin {margin:g}",
+            crop=f"aligned by five points, {self.preprocessing.input_size} px, margin {margin:g}{_describe(scales)}",
         )
 
     def encode_crops(self, crops: np.ndarray) -> np.ndarray:
@@ -145,8 +153,30 @@ class ImageEncoder(PretrainedEncoder):
 
     @torch.inference_mode()
     def _encode(self, crops: np.ndarray) -> np.ndarray:
-        pixels = self.preprocessing(crops, self.device).to(self._dtype)
-        return self._run(lambda: self.embed(pixels).float().cpu().numpy())
+        vectors = []
+        for scale in self.scales:
+            pixels = self.preprocessing(self.at_scale(crops, scale), self.device).to(self._dtype)
+            vectors.append(self._run(lambda pixels=pixels: self.embed(pixels).float().cpu().numpy()))
+        return vectors[0] if len(vectors) == 1 else np.mean(vectors, axis=0)
+
+    def at_scale(self, crops: np.ndarray, scale: float) -> np.ndarray:
+        """The central part of crops that has a scale: `(batch, size, size, 3)` -> `(batch, part, part, 3)`."""
+        size = crops.shape[1]
+        part = round(size * scale / max(self.scales))
+        start = (size - part) // 2
+        return crops[:, start : start + part, start : start + part]
+
+    def trainable_network(self) -> Any:
+        """The network as transformers loads it, whose parameters `embed` reads from now on; for training and saving it.
+
+        It is loaded again, because encoding keeps the position biases of BEiT as constants.
+        """
+        del self._network
+        self._network = self._load_model()
+        return self._network
+
+    def _load_model(self) -> Any:
+        return self._load(self._family.network, **self._family.options(self._weights))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels `(batch, 3, side, side)` in the network's number format -> `(batch, dim)`."""
@@ -154,6 +184,22 @@ class ImageEncoder(PretrainedEncoder):
             return self._family.embedding(self._network(pixels))
         hidden = self._network(pixels, output_hidden_states=True).hidden_states
         return torch.stack([hidden[i][:, 1:].mean(dim=1) for i in self._layers]).mean(dim=0)
+
+
+def _check_scales(name: str, scales: tuple[float, ...]) -> tuple[float, ...]:
+    """The scales; ConfigError for none, or for one that is not positive."""
+    if not scales or min(scales) <= 0:
+        raise ConfigError(
+            f"{name}: scales={list(scales)} cannot be cut; each is the side of a crop, a number above 0.",
+            follows="No encoder was created.",
+            remedy="Use scales=[1.0,1.15,1.3], or omit it for one crop.",
+        )
+    return scales
+
+
+def _describe(scales: tuple[float, ...]) -> str:
+    """Scales in provenance; nothing for one crop, which keeps the provenance of stores from before this option."""
+    return "" if scales == (1.0,) else f", mean of scales {' '.join(f'{scale:g}' for scale in scales)}"
 
 
 class _Constant(torch.nn.Module):
@@ -167,7 +213,7 @@ class _Constant(torch.nn.Module):
         return self.get_buffer("value")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: transformers caches a table of indices, which training then could not use
 def _freeze_position_bias(network: Any, size: int) -> None:
     """Compute the relative position biases of BEiT once; no effect on networks without them.
 

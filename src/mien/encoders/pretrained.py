@@ -137,7 +137,7 @@ def load_network(
 
     check_architecture(weights, types)
     try:
-        with NETWORK_LOCK, _quiet_transformers():
+        with NETWORK_LOCK, quiet_transformers():
             model, report = getattr(transformers, class_name).from_pretrained(
                 weights.folder,
                 dtype=dtype,
@@ -333,8 +333,8 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Suppress the progress bar of transformers and its table of unused weights; `load_network` checks missing ones."""
+def quiet_transformers() -> Iterator[None]:
+    """Suppress progress bars of transformers and its table of unused weights; `load_network` checks missing ones."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ class PretrainedEncoder:
     def network(self) -> Any:
         """The network, an `nn.Module`."""
         return self._network
+
+    @property
+    def weights_folder(self) -> Path:
+        """The folder of the weights, with the files that preprocessing is read from."""
+        return self._weights.folder
 
     def _provenance(self, **keys: str) -> Mapping[str, str]:
         return pretrained.provenance(self._about, self._weights, **keys, precision=self._precision)

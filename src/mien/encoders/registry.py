@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,8 @@ NETWORKS: dict[str, PretrainedNetwork] = {
     ),
     "clip-vit-b32": _transformers("image", "openai/clip-vit-base-patch32", 605_000_000, "MIT", *_CLIP),
     "clip-vit-l14": _transformers("image", "openai/clip-vit-large-patch14", 1_710_000_000, "MIT", *_CLIP),
+    "dinov2-base": _transformers("image", "facebook/dinov2-base", 346_000_000, "Apache-2.0", "dinov2"),
+    "dinov2-large": _transformers("image", "facebook/dinov2-large", 1_220_000_000, "Apache-2.0", "dinov2"),
     "vit-b16": _transformers("image", "google/vit-base-patch16-224-in21k", 346_000_000, "Apache-2.0", "vit"),
     "resnet50": _transformers("image", "microsoft/resnet-50", 103_000_000, "Apache-2.0", "resnet"),
     "efficientnet-b1": _transformers("image", "google/efficientnet-b1", 32_000_000, "Apache-2.0", "efficientnet"),
@@ -129,20 +132,21 @@ def reads_sound(spec: str) -> bool | None:
     return hasattr(factory, "encode_audio") if inspect.isclass(factory) else None
 
 
-def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
+def create(spec: str, *, device: str = "cpu", source: str | None = None, **options: Any) -> Encoder:
     """Create the encoder of a spec.
 
     Args:
         spec: `NAME[=SOURCE][,OPTION=VALUE...]`.
         device: `cpu`, `cuda` or `cuda:N`.
+        source: takes the place of the SOURCE of the spec; unlike that, it may contain a comma.
         options: further options; they take precedence over those of the spec.
 
     Raises:
         ConfigError: an unknown name or option, a wrong value, or an encoder that lacks an attribute of `Encoder`.
         ArtefactError: the weights are missing, unreachable or damaged.
     """
-    name, source, spec_options = parse_spec(spec)
-    encoder = find_factory(name)(source, device=device, **{**spec_options, **options})
+    name, spec_source, spec_options = parse_spec(spec)
+    encoder = find_factory(name)(source or spec_source, device=device, **{**spec_options, **options})
     if not isinstance(encoder, Encoder):
         missing = [a for a in _ENCODER_ATTRIBUTES if not hasattr(encoder, a)]
         raise ConfigError(
@@ -156,13 +160,13 @@ def create(spec: str, *, device: str = "cpu", **options: Any) -> Encoder:
 def parse_spec(spec: str) -> tuple[str, str | None, dict[str, Any]]:
     """Split `NAME[=SOURCE][,OPTION=VALUE...]` into name, source (None without `=`) and options.
 
-    Values are read as YAML: numbers, true, false, null, words. A source or value cannot contain a comma; the options of
-    a recipe can hold anything.
+    Values are read as YAML: numbers, true, false, null, words, and lists of these in brackets (`scales=[1.0,1.3]`). A
+    source or another value cannot contain a comma.
 
     Raises:
         ConfigError: a part after the first comma is not OPTION=VALUE.
     """
-    head, *parts = spec.split(",")
+    head, *parts = re.split(r",(?![^\[]*\])", spec)  # not at the commas of a list
     name, _, source = head.partition("=")
     options = {}
     for part in parts:
@@ -196,7 +200,7 @@ def format_spec(name: str, options: Mapping[str, Any]) -> str:
         raise ConfigError(
             f"The options of {name} cannot be written in one line: {dict(options)}.",
             follows="No encoder was created.",
-            remedy="Use numbers, words, true, false or null, without commas.",
+            remedy="Use numbers, words, true, false or null, without commas, or lists of these.",
         )
     return spec
 

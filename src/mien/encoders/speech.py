@@ -99,7 +99,7 @@ class SpeechEncoder(PretrainedEncoder):
             int8=True,
         )
         reads_normalised = _reads_normalised(self._weights)
-        model = self._load(_CLASSES[self._weights.config["model_type"]], optional=_TRAINING_ONLY)
+        model = self._load_model()
         self._layers = select_layers(name, model.config.num_hidden_layers, layer, last)
         self._network = SpeechNetwork(model, None if self._layers is None else self._layers.stop - 1)
         if head and layer is not None:
@@ -141,6 +141,21 @@ class SpeechEncoder(PretrainedEncoder):
             Pieces of one stream at 50 Hz, in order; none for less than 25 ms of audio.
         """
         yield from encode_in_chunks(blocks, self.chunking, self._encode, self.provenance)
+
+    def _load_model(self) -> Any:
+        return self._load(_CLASSES[self._weights.config["model_type"]], optional=_TRAINING_ONLY)
+
+    def trainable_network(self) -> Any:
+        """The network as transformers loads it, whose parameters `embed` reads from now on; for training and saving it.
+
+        It is loaded again, because encoding keeps only the layers that it runs.
+        """
+        layers = self._network.layers
+        del self._network
+        model = self._load_model()
+        model.freeze_feature_encoder()
+        self._network = SpeechNetwork(model, layers)
+        return model
 
     @torch.inference_mode()
     def dimensions(self, samples: np.ndarray) -> np.ndarray:

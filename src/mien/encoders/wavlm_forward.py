@@ -161,7 +161,8 @@ class _PositionBias(nn.Module):
             return computed
         bias = self._cached
         if bias is None or bias.shape[-1] != time or bias.device != hidden.device:
-            bias = self._cached = self._first.compute_bias(time, time).contiguous()
+            bias = self._first.compute_bias(time, time).contiguous()
+            self._cached = None if bias.requires_grad else bias  # in training the table of biases changes
         return bias
 
     def attend(self, attention: Any, hidden: Tensor, bias: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class _PositionBias(nn.Module):
 
     def _fill_mask(self, gate: Tensor, bias: Tensor) -> Tensor:
         """Gates `(batch, heads, time)` times the bias, in the buffer that all layers share."""
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or gate.requires_grad or bias.requires_grad:
             return gate[..., None] * bias
         shape = (len(gate), *bias.shape)
         if self._mask is None or self._mask.shape != shape or self._mask.dtype != gate.dtype:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.labels import UNLABELLED
-from mien.losses import class_weights
+from mien.losses import class_weights, logit_adjustment
 from mien.records import Batch, ImageBatch, Output
 
 BatchT = TypeVar("BatchT", Batch, ImageBatch)
@@ -131,6 +131,7 @@ class StreamSystem(System[Batch]):
         inputs: modality -> width of its features.
         classes: number of classes.
         weighting, beta: class weights, see `mien.losses.class_weights`.
+        adjustment: strength of `mien.losses.logit_adjustment`; losses add `logit_offset` to the logits.
         clamp: normalised inputs are cut to +- this many deviations.
     """
 
@@ -139,15 +140,17 @@ class StreamSystem(System[Batch]):
     #: then takes windows of one length, which shorter ones are padded to; otherwise it takes any length.
     is_padding_neutral: bool = False
     class_weight: Tensor
+    logit_offset: Tensor
 
     def __init__(
         self, *, inputs: Mapping[str, int], classes: int, weighting: str = "none", beta: float = 0.9999,
-        clamp: float = 8.0,
+        adjustment: float = 0.0, clamp: float = 8.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._weighting = (weighting, beta)
+        self._weighting, self._adjustment = (weighting, beta), adjustment
         self.input_norm = nn.ModuleDict({name: InputNorm(width, clamp) for name, width in inputs.items()})
         self.register_buffer("class_weight", torch.ones(classes), persistent=False)
+        self.register_buffer("logit_offset", torch.zeros(classes), persistent=False)
 
     def norm_of(self, modality: str) -> InputNorm:
         """The input normalisation of one modality."""
@@ -162,6 +165,7 @@ class StreamSystem(System[Batch]):
             self.norm_of(name).mean.copy_(mean[name])
             self.norm_of(name).deviation.copy_(deviation[name])
         self.class_weight.copy_(class_weights(counts, *self._weighting))
+        self.logit_offset.copy_(logit_adjustment(counts, self._adjustment))
 
     def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Modality -> mean and deviation of its inputs, each `(dim,)`."""

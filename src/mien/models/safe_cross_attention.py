@@ -118,6 +118,8 @@ class Config(Section):
 class Objective(Section):
     """`expression + valence_arousal * (1 - CCC) + unimodal * mean of the branches' own expression losses`.
 
+    logit_adjustment: strength of `mien.losses.logit_adjustment`, 0 for none (ours, for a long tail of classes).
+
     The paper has focal loss; gamma, class weights and smoothing are [?] (gamma 2 is the default of the focal loss
     paper). The valence-arousal head and the unimodal loss are ours: each branch passes the shared head alone, so that
     it also predicts well when the other modality is missing.
@@ -128,6 +130,7 @@ class Objective(Section):
     class_weights: Literal["none", "sqrt", "balanced", "effective"] = "sqrt"
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    logit_adjustment: NotNegative = 0.0
     valence_arousal: NotNegative = 0.5
     unimodal: NotNegative = 0.3
 
@@ -179,6 +182,7 @@ class SafeCrossAttention(StreamSystem):
             classes=config.classes,
             weighting=loss.class_weights,
             beta=loss.beta,
+            adjustment=loss.logit_adjustment,
             clamp=config.clamp,
         )
         self.config, self.loss = config, loss
@@ -282,6 +286,7 @@ class SafeCrossAttention(StreamSystem):
     def _expression_loss(self, logits: Tensor, labels: Tensor, has_evidence: Tensor) -> Tensor:
         labels = labels.masked_fill(~has_evidence[:, None], UNLABELLED)
         gamma = self.loss.gamma if self.loss.loss == "focal" else 0.0
+        logits = logits + self.logit_offset
         return focal(logits, labels, gamma=gamma, weights=self.class_weight, smoothing=self.loss.smoothing)
 
 

@@ -1,4 +1,4 @@
-"""Training callbacks: best checkpoint and resume state, log and TensorBoard, progress bar."""
+"""Training callbacks: best checkpoint and resume state, log, progress bar."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mien.config import Recipe
 from mien.layers.system import System
 from mien.training import resume
 from mien.training.ema import WeightAverage
+from mien.training.loggers import make_logger
 from mien.training.resume import RunState
 
 log = logging.getLogger("mien")
@@ -72,10 +73,14 @@ class KeepBest(Callback):
             state.best, state.best_epoch, state.waited = measured, state.epochs, 0
             if self.writes and (measured is not None or state.epochs == self.total):
                 with average.applied():
-                    checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
+                    self.save(system)
         if self.writes:
             resume.write(self.out, system, optimiser, state, average)
         self.stop = self._is_patience_over()
+
+    def save(self, system: System[Any]) -> None:
+        """Write the weights of the best epoch."""
+        checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.train.patience
@@ -104,7 +109,7 @@ class KeepBest(Callback):
 
 
 class Report(Callback):
-    """Logs each epoch as a line and, if the recipe enables it, to TensorBoard; calls the caller's function.
+    """Logs each epoch as a line and to the recipe's logger (`train.logger`); calls the caller's function.
 
     Args:
         total: epochs of the whole run. on_epoch: the caller's function, None for none.
@@ -112,20 +117,14 @@ class Report(Callback):
 
     def __init__(self, recipe: Recipe, out: Path, state: RunState, total: int, on_epoch: EpochCallback | None) -> None:
         self.state, self.total, self.on_epoch = state, total, on_epoch
-        self.writer: Any = None
-        if recipe.train.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(out / "tensorboard")
+        self.logger = None if recipe.train.logger == "none" else make_logger(recipe.train.logger, recipe, out)
 
     def on_epoch_end(
         self, system: System[Any], optimiser: Optimizer, average: WeightAverage, report: Mapping[str, float]
     ) -> None:
-        """Write the log line and event files, and call `on_epoch`."""
-        if self.writer:
-            for name, value in report.items():
-                self.writer.add_scalar(name, value, self.state.epochs)
-            self.writer.flush()
+        """Write the log line, log the report, and call `on_epoch`."""
+        if self.logger is not None:
+            self.logger.log(self.state.epochs, self.state.history)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in report.items() if name != "step")
         log.info("epoch %d/%d  %s", self.state.epochs, self.total, shown)
         if self.on_epoch:

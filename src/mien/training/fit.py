@@ -111,8 +111,9 @@ def run_training(
     nodes: int = 1,
     progress: bool | None = None,
     on_epoch: EpochCallback | None = None,
+    keep: type[KeepBest] = KeepBest,
 ) -> KeepBest:
-    """Run the training loop with its callbacks; returns the `KeepBest` callback, which the caller closes.
+    """Run the training loop with its callbacks; returns the `keep` callback, which the caller closes.
 
     Raises ConfigError as `mien.training.resume.find` does.
     """
@@ -122,7 +123,7 @@ def run_training(
     fabric = make_fabric(device, recipe.train, devices, nodes)
     fabric.launch()
     first = fabric.global_rank == 0
-    best = KeepBest(recipe, out, state, data.epochs, writes=first)
+    best = keep(recipe, out, state, data.epochs, writes=first)
     callbacks: list[Callback] = [best]
     if first:
         callbacks.append(Report(recipe, out, state, data.epochs, on_epoch))

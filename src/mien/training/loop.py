@@ -22,12 +22,18 @@ from torch import Tensor
 from mien.config import Train
 from mien.data import mix_seeds
 from mien.layers.system import System
-from mien.records import Batch, ImageBatch
 from mien.training import resume
 from mien.training.callbacks import Callback
 from mien.training.ema import WeightAverage
 from mien.training.resume import RunState
 from mien.training.schedule import learning_rate_factor
+
+
+class Movable(Protocol):
+    """A batch that can be moved to a device."""
+
+    def to(self, device: torch.device) -> Any:
+        """The batch on another device."""
 
 
 class TrainingData(Protocol):
@@ -43,7 +49,7 @@ class TrainingData(Protocol):
     epochs: int
     total_steps: int
 
-    def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[Batch | ImageBatch]:
+    def batches(self, epoch: int, part: tuple[int, int]) -> Iterator[Movable]:
         """The batches of epoch `epoch`, counted from 0; the same in every call. A step takes `train.accumulate` of
         them, the last one what is left. part: (rank, processes) of this process, which gets its share of every batch.
         """

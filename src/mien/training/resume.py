@@ -57,7 +57,8 @@ class SavedRun:
 
 def write(folder: Path, model: nn.Module, optimiser: Optimizer, state: RunState, average: WeightAverage) -> None:
     """Write the current state of a run atomically. Raises OutputError."""
-    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
+    fixed = _fixed(model)
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items() if k not in fixed}
     tensors |= {f"average.{k}": v for k, v in average.averages.items()}
     moments = optimiser.state_dict()["state"]
     tensors |= {f"optimiser.{i}.{k}": v for i, values in moments.items() for k, v in values.items()}
@@ -88,7 +89,8 @@ def restore(model: nn.Module, optimiser: Optimizer, saved: SavedRun, average: We
     for name, tensor in saved.tensors.items():
         kind, _, key = name.partition(".")
         parts[kind][key] = tensor
-    model.load_state_dict(parts["model"])
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name in _fixed(model)}
+    model.load_state_dict(kept | parts["model"])
     average.steps = saved.averaged_steps
     for key, tensor in parts["average"].items():
         average.averages[key].copy_(tensor)
@@ -101,6 +103,11 @@ def restore(model: nn.Module, optimiser: Optimizer, saved: SavedRun, average: We
             tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(int(index), {})[field_name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _fixed(model: nn.Module) -> set[str]:
+    """Names of the weights that are not trained: the set-up of a run gives them, and they can be large."""
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def find(out: Path, now: RunState, resume: bool) -> SavedRun | None:
