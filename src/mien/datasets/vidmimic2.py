@@ -1,10 +1,10 @@
 """Dataset reader for Hume-Vidmimic2, the corpus of the challenge Emotional Mimicry Intensity (EMI).
 
-Source: Kollias et al. 2024, The 6th ABAW Competition (arXiv:2402.19344). Videos of people who mimic others, each labelled
-as a whole with six intensities. Layout:
+Source: Kollias et al. 2024, The 6th ABAW Competition (arXiv:2402.19344). Videos of people who mimic others, each
+labelled as a whole with six intensities. Layout:
 
-* `train_split.csv`, `valid_split.csv` (or `val_split.csv`) and `test_split.csv`, anywhere under the root, with the column
-  `Filename` and, but for the test set, `Admiration, Amusement, Determination, Empathic Pain, Excitement, Joy`.
+* `train_split.csv`, `valid_split.csv` (or `val_split.csv`) and `test_split.csv`, anywhere under the root, with the
+  column `Filename` and, but for the test set, `Admiration, Amusement, Determination, Empathic Pain, Excitement, Joy`.
 * A media file for each row, found by its stem (`00042.mp4` for `00042` or `00042.mp4`), in any folder.
 
 Published intensities are at most 1; a value outside [0, 1] leaves the row unlabelled (our choice). The corpus does not
