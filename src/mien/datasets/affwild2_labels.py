@@ -104,15 +104,15 @@ def _parse_action_units(rows: list[str], name: str) -> LabelFile:
     bad: list[tuple[int, str]] = []
     for i, row in enumerate(rows):
         try:
-            units = np.array([float(text) for text in row.split(",")])
+            numbers = [float(text) for text in row.split(",")]
         except ValueError:
-            units = np.zeros(0)
-        if len(units) != len(ACTION_UNITS):
+            numbers = []
+        if len(numbers) != len(ACTION_UNITS):
             bad.append((i, f"{row.strip()[:40]!r} where {len(ACTION_UNITS)} numbers and commas belong"))
-        elif not np.isin(units, (-1, 0, 1)).all():
+        elif not set(numbers) <= {-1.0, 0.0, 1.0}:
             bad.append((i, f"{row.strip()[:40]!r} holds a value that is not 1, 0 or -1"))
         else:
-            values[i] = np.where(units == UNLABELLED, np.nan, units)
+            values[i] = [np.nan if number == UNLABELLED else number for number in numbers]
     return LabelFile("au", values, _row_problems(ERROR, "bad label", name, bad))
 
 
