@@ -87,6 +87,7 @@ class Checkpoint:
             kernel=vote.kernel,
             expression=self.model.predicts_expression,
             valence_arousal=self.model.predicts_valence_arousal,
+            scores=self.model.score_tasks,
         )
 
     def predict_streams(
@@ -121,13 +122,14 @@ class Checkpoint:
         return embedding.float().cpu().numpy(), known.cpu().numpy()
 
     @torch.inference_mode()
-    def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _network(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         device = next(self.model.parameters()).device
         out = self.model(
             {name: torch.from_numpy(v).to(device) for name, v in values.items()},
             {name: torch.from_numpy(v).to(device) for name, v in valid.items()},
         )
-        return out.logits.float().cpu().numpy(), out.valence_arousal.float().cpu().numpy()
+        outputs = (out.logits, out.valence_arousal, *(out.score_logits[task] for task in self.model.score_tasks))
+        return tuple(output.float().cpu().numpy() for output in outputs)
 
 
 def torch_device(name: str) -> str:

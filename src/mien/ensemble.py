@@ -15,6 +15,7 @@ import numpy as np
 from mien import clock
 from mien.errors import ConfigError
 from mien.inference import InferenceSettings, InputFeature, StreamModel, StreamPrediction
+from mien.labels import SCORE_TASKS
 from mien.records import Stream
 
 # --- averaging -----------------------------------------------------------------------------------------------
@@ -150,7 +151,16 @@ class EnsembleModel:
                 affect = clock.interpolate(prediction.valence_arousal, prediction.times, times)
             expressions.append(expression)
             affects.append(affect)
-        return StreamPrediction(times, average(expressions, self.weights), average(affects, self.weights))
+        scores = {}
+        for task in self.settings.scores:
+            parts = [
+                clock.interpolate(p.scores[task], p.times, times)
+                if task in p.scores
+                else np.full((len(times), len(SCORE_TASKS[task].columns)), np.nan)
+                for p in predictions
+            ]
+            scores[task] = average(parts, self.weights)
+        return StreamPrediction(times, average(expressions, self.weights), average(affects, self.weights), scores)
 
     def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
         """Raises ConfigError: an ensemble has no features for a next stage."""
@@ -175,7 +185,8 @@ def combine(
 ) -> EnsembleModel:
     """One model of several: predictions are averaged with `weights` (default: equal; they are divided by their sum).
 
-    Members may predict expressions, valence and arousal, or both; each output is averaged over those that predict it.
+    Members may predict expressions, valence and arousal, and score tasks; each output is averaged over those that
+    predict it.
     The classes are those of the first member with expressions; a member with another order is reordered.
 
     Args:
@@ -210,5 +221,6 @@ def combine(
         window_s=max(model.settings.window_s for model in models),
         expression=bool(with_classes),
         valence_arousal=any(model.settings.valence_arousal for model in models),
+        scores=tuple(task for task in SCORE_TASKS if any(task in model.settings.scores for model in models)),
     )
     return EnsembleModel(tuple(models), tuple(names), tuple(shares), settings, orders)

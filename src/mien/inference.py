@@ -5,19 +5,22 @@ The same code runs a network in torch (`mien.checkpoint`) and in ONNX Runtime (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mien import clock, soft_vote
+from mien.labels import SCORE_TASKS
 from mien.records import FACE, Stream, Window
 
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
-#: returns logits `(window, token, classes)` and valence-arousal `(window, token, 2)`, both float32.
-Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
+#: returns logits `(window, token, classes)`, valence-arousal `(window, token, 2)`, and for each score task of the
+#: settings logits `(window, token, columns)`, all float32.
+Network = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, ...]]
 #: The embedding of a network on windows, for a next stage: the same arguments; returns values `(window, token, dim)`
 #: float32 and `(window, token)` bool, where they are known.
 EmbeddingNetwork = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
@@ -57,6 +60,7 @@ class InferenceSettings:
     labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a window
     in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, kernel, temperature: soft vote
     and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
+    scores: score tasks (`mien.labels.SCORE_TASKS`) that it was trained for.
     """
 
     labels: list[str]
@@ -71,6 +75,7 @@ class InferenceSettings:
     kernel: soft_vote.Kernel = "mean"
     expression: bool = True
     valence_arousal: bool = True
+    scores: Sequence[str] = ()
 
     @property
     def tokens(self) -> int:
@@ -78,13 +83,33 @@ class InferenceSettings:
         return clock.token_count(self.window_s, self.rate_hz)
 
 
-class StreamPrediction(NamedTuple):
-    """A prediction over time. times: `(time,)` seconds, at the token rate. probabilities: `(time, classes)`.
-    valence_arousal: `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time had a valid value."""
-
+class _Prediction(NamedTuple):
     times: np.ndarray
     probabilities: np.ndarray
     valence_arousal: np.ndarray
+
+
+class StreamPrediction(_Prediction):
+    """A prediction over time. times: `(time,)` seconds, at the token rate. probabilities: `(time, classes)`.
+    valence_arousal: `(time, 2)` in [-1, 1]. Both are NaN where no window that covers the time had a valid value.
+
+    scores: score task -> `(time, columns)` in [0, 1], NaN likewise. Few systems have any, so it is no item of the
+    tuple: `times, probabilities, valence_arousal = prediction` holds for every system.
+    """
+
+    scores: Mapping[str, np.ndarray]
+
+    def __new__(
+        cls,
+        times: np.ndarray,
+        probabilities: np.ndarray,
+        valence_arousal: np.ndarray,
+        scores: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> StreamPrediction:
+        """Create a prediction; arguments as the attributes."""
+        prediction = super().__new__(cls, times, probabilities, valence_arousal)
+        prediction.scores = dict(scores)
+        return prediction
 
 
 class StreamModel(Protocol):
@@ -145,8 +170,8 @@ def predict_streams(
         for window, part in zip(windows, parts, strict=True)
         if any(valid[window.start : window.stop].any() for _, valid in tokens.values())
     ]
-    classes = len(settings.labels)
-    voted = np.full((len(times), classes + 2), np.nan)
+    widths = [len(settings.labels), 2, *(len(SCORE_TASKS[task].columns) for task in settings.scores)]
+    voted = np.full((len(times), sum(widths)), np.nan)
     if kept:
         rows = _predict_windows(network, [window for window, _ in kept], tokens, batch, settings.temperature)
         used = (
@@ -155,22 +180,28 @@ def predict_streams(
         )
         voted = soft_vote.vote(used, len(times), triangular=settings.triangular)
     smoothed = soft_vote.smooth(voted, times, settings.smooth_s, kernel=settings.kernel)
-    probabilities = smoothed[:, :classes]
+    probabilities, valence_arousal, *scores = np.split(smoothed, np.cumsum(widths)[:-1], axis=1)
     if settings.kernel == "median":  # of each class on its own
         probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return StreamPrediction(times, probabilities, smoothed[:, classes:])
+    return StreamPrediction(times, probabilities, valence_arousal, dict(zip(settings.scores, scores, strict=True)))
 
 
 def trained_outputs(
     model: StreamModel, streams: Mapping[str, Stream], start_s: float, stop_s: float
 ) -> StreamPrediction:
     """`model.predict_streams` with NaN for what the system was not trained to predict."""
-    times, probabilities, valence_arousal = model.predict_streams(streams, start_s, stop_s)
+    prediction = model.predict_streams(streams, start_s, stop_s)
+    times, probabilities, valence_arousal = prediction
     if not model.settings.expression:
         probabilities = np.full_like(probabilities, np.nan)
     if not model.settings.valence_arousal:
         valence_arousal = np.full_like(valence_arousal, np.nan)
-    return StreamPrediction(times, probabilities, valence_arousal)
+    return StreamPrediction(times, probabilities, valence_arousal, scores_of(prediction))
+
+
+def scores_of(prediction: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores of a prediction by task; none if it is a plain tuple."""
+    return dict(prediction.scores) if isinstance(prediction, StreamPrediction) else {}
 
 
 def _pad_before(values: np.ndarray, valid: np.ndarray, count: int, *, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -188,16 +219,17 @@ def _predict_windows(
     batch: int,
     temperature: float,
 ) -> Iterator[tuple[Window, np.ndarray]]:
-    """Each window with its probabilities and valence-arousal, `(token, classes + 2)`."""
+    """Each window with its probabilities, valence-arousal and scores side by side, `(token, columns)`."""
     for first in range(0, len(windows), batch):
         part = windows[first : first + batch]
         index = np.array([range(w.start, w.stop) for w in part])
-        logits, valence_arousal = network(
+        logits, valence_arousal, *score_logits = network(
             {name: values[index] for name, (values, _) in tokens.items()},
             {name: valid[index] for name, (_, valid) in tokens.items()},
         )
         soft = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
-        rows = np.concatenate((soft / soft.sum(axis=-1, keepdims=True), valence_arousal), axis=-1)
+        scores = [0.5 + 0.5 * np.tanh(values / 2) for values in score_logits]  # the sigmoid, without overflow
+        rows = np.concatenate((soft / soft.sum(axis=-1, keepdims=True), valence_arousal, *scores), axis=-1)
         yield from zip(part, rows, strict=True)
 
 

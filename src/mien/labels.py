@@ -1,4 +1,4 @@
-"""Class names and their order, their Timeline columns, marks of unlabelled frames, and the classes of each corpus.
+"""Tasks with their class names and order, Timeline columns, marks of unlabelled frames, classes of each corpus.
 
 `EXPRESSIONS` has the order of Aff-Wild2 and of the ABAW challenge files. Label arrays, logits and probability columns
 follow it unless a recipe names other classes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 #: The eight classes; the index is the class number (0 Neutral ... 7 Other).
 EXPRESSIONS: tuple[str, ...] = (
@@ -26,6 +27,48 @@ NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER = range(8)
 UNLABELLED = -1
 #: Valence or arousal of an unlabelled frame in Aff-Wild2 VA files. In memory it is NaN, never -5.
 VA_UNLABELLED = -5.0
+
+#: The twelve action units of Aff-Wild2 and of the ABAW challenge, in the order of its files.
+ACTION_UNITS: tuple[str, ...] = tuple(f"AU{number}" for number in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
+#: The seven compound expressions of C-EXPR-DB, in the order of the challenge files, with their two basic expressions.
+COMPOUND_EXPRESSIONS: dict[str, tuple[int, int]] = {
+    "Fearfully Surprised": (FEAR, SURPRISE),
+    "Happily Surprised": (HAPPINESS, SURPRISE),
+    "Sadly Surprised": (SADNESS, SURPRISE),
+    "Disgustedly Surprised": (DISGUST, SURPRISE),
+    "Angrily Surprised": (ANGER, SURPRISE),
+    "Sadly Fearful": (SADNESS, FEAR),
+    "Sadly Angry": (SADNESS, ANGER),
+}
+#: The six dimensions of Hume-Vidmimic2 (Emotional Mimicry Intensity), in the order of its tables.
+MIMICRY: tuple[str, ...] = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """A task whose prediction is one score in [0, 1] for each column, beside expressions, valence and arousal.
+
+    title: its name in messages. columns: names of the scores, in order. objective: key of a recipe's `objective` that
+    weights its loss, "" if the scores are derived from expressions. is_binary: labels are 0 or 1. is_exclusive: exactly
+    one column is 1. per_clip: a label counts for a whole clip, whose prediction is the mean over its frames.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    objective: str = ""
+    is_binary: bool = False
+    is_exclusive: bool = False
+    per_clip: bool = False
+
+
+#: Score tasks by the name that `--task` takes.
+SCORE_TASKS: dict[str, ScoreTask] = {
+    "au": ScoreTask("action units", ACTION_UNITS, "action_units", is_binary=True),
+    "ce": ScoreTask("compound expressions", tuple(COMPOUND_EXPRESSIONS), is_binary=True, is_exclusive=True),
+    "emi": ScoreTask("Emotional Mimicry Intensity", MIMICRY, "mimicry", per_clip=True),
+}
+#: All tasks by the name that `--task` takes, the default first.
+TASKS: tuple[str, ...] = ("expr", "va", *SCORE_TASKS)
 
 #: EMO-DB: sixth letter of the file name (German emotion words) -> class. Boredom becomes Other: our choice, because
 #: none of the other seven fits, and dropping it would lose a tenth of the corpus.

@@ -77,6 +77,53 @@ def soft_focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, weights: 
     return loss.sum() / weighted.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
 
+def binary_focal(
+    logits: Tensor, targets: Tensor, *, gamma: float = 0.0, positive_weight: Tensor | None = None
+) -> Tensor:
+    """Focal loss of independent binary labels: `w (1 - p_y)^gamma * -log(p_y)`, p = sigmoid(logit).
+
+    Source: Lin et al. 2017, arXiv 1708.02002, eq. 4-5. The mean is taken over the labelled entries of each column, then
+    over the columns with a label, because columns count equally in the mean F1 (our choice).
+
+    Args:
+        logits, targets: `(..., columns)`; targets 0 or 1, NaN ignored. Logits at ignored entries are not read.
+        gamma: focusing exponent, >= 0. Zero gives binary cross-entropy.
+        positive_weight: `(columns,)` weight of the entries labelled 1; None for ones.
+
+    Returns a scalar; zero, with a zero gradient, if nothing is labelled.
+    """
+    columns = logits.shape[-1]
+    labelled = torch.isfinite(targets).reshape(-1, columns)
+    values = _at_least_float32(logits).reshape(-1, columns).masked_fill(~labelled, 0.0)
+    is_positive = targets.reshape(-1, columns) > 0.5
+    log_p = F.logsigmoid(torch.where(is_positive, values, -values))
+    loss = -log_p
+    if gamma:
+        # clamp: at p = 1 the derivative of (1-p)^gamma is infinite for gamma < 1
+        loss = loss * (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma
+    if positive_weight is not None:
+        loss = torch.where(is_positive, loss * positive_weight.to(loss), loss)
+    per_column = (loss * labelled).sum(0) / labelled.sum(0).clamp_min(1)
+    return per_column.sum() / labelled.any(0).sum().clamp_min(1)
+
+
+def window_mean_square(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error between the means of scores and of targets over each window.
+
+    For labels of whole clips: a window is one sample, however many tokens it has.
+
+    Args:
+        scores, targets: `(window, time, columns)`; entries whose target is NaN are left out of both means.
+
+    Returns a scalar; zero, with a zero gradient, if nothing is labelled.
+    """
+    labelled = torch.isfinite(targets)
+    count = labelled.sum(dim=1)
+    difference = (_at_least_float32(scores) - targets.to(torch.float32)).masked_fill(~labelled, 0.0).sum(dim=1)
+    error = (difference / count.clamp_min(1)).square()
+    return error.sum() / (count > 0).sum().clamp_min(1)
+
+
 def cross_entropy(
     logits: Tensor,
     labels: Tensor,

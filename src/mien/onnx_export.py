@@ -191,7 +191,7 @@ class _PositionalNetwork(nn.Module):
         values, valid = (dict(zip(self.names, inputs[i::2], strict=True)) for i in (0, 1))
         out = self.model(values, valid)
         embedding = cast(StreamSystem, self.model).embed(values, valid) if self.has_embedding else ()
-        return out.logits, out.valence_arousal, *embedding
+        return out.logits, out.valence_arousal, *out.score_logits.values(), *embedding
 
 
 def _stream_network(checkpoint: Checkpoint) -> bytes:
@@ -209,7 +209,7 @@ def _stream_network(checkpoint: Checkpoint) -> bytes:
         network,
         inputs,
         [name for modality in shapes for name in (modality, f"{modality}_valid")],
-        ["logits", "valence_arousal", *embedding],
+        ["logits", "valence_arousal", *(f"{task}_logits" for task in settings.scores), *embedding],
         [axes] * len(inputs),
     ).SerializeToString(deterministic=True)
     _check_streams(checkpoint, onnx_model.OnnxSession(data, settings))
@@ -235,7 +235,7 @@ def _check_streams(checkpoint: Checkpoint, session: onnx_model.OnnxSession) -> N
             valid[name] = torch.rand(windows, tokens, generator=generator) < 0.6
         arrays = ({n: v.numpy() for n, v in values.items()}, {n: v.numpy() for n, v in valid.items()})
         out = model(values, valid)
-        expected, found = [out.logits, out.valence_arousal], [*session(*arrays)]
+        expected, found = [out.logits, out.valence_arousal, *out.score_logits.values()], [*session(*arrays)]
         if session.has_embedding:
             expected += model.embed(values, valid)
             found += session.embed(*arrays)

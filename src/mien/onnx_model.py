@@ -92,15 +92,15 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self._features = settings.features
+        self._scores = tuple(f"{task}_logits" for task in settings.scores)
         length = self._session.get_inputs()[0].shape[1]
         self._tokens = length if isinstance(length, int) else None
         #: Whether `embed` can be called.
         self.has_embedding = "embedding" in [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """See `mien.inference.Network`."""
-        logits, valence_arousal = self._run(("logits", "valence_arousal"), values, valid)
-        return logits, valence_arousal
+        return tuple(self._run(("logits", "valence_arousal", *self._scores), values, valid))
 
     def embed(self, values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """See `mien.inference.EmbeddingNetwork`. Only if `has_embedding`."""

@@ -25,15 +25,20 @@ class Labels:
     """Annotations over time.
 
     times: `(time,)` seconds, increasing. expression: `(time,)` int, class index or -1 (unlabelled).
-    valence_arousal: `(time, 2)` float in [-1, 1], NaN where unlabelled.
+    valence_arousal: `(time, 2)` float in [-1, 1], NaN where unlabelled. scores: score task (`mien.labels.SCORE_TASKS`)
+    -> `(time, columns)` float in [0, 1], NaN where unlabelled; tasks without any label are left out.
     """
 
     times: np.ndarray
     expression: np.ndarray
     valence_arousal: np.ndarray
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.times)
+        for task, values in self.scores.items():
+            if values.ndim != 2 or len(values) != n:
+                raise ValueError(f"labels of {n} times need scores ({n}, columns) of {task!r}; got {values.shape}")
         if len(self.expression) != n or self.valence_arousal.shape != (n, 2):
             raise ValueError(
                 f"labels of {n} times need expression ({n},) and valence_arousal ({n}, 2); "
@@ -136,14 +141,15 @@ class Batch:
     """Windows of feature streams, stacked for a network.
 
     values: modality -> `(batch, time, dim)` float. valid: modality -> `(batch, time)` bool. expression: `(batch,
-    time)` int64, -1 ignored. valence_arousal: `(batch, time, 2)` float, NaN ignored. Padding is invalid in every
-    modality and unlabelled.
+    time)` int64, -1 ignored. valence_arousal: `(batch, time, 2)` float, NaN ignored. scores: score task -> `(batch,
+    time, columns)` float, NaN ignored. Padding is invalid in every modality and unlabelled.
     """
 
     values: dict[str, Tensor]
     valid: dict[str, Tensor]
     expression: Tensor | None = None
     valence_arousal: Tensor | None = None
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -156,6 +162,7 @@ class Batch:
             {name: mask.to(device, non_blocking=True) for name, mask in self.valid.items()},
             expression,
             affect,
+            {task: values.to(device, non_blocking=True) for task, values in self.scores.items()},
         )
 
 
@@ -198,7 +205,8 @@ class Output:
 
     logits `(batch, time, classes)`. valence_arousal `(batch, time, 2)` in (-1, 1). weights `(batch, time, modality)`,
     each modality's share, in the order of `modalities`. evidence `(batch,)` bool, false where a window had no valid
-    token at all: its prediction is then the network's bias and means nothing.
+    token at all: its prediction is then the network's bias and means nothing. score_logits: score task -> `(batch,
+    time, columns)`, whose sigmoid are the scores; only tasks that the system is trained for.
     """
 
     logits: Tensor
@@ -206,6 +214,7 @@ class Output:
     weights: Tensor
     evidence: Tensor
     modalities: list[str]
+    score_logits: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien import checkpoint, config
+from mien import checkpoint, config, models
 from mien.atomic import write_bytes
 from mien.config import Recipe
 from mien.datasets.index import Index, build_index, recipe_options
@@ -72,7 +72,7 @@ def reproduce(
         out: folder of all results.
         corpus: name of the corpus (`mien index`); by default the recipe's.
         table: CSV of labels, for the corpus `folder`.
-        task: `expr` or `va`, which selects labels and splits; by default what the system predicts.
+        task: one of `mien.labels.TASKS`, which selects labels and splits; by default what the system predicts.
         faces: `video` or `crops` (`mien extract`); by default the recipe's.
         stages: encoder name -> trained stage; other stages of the recipe are trained on the corpus first.
         workers: processes that extract features.
@@ -85,6 +85,7 @@ def reproduce(
         ConfigError: `out` holds another recipe or corpus, the classes differ from the recipe's, or no labelled clip of
             the split "train" could be read.
     """
+    models.check_task(recipe, task)
     corpus = corpus or recipe.corpus.name
     faces = faces or str(recipe.corpus.options.get("face_source", "video"))
     parts = {"recipe": config.dump(recipe), "corpus": f"{corpus} in {Path(root).resolve()}", "faces": faces}

@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from mien import config
 from mien.cli.main import app
+from mien.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, MIMICRY
+from mien.store import FeatureStore
 from mien.synthetic import affwild2_export
 from tests.encoders.test_images import tiny as tiny_images
 from tests.encoders.test_speech import tiny as tiny_speech
@@ -285,3 +287,88 @@ def test_train_on_images_writes_an_encoder(tmp_path: Path) -> None:
     assert "4 labelled images, 12 unlabelled, 12 to score" in output
     assert "val_accuracy" in output
     assert f"--encoder {run}" in output.replace("\n", "")
+
+
+# -- action units, compound expressions, mimicry intensity ----------------------------------------------------
+
+ONLY_SCORES = ("objective.expression=0", "objective.valence_arousal=0")
+
+
+def test_action_units_are_trained_scored_and_submitted(work: Path, tmp_path: Path) -> None:
+    """The labels are the strengths that deform the rendered faces."""
+    index, stored, run = work / "index.jsonl", ("--store", work / "features"), tmp_path / "run"
+    options = ("objective.action_units=1", *ONLY_SCORES, "--task", "au", "--device", "cpu")
+    mien_ok("train", "synthetic", *SMALL, *options, "--index", index, *stored, "--out", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["val_au_f1"] <= 1
+    assert "val_macro_f1" not in metrics
+    assert "mean F1 of action units" in mien_ok("evaluate", run, index, *stored, "--out", tmp_path / "report")
+    record = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert [s["key"] for s in record["scores"]] == ["au_f1"]
+    assert [row["name"] for row in record["by_column"]] == list(ACTION_UNITS)
+    assert "Action units" in (tmp_path / "report" / "evaluation.html").read_text()
+    frames = pl.read_parquet(tmp_path / "report" / "predictions.parquet")
+    assert frames["au AU12"].is_between(0, 1).all()
+    assert set(frames["truth au AU12"].drop_nulls()) <= {0.0, 1.0}
+    sample, out = work / "root" / "AU_sample.txt", tmp_path / "au.txt"
+    assert "no fault found" in mien_ok("submit", run, "--sample", sample, "--out", out, "--index", index, *stored)
+    lines = out.read_text().splitlines()
+    assert lines[0] == "image_location,AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
+    assert len(lines) == len(sample.read_text().splitlines())
+    compounds = compound_sample(work, tmp_path)
+    result = mien("submit", run, "--sample", compounds, "--out", tmp_path / "ce.txt", "--index", index, *stored)
+    assert result.exit_code == 2
+    assert "does not predict compound expressions" in result.output
+
+
+def compound_sample(work: Path, tmp_path: Path) -> Path:
+    """A sample file of compound expressions with the frames of the expression sample."""
+    header = ",".join(("image_location", *(name.replace(" ", "_") for name in COMPOUND_EXPRESSIONS)))
+    rows = (work / "root" / "EXPR_sample.txt").read_text().splitlines()[1:]
+    path = tmp_path / "ce_sample.txt"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+def test_compound_expressions_follow_from_a_system_of_expressions(work: Path, run: Path, tmp_path: Path) -> None:
+    index, stored = work / "index.jsonl", ("--store", work / "features")
+    sample, out = compound_sample(work, tmp_path), tmp_path / "ce.txt"
+    result = mien("submit", run, "--sample", sample, "--out", out, "--index", index, *stored, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert {int(line.split(",")[1]) for line in out.read_text().splitlines()[1:]} <= set(range(7))
+    result = mien("evaluate", run, index, *stored, "--task", "au", "--out", tmp_path / "report")
+    assert result.exit_code == 2
+    assert "does not predict action units" in result.output
+    assert "objective.action_units=1 --task au" in " ".join(result.output.split())
+    result = mien("train", "synthetic", *SMALL, "--index", index, *stored, "--task", "au", "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "Add objective.action_units=1" in " ".join(result.output.split())
+
+
+def test_mimicry_intensity_is_trained_scored_and_submitted(work: Path, tmp_path: Path) -> None:
+    root, rng, header = tmp_path / "vidmimic2", np.random.default_rng(0), ",".join(("Filename", *MIMICRY))
+    tables = {f"{split}_split.csv": [header] for split in ("train", "valid", "test")}
+    features, copies = FeatureStore(work / "features"), FeatureStore(tmp_path / "features")
+    (root / "videos").mkdir(parents=True)
+    for number, split in enumerate(("train", "train", "valid", "valid", "test")):
+        video = sorted((work / "root").rglob("*.mp4"))[number]
+        name = f"{number:05d}"
+        (root / "videos" / f"{name}.mp4").write_bytes(video.read_bytes())
+        tables[f"{split}_split.csv"].append(",".join((name, *(f"{value:.3f}" for value in rng.random(6)))))
+        for encoder in ("face-geometry", "voice-prosody"):
+            stream = features.open(encoder)[video.stem].stream()
+            copies.write(encoder, name, stream, provenance=stream.provenance)
+    for name, lines in tables.items():
+        (root / name).write_text("\n".join(lines) + "\n")
+    index, run = tmp_path / "index.jsonl", tmp_path / "run"
+    mien_ok("index", "vidmimic2", root, "--out", index)
+    stored = ("--index", index, "--store", copies.root)
+    options = ("objective.mimicry=1", *ONLY_SCORES, "--device", "cpu")
+    mien_ok("train", "synthetic", *SMALL, *options, *stored, "--out", run)
+    report = mien_ok("evaluate", run, index, *stored[2:], "--out", tmp_path / "report")
+    assert "mean Pearson correlation" in report
+    sample, out = root / "test_split.csv", tmp_path / "emi.csv"
+    assert "no fault found" in mien_ok("submit", run, "--sample", sample, "--out", out, *stored)
+    first, row = out.read_text().splitlines()
+    assert (first, row.split(",")[0]) == (header, "00004")
+    assert all(0 <= float(value) <= 1 for value in row.split(",")[1:])

@@ -72,7 +72,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_va(names / "VA_Estimation_Challenge/Train_Set/plain.txt", ["0.5,-0.25"] * 8 + ["-5,-5", "-5,0.1"])
     write_va(names / "VA_Estimation_Challenge/Train_Set/silent.txt", ["0,0"] * 10)
     (names / "AU_Detection_Challenge/Train_Set").mkdir(parents=True)
-    (names / "AU_Detection_Challenge/Train_Set/plain.txt").write_text("AU1,AU2,AU4\n0,0,1\n")
+    (names / "AU_Detection_Challenge/Train_Set/plain.txt").write_text(
+        "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26\n"
+        + "0,0,1,0,0,0,1,0,0,0,1,-1\n" * 7
+        + ("-1," * 12).strip(",")
+        + "\n0,0,2,0,0,0,0,0,0,0,0,0\n1,0,0\n"
+    )
     tests = root / "names_of_videos_in_each_test_set"
     tests.mkdir()
     (tests / "Expression_Recognition_Challenge_test_set_release.txt").write_text("late\nmissing_left\n")
@@ -80,6 +85,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "image_location,valence,arousal\n" + "".join(f"late/{i:05d}.jpg,0,0\n" for i in range(1, 12))
     )
     (tests / "Action_Unit_Detection_Challenge_test_set_release.txt").write_text("late\n")
+    (tests / "Gaze_test_set_release.txt").write_text("late\n")
     write_crops(root / "cropped_aligned/plain", [1, 2, 3, 5, 6, 7, 8, 9, 10])
     write_crops(root / "cropped_aligned/two_left", list(range(1, 13)))
     write_crops(root / "batch2 (1)/cropped_aligned_new_50_vids/pair", list(range(1, 11)))
@@ -110,10 +116,13 @@ def test_clips_are_matched_with_their_recording_and_side(corpus_index: Index) ->
 
 
 def test_each_task_has_its_own_splits(corpus_index: Index) -> None:
-    assert corpus_index.tasks == ("expr", "va")
+    assert corpus_index.tasks == ("expr", "va", "au")
     assert [corpus_index.task_of(expression=predicted) for predicted in (True, False)] == ["expr", "va"]
+    assert corpus_index.task_of(expression=False, scores=["emi", "au"]) == "au"
+    assert corpus_index.task_of(expression=True, scores=["au"]) == "expr"
     assert corpus_index["silent"].splits == {"expr": "val", "va": "train"}
-    assert corpus_index["late"].splits == {"expr": "test", "va": "test"}
+    assert corpus_index["plain"].splits == {"expr": "train", "va": "train", "au": "train"}
+    assert corpus_index["late"].splits == {"expr": "test", "va": "test", "au": "test"}
     assert corpus_index["late"].rows == 11
     assert [c.id for c in corpus_index.clips("va", "train", labels=False)] == ["plain", "silent"]
     assert [c.id for c in corpus_index.clips("expr", "val", labels=False)] == ["pair", "pair_right", "silent"]
@@ -128,6 +137,27 @@ def test_labels_have_the_times_of_their_frames(corpus_index: Index, root: Path) 
     np.testing.assert_allclose(clip.labels.times, decoded, atol=1e-8)
     np.testing.assert_array_equal(clip.labels.valence_arousal[:8], [[0.5, -0.25]] * 8)
     assert np.isnan(clip.labels.valence_arousal[8:]).all()
+
+
+def test_action_units_are_read_where_they_are_asked_for(corpus_index: Index) -> None:
+    plain = corpus_index["plain"]
+    for labels in (corpus_index.clip(plain, "au").labels, corpus_index.clip(plain, "expr", scores=["au"]).labels):
+        assert labels is not None
+        units = labels.scores["au"]
+        assert units.shape == (10, 12)
+        np.testing.assert_array_equal(units[0], [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, np.nan])
+        assert np.isnan(units[7:]).all(), "not annotated, a value of 2, and too few values"
+        np.testing.assert_array_equal(labels.expression[:3], [0, 1, 2], "EXPR puts the clip in the same split")
+    unasked = corpus_index.clip(plain, "expr").labels
+    assert unasked is not None
+    assert unasked.scores == {}
+    bad = [(p.line, p.what) for p in problems_of_kind(corpus_index, "bad label") if "AU_Detection" in p.file]
+    assert bad == [
+        (10, "'0,0,2,0,0,0,0,0,0,0,0,0' holds a value that is not 1, 0 or -1"),
+        (11, "'1,0,0' where 12 numbers and commas belong"),
+    ]
+    assert corpus_index.counts["au train frames"]["AU4"] == 6, "frame 4 has no crop"
+    assert corpus_index.counts["au train frames"]["AU1"] == 0
 
 
 def test_labels_of_a_task_in_another_split_are_left_out(corpus_index: Index) -> None:
@@ -166,7 +196,7 @@ def test_each_deviation_is_a_problem_with_its_file_and_line(corpus_index: Index,
     assert [p.what for p in problems_of_kind(corpus_index, "missing crops")] == ["1 of 10 frames have no crop"]
     assert [p.what for p in problems_of_kind(corpus_index, "splits by task")] == ["EXPR val, VA train"]
     assert "'unused'" in problems_of_kind(corpus_index, "unused videos")[0].what
-    assert problems_of_kind(corpus_index, "other task")[0].what == "a test list of action units"
+    assert problems_of_kind(corpus_index, "other task")[0].what == "a test list of an unknown task"
     assert all(p.rule for p in corpus_index.problems)
     assert str(half).startswith("note: 6th ABAW Annotations/VA_Estimation_Challenge/Train_Set/plain.txt:11: ")
 
@@ -285,7 +315,7 @@ def test_label_files_without_rows_or_with_a_wrong_header_are_left_out_and_listed
     corpus_index = build_index("aff-wild2", tmp_path)
     assert [e.id for e in corpus_index.entries] == ["b"]
     assert problems_of_kind(corpus_index, "empty labels")[0].what == "a header and no rows"
-    assert "'Neutral,Anger', neither" in problems_of_kind(corpus_index, "wrong header")[0].what
+    assert "the header is 'Neutral,Anger', none of" in problems_of_kind(corpus_index, "wrong header")[0].what
 
 
 def test_far_too_many_rows_are_a_warning(tmp_path: Path) -> None:
@@ -342,7 +372,10 @@ def test_the_task_is_read_from_the_header() -> None:
     assert task_of_header("Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\r\n") == "expr"
     assert task_of_header("\ufeffvalence,arousal") == "va"
     assert task_of_header("image_location,valence,arousal") == "va"
-    assert task_of_header("AU1,AU2") == "au"
+    assert task_of_header("image_location,AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26") == "au"
+    assert task_of_header("AU1,AU2") == "", "another set of units"
+    compounds = "Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised"
+    assert task_of_header(f"image_location,{compounds},Sadly_Fearful,Sadly_Angry") == "ce"
     assert task_of_header("Neutral,Anger") == ""
     assert task_of_header("") == ""
 

@@ -51,7 +51,7 @@ def test_validate_command_needs_a_file_and_a_known_kind(tmp_path: Path, expr: Pa
     assert isinstance(error, ConfigError)
     assert "cannot be read: No such file" in error.what
     assert error.exit_code == 2
-    assert isinstance(cli("validate", expr, "--sample", expr, "--kind", "au").exception, ConfigError)
+    assert isinstance(cli("validate", expr, "--sample", expr, "--kind", "faces").exception, ConfigError)
 
 
 def test_submit_command_from_a_table_of_predictions(tmp_path: Path, va: Path, cli: Callable[..., Result]) -> None:

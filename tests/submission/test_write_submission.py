@@ -173,7 +173,7 @@ def test_a_sample_may_have_a_quoted_header_and_windows_line_ends(tmp_path: Path)
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["a,b", "v/00001.jpg,0"], "neither the header of EXPR nor that of VA"),
+        (["a,b", "v/00001.jpg,0"], "which is the header of no challenge"),
         ([EXPR_HEADER], "has a header and no rows"),
         (
             [EXPR_HEADER, "v/00001.jpg,0", "v00002.jpg,0"],

@@ -19,6 +19,7 @@ from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
 from mien.media.video import frames, probe
 from mien.synthetic import affwild2_export
+from mien.synthetic.action_units import unit_names
 from mien.synthetic.demo_clip import demo_scenario, render_demo_clip
 from mien.synthetic.scenario import FACE_IMPAIRMENTS, Impairment, draw_scenario
 
@@ -81,8 +82,8 @@ def test_the_layout_is_that_of_aff_wild2(corpus: Path) -> None:
     scenarios = truth(corpus)
     assert {p.name for p in corpus.iterdir()} == {
         *("batch1", "batch2", "new_vids", "cropped_aligned", "cropped_aligned_new_50_vids"),
-        *("EXPR_Recognition_Challenge", "VA_Estimation_Challenge", "synthetic.json"),
-        *("EXPR_test_set.txt", "VA_test_set.txt", "EXPR_sample.txt", "VA_sample.txt"),
+        *("EXPR_Recognition_Challenge", "VA_Estimation_Challenge", "AU_Detection_Challenge", "synthetic.json"),
+        *(f"{task}_{what}.txt" for task in ("EXPR", "VA", "AU") for what in ("test_set", "sample")),
     }
     assert {p["split"] for p in scenarios} == {"train", "val", "test"}
     two = [p for p in scenarios if len(p["clips"]) == 2]
@@ -115,6 +116,10 @@ def test_label_files_have_a_header_and_a_row_for_each_frame_plus_extra_rows(corp
             assert {int(line) for line in expr[1:]} <= {-1, *range(8)}
             values = np.array([[float(v) for v in line.split(",")] for line in va[1:]])
             assert ((np.abs(values) <= 1) | (values == -5)).all()
+            au = (corpus / "AU_Detection_Challenge" / folder / f"{clip}.txt").read_text().splitlines()
+            assert au[0] == "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
+            assert len(au) == len(expr)
+            assert {value for line in au[1:] for value in line.split(",")} <= {"0", "1", "-1"}
 
 
 def test_the_aff_wild2_reader_reads_the_written_corpus(corpus: Path) -> None:
@@ -152,7 +157,11 @@ def test_darkness_hides_both_people_and_absence_the_subject(tmp_path: Path) -> N
     scenario = replace(scenario, impairments=impairments, extra_rows=0)
     assert scenario.second is not None
     for clip, person in (("subject", scenario), ("second", scenario.second)):
-        affwild2_export._write_labels(tmp_path, clip, person, scenario, 3)
+        actions = np.zeros((len(scenario.times()), len(unit_names())))
+        affwild2_export._write_labels(tmp_path, clip, person, scenario, actions, 3)
+        units = np.loadtxt(tmp_path / f"AU_Detection_Challenge/Train_Set/{clip}.txt", delimiter=",", skiprows=1)
+        kinds = ("dark", "absent") if clip == "subject" else ("dark",)
+        np.testing.assert_array_equal((units == -1).all(axis=1), scenario.is_impaired(kinds, scenario.times()))
     folder = tmp_path / "EXPR_Recognition_Challenge" / "Train_Set"
     subject, second = (
         np.array([int(line) for line in (folder / f"{clip}.txt").read_text().split()[1:]]) == -1

@@ -119,9 +119,16 @@ def _fit(
     from mien.datasets.index import Index
     from mien.datasets.stored_recordings import load_recordings
     from mien.evaluation.ensemble_weights import fit_weights, predict_members
+    from mien.labels import SCORE_TASKS
 
     encoders = {name: feature.encoder for name, feature in model.features.items()}
     corpus = Index.load(index, root)
+    if task in SCORE_TASKS:
+        raise ConfigError(
+            f"--task {task}: weights are fitted to expressions, or to valence and arousal",
+            follows="No weights were fitted, and nothing was written.",
+            remedy="Fit them with --task expr or va, or give them with --weights.",
+        )
     task = task or corpus.task_of(expression=model.settings.expression)
     recordings = load_recordings(corpus, store, encoders, task=task, split=split)
     labelled = [r for r in recordings if r.clip.labels is not None]

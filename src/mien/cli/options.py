@@ -32,19 +32,22 @@ RootOption = Annotated[
 ]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="Task, expr or va, that selects labels and splits; by default what the system predicts."),
+    typer.Option(
+        help="Task that selects labels and splits: expr, va, au (action units), ce (compound expressions, for "
+        "evaluation) or emi (mimicry intensity); by default what the system predicts."
+    ),
 ]
 TableOption = Annotated[
     Path | None, typer.Option(metavar="CSV", help="The CSV file of labels, for the corpus called folder.")
 ]
 #: Names of `mien.datasets.index.CORPORA`, which the help shows without importing the readers.
-CORPUS_NAMES = "aff-wild2, crema-d, emodb, emovo, ferplus, meld, ravdess, savee, tess, synthetic or folder"
+CORPUS_NAMES = "aff-wild2, crema-d, emodb, emovo, ferplus, meld, ravdess, savee, tess, vidmimic2, synthetic or folder"
 StageOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=RUN", help="A trained stage and the encoder name of its features; repeatable."),
 ]
 SampleOption = Annotated[
-    Path, typer.Option(metavar="FILE", help="The organisers' sample file, of the EXPR or the VA track.")
+    Path, typer.Option(metavar="FILE", help="The organisers' sample file, of the EXPR, VA, AU, CE or EMI track.")
 ]
 WeightsOption = Annotated[
     str | None,

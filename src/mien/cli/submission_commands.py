@@ -21,9 +21,15 @@ from mien.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mien.evaluation.calibration import Calibration
     from mien.evaluation.predictions import ClipPrediction
     from mien.submission import Issue, SubmissionReport, Template
+
+
+#: Challenges to which neither a calibration nor the classes of the predictions matter.
+_UNCALIBRATED = ("au", "emi")
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +69,10 @@ def submit(
 
     Writes the rows of the organisers' sample file, in its order, with predictions, and then validates the file as mien
     validate does. A checkpoint needs --index and --store. A frame without evidence gets the nearest predicted frame of
-    its clip. With --fill, a clip without any prediction gets Neutral, or valence and arousal 0.
+    its clip. With --fill, a clip without any prediction gets Neutral, or 0.
+
+    Compound expressions (CE) are derived from expressions; action units (AU) and mimicry intensity (EMI) need a system
+    that is trained for them. A calibration does not apply to the last two.
 
     Several checkpoints, or several tables, are averaged with --weights. The calibration that mien evaluate writes into
     a checkpoint or ensemble replaces the smoothing of its recipe; it is not applied to tables or to several runs.
@@ -75,17 +84,30 @@ def submit(
       mien submit runs/fused --sample CVPR_expr_sample.txt --out expr.txt --index aw2.jsonl --store features
       mien submit test.parquet --sample CVPR_va_sample.txt --out va.txt
       mien submit a.parquet b.parquet --weights 0.6,0.4 --sample CVPR_va_sample.txt --out va.txt
+      mien submit runs/units --sample CVPR_au_sample.txt --out au.txt --index aw2.jsonl --store features
     """
     from mien.ensemble import parse_weights
-    from mien.submission import EXPR, read_sample, validate, write_expr, write_va
+    from mien.submission import (
+        AU,
+        CE,
+        EMI,
+        EXPR,
+        VA,
+        read_sample,
+        validate,
+        write_au,
+        write_ce,
+        write_emi,
+        write_expr,
+        write_va,
+    )
 
     template = read_sample(sample)
     shares = parse_weights(weights)
     clips = _predict(runs, shares, template, index, store, root, calibration, device, as_json)
-    if template.kind == EXPR:
-        report = write_expr(out, {c.id: c.probabilities for c in clips}, sample, fill=fill)
-    else:
-        report = write_va(out, {c.id: c.valence_arousal for c in clips}, sample, fill=fill)
+    writers = {EXPR: write_expr, VA: write_va, AU: write_au, CE: write_ce, EMI: write_emi}
+    values = {clip.id: _values(clip, template.kind) for clip in clips}
+    report = writers[template.kind](out, values, sample, fill=fill)
     issues = validate(out, sample)
     if as_json:
         record = {**asdict(report), "path": str(report.path), "notes": report.notes()}
@@ -96,10 +118,37 @@ def submit(
     _exit_on_error(issues)
 
 
+def _values(clip: ClipPrediction, kind: str) -> np.ndarray:
+    """What a submission of a challenge is written from: values of every frame, or of EMI one row.
+
+    Raises ConfigError for a clip without the scores of the challenge.
+    """
+    from mien.errors import ConfigError
+    from mien.evaluation.score_tasks import compound_probabilities
+    from mien.labels import SCORE_TASKS
+    from mien.submission import AU, CE, EMI, VA
+
+    if kind in (AU, EMI) and kind not in clip.scores:
+        raise ConfigError(
+            f"the predictions of {clip.id!r} hold no {SCORE_TASKS[kind].title}",
+            follows="Nothing was written.",
+            remedy=f"Evaluate or submit a system that was trained with objective.{SCORE_TASKS[kind].objective}=1.",
+        )
+    if kind == EMI:
+        return clip.mean_scores(EMI)
+    if kind == CE:
+        return compound_probabilities(clip.probabilities)
+    if kind == AU:
+        return clip.scores[AU]
+    return clip.valence_arousal if kind == VA else clip.probabilities
+
+
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The submission file.")],
     sample: SampleOption,
-    kind: Annotated[str | None, typer.Option(help="The track: expr or va; by default that of the sample.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="The track: expr, va, au, ce or emi; by default that of the sample.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Validate a challenge submission against the sample file.
@@ -115,10 +164,11 @@ def validate(
     """
     from mien.errors import ConfigError
     from mien.submission import validate as validate_file
+    from mien.submission.template import HEADERS
 
-    if kind not in (None, "expr", "va"):
+    if kind is not None and kind not in HEADERS:
         raise ConfigError(
-            f"--kind {kind!r} is neither expr nor va",
+            f"--kind {kind!r} is none of {', '.join(HEADERS)}",
             follows="Nothing was validated.",
             remedy="Omit --kind: the sample file determines it.",
         )
@@ -149,10 +199,10 @@ def _predict(
     """Predictions of the sample's clips, from tables or by checkpoints; those of a single run are calibrated."""
     from mien.errors import ConfigError
 
-    calibrate = _calibration(runs, calibration)
+    calibrate = _calibration(runs, calibration, template.kind)
     tables = [run for run in runs if run.is_file()]
     if len(tables) == len(runs):
-        return _average_tables(runs, weights)
+        return _average_tables(runs, weights, template.kind)
     if tables:
         raise ConfigError(
             f"{tables[0]} is a table of predictions, and other runs are folders",
@@ -170,11 +220,19 @@ def _predict(
     return list(_predict_from_store(runs, weights, template, index, store, root, calibrate, device, quiet))
 
 
-def _calibration(runs: list[Path], given: Path | None) -> Calibration | None:
+def _calibration(runs: list[Path], given: Path | None, kind: str) -> Calibration | None:
     """The calibration to apply: that of the option, else that of a single run, if it has one."""
     from mien.errors import ConfigError
     from mien.evaluation import saved_calibration
 
+    if kind in _UNCALIBRATED:
+        if given is not None:
+            raise ConfigError(
+                f"--calibration {given} smooths expressions, valence and arousal, and the sample is {kind.upper()}'s",
+                follows="Nothing was written.",
+                remedy="Omit --calibration: the smoothing of the recipe (vote.smooth_seconds) applies.",
+            )
+        return None
     if len(runs) == 1 and runs[0].is_dir():
         return saved_calibration.load(runs[0], given)
     if given is not None:
@@ -188,7 +246,7 @@ def _calibration(runs: list[Path], given: Path | None) -> Calibration | None:
     return None
 
 
-def _average_tables(tables: list[Path], weights: list[float] | None) -> list[ClipPrediction]:
+def _average_tables(tables: list[Path], weights: list[float] | None, kind: str) -> list[ClipPrediction]:
     from mien.errors import ConfigError
     from mien.evaluation import predictions
     from mien.evaluation.ensemble_weights import average_predictions
@@ -204,7 +262,8 @@ def _average_tables(tables: list[Path], weights: list[float] | None) -> list[Cli
     members = []
     for table in tables:
         clips, labels = predictions.load(table)
-        check_classes(labels, EXPRESSIONS)
+        if kind not in _UNCALIBRATED:
+            check_classes(labels, EXPRESSIONS)
         members.append(clips)
     return average_predictions(members, weights) if len(members) > 1 else members[0]
 
@@ -225,6 +284,7 @@ def _predict_from_store(
     from mien.datasets.index import Index
     from mien.evaluation.load_model import load_model
     from mien.evaluation.predict_clips import predict_clips
+    from mien.evaluation.score_tasks import check_task
     from mien.labels import EXPRESSIONS
     from mien.store import FeatureStore
     from mien.submission.template import check_classes
@@ -232,7 +292,9 @@ def _predict_from_store(
     index = Index.load(index_path, root)
     indexed = {entry.id for entry in index.entries}
     trained = load_model(runs, checkpoint.torch_device(device), weights)
-    check_classes(trained.labels, EXPRESSIONS)
+    check_task(trained, template.kind, ", ".join(map(str, runs)), follows="Nothing was written.")
+    if template.kind not in _UNCALIBRATED:
+        check_classes(trained.labels, EXPRESSIONS)
     clips = [clip for clip in template.clip_ids if clip in indexed]
     with console.progress("predicting clips", quiet=quiet, unit="clips") as bar:
         yield from predict_clips(

@@ -239,8 +239,12 @@ def _load(
 
     corpus = Index.load(index, root)
     encoders = {modality: feature.encoder for modality, feature in settings.features.items()}
-    task = task or corpus.task_of(expression=models.system_class(settings).predicts_expression)
-    train, val = (load_recordings(corpus, store, encoders, task=task, split=split) for split in ("train", "val"))
+    models.check_task(settings, task)
+    expression, scores = models.predicts_expression(settings), models.score_tasks(settings)
+    task = task or corpus.task_of(expression=expression, scores=scores)
+    train, val = (
+        load_recordings(corpus, store, encoders, task=task, split=split, scores=scores) for split in ("train", "val")
+    )
     if not quiet:
         console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")
     return TrainingData(train, val)

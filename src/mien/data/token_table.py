@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +24,7 @@ class Tokens:
     values, valid: modality -> `(time, dim)` float32 and `(time,)` bool.
     expression: `(time,)` int64 class index, -1 unlabelled.
     valence_arousal: `(time, 2)` float32 in [-1, 1], NaN unlabelled.
+    scores: score task -> `(time, columns)` float32 in [0, 1], NaN unlabelled; tasks of the recording's labels.
     """
 
     times: np.ndarray
@@ -31,6 +32,7 @@ class Tokens:
     valid: dict[str, np.ndarray]
     expression: np.ndarray
     valence_arousal: np.ndarray
+    scores: dict[str, np.ndarray]
 
 
 def make_tokens(
@@ -42,8 +44,8 @@ def make_tokens(
 ) -> Tokens:
     """Resample the streams and labels of a recording to a token clock.
 
-    The expression of a token is that of the nearest label within one token or one label period, whichever is longer.
-    Its valence and arousal are the mean of the labels in its interval.
+    The expression and the scores of a token are those of the nearest label within one token or one label period,
+    whichever is longer. Its valence and arousal are the mean of the labels in its interval.
 
     Args:
         recording: the recording.
@@ -65,22 +67,27 @@ def make_tokens(
     for name, stream in recording.streams.items():
         if modalities is None or name in modalities:
             values[name], valid[name] = clock.resample(stream, times, rate_hz)
-    expression, affect = _labels_at(labels, times, rate_hz)
-    return Tokens(times, values, valid, expression, affect)
+    return Tokens(times, values, valid, *_labels_at(labels, times, rate_hz))
 
 
-def _labels_at(labels: Labels | None, times: np.ndarray, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+def _labels_at(
+    labels: Labels | None, times: np.ndarray, rate_hz: float
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     expression = np.full(len(times), UNLABELLED, np.int64)
     affect = np.full((len(times), 2), np.nan, np.float32)
     if labels is None or not len(labels.times):
-        return expression, affect
+        return expression, affect, {}
     pick = clock.nearest(labels.times, times)
     near = np.abs(labels.times[pick] - times) <= max(1 / rate_hz, clock.median_step(labels.times))
     expression[near] = np.asarray(labels.expression)[pick[near]]
     known = np.isfinite(labels.valence_arousal).all(axis=1)
     values, valid = clock.resample(Stream(labels.valence_arousal, labels.times, known), times, rate_hz)
     affect[valid] = values[valid]
-    return expression, affect
+    scores = {
+        task: np.where(near[:, None], known_scores[pick], np.nan).astype(np.float32)
+        for task, known_scores in labels.scores.items()
+    }
+    return expression, affect, scores
 
 
 class TokenSource(ABC):
@@ -181,12 +188,14 @@ class TokenTable:
     expression: `(token,)` int64 class index, -1 unlabelled.
     valence_arousal: `(token, 2)` float32 in [-1, 1], NaN unlabelled.
     bounds: `(recording + 1,)` int64; recording i is the tokens [bounds[i], bounds[i + 1]).
+    scores: score task -> `(token, columns)` float32 in [0, 1], NaN unlabelled; tasks of which any recording has labels.
     """
 
     sources: Mapping[str, TokenSource]
     expression: Tensor
     valence_arousal: Tensor
     bounds: Tensor
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 #: A modality whose tokens would take more memory than this is resampled window by window (`StreamTokens`).
@@ -229,7 +238,18 @@ def build_table(
         torch.from_numpy(np.concatenate([t.expression for t in labels])),
         torch.from_numpy(np.concatenate([t.valence_arousal for t in labels])),
         torch.tensor([0, *np.cumsum(sizes).tolist()]),
+        _join_scores(labels),
     )
+
+
+def _join_scores(parts: Sequence[Tokens]) -> dict[str, Tensor]:
+    """Scores of all recordings end to end; NaN in those without labels of a task."""
+    widths = {task: values.shape[1] for part in parts for task, values in part.scores.items()}
+    joined = {}
+    for task, width in widths.items():
+        rows = [p.scores.get(task, np.full((len(p.times), width), np.nan, np.float32)) for p in parts]
+        joined[task] = torch.from_numpy(np.concatenate(rows))
+    return joined
 
 
 def _dims(recordings: Sequence[Recording], names: Sequence[str]) -> dict[str, int]:

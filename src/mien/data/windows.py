@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ class WindowDataset(Dataset[Batch]):
         modalities: streams to read; None reads all.
         augment: modality -> augmentation, for training batches only.
         labelled: keep only windows with at least one label.
+        scores: score tasks whose labels are read; None reads all.
 
     Raises:
         ValueError: see `build_table`.
@@ -60,8 +62,11 @@ class WindowDataset(Dataset[Batch]):
         modalities: Sequence[str] | None = None,
         augment: Mapping[str, Augment] | None = None,
         labelled: bool = False,
+        scores: Sequence[str] | None = None,
     ) -> None:
-        self.table = data if isinstance(data, TokenTable) else build_table(data, windows.rate_hz, modalities)
+        table = data if isinstance(data, TokenTable) else build_table(data, windows.rate_hz, modalities)
+        kept = {task: values for task, values in table.scores.items() if scores is None or task in scores}
+        self.table = replace(table, scores=kept)
         self.augment = dict(augment or {})
         length = clock.token_count(windows.seconds, windows.rate_hz)
         hop = min(length, clock.token_count(windows.hop_seconds, windows.rate_hz))
@@ -75,6 +80,8 @@ class WindowDataset(Dataset[Batch]):
         self.starts, self.lengths, self.first, self.last = torch.tensor(cut, dtype=torch.int64).view(-1, 4).T
         if labelled:
             has_label = (self.table.expression != UNLABELLED) | torch.isfinite(self.table.valence_arousal).any(1)
+            for scores in self.table.scores.values():
+                has_label = has_label | torch.isfinite(scores).any(1)
             keep = _window_sums(has_label[:, None].long(), self.starts, self.lengths)[:, 0] > 0
             self.starts, self.lengths = self.starts[keep], self.lengths[keep]
             self.first, self.last = self.first[keep], self.last[keep]
@@ -117,21 +124,28 @@ class WindowDataset(Dataset[Batch]):
     def _gather(self, starts: Tensor, lengths: Tensor) -> Batch:
         index, padding = window_index(starts, lengths, len(self.table.expression))
         expression, affect = self.table.expression[index], self.table.valence_arousal[index]
+        scores = {task: values[index] for task, values in self.table.scores.items()}
         if padding is not None:
             expression = expression.masked_fill(padding, UNLABELLED)
             affect = affect.masked_fill(padding[..., None], torch.nan)
+            scores = {task: values.masked_fill(padding[..., None], torch.nan) for task, values in scores.items()}
         read = {name: source.read_many(starts, lengths) for name, source in self.table.sources.items()}
         return Batch(
             values={name: values for name, (values, _) in read.items()},
             valid={name: valid for name, (_, valid) in read.items()},
             expression=expression,
             valence_arousal=affect,
+            scores=scores,
         )
 
     def class_counts(self, classes: int) -> Tensor:
         """Labelled tokens of each class in each window, `(window, classes)` int64."""
         one_hot = torch.nn.functional.one_hot(self.table.expression + 1, classes + 1)[:, 1:]
         return _window_sums(one_hot, self.starts, self.lengths)
+
+    def score_means(self) -> dict[str, Tensor]:
+        """Mean of each column of each score task over labelled tokens, `(columns,)`; NaN where none is labelled."""
+        return {task: values.nanmean(dim=0) for task, values in self.table.scores.items()}
 
 
 def _window_sums(counts: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
@@ -165,4 +179,5 @@ def collate(batches: Batch | Sequence[Batch]) -> Batch:
         valid={name: stack([b.valid[name] for b in batches], 0) for name in batches[0].valid},
         expression=stack(labels, UNLABELLED) if labels else None,
         valence_arousal=stack(affect, torch.nan) if affect else None,
+        scores={task: stack([b.scores[task] for b in batches], torch.nan) for task in batches[0].scores},
     )

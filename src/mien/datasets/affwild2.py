@@ -1,7 +1,8 @@
-"""Dataset reader for Aff-Wild2 (EXPR and VA), and for the synthetic corpus, which is written in the same layout.
+"""Dataset reader for Aff-Wild2 (EXPR, VA and AU), and for the synthetic corpus, which is written in the same layout.
 
-Source: Kollias and Zafeiriou, Aff-Wild2 (arXiv:1811.07770); expression and valence-arousal annotations of the ABAW
-challenges (arXiv:2303.01498). Copies on disk deviate from their descriptions. The rules here are our choice:
+Source: Kollias and Zafeiriou, Aff-Wild2 (arXiv:1811.07770); expression, valence-arousal and action-unit annotations of
+the ABAW challenges (arXiv:2303.01498). The recordings of C-EXPR-DB (compound expressions), laid out likewise with a
+test list or a sample file, are read too. Copies on disk deviate from their descriptions. The rules here are our choice:
 
 * Label row i belongs to frame i. There may be one or two rows more than frames, or one fewer; rows beyond the last
   frame are placed after it at the median frame step.
@@ -25,7 +26,7 @@ from mien.datasets.affwild2_layout import Layout, find_crops, find_layout, find_
 from mien.datasets.frame_times import FrameTimes, frame_times
 from mien.datasets.index_entries import ERROR, NOTE, WARNING, CorpusContents, Entry, Problem, Stamp
 from mien.errors import MediaError
-from mien.labels import EXPRESSIONS, UNLABELLED
+from mien.labels import EXPRESSIONS, SCORE_TASKS, TASKS, UNLABELLED
 from mien.media.probe import MediaInfo, probe
 from mien.records import Labels
 
@@ -51,6 +52,8 @@ class _SplitLabels:
     file: LabelFile
 
 
+#: Task -> words in the names of the folders that hold its labels.
+_FOLDER_WORDS = {"expr": ("expr",), "va": ("va_", "valence"), "au": ("au_", "action_unit")}
 #: (task, clip, split) -> label file.
 _LabelFiles = dict[tuple[str, str, str], _SplitLabels]
 
@@ -94,7 +97,7 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> C
 def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str] = EXPRESSIONS) -> Labels | None:
     """Read a clip's labels for the given tasks, at the times of its frames.
 
-    Where one task has fewer rows than the other, its missing rows are unlabelled. None if there are no rows or no
+    Where one task has fewer rows than another, its missing rows are unlabelled. None if there are no rows or no
     frame times.
     """
     values = {task: read_labels(root / str(entry.labels[task])).values for task in tasks if task in entry.labels}
@@ -106,16 +109,18 @@ def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str
         expression[: len(values["expr"])] = values["expr"]
     if "va" in values:
         valence_arousal[: len(values["va"])] = values["va"]
-    return Labels(entry.times.row_times(rows), expression, valence_arousal)
+    scores = {}
+    for task, read in ((t, v) for t, v in values.items() if t in SCORE_TASKS):
+        scores[task] = np.full((rows, read.shape[1]), np.nan)
+        scores[task][: len(read)] = read
+    return Labels(entry.times.row_times(rows), expression, valence_arousal, scores)
 
 
 def _read_label_files(layout: Layout) -> _LabelFiles:
     files: _LabelFiles = {}
     for path, split in layout.labels:
         file = read_labels(layout.root / path, str(path))
-        if file.task == "au":
-            continue  # action units: another challenge of the same corpus
-        folder_tasks = [task for task in ("expr", "va") if _is_in_task_folder(path, task)]
+        folder_tasks = [task for task in _FOLDER_WORDS if _is_in_task_folder(path, task)]
         if file.task and folder_tasks and file.task not in folder_tasks:
             what = f"it lies among {folder_tasks[0].upper()} labels, but its header is that of {file.task.upper()}"
             file.problems.append(Problem(ERROR, "swapped folders", str(path), 1, what, "the header decides"))
@@ -124,8 +129,7 @@ def _read_label_files(layout: Layout) -> _LabelFiles:
 
 
 def _is_in_task_folder(path: Path, task: str) -> bool:
-    words = {"expr": ("expr",), "va": ("va_", "valence")}[task]
-    return any(word in part.lower() for part in path.parts[:-1] for word in words)
+    return any(word in part.lower() for part in path.parts[:-1] for word in _FOLDER_WORDS[task])
 
 
 def _assign_splits(layout: Layout, files: _LabelFiles) -> tuple[dict[str, dict[str, str]], list[Problem]]:
@@ -267,7 +271,7 @@ def _find_leaks(entries: list[Entry]) -> list[Problem]:
     for entry in entries:
         by_media.setdefault(entry.media, []).append(entry)
     for media, group in by_media.items():
-        for task in ("expr", "va"):
+        for task in TASKS:
             splits = {e.splits[task] for e in group if task in e.splits}
             if len(splits) > 1:
                 names = ", ".join(e.id for e in group)
@@ -308,6 +312,10 @@ def _count_labels(entries: list[Entry], files: _LabelFiles) -> dict[str, dict[st
             if task == "expr":
                 frames = np.bincount(values[has_face & (values >= 0)], minlength=len(EXPRESSIONS))
                 count.update({name: int(n) for name, n in zip(EXPRESSIONS, frames, strict=True)})
+            elif SCORE_TASKS.get(task):
+                names = SCORE_TASKS[task].columns
+                active = np.nansum(values[has_face[: len(values)]], axis=0).astype(int)
+                count.update(dict(zip(names, active.tolist(), strict=True)))
             else:
                 count.update({"labelled": int((has_face & np.isfinite(values).all(axis=1)).sum())})
     return {name: dict(count) for name, count in sorted(counts.items())}

@@ -98,8 +98,8 @@ def _read_test_list(layout: Layout, path: Path) -> None:
         lines = [line.strip() for line in file]
     is_sample = bool(lines) and lines[0].replace('"', "").lower().startswith("image_location")
     task = task_of_header(lines[0]) if is_sample else _task_of_file_name(path)
-    if task not in ("expr", "va"):
-        what = f"a test list of {'action units' if task == 'au' else 'an unknown task'}"
+    if not task:
+        what = "a test list of an unknown task"
         layout.problems.append(Problem(NOTE, "other task", str(path), None, what, "it is not read"))
         return
     names = layout.test_lists.setdefault(task, {})
@@ -119,7 +119,7 @@ def _read_test_list(layout: Layout, path: Path) -> None:
 
 def _task_of_file_name(path: Path) -> str:
     name = path.name.lower()
-    task_words = {"va": ("valence", "va_"), "expr": ("expr",), "au": ("action_unit", "au_")}
+    task_words = {"va": ("valence", "va_"), "expr": ("expr",), "au": ("action_unit", "au_"), "ce": ("compound", "ce_")}
     tasks = [task for task, words in task_words.items() if any(word in name for word in words)]
     return tasks[0] if len(tasks) == 1 else ""
 

@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, ferplus, meld, ravdess, savee, tess
+from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, ferplus, meld, ravdess, savee, tess, vidmimic2
 from mien.datasets.index_entries import (
     ERROR,
     NOTE,
@@ -31,7 +31,7 @@ from mien.datasets.index_entries import (
     entry_to_record,
 )
 from mien.errors import ConfigError, CorpusError
-from mien.labels import EXPRESSIONS
+from mien.labels import EXPRESSIONS, SCORE_TASKS, TASKS
 from mien.records import Clip, Labels
 
 FORMAT = "mien-index-1"
@@ -47,8 +47,8 @@ class DatasetReader(Protocol):
     def read(self, root: Path, *, progress: Callable[[int, int], None] | None = None) -> CorpusContents:
         """List the clips of the corpus in `root`, its problems, class names and label counts.
 
-        Every entry has a unique `id` and the tasks of its `splits` and `labels` are `expr` or `va`. Media files are
-        probed, not decoded.
+        Every entry has a unique `id` and the tasks of its `splits` and `labels` are of `mien.labels.TASKS`. Media files
+        are probed, not decoded.
 
         Args:
             progress: called with (recordings done, recordings in total).
@@ -69,7 +69,8 @@ class DatasetReader(Protocol):
 
         Returns:
             times `(time,)` seconds from the recording's origin, increasing; expression `(time,)` int, class index or
-            -1; valence_arousal `(time, 2)` in [-1, 1] or NaN. None where the clip has no labels of these tasks.
+            -1; valence_arousal `(time, 2)` in [-1, 1] or NaN; scores of the score tasks among `tasks`. None where the
+            clip has no labels of these tasks.
 
         Raises:
             CorpusError: the label file can no longer be read.
@@ -108,6 +109,7 @@ CORPORA: dict[str, DatasetReader] = {
     "meld": meld,
     "savee": savee,
     "tess": tess,
+    "vidmimic2": vidmimic2,
     **_CONFIGURABLE,
 }
 
@@ -139,47 +141,54 @@ class Index:
             remedy=f"Did you mean {near[0]!r}?" if near else "Run `mien index` again if the clip was added since.",
         )
 
-    def clip(self, entry: Entry, task: str | None = None, *, labels: bool = True) -> Clip:
+    def clip(self, entry: Entry, task: str | None = None, *, labels: bool = True, scores: Collection[str] = ()) -> Clip:
         """Convert an entry to a Clip with the split and, unless `labels` is false, the labels of a task.
 
-        Labels of the other task are read too, unless that task puts the clip in another split: otherwise training on
-        one task would see validation frames of the other.
+        Labels of the other tasks are read too, unless a task puts the clip in another split: otherwise training on one
+        task would see validation frames of the other.
 
         Args:
-            task: `expr` or `va`; None is the first that the corpus has.
+            task: one of `mien.labels.TASKS`; None is the first that the corpus has.
+            scores: score tasks whose labels are read too; of the others only `task` is, which saves time.
         """
         tasks = self.tasks
         task = task or (tasks[0] if tasks else "")
         split = entry.splits.get(task, "")
-        same_split = [t for t in tasks if t in entry.labels and entry.splits.get(t, "") == split]
+        wanted = [t for t in tasks if t not in SCORE_TASKS or t == task or t in scores]
+        same_split = [t for t in wanted if t in entry.labels and entry.splits.get(t, "") == split]
         clip_labels = None
         if labels and same_split:
             clip_labels = CORPORA[self.corpus].labels(self.root, entry, same_split, self.classes)
         media = self.root / entry.media if entry.media else None
         return Clip(entry.id, media, entry.subject, split, clip_labels)
 
-    def clips(self, task: str | None = None, split: str | None = None, *, labels: bool = True) -> Iterator[Clip]:
+    def clips(
+        self, task: str | None = None, split: str | None = None, *, labels: bool = True, scores: Collection[str] = ()
+    ) -> Iterator[Clip]:
         """Iterate over the clips of a task and split; None takes the first task and every split. The labels of one clip
-        at a time are in memory."""
+        at a time are in memory. labels, scores: as in `clip`."""
         task = task or (self.tasks[0] if self.tasks else None)
         for entry in self.entries:
             if (task is None or task in entry.splits or task in entry.labels) and (
                 split is None or entry.splits.get(task or "", "") == split
             ):
-                yield self.clip(entry, task, labels=labels)
+                yield self.clip(entry, task, labels=labels, scores=scores)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks (`expr`, `va`) for which any clip has a split or labels."""
+        """Tasks (`mien.labels.TASKS`) for which any clip has a split or labels."""
         used = {t for e in self.entries for t in (*e.splits, *e.labels)}
-        return tuple(t for t in ("expr", "va") if t in used)
+        return tuple(t for t in TASKS if t in used)
 
-    def task_of(self, *, expression: bool) -> str | None:
-        """Task whose labels and splits a system uses unless another is asked for: `va` for a system without expressions
-        where the corpus has it, otherwise the first."""
-        if not expression and "va" in self.tasks:
-            return "va"
-        return self.tasks[0] if self.tasks else None
+    def task_of(self, *, expression: bool, scores: Sequence[str] = ()) -> str | None:
+        """Task whose labels and splits a system uses unless another is asked for. A system without expressions uses the
+        first of its score tasks that the corpus has, then `va`; otherwise it is the first task of the corpus.
+
+        Args:
+            expression: whether the system predicts expressions. scores: its score tasks.
+        """
+        wanted = [] if expression else [*scores, "va"]
+        return next((task for task in (*wanted, *self.tasks) if task in self.tasks), None)
 
     def save(self, path: Path) -> None:
         """Write the index to a file. Raises OutputError."""

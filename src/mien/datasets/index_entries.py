@@ -84,8 +84,8 @@ class Entry:
     """One indexed clip: one subject in one recording.
 
     media: the recording, relative to the index's root, or None. side: `left` or `right` for one of two subjects in the
-    picture, else "". splits: task (`expr`, `va`) -> `train`, `val` or `test`. labels: task -> what the dataset reader
-    needs to read the labels again, such as a file relative to the root. rows: label rows, or frames to predict.
+    picture, else "". splits: task (`mien.labels.TASKS`) -> `train`, `val` or `test`. labels: task -> what the dataset
+    reader needs to read the labels again, such as a file relative to the root. rows: label rows, or frames to predict.
     times: frame times of the recording's video, or None. crops: folder of the corpus's face crops, relative to the
     root, or "". present: `(frame,)` bool, frames that have a crop, or None. stamp, crops_stamp: state of the recording
     and of the crop folder at indexing time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mien.datasets.index import Index
@@ -24,6 +24,7 @@ def load_recordings(
     labels: bool = True,
     mapped: bool = True,
     partial: bool = False,
+    scores: Collection[str] = (),
 ) -> list[Recording]:
     """Load the clips of a task and split, each with the stored streams of some encoders.
 
@@ -31,7 +32,7 @@ def load_recordings(
 
     Args:
         encoders: modality -> name of the encoder in the store, such as `{"face": "beit-large"}`.
-        task, split: as in `Index.clips`. labels: read the clips' labels too.
+        task, split, scores: as in `Index.clips`. labels: read the clips' labels too.
         mapped: memory-map the values, in the precision they are stored in; otherwise load them as float32.
         partial: return the clips that the store has, instead of raising ConfigError about those it lacks.
 
@@ -60,7 +61,7 @@ def load_recordings(
         _raise_descriptor_limit(len(clips) * len(features))
     return [
         Recording(clip, _streams(clip.id, features, mapped))
-        for clip in index.clips(task, split, labels=labels)
+        for clip in index.clips(task, split, labels=labels, scores=scores)
         if any(clip.id in stored for stored in features.values())
     ]
 

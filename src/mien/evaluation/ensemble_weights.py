@@ -80,7 +80,14 @@ def average_predictions(
         values = [clock.interpolate(p.probabilities, p.times, times) for p, _ in having]
         affect = [clock.interpolate(p.valence_arousal, p.times, times) for p, _ in having]
         mean = ensemble.average(values, parts), ensemble.average(affect, parts)
-        averaged.append(replace(first, probabilities=mean[0], valence_arousal=mean[1]))
+        scores = {
+            task: ensemble.average(
+                [clock.interpolate(p.scores[task], p.times, times) for p, _ in having if task in p.scores],
+                [share for p, share in having if task in p.scores],
+            )
+            for task in dict.fromkeys(task for p, _ in having for task in p.scores)
+        }
+        averaged.append(replace(first, probabilities=mean[0], valence_arousal=mean[1], scores=scores))
     return averaged
 
 

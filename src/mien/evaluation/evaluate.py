@@ -22,6 +22,7 @@ from mien.evaluation.predict_clips import without_smoothing
 from mien.evaluation.predictions import ClipPrediction, predict
 from mien.evaluation.record import summarise
 from mien.evaluation.robustness import score_conditions, stream_conditions, stream_predictor
+from mien.evaluation.score_tasks import COMPOUND, check_task, with_compound_expressions
 from mien.inference import InferenceSettings, StreamModel, trained_outputs
 from mien.labels import UNLABELLED
 from mien.records import FACE, VOICE, Labels, Recording
@@ -70,9 +71,11 @@ def evaluate(
         name, beside: name of the system, and other systems by name for the robustness curves.
         differs: differences to the publication, in words.
 
-    Raises ConfigError if no clip is labelled, the store lacks clips, or robustness of an ensemble is asked for.
+    Raises ConfigError if no clip is labelled, the store lacks clips, robustness of an ensemble is asked for, or the
+    model does not predict `task`.
     """
     single = _single(checkpoint, name, robustness or footage)
+    check_task(checkpoint, task, name)
     scored = _labelled_clips(checkpoint, corpus, store, split, task)
     if not scored:
         raise ConfigError(
@@ -81,6 +84,8 @@ def evaluate(
             remedy="Name another split with --split; `mien index` prints the splits of a corpus.",
         )
     clips = _predict_all(checkpoint, scored, split, bars)
+    if task == COMPOUND:
+        clips = [with_compound_expressions(clip, checkpoint.labels) for clip in clips]
     comparison, notes = None, []
     if calibrate:
         fit_on = None
@@ -136,8 +141,9 @@ def _labelled_clips(
     checkpoint: StreamModel, corpus: Index, store: Path, split: str, task: str | None
 ) -> list[Recording]:
     encoders = {modality: feature.encoder for modality, feature in checkpoint.features.items()}
-    task = task or corpus.task_of(expression=checkpoint.settings.expression)
-    recordings = load_recordings(corpus, store, encoders, task=task, split=split)
+    settings = checkpoint.settings
+    task = task or corpus.task_of(expression=settings.expression, scores=settings.scores)
+    recordings = load_recordings(corpus, store, encoders, task=task, split=split, scores=settings.scores)
     return [r for r in recordings if r.clip.labels is not None]
 
 

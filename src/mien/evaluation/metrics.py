@@ -1,4 +1,4 @@
-"""Metrics of the ABAW challenge on numpy arrays: confusion matrix, macro F1, accuracy, CCC.
+"""Metrics of the ABAW challenge on numpy arrays: confusion matrix, macro F1, accuracy, CCC, binary F1, Pearson.
 
 Every metric is pooled: a list with one array per recording is concatenated first, so a long video has more weight than
 a short one. Public code for the ABAW challenge scores this way; Kollias, arXiv:2202.10659, defines the metrics.
@@ -127,6 +127,67 @@ def va_score(truth: Arrays, prediction: Arrays) -> float:
     _check_shapes(true, predicted)
     labelled = np.isfinite(true).all(axis=1)
     return (ccc(true[labelled, 0], predicted[labelled, 0]) + ccc(true[labelled, 1], predicted[labelled, 1])) / 2
+
+
+def binary_counts(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """True positives, false positives and false negatives of binary labels, `(columns, 3)` int64.
+
+    Counts of parts add up to those of the whole.
+
+    Args:
+        truth: `(positions, columns)` 0 or 1, NaN where unlabelled, which is left out.
+        prediction: `(positions, columns)` 0 or 1.
+
+    Raises ValueError for different shapes, or a prediction that is neither 0 nor 1 at a labelled position.
+    """
+    _check_shapes(truth, prediction)
+    labelled = np.isfinite(truth)
+    wrong = labelled & ~np.isin(prediction, (0, 1))
+    if wrong.any():
+        raise ValueError(
+            f"prediction is {prediction[wrong][0]} at {int(wrong.sum())} labelled position(s), neither 0 nor 1; no "
+            "score was computed; give every labelled position a decision"
+        )
+    true, predicted = labelled & (truth > 0.5), labelled & (prediction > 0.5)
+    return np.stack([(true & predicted).sum(0), (~true & predicted).sum(0), (true & ~predicted).sum(0)], axis=1)
+
+
+def f1_from_binary_counts(counts: np.ndarray) -> np.ndarray:
+    """F1 of the positive class from `binary_counts`, `(..., columns, 3)` -> `(..., columns)`.
+
+    0 for a column without positives in truth and prediction, the default of scikit-learn.
+    """
+    hits, false_positives, false_negatives = np.moveaxis(counts.astype(float), -1, 0)
+    either = 2 * hits + false_positives + false_negatives
+    f1: np.ndarray = np.divide(2 * hits, either, out=np.zeros_like(either), where=either > 0)
+    return f1
+
+
+def mean_binary_f1(truth: Arrays, prediction: Arrays, width: int) -> float:
+    """Mean of the F1 of each binary column in [0, 1]: the ABAW score of action units, where `width` is 12.
+
+    A position counts for the columns that are labelled in it.
+    """
+    return float(f1_from_binary_counts(binary_counts(pool(truth, width), pool(prediction, width))).mean())
+
+
+def mean_pearson(truth: Arrays, prediction: Arrays, width: int) -> float:
+    """Mean of Pearson's correlation of each column in [-1, 1]: the ABAW score of Emotional Mimicry Intensity.
+
+    Args:
+        truth, prediction: `(clips, width)`, one row for each clip; rows with NaN in truth are left out.
+
+    A column in which either side is constant counts 0 (0/0; our choice, as in `ccc`); NaN if nothing is labelled.
+    """
+    true, predicted = pool(truth, width).astype(np.float64), pool(prediction, width).astype(np.float64)
+    _check_shapes(true, predicted)
+    labelled = np.isfinite(true).all(axis=1)
+    if not labelled.any():
+        return float("nan")
+    true, predicted = (values[labelled] - values[labelled].mean(axis=0) for values in (true, predicted))
+    spread = np.sqrt((true**2).sum(axis=0) * (predicted**2).sum(axis=0))
+    products = (true * predicted).sum(axis=0)
+    return float(np.divide(products, spread, out=np.zeros(width), where=spread > 1e-12).mean())
 
 
 def pool(arrays: Arrays, width: int | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,15 @@ import polars as pl
 from mien import clock
 from mien.atomic import atomic_path
 from mien.errors import ConfigError
-from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED, probability_column
+from mien.inference import scores_of
+from mien.labels import EXPRESSIONS, NEUTRAL, SCORE_TASKS, UNLABELLED, probability_column
 from mien.records import Recording, Stream
 
 #: Function `(streams, start_s, stop_s)` -> times `(token,)` in seconds, probabilities `(token, classes)`, valence and
 #: arousal `(token, 2)`, such as `Checkpoint.predict_streams`. NaN means no evidence.
 PredictStreams = Callable[[Mapping[str, Stream], float, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
 FORMAT = "mien-predictions-1"
+_TRUTH = "truth "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class ClipPrediction:
         true_class: `(frame,)` class index, -1 for unlabelled.
         true_valence_arousal: `(frame, 2)` in [-1, 1], NaN for unlabelled.
         group: clips of one group (subject) stay together in resampling and cross-validation.
+        scores, true_scores: score task -> `(frame, columns)` in [0, 1], predicted and labelled; NaN without evidence
+            and where unlabelled. Tasks that are not predicted, or not labelled, are left out.
     """
 
     id: str
@@ -47,6 +51,8 @@ class ClipPrediction:
     true_class: np.ndarray
     true_valence_arousal: np.ndarray
     group: str = ""
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    true_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def filled_probabilities(self) -> np.ndarray:
@@ -65,6 +71,17 @@ class ClipPrediction:
     def filled_valence_arousal(self) -> np.ndarray:
         """Valence and arousal `(frame, 2)` without gaps; 0, 0 if no frame has evidence."""
         return _fill(self.valence_arousal, np.isfinite(self.valence_arousal).all(axis=1), np.zeros(2))
+
+    def filled_scores(self, task: str) -> np.ndarray:
+        """Scores `(frame, columns)` of a task without gaps; 0 if no frame has evidence."""
+        scores = self.scores[task]
+        return _fill(scores, np.isfinite(scores).all(axis=1), np.zeros(scores.shape[1]))
+
+    def mean_scores(self, task: str) -> np.ndarray:
+        """Mean `(columns,)` of the scores over frames with evidence, for tasks with one label a clip; NaN without."""
+        scores = self.scores[task]
+        known = np.isfinite(scores).all(axis=1)
+        return np.asarray(scores[known].mean(axis=0) if known.any() else np.full(scores.shape[1], np.nan))
 
 
 def _fill(values: np.ndarray, valid: np.ndarray, default: np.ndarray) -> np.ndarray:
@@ -113,11 +130,16 @@ def predict(
     n = len(times)
     step = clock.median_step(times)
     start_s, stop_s = (min(0.0, float(times[0])), float(times[-1]) + step) if n else (0.0, 0.0)
-    tokens, probabilities, affect = predict_streams(recording.streams, start_s, stop_s)
+    prediction = predict_streams(recording.streams, start_s, stop_s)
+    tokens, probabilities, affect = prediction
     truth, true_affect = np.full(n, UNLABELLED, np.int64), np.full((n, 2), np.nan)
+    true_scores: dict[str, np.ndarray] = {}
     if labels is not None:
         rows = min(n, len(labels.times))
         truth[:rows], true_affect[:rows] = labels.expression[:rows], labels.valence_arousal[:rows]
+        for task, values in labels.scores.items():
+            true_scores[task] = np.full((n, values.shape[1]), np.nan)
+            true_scores[task][:rows] = values[:rows]
     return ClipPrediction(
         clip.id,
         np.asarray(times, float),
@@ -126,6 +148,8 @@ def predict(
         truth,
         true_affect,
         clip.subject or clip.id,
+        {task: clock.interpolate(scores, tokens, times) for task, scores in scores_of(prediction).items()},
+        true_scores,
     )
 
 
@@ -133,11 +157,12 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     """Writes predictions as Parquet, one row per frame, missing values as null.
 
     Columns: `clip, group, time_s`, one probability per class (`p_neutral`, ...), `valence, arousal, truth,
-    truth_valence, truth_arousal`. Raises OutputError.
+    truth_valence, truth_arousal`, and for each score task of any clip its columns, such as `au AU1` and `truth au AU1`.
+    Raises OutputError.
     """
     path = Path(path)
     parts = [_table(p, classes) for p in predictions]
-    table = pl.concat(parts) if parts else pl.DataFrame()
+    table = pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
     about = json.dumps({"format": FORMAT, "classes": list(classes)})
     with atomic_path(path) as temporary:
         try:
@@ -155,6 +180,8 @@ def _table(prediction: ClipPrediction, classes: Sequence[str]) -> pl.DataFrame:
         "arousal": p.valence_arousal[:, 1],
         "truth_valence": p.true_valence_arousal[:, 0],
         "truth_arousal": p.true_valence_arousal[:, 1],
+        **{name: v[:, i] for task, v in p.scores.items() for i, name in enumerate(_score_columns(task))},
+        **{name: v[:, i] for task, v in p.true_scores.items() for i, name in enumerate(_score_columns(task, _TRUTH))},
     }
     return pl.DataFrame(
         [
@@ -165,6 +192,10 @@ def _table(prediction: ClipPrediction, classes: Sequence[str]) -> pl.DataFrame:
             pl.Series("truth", p.true_class, dtype=pl.Int16),
         ]
     ).with_columns(truth=pl.when(pl.col("truth") >= 0).then("truth"))
+
+
+def _score_columns(task: str, prefix: str = "") -> list[str]:
+    return [f"{prefix}{task} {column}" for column in SCORE_TASKS[task].columns]
 
 
 def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
@@ -196,4 +227,18 @@ def _prediction(rows: pl.DataFrame, classes: Sequence[str]) -> ClipPrediction:
         rows["truth"].fill_null(UNLABELLED).to_numpy().astype(np.int64),
         floats("truth_valence", "truth_arousal"),
         rows["group"][0],
+        _scores(rows),
+        _scores(rows, _TRUTH),
     )
+
+
+def _scores(rows: pl.DataFrame, prefix: str = "") -> dict[str, np.ndarray]:
+    """Scores of the tasks whose columns the rows have, unless all of them are empty."""
+    found = {}
+    for task in SCORE_TASKS:
+        names = _score_columns(task, prefix)
+        if set(names) <= set(rows.columns):
+            values = rows.select(pl.col(name).cast(pl.Float64).fill_null(np.nan) for name in names).to_numpy()
+            if np.isfinite(values).any():
+                found[task] = values
+    return found

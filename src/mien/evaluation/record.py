@@ -15,7 +15,8 @@ from mien.evaluation.bootstrap import Interval
 from mien.evaluation.calibration_fit import Comparison
 from mien.evaluation.calibration_metrics import calibration_error, reliability
 from mien.evaluation.predictions import ClipPrediction
-from mien.labels import EXPRESSIONS, UNLABELLED
+from mien.evaluation.score_tasks import TASK_SCORES, column_key, score_intervals, scored_tasks
+from mien.labels import EXPRESSIONS, SCORE_TASKS, UNLABELLED
 
 #: Score keys and their display names.
 SCORES = {
@@ -24,6 +25,7 @@ SCORES = {
     "ccc valence": "CCC valence",
     "ccc arousal": "CCC arousal",
     "va_score": "mean CCC",
+    **dict(TASK_SCORES.values()),
 }
 
 
@@ -62,7 +64,10 @@ def summarise(
     options = {"draws": draws, "seed": seed}
     by_expression = bootstrap.expression_intervals(scored, classes=classes, over=over, **options) if has_classes else {}
     affect = bootstrap.affect_intervals(scored, **options) if has_affect else {}
+    by_task = {task: score_intervals(scored, task, **options) for task in scored_tasks(scored)}
     scores = {**by_expression, **affect}
+    for intervals in by_task.values():
+        scores |= {key: intervals[key] for key in SCORES if key in intervals}
     confusion = _pooled_confusion(scored, len(classes)) if has_classes else np.zeros((0, 0), int)
     groups = len({p.group or p.id for p in scored})
     notes = [*notes, *_few_groups(groups)]
@@ -77,8 +82,9 @@ def summarise(
         "level": bootstrap.LEVEL,
         "scores": [{"key": k, "name": SCORES[k], **asdict(scores[k])} for k in SCORES if k in scores],
         "by_class": _by_class(confusion, classes, by_expression) if has_classes else [],
+        "by_column": [row for task, intervals in by_task.items() for row in _by_column(scored, task, intervals)],
         "confusion": confusion.tolist(),
-        "by_clip": [_by_clip(p, expression, has_classes) for p in scored],
+        "by_clip": [_by_clip(p, expression, valence_arousal, has_classes) for p in scored],
         "calibration_error": calibration_error(scored) if has_classes else None,
         "reliability": reliability(scored).to_dicts() if has_classes else [],
         "calibration": _calibration(comparison) if comparison else None,
@@ -115,9 +121,25 @@ def _by_class(counts: np.ndarray, classes: Sequence[str], scores: Mapping[str, I
     ]
 
 
-def _by_clip(clip: ClipPrediction, expression: bool, has_classes: bool) -> dict[str, Any]:
+def _by_column(clips: Sequence[ClipPrediction], task: str, scores: Mapping[str, Interval]) -> list[dict[str, Any]]:
+    """The score of each column of a task, with its mean label."""
+    labels = np.concatenate([c.true_scores[task] for c in clips if task in c.true_scores])
+    return [
+        {
+            "task": SCORE_TASKS[task].title,
+            "name": name,
+            "labels": int(np.isfinite(labels[:, i]).sum()),
+            "mean_label": float(np.nanmean(labels[:, i])) if np.isfinite(labels[:, i]).any() else None,
+            "score": asdict(scores[column_key(task, name)]),
+        }
+        for i, name in enumerate(SCORE_TASKS[task].columns)
+    ]
+
+
+def _by_clip(clip: ClipPrediction, expression: bool, valence_arousal: bool, has_classes: bool) -> dict[str, Any]:
     """One clip's share of rows without evidence, and its accuracy if expressions are scored."""
-    has_evidence = np.isfinite(clip.probabilities if expression else clip.valence_arousal).all(axis=1)
+    predicted = [clip.probabilities] * expression + [clip.valence_arousal] * valence_arousal + [*clip.scores.values()]
+    has_evidence = np.isfinite(predicted[0] if predicted else clip.probabilities).all(axis=1)
     labelled = (clip.true_class != UNLABELLED) & has_classes
     is_right = clip.predicted_class[labelled] == clip.true_class[labelled]
     return {

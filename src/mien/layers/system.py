@@ -40,6 +40,10 @@ class System(nn.Module, Generic[BatchT]):
     #: Whether the logits, and valence and arousal, are trained. Where not, prediction leaves them out.
     predicts_expression: bool = True
     predicts_valence_arousal: bool = True
+    #: Score tasks (`mien.labels.SCORE_TASKS`) that the system can be trained for, by an objective that extends
+    #: `mien.layers.score_heads.ScoreObjective`; and those that this one is trained for.
+    possible_score_tasks: ClassVar[tuple[str, ...]] = ()
+    score_tasks: tuple[str, ...] = ()
     #: Width of what `embed` returns for a next stage; None if the system has no embedding.
     embedding_dim: int | None = None
 
@@ -53,6 +57,13 @@ class System(nn.Module, Generic[BatchT]):
 
         Args:
             mean, deviation: modality -> `(dim,)` over valid tokens. counts: `(classes,)` expected labels per class.
+        """
+
+    def prepare_scores(self, means: Mapping[str, Tensor]) -> None:
+        """Set statistics of the training labels of score tasks, after `prepare`. Default: nothing.
+
+        Args:
+            means: score task -> `(columns,)` mean of the labels, NaN where there are none.
         """
 
     def normalisation(self) -> dict[str, tuple[Tensor, Tensor]]:

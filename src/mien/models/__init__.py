@@ -19,6 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mien import config
+from mien.errors import ConfigError
+from mien.labels import SCORE_TASKS, TASKS
 from mien.layers.system import System
 
 #: Keys of a `Config` that follow from other sections of the recipe.
@@ -84,6 +86,46 @@ def system_class(recipe: config.Recipe) -> type[System[Any]]:
     """The class of the system that `model.name` names."""
     system: type[System[Any]] = _module(recipe.model.name).System
     return system
+
+
+def score_tasks(recipe: config.Recipe) -> tuple[str, ...]:
+    """Score tasks (`mien.labels.SCORE_TASKS`) that a recipe trains: those whose loss has a weight above 0."""
+    objective = complete(recipe).objective
+    possible = system_class(recipe).possible_score_tasks
+    return tuple(task for task in possible if objective[SCORE_TASKS[task].objective] > 0)
+
+
+def predicts_expression(recipe: config.Recipe) -> bool:
+    """Whether a recipe trains expressions."""
+    return system_class(recipe).predicts_expression and complete(recipe).objective.get("expression", 1) != 0
+
+
+def check_task(recipe: config.Recipe, task: str | None) -> None:
+    """Check that a recipe trains the task that selects labels and splits. None and `va` pass.
+
+    Raises ConfigError for an unknown task, one without training data, or a score task that the recipe does not train.
+    """
+    follows = "Nothing was trained."
+    if task is not None and task not in TASKS:
+        raise ConfigError(f"no task is called {task!r}", follows=follows, remedy=f"Use one of {', '.join(TASKS)}.")
+    if task not in SCORE_TASKS or task in score_tasks(recipe):
+        return
+    title, key, name = SCORE_TASKS[task].title, SCORE_TASKS[task].objective, recipe.model.name
+    if not key:
+        remedy = (
+            "Train with --task expr, and give --task ce to mien evaluate, or the sample of the CE track to mien submit."
+        )
+        raise ConfigError(
+            f"{title} have no training set: they are derived from expressions", follows=follows, remedy=remedy
+        )
+    if task in system_class(recipe).possible_score_tasks:
+        remedy = f"Add objective.{key}=1 (and objective.expression=0 to train nothing but scores)."
+    else:
+        able = [n for n in names() if task in _module(n).System.possible_score_tasks]
+        remedy = f"Use a recipe of {' or '.join(able)} with objective.{key}=1."
+    raise ConfigError(
+        f"--task {task}: {name} is not trained for {title} by this recipe", follows=follows, remedy=remedy
+    )
 
 
 def complete(recipe: config.Recipe) -> config.Recipe:

@@ -42,6 +42,7 @@ from mien.labels import UNLABELLED
 from mien.layers.attention import SafeAttention
 from mien.layers.options import check_face_and_voice, check_heads
 from mien.layers.pooling import masked_mean
+from mien.layers.score_heads import TASK_OF_KEY, ScoreHeads, ScoreObjective
 from mien.layers.system import StreamSystem, last_label
 from mien.layers.temporal import TemporalConvolutions, TokenEmbedding, forward_fill
 from mien.losses import ccc_loss, cross_entropy, prompt_contrastive
@@ -78,8 +79,9 @@ class Config(Section):
         return self
 
 
-class Objective(Section):
-    """`cross-entropy + contrastive * prompt loss + valence_arousal * (1 - CCC)`, class weights N / (C n_c).
+class Objective(ScoreObjective):
+    """`expression * (cross-entropy + contrastive * prompt loss) + valence_arousal * (1 - CCC) + losses of score tasks`,
+    see `ScoreObjective`; class weights N / (C n_c). Labels are those of a window's last token.
 
     prompt: text with {label} in it, embedded by the text encoder `text` (name, and options, as under `features`).
     Without `text` the classes get fixed orthogonal vectors, which carry no meaning but are maximally far apart.
@@ -99,12 +101,15 @@ class PromptedTCN(StreamSystem):
     """Network and objective of the prompted TCN; see the module's docstring and `Config`."""
 
     uses_prompts = True
+    possible_score_tasks = tuple(TASK_OF_KEY.values())
     prompts: Tensor
 
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         super().__init__(inputs=config.inputs, classes=config.classes, weighting="balanced", clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
+        self.predicts_expression = self.loss.expression > 0
         self.predicts_valence_arousal = self.loss.valence_arousal > 0
+        self.score_tasks = tuple(self.loss.score_weights)
         dim = config.dim
         self.hold_tokens = round(config.hold_seconds * config.rate_hz)
         if FACE in config.inputs:
@@ -129,6 +134,7 @@ class PromptedTCN(StreamSystem):
         )  # fmt: skip
         self.expression = nn.Linear(second, config.classes)
         self.valence_arousal = nn.Linear(second, 2)
+        self.scores = ScoreHeads(second, self.loss)
         size = max(config.classes, config.text_dim)
         orthogonal = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))[0]
         self.register_buffer("prompts", orthogonal[: config.classes, : config.text_dim].contiguous())
@@ -136,6 +142,10 @@ class PromptedTCN(StreamSystem):
     def set_prompts(self, embeddings: Tensor) -> None:
         """Set the prompts' embeddings in CLIP's space, `(classes, text_dim)`; they are saved with the weights."""
         self.prompts = embeddings.to(self.prompts)
+
+    def prepare_scores(self, means: Mapping[str, Tensor]) -> None:
+        """Set the weights of positive labels, see `System.prepare_scores`."""
+        self.scores.prepare(means)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """One prediction per window, repeated for each of its tokens; see `StreamSystem.forward`.
@@ -160,10 +170,10 @@ class PromptedTCN(StreamSystem):
         output, face = self._predict(inputs)
         logs: dict[str, Tensor] = {}
         loss = output.logits.sum() * 0.0
-        if batch.expression is not None:
+        if batch.expression is not None and self.loss.expression:
             labels = last_label(batch.expression).masked_fill(~output.evidence, UNLABELLED)
             logs["expression"] = cross_entropy(output.logits[:, -1], labels, weights=self.class_weight)
-            loss = loss + logs["expression"]
+            loss = loss + self.loss.expression * logs["expression"]
             if self.loss.contrastive and FACE in inputs:
                 face_labels = labels.masked_fill(~inputs[FACE][1].any(dim=1), UNLABELLED)
                 logs["contrastive"] = prompt_contrastive(
@@ -173,12 +183,16 @@ class PromptedTCN(StreamSystem):
                     scale=self.loss.logit_scale,
                     same_label_negative=self.loss.same_label_negative,
                 )
-                loss = loss + self.loss.contrastive * logs["contrastive"]
+                loss = loss + self.loss.expression * self.loss.contrastive * logs["contrastive"]
         if batch.valence_arousal is not None and self.loss.valence_arousal:
             target = batch.valence_arousal[:, -1]
             mask = output.evidence[:, None].expand_as(target)
             logs["valence_arousal"] = ccc_loss(output.valence_arousal[:, -1], target, mask)
             loss = loss + self.loss.valence_arousal * logs["valence_arousal"]
+        last = {task: values[:, -1:] for task, values in batch.scores.items()}
+        logits = {task: values[:, -1:] for task, values in output.score_logits.items()}
+        for name, value in self.scores.losses(logits, last, output.evidence[:, None]).items():
+            logs[name], loss = value, loss + value
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
 
     def _face_tokens(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,6 +226,7 @@ class PromptedTCN(StreamSystem):
             weights=weights[:, None].expand(-1, time, -1),
             evidence=present.any(dim=-1),
             modalities=list(masks),
+            score_logits={task: logits[:, None].expand(-1, time, -1) for task, logits in self.scores(hidden).items()},
         )
         no_face = pooled.new_zeros(len(pooled), self.config.text_dim)
         return output, self.to_text(means[FACE]) if FACE in means else no_face

@@ -49,6 +49,7 @@ from mien.layers.attention import SafeCrossBlock, SharedDropout
 from mien.layers.gated_fusion import GatedFusion
 from mien.layers.modality_dropout import ModalityDropout
 from mien.layers.options import check_heads
+from mien.layers.score_heads import TASK_OF_KEY, ScoreHeads, ScoreObjective
 from mien.layers.system import StreamSystem
 from mien.layers.temporal import TransformerLayer, sinusoidal_positions
 from mien.losses import ccc_loss, focal
@@ -115,8 +116,9 @@ class Config(Section):
         return self
 
 
-class Objective(Section):
-    """`expression + valence_arousal * (1 - CCC) + unimodal * mean of the branches' own expression losses`.
+class Objective(ScoreObjective):
+    """`expression * (focal loss + unimodal * mean of the branches' own expression losses) + valence_arousal * (1 -
+    CCC) + losses of score tasks`, see `ScoreObjective`.
 
     logit_adjustment: strength of `mien.losses.logit_adjustment`, 0 for none (ours, for a long tail of classes).
 
@@ -175,6 +177,8 @@ class Branch(nn.Module):
 class SafeCrossAttention(StreamSystem):
     """Network and objective of safe cross-attention; see the module's docstring and `Config`."""
 
+    possible_score_tasks = tuple(TASK_OF_KEY.values())
+
     def __init__(self, config: Config, objective: Objective | None = None) -> None:
         loss = objective or Objective()
         super().__init__(
@@ -186,7 +190,8 @@ class SafeCrossAttention(StreamSystem):
             clamp=config.clamp,
         )
         self.config, self.loss = config, loss
-        self.predicts_valence_arousal = loss.valence_arousal > 0
+        self.predicts_expression, self.predicts_valence_arousal = loss.expression > 0, loss.valence_arousal > 0
+        self.score_tasks = tuple(loss.score_weights)
         self.is_padding_neutral = config.attention == "safe"
         dim, names = config.dim, list(config.inputs)
         low, high = (max(1, round(s * config.rate_hz)) for s in config.modality_dropout.burst_seconds)
@@ -216,6 +221,11 @@ class SafeCrossAttention(StreamSystem):
             nn.Linear(dim, dim), nn.GELU(), SharedDropout(config.dropout), nn.Linear(dim, config.classes)
         )
         self.affect = nn.Sequential(nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, 2), nn.Tanh())
+        self.scores = ScoreHeads(dim, loss, gamma=loss.gamma if loss.loss == "focal" else 0.0)
+
+    def prepare_scores(self, means: Mapping[str, Tensor]) -> None:
+        """Set the weights of positive labels, see `System.prepare_scores`."""
+        self.scores.prepare(means)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """Predict every token, see `StreamSystem.forward`.
@@ -234,20 +244,23 @@ class SafeCrossAttention(StreamSystem):
         out = self._fuse(tokens, masks)
         logs: dict[str, Tensor] = {}
         loss = out.logits.sum() * 0.0
-        if batch.expression is not None:
+        if batch.expression is not None and self.loss.expression:
             logs["expression"] = self._expression_loss(out.logits, batch.expression, out.evidence)
-            loss = loss + logs["expression"]
+            loss = loss + self.loss.expression * logs["expression"]
             if self.loss.unimodal and len(tokens) > 1:
                 branch_losses = [
                     self._expression_loss(self.expression(self.norm(t)), batch.expression, masks[n].any(dim=1))
                     for n, t in tokens.items()
                 ]
                 logs["unimodal"] = torch.stack(branch_losses).mean()
-                loss = loss + self.loss.unimodal * logs["unimodal"]
+                loss = loss + self.loss.expression * self.loss.unimodal * logs["unimodal"]
         if batch.valence_arousal is not None and self.loss.valence_arousal:
             mask = out.evidence[:, None].expand(out.valence_arousal.shape[:2])
             logs["valence_arousal"] = ccc_loss(out.valence_arousal, batch.valence_arousal, mask)
             loss = loss + self.loss.valence_arousal * logs["valence_arousal"]
+        known = out.evidence[:, None].expand(out.logits.shape[:2])
+        for name, value in self.scores.losses(out.score_logits, batch.scores, known).items():
+            logs[name], loss = value, loss + value
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
 
     def _add_noise(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -281,6 +294,7 @@ class SafeCrossAttention(StreamSystem):
             weights=weights,
             evidence=torch.stack(list(present.values())).any(dim=0),
             modalities=names,
+            score_logits=self.scores(normed),
         )
 
     def _expression_loss(self, logits: Tensor, labels: Tensor, has_evidence: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class FaceWithVoice:
         if not face_streams:
             return StreamPrediction(times, classes, affect)
         mean_affect = _or_alone(face.valence_arousal, affect, (face.valence_arousal + affect) / 2)
-        return StreamPrediction(times, pool(face.probabilities, classes, self._weight), mean_affect)
+        return StreamPrediction(times, pool(face.probabilities, classes, self._weight), mean_affect, face.scores)
 
     def embed_streams(self, streams: Mapping[str, Stream]) -> Stream:
         """Not available: raises ConfigError."""

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from mien.submission.issues import MAX_LISTED, Issue, IssueKind, quote, split_by_kind
-from mien.submission.template import Template
+from mien.submission.template import PER_CLIP, Template
 
 _EXACT = "Write the names exactly as in the sample."
 _UNMATCHED = "The row matches no frame, and that frame counts as missing."
@@ -79,21 +79,27 @@ def _look_up(keys: pl.Series, known: pl.Series) -> np.ndarray:
     return found.fill_null(-1).to_numpy().copy()
 
 
-def _normalise(names: pl.Series) -> pl.Series:
-    """Clip and frame number of names, however they are spelled; null if a name has no frame number."""
+def _normalise(names: pl.Series, kind: str) -> pl.Series:
+    """Clip and frame number of names, however they are spelled; null if a name has no frame number.
+
+    In a challenge with one row a clip it is the clip's name without folder, ending and leading zeros, which are lost
+    where a program reads names as numbers.
+    """
     name = names.str.replace_all("\\", "/", literal=True).str.strip_chars(" \t'\"")
+    if kind in PER_CLIP:
+        return name.str.extract(r"^(?:.*/)?0*([^/.]+)(?:\.[A-Za-z0-9]+)?$")
     parts = name.str.extract_groups(r"^(?:.*/)?([^/]+)/0*(\d+)(?:\.[A-Za-z]+)?$").struct.unnest()
     return parts.to_series(0) + "/" + parts.to_series(1)
 
 
 def _match_misspelt(names: pl.Series, lines: np.ndarray, sample: Template) -> tuple[np.ndarray, list[Issue]]:
-    positions = _look_up(_normalise(names), _normalise(sample.names))
+    positions = _look_up(_normalise(names, sample.kind), _normalise(sample.names, sample.kind))
     rows = np.flatnonzero(positions >= 0)
     table = pl.DataFrame(
         {"name": names.gather(rows), "line": lines[rows], "right": sample.names.gather(positions[rows])}
     )
     issues: list[Issue] = []
-    for kind, part in split_by_kind(table, "name", _MISSPELT):
+    for kind, part in split_by_kind(table, "name", _MISSPELT[-1:] if sample.kind in PER_CLIP else _MISSPELT):
         pairs = part.select("name", "right").head(MAX_LISTED).rows()
         problems = [f"{quote(name)} is {quote(right)} in the sample" for name, right in pairs]
         issues += kind.issues(part["line"].to_numpy(), problems)
@@ -101,7 +107,8 @@ def _match_misspelt(names: pl.Series, lines: np.ndarray, sample: Template) -> tu
 
 
 def _unknown(names: pl.Series, lines: np.ndarray, sample: Template) -> list[Issue]:
-    table = pl.DataFrame({"name": names, "line": lines, "clip": _normalise(names).str.replace(r"/\d+$", "")})
+    clips = names if sample.kind in PER_CLIP else _normalise(names, sample.kind).str.replace(r"/\d+$", "")
+    table = pl.DataFrame({"name": names, "line": lines, "clip": clips})
     nameless = table.filter(pl.col("clip").is_null())
     problems = [f"{quote(name)} names no frame (video/00001.jpg)" for name in nameless["name"].head(MAX_LISTED)]
     issues = _NO_NAME.issues(nameless["line"].to_numpy(), problems)
@@ -112,11 +119,11 @@ def _unknown(names: pl.Series, lines: np.ndarray, sample: Template) -> list[Issu
     ]
     issues += _UNKNOWN_ROW.issues(beyond["line"].to_numpy(), problems)
     by_clip = table.filter(~is_known_clip).group_by("clip", maintain_order=True)
-    clips = [
+    unknown = [
         (line, _unknown_clip(clip, rows, sample), rows)
         for clip, line, rows in by_clip.agg(pl.col("line").min(), rows=pl.len()).rows()
     ]
-    return issues + _UNKNOWN_CLIP.group_issues(clips, "clips")
+    return issues + _UNKNOWN_CLIP.group_issues(unknown, "clips")
 
 
 def _unknown_clip(clip: str, rows: int, sample: Template) -> str:

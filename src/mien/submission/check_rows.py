@@ -7,19 +7,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mien.labels import EXPRESSIONS
 from mien.submission.issues import MAX_LISTED, WARNING, Issue, IssueKind, quote, split_by_kind
-from mien.submission.template import EXPR, FIELDS, HEADERS, VA, Template
+from mien.submission.template import AU, EMI, EXAMPLES, FIELDS, HEADERS, NAMES, ONE_CLASS, VA, Template
 
 # --- fields --------------------------------------------------------------------------------------------------
 
 _NOT_A_ROW = "The row names no frame."
-_FIELD_COUNT = IssueKind(
-    "wrong field count",
-    "The row cannot be read.",
-    "Write two fields for EXPR, video/00001.jpg,3 (although the header names nine), and three for VA, "
-    "video/00001.jpg,0.1,-0.2.",
-)
+#: Its fix depends on the challenge.
+_FIELD_COUNT = IssueKind("wrong field count", "The row cannot be read.", "")
 _QUOTED = IssueKind(
     "quoted row", "A reader takes the quotes for part of the fields.", "Write without quotes (csv.QUOTE_NONE)."
 )
@@ -27,7 +22,7 @@ _SEPARATOR = IssueKind("wrong separator", "The row is read as one field.", "Sepa
 _DECIMAL_COMMA = IssueKind("decimal comma", "One number is read as two fields.", "Write decimal points: 0.25.")
 _ONE_HOT = IssueKind(
     "one column a class",
-    "The row cannot be read: a row has TWO fields although the header names nine.",
+    "The row cannot be read: a row has TWO fields although the header names all classes.",
     "Write the number of the most probable class: video/00001.jpg,3.",
 )
 _SWAPPED = IssueKind("swapped columns", _NOT_A_ROW, "Write the name first, then the value.")
@@ -44,8 +39,8 @@ def parse_fields(text: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, list[Issu
         text: columns `line` (from 1) and `row`, without blank rows.
 
     Returns:
-        `line, name, value` (EXPR) or `line, name, value, value2` (VA), with null values where a row cannot be split;
-        and the issues.
+        `line, name, value, value2, ...`, a value for each field after the name, with null values where a row cannot be
+        split; and the issues.
     """
     issues: list[Issue] = []
     for wrong, pattern, separator in ((_QUOTED, '"', ""), (_SEPARATOR, "^[^,]*[;\t][^,]*$", ",")):
@@ -66,7 +61,7 @@ def parse_fields(text: pl.DataFrame, kind: str) -> tuple[pl.DataFrame, list[Issu
 
 def _split_fields(text: pl.DataFrame, kind: str) -> pl.DataFrame:
     parts = text["row"].str.split_exact(",", FIELDS[kind] - 1).struct.unnest()
-    columns = ("name", "value", "value2")[: FIELDS[kind]]
+    columns = ["name", "value", *(f"value{i}" for i in range(2, FIELDS[kind]))]
     return pl.DataFrame([text["line"], *(parts.to_series(i).alias(c) for i, c in enumerate(columns))])
 
 
@@ -79,8 +74,8 @@ def _repair_miscounted(
         _REPEATED_HEADER: "(?i)^" + HEADERS[kind] + "$",
         _ROW_NUMBERS: rf"^\d+,[^,]*\.jpg(,[^,]*){{{wanted - 1}}}$",
         _DECIMAL_COMMA: r"\.jpg(,-?[01],\d+|,-?[01]){2}$" if kind == VA else "$^",
-        _ONE_HOT: rf"^[^,]*(,[^,]*){{{len(EXPRESSIONS)}}}$" if kind == EXPR else "$^",
-        _FIELD_COUNT: "",
+        _ONE_HOT: rf"^[^,]*(,[^,]*){{{len(NAMES[kind])}}}$" if kind in ONE_CLASS else "$^",
+        replace(_FIELD_COUNT, remedy=_field_count_remedy(kind)): "",
     }
     issues: list[Issue] = []
     for wrong, rows in split_by_kind(text.filter(is_miscounted), "row", patterns.items()):
@@ -93,6 +88,11 @@ def _repair_miscounted(
     without_number = pl.col("row").str.replace(r"^\d+,", "")
     repaired = text.with_columns(row=pl.when(has_number).then(without_number).otherwise("row"))
     return repaired.filter(~is_miscounted | has_number), lost, issues
+
+
+def _field_count_remedy(kind: str) -> str:
+    though = f" (although the header names {1 + len(NAMES[kind])})" if kind in ONE_CLASS else ""
+    return f"Write {FIELDS[kind]} fields{though}: {EXAMPLES[kind]}."
 
 
 def _count_fields(row: str) -> str:
@@ -115,9 +115,17 @@ def _repair_swapped(table: pl.DataFrame, issues: list[Issue]) -> tuple[pl.DataFr
 
 # --- values --------------------------------------------------------------------------------------------------
 
-_CLASS = "The value must be a whole number from 0 (Neutral) to 7 (Other)."
-_RANGE = "Valence and arousal must be two numbers in [-1, 1]."
-_OUTSIDE = "class outside 0 to 7"
+#: Consequence of a wrong value.
+_FOLLOWS = {
+    **{
+        kind: f"The value must be a whole number from 0 ({names[0]}) to {len(names) - 1} ({names[-1]})."
+        for kind, names in NAMES.items()
+        if kind in ONE_CLASS
+    },
+    VA: "Valence and arousal must be two numbers in [-1, 1].",
+    AU: "Each of the twelve values must be 0 or 1.",
+    EMI: "Each of the six values must be a number in [0, 1].",
+}
 _SPACES = IssueKind(
     "spaces", "Strict readers take them for part of the value.", "Write no spaces between fields.", WARNING
 )
@@ -128,43 +136,68 @@ _COMMON = {
         "Fill frames without a prediction before writing, as write_expr and write_va do.",
     ),
 }
-#: Kind of a wrong value: regular expression of the value, and fix; the first match counts.
-_EXPR_WRONG = {
-    **_COMMON,
-    "unlabelled mark": (
-        r"^-1(\.0*)?$",
-        "Choose a class: -1 marks unlabelled frames in annotations.",
-    ),
-    "-5": (r"^-5(\.0*)?$", "Choose a class: -5 is a mark of VA annotations."),
-    _OUTSIDE: (
-        r"^[+-]?\d+$",
-        "Count classes from 0, Neutral 0 ... Other 7, and map classes of other corpora.",
-    ),
-    "decimal class": (
-        r"^[0-7]\.0*$",
-        "Write whole numbers, 2 instead of 2.0: a column that held NaN is float, so cast it to int.",
-    ),
-    "class name": (
-        "(?i)^(" + "|".join(EXPRESSIONS) + ")$",
-        "Write the number: " + ", ".join(f"{i} {n}" for i, n in enumerate(EXPRESSIONS)) + ".",
-    ),
-    "no class": (r"", "Write one whole number."),
-}
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NO_NUMBER = {"no number": (r"", "Write a number with a decimal point.")}
+
+
+def _wrong_classes(kind: str) -> dict[str, tuple[str, str]]:
+    names = NAMES[kind]
+    last = len(names) - 1
+    return {
+        **_COMMON,
+        "unlabelled mark": (
+            r"^-1(\.0*)?$",
+            "Choose a class: -1 marks unlabelled frames in annotations.",
+        ),
+        "-5": (r"^-5(\.0*)?$", "Choose a class: -5 is a mark of VA annotations."),
+        _outside(kind): (
+            r"^[+-]?\d+$",
+            f"Count classes from 0, {names[0]} 0 ... {names[-1]} {last}, and map classes of other corpora.",
+        ),
+        "decimal class": (
+            rf"^[0-{last}]\.0*$",
+            "Write whole numbers, 2 instead of 2.0: a column that held NaN is float, so cast it to int.",
+        ),
+        "class name": (
+            "(?i)^(" + "|".join(name.replace("_", "[_ ]") for name in names) + ")$",
+            "Write the number: " + ", ".join(f"{i} {n}" for i, n in enumerate(names)) + ".",
+        ),
+        "no class": (r"", "Write one whole number."),
+    }
+
+
+def _outside(kind: str) -> str:
+    return f"class outside 0 to {len(NAMES[kind]) - 1}"
+
+
 _VA_WRONG = {
     **_COMMON,
     "-5": (r"^-5(\.0*)?$", "Give every frame a prediction: -5 marks unlabelled frames in annotations."),
-    "outside [-1, 1]": (r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$", "Scale to [-1, 1] and clip."),
-    "no number": (r"", "Write a number with a decimal point."),
+    "outside [-1, 1]": (_NUMBER, "Scale to [-1, 1] and clip."),
+    **_NO_NUMBER,
 }
+_AU_WRONG = {
+    **_COMMON,
+    "unlabelled mark": (r"^-1(\.0*)?$", "Write 0 or 1: -1 marks frames that are not annotated."),
+    "decimal decision": (r"^[01]\.0*$", "Write whole numbers, 1 instead of 1.0: cast the column to int."),
+    "score instead of decision": (
+        r"^0?\.\d+([eE][+-]?\d+)?$",
+        "Write 1 where the unit is active and 0 elsewhere, such as (score >= 0.5).astype(int).",
+    ),
+    "neither 0 nor 1": (r"", "Write 1 where the unit is active and 0 elsewhere; intensities are not asked for."),
+}
+_EMI_WRONG = {**_COMMON, "outside [0, 1]": (_NUMBER, "Scale to [0, 1] and clip."), **_NO_NUMBER}
+#: Kind of a wrong value, by challenge: regular expression of the value, and fix; the first match counts.
+_WRONG = {**{kind: _wrong_classes(kind) for kind in ONE_CLASS}, VA: _VA_WRONG, AU: _AU_WRONG, EMI: _EMI_WRONG}
 
 
 def parse_values(table: pl.DataFrame, kind: str) -> tuple[np.ndarray, list[Issue]]:
     """Parses the value columns of `parse_fields`.
 
-    Returns `(row, 1)` classes or `(row, 2)` valence and arousal as float, NaN for wrong values; and the issues.
+    Returns `(row, 1)` classes, or `(row, values)` numbers, as float, NaN for wrong values; and the issues.
     """
     numbers, issues = [], []
-    labels = ("class",) if kind == EXPR else ("valence", "arousal")
+    labels = ("class",) if kind in ONE_CLASS else NAMES[kind]
     for column, label in zip(table.columns[2:], labels, strict=True):
         number = _numbers(table[column], kind)
         wrong = np.flatnonzero(np.isnan(number) & table[column].is_not_null().to_numpy())
@@ -179,7 +212,10 @@ def parse_values(table: pl.DataFrame, kind: str) -> tuple[np.ndarray, list[Issue
 def _numbers(text: pl.Series, kind: str) -> np.ndarray:
     """Numbers `(row,)` of texts, NaN where there is none or it is not allowed."""
     number = text.cast(pl.Float64, strict=False)
-    good = text.str.contains("^[0-7]$") if kind == EXPR else number.is_between(-1, 1) & ~text.str.contains("_")
+    if kind in ONE_CLASS or kind == AU:
+        good = text.str.contains("^[01]$" if kind == AU else f"^[0-{len(NAMES[kind]) - 1}]$")
+    else:
+        good = number.is_between(-1 if kind == VA else 0, 1) & ~text.str.contains("_")
     return np.where(good.fill_null(False).to_numpy(), number.fill_null(np.nan).to_numpy(), np.nan)
 
 
@@ -192,12 +228,10 @@ def _wrong_values(text: pl.DataFrame, kind: str, label: str, *, has_zeros: bool)
     spaced = text.filter(np.isfinite(number))
     issues = _SPACES.issues(spaced["line"].to_numpy(), _problems(label, spaced))
     wrong = text.filter(np.isnan(number)).with_columns(pl.col("text").str.strip_chars())
-    patterns = [
-        (IssueKind(name, _CLASS if kind == EXPR else _RANGE, remedy), pattern)
-        for name, (pattern, remedy) in (_EXPR_WRONG if kind == EXPR else _VA_WRONG).items()
-    ]
+    patterns = [(IssueKind(name, _FOLLOWS[kind], remedy), pattern) for name, (pattern, remedy) in _WRONG[kind].items()]
     for issue_kind, rows in split_by_kind(wrong, "text", patterns):
-        if not has_zeros and issue_kind.name == _OUTSIDE and (rows["text"] == str(len(EXPRESSIONS))).all():
+        is_outside = kind in ONE_CLASS and issue_kind.name == _outside(kind)
+        if is_outside and not has_zeros and (rows["text"] == str(len(NAMES[kind]))).all():
             hint = "If the classes are counted from 1, subtract 1 from every row."
             issue_kind = replace(issue_kind, remedy=f"{hint} {issue_kind.remedy}")
         issues += issue_kind.issues(rows["line"].to_numpy(), _problems(label, rows))

@@ -8,9 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from mien.errors import ConfigError
-from mien.labels import EXPRESSIONS
 from mien.submission.issues import MAX_LISTED, WARNING, Issue, IssueKind, quote
-from mien.submission.template import EXPR, HEADERS, LOCATION, VA
+from mien.submission.template import HEADERS, PER_CLIP
 
 _BOM = IssueKind(
     "byte-order mark",
@@ -94,15 +93,16 @@ def read_header(line: str, kind: str) -> tuple[bool, list[Issue]]:
     remedy = f"Make the first line exactly {wanted}."
     if line == wanted:
         return True, []
-    if re.search(r"[/\\]\d+\.(jpg|png)", line, re.IGNORECASE):
+    numbers_only = r"^[^,]+(,[-+.\deE]+)+$" if kind in PER_CLIP else r"[/\\]\d+\.(jpg|png)"
+    if re.search(numbers_only, line, re.IGNORECASE):
         what = f"there is no header: line 1 is the row {quote(line)}"
         return False, [Issue(1, what, "The first row is taken for the header and is lost.", remedy, "no header")]
     unquoted = line.replace('"', "").replace("'", "")
     names = [name.strip() for name in re.split("[,;\t]", unquoted)]
     challenge = next((k for k, text in HEADERS.items() if [n.lower() for n in names] == text.lower().split(",")), "")
     if challenge and challenge != kind:
-        article = {EXPR: "an EXPR", VA: "a VA"}[challenge]
-        what = f"this is the header of {article} file, and the sample is {kind.upper()}'s"
+        article = "an" if challenge[0] in "ae" else "a"
+        what = f"this is the header of {article} {challenge.upper()} file, and the sample is {kind.upper()}'s"
         return True, [Issue(1, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name)]
     if challenge and line != unquoted:
         is_one_text = line.count('"') == 2
@@ -113,7 +113,7 @@ def read_header(line: str, kind: str) -> tuple[bool, list[Issue]]:
 
 
 def _wrong_header(line: str, names: list[str], wanted: str, remedy: str) -> Issue:
-    """Issue of a header without quotes that is not the other challenge's."""
+    """Issue of a header without quotes that is not another challenge's."""
     lower, expected = [name.lower() for name in names], wanted.lower().split(",")
     if lower == expected:
         commas = (
@@ -129,7 +129,8 @@ def _wrong_header(line: str, names: list[str], wanted: str, remedy: str) -> Issu
         what = "the first column holds row numbers (a data frame's index)"
         follows = "Every field is one column too far to the right."
         return Issue(1, what, follows, "Omit row numbers: to_csv(..., index=False).", "index column")
-    if lower in ([n.lower() for n in EXPRESSIONS], ["valence", "arousal"]):
-        what = f"this is the header of annotation files, without {LOCATION}"
+    headers = [text.lower().split(",") for text in HEADERS.values()]
+    if lower in [names[1:] for names in headers]:
+        what = f"this is the header of annotation files, without {wanted.split(',')[0]}"
         return Issue(1, what, _NAMES_MATTER, remedy, "wrong header")
     return Issue(1, f"the header is {quote(line)}", _NAMES_MATTER, remedy, "wrong header")

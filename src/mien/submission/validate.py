@@ -11,7 +11,7 @@ from mien.submission.check_coverage import match_rows
 from mien.submission.check_rows import parse_fields, parse_values, suspicious_values
 from mien.submission.issues import ERROR, Issue, IssueKind
 from mien.submission.parse import WRONG_CHALLENGE, read_header, read_lines
-from mien.submission.template import EXPR, FIELDS, VA, read_sample
+from mien.submission.template import FIELDS, PER_CLIP, read_sample
 
 #: A file with a larger share of rows in the other challenge's format is taken for that challenge. Our choice.
 _NEARLY_ALL = 0.9
@@ -22,12 +22,13 @@ def validate(path: Path, sample: Path, kind: str | None = None) -> list[Issue]:
     """Lists all issues of a submission file, errors first.
 
     An empty list means: the exact header, the sample's rows in the sample's order, each with a class from 0 to 7 (EXPR)
-    or two numbers in [-1, 1] (VA), and no suspicious values. Each kind of issue lists its first rows and counts the
+    or 0 to 6 (CE), two numbers in [-1, 1] (VA), twelve 0 or 1 (AU) or six numbers in [0, 1] (EMI), and no suspicious
+    values. Each kind of issue lists its first rows and counts the
     others. Misspelt names are repaired (and reported) before they are compared with the sample, so that one mistake is
     not reported for every row.
 
     Args:
-        kind: `expr` or `va`; None takes the sample's.
+        kind: key of `template.HEADERS`; None takes the sample's.
 
     Raises:
         ConfigError: the file is missing, or the sample is invalid (see `read_sample`).
@@ -59,10 +60,12 @@ def validate(path: Path, sample: Path, kind: str | None = None) -> list[Issue]:
 
 
 def _other_challenge(text: pl.DataFrame, kind: str) -> Issue | None:
-    """One issue for a file of the other challenge, instead of one for each row."""
-    other = VA if kind == EXPR else EXPR
-    row = text["row"].str.replace(r"^\d+,", "")  # a column of row numbers would make EXPR rows look like VA's
-    count = (row.str.count_matches(",", literal=True) == FIELDS[other] - 1).sum()
+    """One issue for a file of another challenge, instead of one for each row."""
+    # a column of row numbers would make EXPR rows look like VA's
+    row = text["row"] if kind in PER_CLIP else text["row"].str.replace(r"^\d+,", "")
+    fields = row.str.count_matches(",", literal=True) + 1
+    counts = {other: int((fields == FIELDS[other]).sum()) for other in FIELDS if FIELDS[other] != FIELDS[kind]}
+    other, count = max(counts.items(), key=lambda item: item[1])  # the first of equals: EXPR before CE
     if count <= _NEARLY_ALL * len(text):
         return None
     what = (
@@ -71,7 +74,7 @@ def _other_challenge(text: pl.DataFrame, kind: str) -> Issue | None:
     )
     remedy = f"Give the sample of {other.upper()}, or send the {kind.upper()} file."
     line = int(text["line"][0])
-    return Issue(line, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=int(count))
+    return Issue(line, what, WRONG_CHALLENGE.follows, remedy, WRONG_CHALLENGE.name, rows=count)
 
 
 def _sort(issues: list[Issue]) -> list[Issue]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import polars as pl
 from mien.atomic import atomic_path
 from mien.errors import OutputError
 from mien.evaluation.predictions import nearest_valid
-from mien.labels import EXPRESSIONS, NEUTRAL, UNLABELLED
-from mien.submission.template import EXPR, HEADERS, LOCATION, VA, Template, read_sample
+from mien.evaluation.score_tasks import decisions
+from mien.labels import NEUTRAL, UNLABELLED
+from mien.submission.template import AU, CE, EMI, EXPR, FILENAME, HEADERS, LOCATION, NAMES, VA, Template, read_sample
 
 #: Rows by which a clip's predictions may fall short of the sample. Clips of Aff-Wild2 (arXiv:1811.07770) have up to two
 #: more label rows than frames; more means an incomplete prediction.
@@ -23,6 +25,10 @@ _ROUNDING = 1e-4
 _DECIMALS = 6
 _MAX_NAMED = 3
 _NOTHING_WRITTEN = "Nothing was written."
+#: What a clip without any prediction gets.
+DEFAULTS = {
+    EXPR: "Neutral", VA: "0, 0", AU: "no active unit", CE: "Fearfully Surprised, the first class", EMI: "0 throughout"
+}  # fmt: skip
 #: Function (path, clip, predictions) -> values `(frame, ...)` and `(frame,)` whether they are valid.
 _Parser = Callable[[Path, str, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -32,7 +38,7 @@ class SubmissionReport:
     """Result of writing a submission.
 
     Attributes:
-        kind: `expr` or `va`.
+        kind: challenge, key of `template.HEADERS`.
         rows, clips: numbers in the file.
         without_evidence: rows whose frame was predicted without evidence.
         beyond: rows after the last predicted frame.
@@ -60,7 +66,7 @@ class SubmissionReport:
         if self.beyond:
             notes.append(f"{self.beyond:,} rows lie beyond the last predicted frame: {nearest}")
         if self.unpredicted:
-            default = "Neutral" if self.kind == EXPR else "0, 0"
+            default = DEFAULTS[self.kind]
             notes.append(
                 f"{len(self.unpredicted)} clips were not predicted at all ({default}): {_shorten(self.unpredicted)}"
             )
@@ -96,10 +102,33 @@ def write_expr(
         OutputError: predictions that are neither classes nor probabilities, or fall short; or the file cannot be
             written. The file is written under a temporary name and renamed.
     """
-    template = read_sample(sample, EXPR)
-    classes = np.full(len(template), NEUTRAL, np.int64)
-    report = _fill_rows(path, template, predictions, _parse_classes, classes, fill)
-    _write(path, pl.DataFrame({LOCATION: template.names, "class": classes}), EXPR)
+    return _write_classes(path, predictions, read_sample(sample, EXPR), NEUTRAL, fill)
+
+
+def write_ce(
+    path: Path, predictions: Mapping[str, np.ndarray], sample: Path, *, fill: bool = False
+) -> SubmissionReport:
+    """Writes a CE submission (compound expressions): the sample's rows, each with a class from 0 to 6.
+
+    Rows are filled as in `write_expr`; a clip without any prediction gets class 0, because no class is known to be the
+    most frequent.
+
+    Args:
+        predictions: clip id -> `(frame,)` int classes in the order of COMPOUND_EXPRESSIONS, or `(frame, 7)`
+            probabilities (`mien.evaluation.score_tasks.compound_probabilities`).
+
+    Raises: as `write_expr`.
+    """
+    return _write_classes(path, predictions, read_sample(sample, CE), 0, fill)
+
+
+def _write_classes(
+    path: Path, predictions: Mapping[str, np.ndarray], template: Template, default: int, fill: bool
+) -> SubmissionReport:
+    classes = np.full(len(template), default, np.int64)
+    parse = partial(_parse_classes, NAMES[template.kind])
+    report = _fill_rows(path, template, predictions, parse, classes, fill)
+    _write(path, pl.DataFrame({LOCATION: template.names, "class": classes}), template.kind)
     return report
 
 
@@ -122,6 +151,51 @@ def write_va(
     values = np.round(values, _DECIMALS) + 0.0  # adding 0.0 turns the -0.0 that rounding leaves into 0.0
     columns = {LOCATION: template.names, "valence": values[:, 0], "arousal": values[:, 1]}
     _write(path, pl.DataFrame(columns), VA)
+    return report
+
+
+def write_au(
+    path: Path, predictions: Mapping[str, np.ndarray], sample: Path, *, fill: bool = False
+) -> SubmissionReport:
+    """Writes an AU submission (action units): the sample's rows, in its order, each with twelve 0 or 1.
+
+    A unit is active where its score is at least .5. Rows are filled as in `write_expr`; a clip without any prediction
+    has no active unit.
+
+    Args:
+        predictions: clip id -> `(frame, 12)` scores or decisions in [0, 1], NaN without evidence.
+
+    Raises: as `write_expr`.
+    """
+    template = read_sample(sample, AU)
+    values = np.zeros((len(template), len(NAMES[AU])))
+    report = _fill_rows(path, template, predictions, partial(_parse_scores, NAMES[AU]), values, fill)
+    units = decisions(values)
+    columns = {LOCATION: template.names, **{name: units[:, i] for i, name in enumerate(NAMES[AU])}}
+    _write(path, pl.DataFrame(columns), AU)
+    return report
+
+
+def write_emi(
+    path: Path, predictions: Mapping[str, np.ndarray], sample: Path, *, fill: bool = False
+) -> SubmissionReport:
+    """Writes an EMI submission (Emotional Mimicry Intensity): one row for each clip, with six numbers to 6 decimals.
+
+    A clip without a prediction is refused unless `fill`, and is then 0 throughout.
+
+    Args:
+        predictions: clip id -> `(6,)` intensities in [0, 1], in the order of MIMICRY, NaN without evidence.
+        sample: the list of test clips, with the header of EMI or of `Filename` alone.
+
+    Raises: as `write_expr`.
+    """
+    template = read_sample(sample, EMI)
+    values = np.zeros((len(template), len(NAMES[EMI])))
+    rows = {clip: np.asarray(scores)[None] for clip, scores in predictions.items()}
+    report = _fill_rows(path, template, rows, partial(_parse_scores, NAMES[EMI]), values, fill)
+    values = np.round(values, _DECIMALS)
+    columns = {FILENAME: template.names, **{name: values[:, i] for i, name in enumerate(NAMES[EMI])}}
+    _write(path, pl.DataFrame(columns), EMI)
     return report
 
 
@@ -157,18 +231,20 @@ def _fill_rows(
     )
 
 
-def _parse_classes(path: Path, clip: str, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes `(frame,)` and whether they are valid."""
-    values = np.asarray(predictions)
-    if values.ndim == 2 and values.shape[1] == len(EXPRESSIONS) and np.issubdtype(values.dtype, np.floating):
+def _parse_classes(
+    names: Sequence[str], path: Path, clip: str, predictions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classes `(frame,)` and whether they are valid. names: of the classes."""
+    values, count = np.asarray(predictions), len(names)
+    if values.ndim == 2 and values.shape[1] == count and np.issubdtype(values.dtype, np.floating):
         valid = np.isfinite(values).all(axis=1)
         return np.where(valid[:, None], values, 0.0).argmax(axis=1), valid
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        what = f"are {values.dtype} of shape {values.shape}, neither (frames,) int nor (frames, 8)"
+        what = f"are {values.dtype} of shape {values.shape}, neither (frames,) int nor (frames, {count})"
         raise _bad_predictions(path, clip, what, "Give whole class numbers or probabilities.")
-    if len(wrong := values[(values < UNLABELLED) | (values >= len(EXPRESSIONS))]):
-        what = f"hold class {wrong[0]} ({len(wrong)} frames); classes are 0 to 7"
-        raise _bad_predictions(path, clip, what, "Count classes from 0, Neutral; use -1 for no prediction.")
+    if len(wrong := values[(values < UNLABELLED) | (values >= count)]):
+        what = f"hold class {wrong[0]} ({len(wrong)} frames); classes are 0 to {count - 1}"
+        raise _bad_predictions(path, clip, what, f"Count classes from 0, {names[0]}; use -1 for no prediction.")
     return values.astype(np.int64), values != UNLABELLED
 
 
@@ -183,6 +259,21 @@ def _parse_affect(path: Path, clip: str, predictions: np.ndarray) -> tuple[np.nd
         what = f"hold {wrong[0, 0]:g}, {wrong[0, 1]:g} ({len(wrong)} frames), outside [-1, 1]"
         raise _bad_predictions(path, clip, what, "Scale them to [-1, 1]; use NaN, never -5, for no prediction.")
     return np.where(valid[:, None], np.clip(values.astype(np.float64), -1, 1), 0.0), valid
+
+
+def _parse_scores(
+    names: Sequence[str], path: Path, clip: str, predictions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `(frame, columns)` and whether all of a frame are valid. names: of the columns."""
+    values = np.asarray(predictions, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(names):
+        what = f"have shape {values.shape}, not (frames, {len(names)}): {names[0]} ... {names[-1]}"
+        raise _bad_predictions(path, clip, what, "Give one column for each, in that order.")
+    valid = np.isfinite(values).all(axis=1)
+    if len(wrong := values[valid][(np.abs(values[valid] - 0.5) > 0.5 + _ROUNDING).any(axis=1)]):
+        what = f"hold {wrong[0].min():g} to {wrong[0].max():g} ({len(wrong)} frames), outside [0, 1]"
+        raise _bad_predictions(path, clip, what, "Scale them to [0, 1]; use NaN, never -1, for no prediction.")
+    return np.where(valid[:, None], np.clip(values, 0, 1), 0.0), valid
 
 
 def _bad_predictions(path: Path, clip: str, what: str, remedy: str) -> OutputError:
@@ -211,8 +302,8 @@ def _incomplete(path: Path, sample: Template, unpredicted: list[str], short: Map
     return OutputError(
         f"{path}: " + "; ".join(problems),
         follows=_NOTHING_WRITTEN,
-        remedy="Predict those clips to their end, or use --fill to repeat the nearest prediction (Neutral, or 0, 0, in "
-        "a clip without any).",
+        remedy="Predict those clips to their end, or use --fill to repeat the nearest prediction (in a clip without "
+        f"any: {DEFAULTS[sample.kind]}).",
     )
 
 

@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from mien.labels import ACTION_UNITS
 from mien.synthetic import mesh_deformation
 
 Move = tuple[float, float, float]
@@ -23,6 +24,9 @@ Moves = dict[int, Move]
 TABLE = Path(__file__).with_name("action_units.json")
 #: Groups of landmarks that an entry can hold in place.
 FIXED_GROUPS = {"eyes": mesh_deformation.EYES, "nose": mesh_deformation.NOSE, "chin": mesh_deformation.CHIN}
+#: Strength from which a unit is labelled as active. Full strength is FACS intensity E, so this is about B to C, which
+#: annotators see (our choice); small movements of a resting face stay below it.
+ACTIVE = 0.3
 #: Share of a roll that each column of a lip follows, and share of a lid's movement that each of its landmarks follows.
 ROLL = (0.0, 0.5, 0.8, 1.0, 1.0, 1.0)
 LID_ARC = (0.35, 0.75, 0.95, 1.0, 0.95, 0.75, 0.35)
@@ -142,6 +146,22 @@ def unit_indices(name: str) -> list[int]:
     if not indices:
         raise KeyError(f"no action unit {name!r}; there are {', '.join(names)}")
     return indices
+
+
+def unit_labels(actions: np.ndarray) -> np.ndarray:
+    """Labels of the twelve action units of Aff-Wild2, `(time, units)` strengths -> `(time, 12)` float64, 0 or 1.
+
+    A unit is active where its stronger side reaches `ACTIVE`. Unit 25 (lips part) also counts where the jaw drops (26,
+    27), because that parts the lips, and unit 26 also counts for 27, which Aff-Wild2 does not have.
+    """
+    counted = {"AU25": ("25", "26", "27"), "AU26": ("26", "27")}
+    strengths = [
+        actions[:, [i for name in counted.get(unit, (unit.removeprefix("AU"),)) for i in unit_indices(name)]].max(
+            axis=1
+        )
+        for unit in ACTION_UNITS
+    ]
+    return (np.stack(strengths, axis=1) >= ACTIVE).astype(np.float64)
 
 
 @lru_cache(maxsize=1)

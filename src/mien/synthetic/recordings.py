@@ -12,7 +12,8 @@ from typing import TypeVar
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.records import FACE, VOICE, Clip, Recording, Stream
-from mien.synthetic.mesh_tracks import simulate_track
+from mien.synthetic.action_units import unit_labels
+from mien.synthetic.mesh_tracks import MeshTrack, simulate_track
 from mien.synthetic.scenario import Impairment, Scenario, draw_scenario
 from mien.synthetic.speech_synthesis import Speech, synthesise_scenario
 
@@ -23,7 +24,14 @@ BLOCK = 160_000
 
 def encode_face(scenario: Scenario, speech: Speech | None = None) -> Stream:
     """Simulate the subject's face track and encode it as face geometry. speech: articulates the mouth."""
-    track = simulate_track(scenario, None if speech is None else speech.mouth_opening_at(scenario.times()))
+    return _encode_track(scenario, _track(scenario, speech))
+
+
+def _track(scenario: Scenario, speech: Speech | None) -> MeshTrack:
+    return simulate_track(scenario, None if speech is None else speech.mouth_opening_at(scenario.times()))
+
+
+def _encode_track(scenario: Scenario, track: MeshTrack) -> Stream:
     return face_geometry.encode(track.meshes, track.times, track.valid, {"synthetic": scenario.id})
 
 
@@ -34,12 +42,16 @@ def encode_voice(speech: Speech) -> Stream:
 
 
 def simulate_recording(scenario: Scenario, *, voice: bool = True) -> Recording:
-    """Simulate and encode one scenario: a face stream, a voice stream if `voice`, and labels at every frame."""
+    """Simulate and encode one scenario: a face stream, a voice stream if `voice`, and labels at every frame.
+
+    The labels hold action units too, from the strengths that deform the face (`action_units.unit_labels`).
+    """
     speech = synthesise_scenario(scenario) if voice else None
-    streams: dict[str, Stream] = {FACE: encode_face(scenario, speech)}
+    track = _track(scenario, speech)
+    streams: dict[str, Stream] = {FACE: _encode_track(scenario, track)}
     if speech:
         streams[VOICE] = encode_voice(speech)
-    labels = scenario.labels(scenario.times())
+    labels = replace(scenario.labels(scenario.times()), scores={"au": unit_labels(track.actions)})
     return Recording(Clip(scenario.id, None, scenario.subject, scenario.split, labels), streams)
 
 

@@ -97,6 +97,8 @@ class Scene:
     def __init__(self, scenario: Scenario, opening: np.ndarray | None = None) -> None:
         self.scenario = scenario
         self.times = scenario.times()
+        #: Scenario's id -> true action-unit strengths `(frame, units)` of its person.
+        self.actions: dict[str, np.ndarray] = {}
         self._direction = -1 if subject_is_left(scenario) else 1
         share = 0.5 if scenario.second is None else (0.28 if self._direction < 0 else 0.72)
         self._placement = _draw_placement(scenario, share, scenario.second is not None)
@@ -120,6 +122,7 @@ class Scene:
     def _make_puppet(self, scenario: Scenario, placement: Placement, opening: np.ndarray | None) -> PuppetRenderer:
         identity = identity_of(scenario.identity_seed, scenario.sex)
         actions = simulate_actions(scenario, identity, self.times, opening)
+        self.actions[scenario.id] = actions
         pose = simulate_head_pose(scenario, self.times)
         sway = smooth_noise(seeded_rng(scenario.seed, "sway"), self.times, 2, 1.5) * (0.06, 0.03)
         return PuppetRenderer(identity, actions, pose, sway, placement, SIZE)
@@ -172,12 +175,14 @@ def render_video(
     *,
     progress: Callable[[int, int], None] | None = None,
     on_frame: Callable[[int, np.ndarray], None] | None = None,
-) -> None:
+) -> Scene:
     """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice.
 
     Args:
         progress: called with the number of finished frames and of all frames.
         on_frame: called with the index and the picture of each frame before it is encoded.
+
+    Returns the scene, which holds the true action-unit strengths.
 
     Raises:
         OutputError: the file cannot be written.
@@ -195,3 +200,4 @@ def render_video(
             yield image
 
     write_video(path, images(), rate=scenario.rate, audio=speech.samples)
+    return scene

@@ -18,11 +18,14 @@ from mien.training import resume
 from mien.training.ema import WeightAverage
 from mien.training.loggers import make_logger
 from mien.training.resume import RunState
+from mien.training.score_validation import MEASURES
 
 log = logging.getLogger("mien")
 #: Called after each epoch with its number from 1 and its report: means of the losses, `val_*` metrics, `step`,
 #: `seconds`.
 EpochCallback = Callable[[int, Mapping[str, float]], None]
+#: Validation measures that choose the best epoch, the first that there is. A system measures only what it predicts.
+SELECTION = ("val_macro_f1", "val_ccc", *MEASURES.values())
 
 
 class Means(Protocol):
@@ -49,8 +52,8 @@ class Callback:
 class KeepBest(Callback):
     """Saves the best weights as a checkpoint and the run state for resuming; stops early by `train.patience`.
 
-    The best epoch has the highest validation macro F1, or the highest validation CCC if nothing has an expression
-    label. Without validation, the last epoch is kept.
+    The best epoch has the highest value of the first measure of `SELECTION` that validation gives. Without validation,
+    the last epoch is kept.
 
     Args:
         out: folder of the checkpoint. total: epochs of the whole run. writes: whether this process writes, one of the
@@ -67,7 +70,7 @@ class KeepBest(Callback):
     ) -> None:
         """Save the weights if the epoch is the best so far, save the run, and decide whether to stop."""
         state = self.state
-        measured = report.get("val_macro_f1", report.get("val_ccc"))
+        measured = next((report[name] for name in SELECTION if name in report), None)
         state.waited = state.waited + 1 if measured is not None else 0
         if measured is None or state.best is None or measured > state.best:
             state.best, state.best_epoch, state.waited = measured, state.epochs, 0

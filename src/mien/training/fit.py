@@ -17,6 +17,7 @@ from mien.config import Recipe
 from mien.data import Augment, WindowDataset, WindowSampler, collate, input_statistics, window_weights
 from mien.errors import ConfigError
 from mien.evaluation import metrics
+from mien.labels import SCORE_TASKS
 from mien.layers.system import Measure, System
 from mien.memory import keep_freed_memory
 from mien.records import Batch, Recording
@@ -24,6 +25,7 @@ from mien.training import resume as unfinished
 from mien.training.callbacks import Callback, EpochCallback, KeepBest, ProgressBar, Report
 from mien.training.loop import TrainingData, TrainingLoop, make_fabric, reproducible
 from mien.training.resume import RunState
+from mien.training.score_validation import ScoreValidation
 from mien.training.trained_inputs import TrainedInputs
 
 #: Metrics that a fusion can maximise, over the classes that occur.
@@ -50,9 +52,9 @@ def fit(
 ) -> Path:
     """Train a system by a recipe; returns `out`, a checkpoint folder (`mien.checkpoint.load`).
 
-    The weights of the epoch with the highest validation macro F1 are kept (highest CCC if nothing has an expression
-    label; the last epoch's without validation recordings). Same recipe, recordings and threads give the same
-    weights, to the bit on a CPU, also when the run was interrupted after any epoch and resumed.
+    The weights of the epoch with the highest validation macro F1 are kept (if there is none, highest CCC, then highest
+    score of a score task; the last epoch's without validation recordings). Same recipe, recordings and threads give the
+    same weights, to the bit on a CPU, also when the run was interrupted after any epoch and resumed.
 
     Args:
         train, val: labelled recordings; `val` may be empty.
@@ -85,6 +87,7 @@ def fit(
         windows = _training_windows(recipe, train, augment)
         statistics = input_statistics(windows, len(recipe.corpus.labels), balance=recipe.train.balance)
         system.prepare(statistics.mean, statistics.deviation, statistics.counts)
+        system.prepare_scores(windows.score_means())
         if system.uses_prompts:
             _set_prompts(system, recipe)
         data = WindowData(recipe, windows, _validation_windows(recipe, val))
@@ -168,8 +171,9 @@ class WindowData:
         yield from self._loader(self.windows, sampler)
 
     def validate(self, system: System[Any], epoch: int) -> dict[str, float]:
-        """`val_macro_f1` over the classes that occur, and `val_ccc`, the mean of valence's and arousal's, on labelled
-        tokens of windows with evidence. What the system does not predict has no measure.
+        """`val_macro_f1` over the classes that occur, `val_ccc`, the mean of valence's and arousal's, `val_au_f1` and
+        `val_emi_pearson` (over windows), on labelled tokens of windows with evidence. What the system does not predict
+        has no measure.
 
         Raises ConfigError if no validation window has a label of what the system predicts."""
         if self.validation is None:
@@ -177,6 +181,7 @@ class WindowData:
         order = torch.arange(len(self.validation)).split(max(64, self.settings.batch))
         device = next(system.parameters()).device
         parts, has_labels = [], False
+        scores = ScoreValidation(system.score_tasks)
         for batch in self._loader(self.validation, [chunk.tolist() for chunk in order]):
             batch = batch.to(device)
             out = system(batch.values, batch.valid)
@@ -186,6 +191,7 @@ class WindowData:
                 (system.predicts_expression and (batch.expression >= 0).any())
                 or (system.predicts_valence_arousal and torch.isfinite(batch.valence_arousal).all(dim=-1).any())
             )
+            scores.add(out, batch)
             kept = out.evidence[:, None].expand(batch.expression.shape)
             columns = (out.logits.argmax(-1), batch.expression, out.valence_arousal, batch.valence_arousal)
             parts.append(tuple(column[kept].float().cpu().numpy() for column in columns))
@@ -198,8 +204,10 @@ class WindowData:
             )
         if np.isfinite(truth).all(axis=1).any() and system.predicts_valence_arousal:
             report["val_ccc"] = metrics.va_score(truth, affect)
-        if not has_labels:
-            kinds = (("expression", system.predicts_expression), ("valence-arousal", system.predicts_valence_arousal))
+        report |= scores.report()
+        if not has_labels and not scores.report():
+            kinds = [("expression", system.predicts_expression), ("valence-arousal", system.predicts_valence_arousal)]
+            kinds += [(SCORE_TASKS[task].title, True) for task in system.score_tasks]
             wanted = " or ".join(kind for kind, is_predicted in kinds if is_predicted)
             raise ConfigError(
                 f"no validation window has a label that the system predicts ({wanted})",
@@ -287,7 +295,14 @@ def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, fl
 def _training_windows(
     recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
 ) -> WindowDataset:
-    data = WindowDataset(train, recipe.windows, modalities=list(recipe.features), augment=augment, labelled=True)
+    data = WindowDataset(
+        train,
+        recipe.windows,
+        modalities=list(recipe.features),
+        augment=augment,
+        labelled=True,
+        scores=models.score_tasks(recipe),
+    )
     if not len(data):
         raise ValueError("no training window has a label; give recordings whose clips have labels")
     return data
@@ -297,4 +312,6 @@ def _validation_windows(recipe: Recipe, val: Sequence[Recording]) -> WindowDatas
     if not val:
         return None
     windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
-    return WindowDataset(val, windows, modalities=list(recipe.features), labelled=True)
+    return WindowDataset(
+        val, windows, modalities=list(recipe.features), labelled=True, scores=models.score_tasks(recipe)
+    )

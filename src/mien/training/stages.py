@@ -116,9 +116,11 @@ def _train_stage(name: str, recipe: Recipe, folder: Path, settings: ChainSetting
 def labelled(recipe: Recipe, settings: ChainSettings, split: str) -> list[Recording]:
     """The labelled clips of a split with the features that a recipe reads."""
     encoders = {modality: feature.encoder for modality, feature in recipe.features.items()}
-    expression = models.system_class(recipe).predicts_expression
-    task = settings.task or settings.index.task_of(expression=expression)
-    recordings = load_recordings(settings.index, settings.store, encoders, task=task, split=split, partial=True)
+    expression, scores = models.predicts_expression(recipe), models.score_tasks(recipe)
+    task = settings.task or settings.index.task_of(expression=expression, scores=scores)
+    recordings = load_recordings(
+        settings.index, settings.store, encoders, task=task, split=split, partial=True, scores=scores
+    )
     return [recording for recording in recordings if recording.clip.labels]
 
 
