@@ -52,7 +52,7 @@ RECIPES: dict[str, config.Recipe] = {
     "safe_cross_attention voice": one_modality("safe_cross_attention", "voice"),
     "prompted_tcn": systems.recipe("prompted_tcn", hold_seconds=0.6),
     "prompted_tcn face": one_modality("prompted_tcn", "face"),
-    **{f"cnn_pdem {f}": systems.recipe("cnn_pdem", fusion=f) for f in ("dirichlet", "forest", "elm", "attention")},
+    **{f"cnn_pdem {f}": systems.recipe("cnn_pdem", fusion=f) for f in ("dirichlet", "forest", "attention")},
     "cnn_pdem mean, recurrent": systems.recipe("cnn_pdem", fusion="mean", face="gru", voice="v1"),
     "cnn_pdem voice": one_modality("cnn_pdem", "voice", fusion="attention"),
     "transfer_ensemble": systems.recipe("transfer_ensemble"),
