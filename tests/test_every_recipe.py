@@ -51,7 +51,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
     "cnn_pdem": (
         "model.dim=16", "model.face_heads=2", "model.voice_dim=32", "model.voice_heads=[2, 2]", "model.weight_draws=5",
-        "model.fusion_dim=16", "model.fusion_heads=2", "model.elm_support=20", "model.forest_trees=3",
+        "model.fusion_dim=16", "model.fusion_heads=2", "model.elm_support=20", "model.forest_trees=[2, 3]",
     ),
     "cnn_static": (
         "model.source=null", "model.network=resnet", "model.dim=12", "model.unfreeze_steps=0", "corpus.options.size=32",
@@ -64,7 +64,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
     "transfer_ensemble": (
         "model.hidden=8", "model.cnn14=[4, 8]", "model.channels=[8, 8]", "model.kernels=[5, 3]", "model.lstm=8",
-        "model.weight_draws=5",
+        "model.pools=[10, 8]", "model.weight_draws=5",
     ),
     "va_streams": ("model.dim=16", "model.heads=2", "model.layers=1", "model.mamba_layers=1", "model.pooling_dim=4"),
     "va_directed_experts": ("model.dim=16", "model.heads=2", "model.layers=1"),
@@ -73,7 +73,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 TRAIN = ("train.epochs=1", "train.batch=4", "train.threads=1", "train.patience=0")
 #: Recipes, and the fusions of cnn_pdem beside its default.
-CASES = [*config.names(), *(f"cnn_pdem model.fusion={f}" for f in ("forest", "elm", "attention", "mean"))]
+CASES = [*config.names(), *(f"cnn_pdem model.fusion={f}" for f in ("forest", "attention", "mean"))]
 
 
 @pytest.fixture(scope="module")

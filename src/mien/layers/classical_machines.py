@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 #: Largest logit of one class against another, as in libsvm, which cuts their probability to 1e-7 from 0 and 1.
 _MAX_LOGIT = 16.1
+#: Diagonal of a class that was not fitted, in the coupling of pairs: its probability is then next to zero.
+_UNSEEN = 1e6
 #: Folds of the cross-validation that calibrates a pair of classes, as in libsvm.
 _FOLDS = 5
 #: Added to the diagonal in the coupling of pairs, which is singular where all pairs agree.
@@ -98,6 +100,7 @@ class PairwiseSVM(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    seen: Tensor
 
     def __init__(self, *, width: int, classes: int) -> None:
         super().__init__()
@@ -105,6 +108,7 @@ class PairwiseSVM(nn.Module):
         self.classes = classes
         self.register_buffer("weight", torch.zeros(len(self.pairs), width))
         self.register_buffer("bias", torch.zeros(len(self.pairs)))
+        self.register_buffer("seen", torch.ones(classes))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Probabilities `(n, classes)`; uniform before `fit`."""
@@ -113,7 +117,7 @@ class PairwiseSVM(nn.Module):
         for (first, second), logit in zip(self.pairs, logits.unbind(dim=1), strict=True):
             columns[first * self.classes + second] = logit.sigmoid()
             columns[second * self.classes + first] = (-logit).sigmoid()
-        return couple(torch.stack(columns, dim=1).unflatten(1, (self.classes, self.classes)))
+        return couple(torch.stack(columns, dim=1).unflatten(1, (self.classes, self.classes)), self.seen)
 
     @torch.no_grad()
     def fit(self, vectors: np.ndarray, labels: np.ndarray, *, c: float, weights: np.ndarray | None = None) -> None:
@@ -122,15 +126,14 @@ class PairwiseSVM(nn.Module):
         Args:
             c: of a linear kernel. weights: `(classes,)` factors on `c`, or None.
 
-        A class without a vector loses against every other.
+        A class without a vector gets a probability next to zero.
         """
         counts = np.bincount(labels, minlength=self.classes)
         if (counts > 0).sum() < 2:
             return
+        self.seen.copy_(torch.from_numpy(counts > 0))
         for number, (first, second) in enumerate(self.pairs):
             if not counts[first] or not counts[second]:
-                self.weight[number] = 0.0
-                self.bias[number] = float(np.sign(counts[first] - counts[second])) * _MAX_LOGIT
                 continue
             chosen = np.isin(labels, (first, second))
             x, is_first = vectors[chosen], labels[chosen] == first
@@ -198,8 +201,11 @@ def platt(margins: np.ndarray, is_first: np.ndarray) -> tuple[float, float]:
     return float(slope), float(offset)
 
 
-def couple(pairs: Tensor) -> Tensor:
+def couple(pairs: Tensor, seen: Tensor) -> Tensor:
     """Class probabilities from those of pairs: `(n, classes, classes)` -> `(n, classes)`.
+
+    Args:
+        seen: `(classes,)`, 1 for a class that takes part and 0 for one that does not.
 
     `pairs[:, i, j]` is the probability of class i where only i and j are possible. The result p minimises
     `sum_ij (pairs_ji p_i - pairs_ij p_j)^2` with sum 1 (Wu et al. 2004, equation 21), so it is `Q^-1 1`, normalised.
@@ -207,9 +213,9 @@ def couple(pairs: Tensor) -> Tensor:
     """
     classes = pairs.shape[-1]
     eye = torch.eye(classes, device=pairs.device, dtype=pairs.dtype)
-    off_diagonal = pairs * (1 - eye)
+    off_diagonal = pairs * (1 - eye) * seen[:, None] * seen
     system = -off_diagonal * off_diagonal.transpose(-1, -2)
-    diagonal = off_diagonal.square().sum(dim=-2) + _RIDGE
+    diagonal = off_diagonal.square().sum(dim=-2) + _RIDGE + _UNSEEN * (1 - seen)
     system = system + diagonal[:, :, None] * eye
     solution = torch.ones_like(diagonal)
     for i in range(classes):

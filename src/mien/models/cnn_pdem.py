@@ -28,7 +28,8 @@ Differs:
 * A step lies in the middle of its part of the window; the authors spread the steps of a window from its first to its
   last moment.
 * Inputs are standardised by their training statistics; the authors scale face embeddings to their minimum and maximum,
-  and put a batch norm before the variant with 3 layers. `statistics` reads them unscaled, as the authors' file names say.
+  and put a batch norm before the variant with 3 layers. `statistics` reads them unscaled, as the names of the authors'
+  files say.
 * The variant with 3 layers of falling width (256, 128, 64) and the three variants of the face at 1 Hz are left out.
 * One cross-attention each way joins face and voice; the authors tried several arrangements of two.
 """
