@@ -32,7 +32,7 @@ from mien.synthetic import affwild2_export
 from mien.training.fit import fit
 from mien.training.semi_supervised import fit_images
 from mien.training.stages import ChainSettings, extract_features, labelled
-from tests.encoders import test_images, test_speech, test_text, test_vision_language
+from tests.encoders import test_images, test_onnx_face, test_speech, test_text, test_vision_language
 
 needs_faces = pytest.mark.skipif(
     not (hub.available("blazeface") and hub.available("facemesh")),
@@ -93,6 +93,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made |= {name: test_speech.tiny(kind, root / name) for name, kind in SPEECH.items()}
     made["qwen3-vl-4b"] = test_vision_language.tiny(root / "qwen")
     made["clip-text-b32"] = test_text.tiny(root / "clip-text")
+    test_onnx_face.write_network(root / "tiny.onnx", np.ones((1, 7), np.float32))
+    made["fer"] = test_onnx_face.write_card(root / "fer.yaml", name="fer", colour="grey")
     return made
 
 
@@ -104,7 +106,7 @@ def tiny_recipe(name: str, sources: dict[str, Path], *overrides: str) -> config.
         changes.append(f"objective.text_options={{source: {sources['clip-text-b32']}}}")
     for modality, feature in shipped.features.items():
         options = {"source": str(sources[feature.encoder])} if feature.encoder in sources else {}
-        if options and feature.encoder != "clip-text-b32":
+        if options and feature.encoder not in ("clip-text-b32", "fer"):
             options["precision"] = "float32"
         changes += [f"features.{modality}.dim=null", f"features.{modality}.options={options}"]
     return config.load(name, changes, check=models.problems)
