@@ -46,4 +46,4 @@ def test_slower_tokens_are_repeated_and_short_windows_padded() -> None:
     slow.load_state_dict(block.state_dict())
     tokens = torch.randn(1, 20, 8)
     torch.testing.assert_close(slow(tokens, 4), block(tokens.repeat_interleave(10, dim=1), 4))
-    assert torch.isfinite(block(tokens[:, :1], 1)).all()
+    assert torch.isfinite(block.train()(tokens[:, :1], 1)).all(), "batch norm needs two values of a single short window"

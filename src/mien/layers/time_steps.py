@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Token rate for which the sizes of `Downsampling` were made, and the tokens that it needs.
-DESIGN_HZ, MIN_TOKENS = 50.0, 51
+#: Token rate for which the sizes of `Downsampling` were made, and tokens of the authors' shortest window, 2 s.
+DESIGN_HZ, MIN_TOKENS = 50.0, 100
 
 
 class Steps:
@@ -52,7 +52,7 @@ class Downsampling(nn.Module):
         self.second, self.second_norm = nn.Conv1d(dim, dim, 3), nn.BatchNorm1d(dim)
 
     def forward(self, tokens: Tensor, steps: int) -> Tensor:
-        """`(batch, time, dim)` -> `(batch, steps, dim)`. A window of less than 1 s is padded with zeros."""
+        """`(batch, time, dim)` -> `(batch, steps, dim)`. A window of less than 2 s is padded with zeros."""
         maps = tokens.repeat_interleave(self.repeats, dim=1).transpose(1, 2)
         maps = F.pad(maps, (0, torch.sym_max(0, MIN_TOKENS - maps.shape[2])))
         maps = F.max_pool1d(self.first_norm(self.first(maps)), 5).relu()
