@@ -77,13 +77,16 @@ _TCN = (
     "train.lr=1e-3", "train.weight_decay=0.05", "vote.hop_seconds=0.5",
 )  # fmt: skip
 _PDEM = (
-    *_STARTER, "model.dim=64", "model.face_heads=4", "model.voice_dim=64", "model.voice_heads=[4, 4]",
+    *_STARTER, "windows.rate_hz=5.0", "model.dim=64", "model.face_heads=4", "model.voice_dim=64",
+    "model.voice_heads=[4, 4]", "train.schedule=cosine",
     "model.dropout=0.2", "train.lr=1e-3", "train.weight_decay=0.05", "model.elm_support=800",
 )  # fmt: skip
 _TRANSFER = (
-    *_STARTER, "windows={seconds: 4.0, hop_seconds: 2.0, rate_hz: 10.0, jitter: true}", "model.frames_per_row=1",
+    "features={face: {encoder: face-geometry}, voice: {encoder: voice-prosody}}",
+    "windows={seconds: 4.0, hop_seconds: 2.0, rate_hz: 10.0, jitter: true}", "model.frames_per_row=1",
     "model.hidden=128", "model.cnn14=[16, 32, 64]", "model.channels=[64, 64]", "model.kernels=[5, 3]",
-    "model.lstm=64", "train.lr=1e-3", "train.weight_decay=0.05", "vote.hop_seconds=1.0",
+    "model.pools=[2, 2]", "model.lstm=64", "train.schedule=cosine", "train.lr=1e-3", "train.weight_decay=0.05",
+    "vote.hop_seconds=1.0",
 )  # fmt: skip
 SYSTEMS: dict[str, System] = {
     # at the size of recipes/custom_data.yaml
@@ -96,7 +99,9 @@ SYSTEMS: dict[str, System] = {
     # class-wise Dirichlet weights
     "cnn_pdem": System("cnn_pdem", _PDEM),
     "cnn_pdem, random forest": System("cnn_pdem", (*_PDEM, "model.fusion=forest"), False, plotted=False),
-    "cnn_pdem, kernel ELM": System("cnn_pdem", (*_PDEM, "model.fusion=elm"), False, plotted=False),
+    "cnn_pdem, without the kernel ELM": System(
+        "cnn_pdem", (*_PDEM, "model.members=[face, voice]"), False, plotted=False
+    ),
     "cnn_pdem, cross-attention": System("cnn_pdem", (*_PDEM, "model.fusion=attention"), False),
     "transfer_ensemble": System("transfer_ensemble", _TRANSFER),
 }

@@ -32,7 +32,7 @@ from mien.synthetic import affwild2_export
 from mien.training.fit import fit
 from mien.training.semi_supervised import fit_images
 from mien.training.stages import ChainSettings, extract_features, labelled
-from tests.encoders import test_images, test_speech, test_text, test_vision_language
+from tests.encoders import test_images, test_onnx_face, test_speech, test_text, test_vision_language
 
 needs_faces = pytest.mark.skipif(
     not (hub.available("blazeface") and hub.available("facemesh")),
@@ -55,7 +55,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
     "cnn_pdem": (
         "model.dim=16", "model.face_heads=2", "model.voice_dim=32", "model.voice_heads=[2, 2]", "model.weight_draws=5",
-        "model.fusion_dim=16", "model.fusion_heads=2", "model.elm_support=20", "model.forest_trees=3",
+        "model.fusion_dim=16", "model.fusion_heads=2", "model.elm_support=20", "model.forest_trees=[2, 3]",
     ),
     "cnn_static": (
         "model.source=null", "model.network=resnet", "model.dim=12", "model.unfreeze_steps=0", "corpus.options.size=32",
@@ -69,7 +69,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     ),
     "transfer_ensemble": (
         "model.hidden=8", "model.cnn14=[4, 8]", "model.channels=[8, 8]", "model.kernels=[5, 3]", "model.lstm=8",
-        "model.weight_draws=5",
+        "model.pools=[10, 8]", "model.weight_draws=5",
     ),
     "va_streams": ("model.dim=16", "model.heads=2", "model.layers=1", "model.mamba_layers=1", "model.pooling_dim=4"),
     "va_directed_experts": ("model.dim=16", "model.heads=2", "model.layers=1"),
@@ -78,7 +78,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 TRAIN = ("train.epochs=1", "train.batch=4", "train.threads=1", "train.patience=0")
 #: Recipes, and the fusions of cnn_pdem beside its default.
-CASES = [*config.names(), *(f"cnn_pdem model.fusion={f}" for f in ("forest", "elm", "attention", "mean"))]
+CASES = [*config.names(), *(f"cnn_pdem model.fusion={f}" for f in ("forest", "attention", "mean"))]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made |= {name: test_speech.tiny(kind, root / name) for name, kind in SPEECH.items()}
     made["qwen3-vl-4b"] = test_vision_language.tiny(root / "qwen")
     made["clip-text-b32"] = test_text.tiny(root / "clip-text")
+    test_onnx_face.write_network(root / "tiny.onnx", np.ones((1, 7), np.float32))
+    made["fer"] = test_onnx_face.write_card(root / "fer.yaml", name="fer", colour="grey")
     return made
 
 
@@ -109,7 +111,7 @@ def tiny_recipe(name: str, sources: dict[str, Path], *overrides: str) -> config.
         changes.append(f"objective.text_options={{source: {sources['clip-text-b32']}}}")
     for modality, feature in shipped.features.items():
         options = {"source": str(sources[feature.encoder])} if feature.encoder in sources else {}
-        if options and feature.encoder != "clip-text-b32":
+        if options and feature.encoder not in ("clip-text-b32", "fer"):
             options["precision"] = "float32"
         options |= {key: value for key, value in feature.options.items() if key == "scales"}
         changes += [f"features.{modality}.dim=null", f"features.{modality}.options={options}"]

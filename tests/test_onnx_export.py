@@ -47,16 +47,23 @@ def one_modality(name: str, kept: str, **model: Any) -> config.Recipe:
     return config.read(raw, origin=name, check=models.problems)
 
 
+def with_samples() -> config.Recipe:
+    """`transfer_ensemble` whose CNN-LSTM reads samples, and with a FER network."""
+    raw = systems.recipe("transfer_ensemble", frames_per_row=4, pools=[10, 2]).model_dump()
+    raw["features"] |= {"waveform": {"encoder": "w", "dim": 32}, "fer": {"encoder": "e", "dim": 7}}
+    return config.read(raw, origin="t", check=models.problems)
+
+
 RECIPES: dict[str, config.Recipe] = {
     "safe_cross_attention": systems.recipe("safe_cross_attention"),
     "safe_cross_attention voice": one_modality("safe_cross_attention", "voice"),
     "prompted_tcn": systems.recipe("prompted_tcn", hold_seconds=0.6),
     "prompted_tcn face": one_modality("prompted_tcn", "face"),
-    **{f"cnn_pdem {f}": systems.recipe("cnn_pdem", fusion=f) for f in ("dirichlet", "forest", "elm", "attention")},
+    **{f"cnn_pdem {f}": systems.recipe("cnn_pdem", fusion=f) for f in ("dirichlet", "forest", "attention")},
     "cnn_pdem mean, recurrent": systems.recipe("cnn_pdem", fusion="mean", face="gru", voice="v1"),
     "cnn_pdem voice": one_modality("cnn_pdem", "voice", fusion="attention"),
     "transfer_ensemble": systems.recipe("transfer_ensemble"),
-    "transfer_ensemble raw": systems.recipe("transfer_ensemble", raw_samples=True, frames_per_row=4),
+    "transfer_ensemble samples": with_samples(),
     **{f"va {kind}": test_va.recipe(kind) for kind in test_va.SMALL},
     "va gated voice": va_with_gated_voice(),
 }
@@ -72,8 +79,8 @@ def build(recipe: config.Recipe) -> Any:
     system.prepare(mean, deviation, torch.arange(1.0, len(recipe.corpus.labels) + 1))
     if isinstance(system, Ensemble):
         given = systems.batch(24)
-        given.values = {name: given.values[name] for name in widths}
-        given.valid = {name: given.valid[name] for name in widths}
+        given.values = {name: values for name, values in given.values.items() if name in widths}
+        given.valid = {name: valid for name, valid in given.valid.items() if name in widths}
         system.fit_classical([given])
         system.fit_fusion([given], MEASURES)
         assert bool(system.fusion_is_fitted)
@@ -164,7 +171,7 @@ def test_a_system_without_an_embedding_says_so(exports: Callable[[str], Pair]) -
 
 
 def test_an_unfitted_fusion_is_the_mean(tmp_path: Path) -> None:
-    recipe = systems.recipe("cnn_pdem", fusion="elm")
+    recipe = systems.recipe("cnn_pdem", fusion="forest")
     torch.manual_seed(0)
     checkpoint.save(tmp_path, models.build(recipe), recipe)
     onnx_export.export(tmp_path)
@@ -173,7 +180,7 @@ def test_an_unfitted_fusion_is_the_mean(tmp_path: Path) -> None:
     assert exported is not None
     values, valid = next(windows(loaded))
     members = in_torch(loaded.model, "member_outputs", values, valid)
-    mean = torch.stack([m.logits.softmax(dim=-1) for m in members.values()]).mean(dim=0)
+    mean = torch.stack([m.probabilities for m in members.values()]).mean(dim=0)
     np.testing.assert_allclose(np.exp(exported.network(values, valid)[0]), mean.numpy(), atol=1e-5)
 
 

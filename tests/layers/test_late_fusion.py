@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 from mien.evaluation import metrics
-from mien.layers.late_fusion import ForestFusion, KernelELMFusion, WeightedFusion, statistics
+from mien.layers.late_fusion import ForestFusion, WeightedFusion
 
 
 def draws(rows: int, models: int = 2, classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,9 +57,6 @@ def test_weight_search_finds_the_better_model_of_each_class() -> None:
         p[:, model] = 0.4 / 3 + 0.6 * torch.where(right, one_hot, wrong)
     present = torch.ones(600, 2, dtype=torch.bool)
 
-    def score(q: np.ndarray, y: np.ndarray) -> float:
-        return metrics.macro_f1(y, q.argmax(1), classes=3)
-
     even = score(WeightedFusion(models=2, classes=3)(p, present).numpy(), labels)
     scores = {}
     for weights_per in ("model", "class"):
@@ -71,34 +69,70 @@ def test_weight_search_finds_the_better_model_of_each_class() -> None:
     assert again.search(p, present, labels, score) == scores["class"], "same seed, same weights"
 
 
-def test_forest_equals_scikit_learns() -> None:
+def score(q: np.ndarray, y: np.ndarray) -> float:
+    return metrics.macro_f1(y, q.argmax(1), classes=q.shape[1])
+
+
+@given(st.integers(0, 1000), st.integers(3, 8))
+def test_a_voice_over_the_limit_adds_zero_and_the_rest_is_not_renormalised(seed: int, classes: int) -> None:
+    """The label is that of the published sum, in which the other weights stay as drawn; a row still sums to 1."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(classes, 0.5), size=(50, 3)).astype(np.float32)
+    weights = rng.dirichlet(np.ones(3), size=classes).T.astype(np.float32)
+    limit = 0.6 * np.log(classes)
+    fusion = WeightedFusion(models=3, classes=classes, entropy=limit, filtered=[False, True, False])
+    fusion.weights.copy_(torch.from_numpy(weights))
+    voice = np.where((-(p[:, 1] * np.log(p[:, 1])).sum(1) > limit)[:, None], 0.0, p[:, 1])
+    published = p[:, 0] * weights[0] + voice * weights[1] + p[:, 2] * weights[2]
+    fused = fusion(torch.from_numpy(p), torch.ones(50, 3, dtype=torch.bool)).numpy()
+    np.testing.assert_allclose(fused, published / published.sum(axis=1, keepdims=True), atol=1e-4)
+    np.testing.assert_array_equal(fused.argmax(axis=1), published.argmax(axis=1))
+
+
+def test_weights_per_class_decide_the_label_where_the_voice_is_left_out() -> None:
+    """With weights per class, scaling up the rest would change the label: here from the second class to the first."""
+    fusion = WeightedFusion(models=2, classes=2, entropy=0.5, filtered=[False, True])
+    fusion.weights.copy_(torch.tensor([[0.2, 0.8], [0.8, 0.2]]))
+    p = torch.tensor([[0.6, 0.4], [0.5, 0.5]])
+    fused = fusion(p, torch.tensor([True, True]))
+    torch.testing.assert_close(fused, torch.tensor([0.12, 0.32]) / 0.44)
+    torch.testing.assert_close(fusion(p, torch.tensor([True, False])), p[0])
+    torch.testing.assert_close(fusion(p, torch.tensor([False, True])), p[1])
+
+
+@pytest.mark.filterwarnings("ignore:Some inputs do not have OOB scores")
+def test_forest_equals_scikit_learns_on_the_probabilities_alone() -> None:
     p, present = draws(400)
-    rows = statistics(p[None], present[None])[0].numpy()
     labels = (p[:, 0].argmax(-1) * present[:, 0]).numpy()
-    fusion = ForestFusion(models=2, classes=3, trees=7, depth=5)
-    fusion.fit(rows, labels, seed=3)
-    forest = RandomForestClassifier(7, max_depth=5, class_weight="balanced", random_state=3).fit(rows, labels)
-    np.testing.assert_allclose(fusion(p[None], present[None])[0].numpy(), forest.predict_proba(rows), atol=1e-5)
+    fusion = ForestFusion(classes=3, trees=[7], depth=5)
+    found = fusion.fit(p, present, labels, score, seed=3)
+    rows = torch.where(present[..., None], p, 1 / 3).flatten(1).numpy()
+    options = {"max_depth": 5, "class_weight": "balanced", "random_state": 3, "oob_score": True}
+    forests = [RandomForestClassifier(7, criterion=c, **options).fit(rows, labels) for c in ("gini", "entropy")]
+    scores = []
+    for forest in forests:
+        estimated = forest.oob_decision_function_.sum(1) > 0
+        scores.append(score(forest.oob_decision_function_[estimated], labels[estimated]))
+    assert found == max(scores)
+    best = forests[int(np.argmax(scores))]
+    np.testing.assert_allclose(fusion(p, present).numpy(), best.predict_proba(rows), atol=1e-5)
+    torch.testing.assert_close(fusion(p[None], present[None])[0], fusion(p, present))
+    p[~present] = torch.nan
+    assert torch.isfinite(fusion(p, present)).all()
 
 
-def test_kernel_machine_fits_its_training_points() -> None:
-    p, present = draws(300, seed=1)
-    rows = statistics(p[None], present[None])[0].numpy()
+def test_number_of_trees_is_chosen_out_of_bag_and_fewer_trees_leave_no_trace() -> None:
+    """A score that prefers certain votes takes the single tree, whose votes out of bag are those of a leaf."""
+    p, present = draws(300)
     labels = p[:, 0].argmax(-1).numpy()
-    fusion = KernelELMFusion(models=2, classes=3, support=200, c=100.0)
-    fusion.fit(rows, labels)
-    fused = fusion(p[None], present[None])[0]
-    torch.testing.assert_close(fused.sum(-1), torch.ones(300))
-    is_present = present[:, 0].numpy()
-    assert (fused.argmax(-1).numpy() == labels)[is_present].mean() > 0.85
-    x, y = fusion.support_rows, fusion.beta
-    kernel = torch.exp(-torch.cdist(x, x).square() / fusion.kernel_width)
-    targets = (kernel + torch.eye(len(x)) / 100.0) @ y
-    assert torch.allclose(targets.abs(), torch.ones_like(targets), atol=1e-2), "(K + I/c) beta = ±1"
 
+    def certainty(q: np.ndarray, y: np.ndarray) -> float:
+        return float((q.max(axis=1) > 0.999).mean())
 
-def test_statistics_do_not_read_missing_models() -> None:
-    p, present = draws(12)
-    p, present = p.view(2, 6, 2, 3), present.view(2, 6, 2)
-    corrupted = torch.where(present[..., None], p, torch.nan)
-    torch.testing.assert_close(statistics(corrupted, present), statistics(p, present))
+    fusion = ForestFusion(classes=3, trees=[1, 30], depth=4)
+    fusion.fit(p, present, labels, certainty)
+    assert fusion.trees_used == 1
+    torch.testing.assert_close(fusion(p, present).sum(-1), torch.ones(300))
+    fusion.fit(p, present, labels, score)
+    assert fusion.trees_used == 30, "more trees are right more often"
+    torch.testing.assert_close(ForestFusion(classes=3)(p, present), torch.full((300, 3), 1 / 3))

@@ -15,11 +15,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompted_tcn": {"dim": 16, "levels": 2, "heads": 2, "hidden": [16, 16], "text_dim": 8, "tcn_dropout": 0.0,
                      "voice_dropout": 0.0, "attention_dropout": 0.0, "dropout": 0.0},
     "cnn_pdem": {"dim": 16, "face_layers": 1, "face_heads": 2, "voice_dim": 16, "voice_heads": [2], "dropout": 0.0,
-                 "weight_draws": 50, "forest_trees": 5, "elm_support": 40, "fusion_dim": 16, "fusion_heads": 2},
+                 "weight_draws": 50, "forest_trees": [3, 5], "elm_support": 40, "fusion_dim": 16, "fusion_heads": 2},
     "gated_fusion": {"dim": 16, "dropout": 0.0},
     "safe_cross_attention": {"dim": 16, "heads": 2, "layers": 1, "dropout": 0.0},
-    "transfer_ensemble": {"hidden": 16, "cnn14": [4, 8], "channels": [8, 8], "kernels": [5, 3], "lstm": 8,
-                          "weight_draws": 50, "dropout": 0.0, "voice_dropout": 0.0},
+    "transfer_ensemble": {"hidden": 16, "cnn14": [4, 8], "channels": [8, 8], "kernels": [5, 3], "pools": [2, 2],
+                          "lstm": 8, "weight_draws": 50, "dropout": 0.0, "voice_dropout": 0.0},
 }  # fmt: skip
 
 

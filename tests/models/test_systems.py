@@ -19,7 +19,7 @@ from tests.models.systems import CLASSES, SMALL, batch, recipe, recordings
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("prompted_tcn", {}),
-    *(("cnn_pdem", {"fusion": f}) for f in ("dirichlet", "forest", "elm", "attention", "mean")),
+    *(("cnn_pdem", {"fusion": f}) for f in ("dirichlet", "forest", "attention", "mean")),
     ("cnn_pdem", {"face": "gru", "voice": "v1"}),
     ("gated_fusion", {}),
     ("safe_cross_attention", {}),

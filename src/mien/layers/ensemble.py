@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mien.labels import UNLABELLED
-from mien.layers.late_fusion import ClassifierFusion, WeightedFusion, statistics
+from mien.layers.late_fusion import ForestFusion, WeightedFusion
 from mien.layers.system import Measure, StreamSystem
 from mien.losses import ccc_loss
 from mien.records import Batch, Output
@@ -25,14 +25,30 @@ MAX_SAMPLES = 20_000
 class MemberOutput:
     """The prediction of one member.
 
-    logits: `(batch, time, classes)`. valence_arousal: `(batch, time, 2)` in (-1, 1). present: `(batch, time)` bool,
-    where the member has input. tokens: `(batch, time, dim)`, its hidden state, for fusions that read it; or None.
+    logits: `(batch, time, classes)`. valence_arousal: `(batch, time, 2)` in (-1, 1), or None if the member predicts
+    none. present: `(batch, time)` bool, where the member has input. tokens: `(batch, time, dim)`, its hidden state, for
+    fusions that read it; or None. probabilities: `(batch, time, classes)` to fuse, or None if they are the softmax of
+    the logits.
     """
 
     logits: Tensor
-    valence_arousal: Tensor
+    valence_arousal: Tensor | None
     present: Tensor
     tokens: Tensor | None = None
+    probabilities: Tensor | None = None
+
+
+class Member(nn.Module):
+    """Base of the members of an `Ensemble`."""
+
+    #: Whether it reads features as encoded, zero where missing, in place of normalised ones.
+    reads_unscaled: bool = False
+    #: Whether `System.fit_classical` fits its class scores; its logits are then in no loss.
+    is_classical: ClassVar[bool] = False
+
+    def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
+        """values: `(batch, time, width)`, zero where invalid; valid: `(batch, time)` bool."""
+        raise NotImplementedError
 
 
 class Ensemble(StreamSystem):
@@ -41,8 +57,8 @@ class Ensemble(StreamSystem):
     Each member has its own loss and they share no parameters, so one loop trains them independently. `fit_fusion` then
     fits the fusion, on data that the members were not trained on.
 
-    Subclasses set `members` (name -> module with `forward(values, valid) -> MemberOutput`), `modality_of` (name ->
-    modality) and `fusion`, and implement `member_loss`. Arguments: see `StreamSystem`.
+    Subclasses set `members` (name -> `Member`), `modality_of` (name -> modality) and `fusion`, and implement
+    `member_loss`. Arguments: see `StreamSystem`.
     """
 
     has_late_stage = True
@@ -63,6 +79,12 @@ class Ensemble(StreamSystem):
         super().__init__(inputs=inputs, classes=classes, weighting=weighting, clamp=clamp)
         self.register_buffer("fusion_is_fitted", torch.zeros((), dtype=torch.bool))
 
+    def member_of(self, name: str) -> Member:
+        """The member of one name."""
+        member = self.members[name]
+        assert isinstance(member, Member)
+        return member
+
     def member_loss(self, name: str, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of one member: logits `(batch, time, classes)`, labels `(batch, time)` int, -1 ignored -> a scalar."""
         raise NotImplementedError
@@ -72,7 +94,14 @@ class Ensemble(StreamSystem):
     ) -> dict[str, MemberOutput]:
         """The prediction of every member by name, in the order of `members`. Arguments: see `StreamSystem.forward`."""
         inputs = self.select_inputs(values, valid)
-        return {name: member(*inputs[self.modality_of[name]]) for name, member in self.members.items()}
+        outputs = {}
+        for name in self.members:
+            member = self.member_of(name)
+            modality = self.modality_of[name]
+            normalised, mask = inputs[modality]
+            read = _unscaled(values.get(modality), mask, normalised) if member.reads_unscaled else normalised
+            outputs[name] = member(read, mask)
+        return outputs
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """Predict every token, see `StreamSystem.forward`. `Output.modalities` holds the members' names."""
@@ -87,10 +116,9 @@ class Ensemble(StreamSystem):
         )
         weights = present.to(fused.dtype)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1)
-        valence_arousal = torch.stack([o.valence_arousal for o in outputs.values()], dim=-2)
         return Output(
             logits=fused.clamp_min(1e-8).log(),
-            valence_arousal=(weights[..., None] * torch.where(present[..., None], valence_arousal, 0.0)).sum(dim=-2),
+            valence_arousal=_mean_valence_arousal(outputs),
             weights=weights,
             evidence=present.any(dim=(1, 2)),
             modalities=list(outputs),
@@ -105,11 +133,13 @@ class Ensemble(StreamSystem):
         logs: dict[str, Tensor] = {}
         loss = torch.stack([o.logits.sum() * 0.0 for o in outputs.values()]).sum()
         for name, output in outputs.items():
-            if batch.expression is not None:
+            if batch.expression is not None and not self.member_of(name).is_classical:
                 labels = batch.expression.masked_fill(~output.present, UNLABELLED)
                 logs[name] = self.member_loss(name, output.logits, labels)
                 loss = loss + logs[name]
-            if batch.valence_arousal is not None and self.valence_arousal_weight:
+            if batch.valence_arousal is None or output.valence_arousal is None:
+                continue
+            if self.valence_arousal_weight:
                 va_loss = ccc_loss(output.valence_arousal, batch.valence_arousal, output.present)
                 logs[f"{name} valence_arousal"] = va_loss
                 loss = loss + self.valence_arousal_weight * va_loss
@@ -117,50 +147,78 @@ class Ensemble(StreamSystem):
 
     @torch.no_grad()
     def fit_fusion(self, batches: Iterable[Batch], measures: Mapping[str, Measure]) -> dict[str, float]:
-        """Fit the fusion to labelled windows; returns `fusion_score` if its weights were searched.
+        """Fit the fusion to labelled windows; returns `fusion_score`, by which its weights or its forest were chosen.
 
         The published systems fit it to the validation set, and so does `mien.training.fit`: validation scores are then
-        optimistic, test scores are not.
+        optimistic, test scores are not. The score of a forest is out of bag, that of weights is not.
 
         Args:
             measures: those that `fusion_measures` names.
         """
         self.eval()
-        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch in batches:
             if batch.expression is None:
                 continue
             probabilities, present = stack_members(self.member_outputs(batch.values, batch.valid))
             is_used = (batch.expression != UNLABELLED) & present.any(dim=-1)
-            rows = statistics(probabilities, present)
-            parts.append((probabilities[is_used], present[is_used], rows[is_used], batch.expression[is_used]))
+            parts.append((probabilities[is_used], present[is_used], batch.expression[is_used]))
         if not any(len(labels) for *_, labels in parts):
             return {}
-        probabilities, present, rows, labels = (torch.cat(p) for p in zip(*parts, strict=True))
+        probabilities, present, labels = (torch.cat(p) for p in zip(*parts, strict=True))
         self.fusion_is_fitted.fill_(True)
-        if isinstance(self.fusion, ClassifierFusion):
-            self.fusion.fit(rows.numpy(), labels.numpy())
-        elif isinstance(self.fusion, WeightedFusion) and self.weight_draws:
-            return {"fusion_score": self._search_weights(self.fusion, probabilities, present, labels.numpy(), measures)}
-        return {}
 
-    def _search_weights(
-        self,
-        fusion: WeightedFusion,
-        probabilities: Tensor,
-        present: Tensor,
-        labels: np.ndarray,
-        measures: Mapping[str, Measure],
-    ) -> float:
         def score(probabilities: np.ndarray, labels: np.ndarray) -> float:
             predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
             return sum(w * measures[name](labels, predicted, classes) for name, w in self.fusion_measures.items())
 
-        sample = evenly_spaced(len(labels), MAX_SAMPLES)
-        return fusion.search(
-            probabilities[sample], present[sample], labels[sample], score,
-            draws=self.weight_draws, weights_per=self.weights_per,
-        )  # fmt: skip
+        if isinstance(self.fusion, ForestFusion):
+            return {"fusion_score": self.fusion.fit(probabilities, present, labels.numpy(), score)}
+        if isinstance(self.fusion, WeightedFusion) and self.weight_draws:
+            sample = evenly_spaced(len(labels), MAX_SAMPLES)
+            found = self.fusion.search(
+                probabilities[sample], present[sample], labels.numpy()[sample], score,
+                draws=self.weight_draws, weights_per=self.weights_per,
+            )  # fmt: skip
+            return {"fusion_score": found}
+        return {}
+
+    @torch.no_grad()
+    def labelled_windows(
+        self, batches: Iterable[Batch], modality: str, vector: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors `(window, width)` of windows with a label and a valid token, and the most frequent label of each.
+
+        Args:
+            vector: unscaled values `(batch, time, width)` and valid `(batch, time)` -> `(batch, width)`.
+        """
+        self.eval()
+        vectors, labels = [], []
+        for batch in batches:
+            normalised, valid = self.select_inputs(batch.values, batch.valid)[modality]
+            assert batch.expression is not None
+            counts = nn.functional.one_hot(batch.expression + 1, len(self.class_weight) + 1)[..., 1:].sum(dim=1)
+            is_used = valid.any(dim=1) & (counts.sum(dim=1) > 0)
+            rows = vector(_unscaled(batch.values.get(modality), valid, normalised), valid)
+            vectors.append(rows[is_used].numpy())
+            labels.append(counts[is_used].argmax(dim=1).numpy())
+        return np.concatenate(vectors), np.concatenate(labels)
+
+
+def _unscaled(values: Tensor | None, valid: Tensor, like: Tensor) -> Tensor:
+    """Features as encoded, zero where invalid; `like` has their shape."""
+    return torch.zeros_like(like) if values is None else torch.where(valid[..., None], values.to(like.dtype), 0.0)
+
+
+def _mean_valence_arousal(outputs: Mapping[str, MemberOutput]) -> Tensor:
+    """Mean valence and arousal of the members that predict them and are present, `(batch, time, 2)`; else zero."""
+    first = next(iter(outputs.values()))
+    total, count = first.logits.new_zeros(*first.present.shape, 2), torch.zeros_like(first.present, dtype=torch.int64)
+    for output in outputs.values():
+        if output.valence_arousal is not None:
+            total = total + torch.where(output.present[..., None], output.valence_arousal, 0.0)
+            count = count + output.present
+    return total / count.clamp_min(1)[..., None]
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
@@ -179,6 +237,12 @@ def uniform_mean(probabilities: Tensor, present: Tensor) -> Tensor:
 def stack_members(outputs: Mapping[str, MemberOutput]) -> tuple[Tensor, Tensor]:
     """The members' probabilities `(batch, time, member, classes)` and presence `(batch, time, member)` bool."""
     return (
-        torch.stack([o.logits.float().softmax(dim=-1) for o in outputs.values()], dim=-2),
+        torch.stack(
+            [
+                o.logits.float().softmax(dim=-1) if o.probabilities is None else o.probabilities.float()
+                for o in outputs.values()
+            ],
+            dim=-2,
+        ),
         torch.stack([o.present for o in outputs.values()], dim=-1),
     )

@@ -1,12 +1,13 @@
 """Late fusion: combine the class probabilities of several models, any of which may be missing.
 
-Shapes: probabilities `(..., model, classes)`, present `(..., model)` bool -> fused probabilities `(..., classes)`. The
-probabilities of a model that is not present are never read. With one model present the weighted mean returns its
-probabilities, with none a uniform distribution.
+Shapes: probabilities `(..., model, classes)`, present `(..., model)` bool -> fused probabilities `(..., classes)`,
+which sum to 1. The probabilities of a model that is not present are never read. With one model present the weighted
+mean returns its probabilities, with none a uniform distribution.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -19,10 +20,16 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 class WeightedFusion(nn.Module):
-    """Weighted mean with weights `(model, classes)`, renormalised over the models present; uniform until `search`.
+    """Weighted mean with weights `(model, classes)`, over the models present; uniform until `search`.
 
     Source: Dresvyanskiy et al., arXiv 2010.03692 and 2403.12609: weights are drawn from a Dirichlet distribution, per
     model or per model and class, and those with the best score on validation data are used.
+
+    A model that the entropy limit removes adds zero, and the weights of the others stay as they are: with weights per
+    class this decides the label, because the others are not scaled up class by class. Ours: the sum is then divided by
+    its total over the classes, so that a row holds probabilities; the label does not change. Ours, too: a model that is
+    not present leaves its share to the others, and a model over the limit is used where no other is present. The
+    published corpus has neither case.
 
     Args:
         entropy: largest entropy, in nats, at which a model of `filtered` is used; None for no limit. (arXiv 2403.12609:
@@ -54,15 +61,16 @@ class WeightedFusion(nn.Module):
 
     def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
         """Fused probabilities `(..., classes)`; see the module for the shapes."""
-        return self._weighted_mean(probabilities, self.select_models(probabilities, present), self.weights)
+        is_used = self.select_models(probabilities, present)
+        return self._weighted_sum(probabilities, present, is_used, self.weights)
 
-    def _weighted_mean(self, probabilities: Tensor, is_used: Tensor, weights: Tensor) -> Tensor:
-        weights = torch.where(is_used[..., None], weights.clamp_min(1e-6), 0.0)
+    def _weighted_sum(self, probabilities: Tensor, present: Tensor, is_used: Tensor, weights: Tensor) -> Tensor:
+        weights = weights.clamp_min(1e-6)
         total = (weights * torch.where(is_used[..., None], probabilities, 0.0)).sum(dim=-2)
-        mean = total / weights.sum(dim=-2).clamp_min(1e-6)
-        mean = torch.where(is_used.any(dim=-1, keepdim=True), mean, 1.0)
-        # Weights per class leave a sum other than 1.
-        return mean / mean.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        # The share of the models present is 1 where all are, so a model over the limit is not made up for.
+        total = total / torch.where(present[..., None], weights, 0.0).sum(dim=-2).clamp_min(1e-6)
+        total = torch.where(is_used.any(dim=-1, keepdim=True), total, 1.0)
+        return total / total.sum(dim=-1, keepdim=True).clamp_min(1e-12)
 
     @torch.no_grad()
     def search(
@@ -87,7 +95,7 @@ class WeightedFusion(nn.Module):
 
         def fused_score(weights: np.ndarray) -> float:
             expanded = torch.from_numpy(np.broadcast_to(weights, (models, classes)).copy()).to(self.weights)
-            return score(self._weighted_mean(probabilities, is_used, expanded).numpy(), labels)
+            return score(self._weighted_sum(probabilities, present, is_used, expanded).numpy(), labels)
 
         shape = (models, classes if weights_per == "class" else 1)
         weights, best_score = search_weights(fused_score, shape, draws=draws, seed=seed)
@@ -119,41 +127,6 @@ def search_weights(
     return best_weights, best_score
 
 
-def statistics(probabilities: Tensor, present: Tensor) -> Tensor:
-    """Input features of the learned fusions (arXiv 2403.12609).
-
-    For each model: its probabilities, their mean, maximum and minimum over the window, and whether it is present. Where
-    a model is not present its probabilities are uniform.
-
-    `(batch, time, model, classes)`, `(batch, time, model)` -> `(batch, time, 4 * model * classes + model)`.
-    """
-    is_present = present[..., None]
-    p = torch.where(is_present, probabilities, 1 / probabilities.shape[-1])
-    present_in_window = present.any(dim=1, keepdim=True)[..., None]
-    mean = p.mean(dim=1, keepdim=True)
-    maximum = torch.where(is_present, p, -1.0).amax(dim=1, keepdim=True)
-    minimum = torch.where(is_present, p, 2.0).amin(dim=1, keepdim=True)
-    over_window = [torch.where(present_in_window, m, mean).expand_as(p) for m in (mean, maximum, minimum)]
-    return torch.cat((torch.cat((p, *over_window), dim=-1).flatten(-2), present.to(p.dtype)), dim=-1)
-
-
-class ClassifierFusion(nn.Module):
-    """Base of the fusions that are classifiers on `statistics`."""
-
-    def classify(self, rows: Tensor) -> Tensor:
-        """Probabilities `(n, classes)` of rows `(n, k)` of `statistics`."""
-        raise NotImplementedError
-
-    def fit(self, rows: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> None:
-        """Fit to rows `(token, k)` of `statistics` and labels `(token,)` int."""
-        raise NotImplementedError
-
-    def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
-        """`(batch, time, model, classes)`, `(batch, time, model)` bool -> `(batch, time, classes)`."""
-        rows = statistics(probabilities, present)
-        return self.classify(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], -1)
-
-
 class _SklearnTree(Protocol):
     """The arrays of a fitted scikit-learn tree, one entry per node; a child is -1 at a leaf."""
 
@@ -164,26 +137,42 @@ class _SklearnTree(Protocol):
     value: np.ndarray
 
 
-class ForestFusion(ClassifierFusion):
-    """Random forest on `statistics`, fitted by scikit-learn and stored as arrays of complete binary trees.
+class ForestFusion(nn.Module):
+    """Random forest on the models' probabilities, fitted by scikit-learn and stored as arrays of complete binary trees.
+
+    Source: the authors' public code of arXiv 2403.12609: the probabilities of all models side by side, classes weighted
+    by their inverse frequency, 10, 50 or 100 trees, split by Gini impurity or entropy, chosen by macro F1 out of bag.
+
+    Ours: trees have a fixed `depth` (the published ones have no limit), because a tree without a limit stores a leaf
+    for nearly every token. The probabilities of a model that is not present are uniform.
 
     Arrays need neither pickle nor scikit-learn to be saved and run. The children of node i are 2 i + 1 and 2 i + 2.
-    Trees have a fixed `depth` (our choice: arXiv 2403.12609 has 10, 50 and 100 trees and gives no depth).
+
+    Args:
+        trees: numbers of trees to choose from.
     """
 
     feature: Tensor
     threshold: Tensor
     leaf: Tensor
+    trees_used: Tensor
 
-    def __init__(self, *, models: int, classes: int, trees: int = 100, depth: int = 8) -> None:
+    def __init__(self, *, classes: int, trees: Sequence[int] = (10, 50, 100), depth: int = 8) -> None:
         super().__init__()
-        self.depth = depth
-        self.register_buffer("feature", torch.zeros(trees, 2**depth - 1, dtype=torch.int64))
-        self.register_buffer("threshold", torch.zeros(trees, 2**depth - 1))
-        self.register_buffer("leaf", torch.full((trees, 2**depth, classes), 1 / classes))
+        self.tree_counts, self.depth = tuple(trees), depth
+        most = max(trees)
+        self.register_buffer("feature", torch.zeros(most, 2**depth - 1, dtype=torch.int64))
+        self.register_buffer("threshold", torch.zeros(most, 2**depth - 1))
+        self.register_buffer("leaf", torch.full((most, 2**depth, classes), 1 / classes))
+        self.register_buffer("trees_used", torch.tensor(float(most)))
 
-    def classify(self, rows: Tensor) -> Tensor:
-        """Mean of the trees' leaf probabilities, see `ClassifierFusion.classify`."""
+    def forward(self, probabilities: Tensor, present: Tensor) -> Tensor:
+        """Mean of the trees' leaf probabilities `(..., classes)`; see the module for the shapes."""
+        rows = _filled(probabilities, present)
+        return self._classify(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], -1)
+
+    def _classify(self, rows: Tensor) -> Tensor:
+        """`(n, model * classes)` -> `(n, classes)`."""
         # All trees descend at once; node indices count through the nodes of all of them.
         trees, inner_nodes = self.feature.shape
         first_node = torch.arange(trees, device=rows.device)[:, None] * inner_nodes
@@ -196,19 +185,42 @@ class ForestFusion(ClassifierFusion):
         total = torch.zeros(rows.shape[0], self.leaf.shape[-1], device=rows.device)
         for leaf, leaf_of_row in zip(self.leaf, node - inner_nodes, strict=True):
             total = total + leaf[leaf_of_row]
-        return total / len(self.feature)
+        return total / self.trees_used
 
     @torch.no_grad()
-    def fit(self, rows: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> None:
-        """Fit a class-balanced forest, see `ClassifierFusion.fit`."""
+    def fit(self, probabilities: Tensor, present: Tensor, labels: np.ndarray, score: Score, *, seed: int = 0) -> float:
+        """Fit a forest of each size and criterion, keep the best by `score` out of bag, and return that score.
+
+        Args:
+            probabilities: `(token, model, classes)`. present: `(token, model)` bool. labels: `(token,)` int.
+
+        Tokens that are in the sample of every tree have no estimate out of bag; the score leaves them out.
+        """
         from sklearn.ensemble import RandomForestClassifier
 
-        forest = RandomForestClassifier(
-            len(self.feature), max_depth=self.depth, class_weight="balanced", random_state=seed, n_jobs=1
-        ).fit(rows, labels)
+        rows = _filled(probabilities, present).numpy()
+        best_score, best = -np.inf, None
+        for count in self.tree_counts:
+            for criterion in ("gini", "entropy"):
+                forest = RandomForestClassifier(
+                    count, criterion=criterion, max_depth=self.depth, class_weight="balanced", oob_score=True,
+                    random_state=seed, n_jobs=1,
+                )  # fmt: skip
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of tokens without an estimate, which are left out below
+                    forest.fit(rows, labels)
+                votes = np.zeros((len(rows), self.leaf.shape[-1]))
+                votes[:, forest.classes_] = np.nan_to_num(forest.oob_decision_function_)
+                known = votes.sum(axis=1) > 0
+                new_score = score(votes[known], labels[known]) if known.any() else 0.0
+                if new_score > best_score:
+                    best_score, best = new_score, forest
+        assert best is not None
         self.leaf.zero_()
-        for number, tree in enumerate(forest.estimators_):
-            self._copy_tree(number, tree.tree_, [int(c) for c in forest.classes_])
+        self.trees_used.fill_(len(best.estimators_))
+        for number, tree in enumerate(best.estimators_):
+            self._copy_tree(number, tree.tree_, [int(c) for c in best.classes_])
+        return best_score
 
     def _copy_tree(self, number: int, tree: _SklearnTree, classes: list[int]) -> None:
         inner_nodes = 2**self.depth - 1
@@ -226,44 +238,6 @@ class ForestFusion(ClassifierFusion):
             pending += [(2 * target + 1, source if is_leaf else left), (2 * target + 2, source if is_leaf else right)]
 
 
-class KernelELMFusion(ClassifierFusion):
-    """Kernel extreme learning machine on `statistics` (Huang et al. 2012).
-
-    `softmax(4 k(x, X) (K + I / c)^-1 Y)` with a Gaussian kernel and targets Y of +-1, on at most `support` tokens X
-    (our choice, because the kernel grows with their square).
-    """
-
-    support_rows: Tensor
-    beta: Tensor
-    kernel_width: Tensor
-
-    def __init__(self, *, models: int, classes: int, support: int = 1000, c: float = 1.0) -> None:
-        super().__init__()
-        self.c = c
-        self.register_buffer("support_rows", torch.zeros(support, 4 * models * classes + models))
-        self.register_buffer("beta", torch.zeros(support, classes))
-        self.register_buffer("kernel_width", torch.ones(()))
-
-    def classify(self, rows: Tensor) -> Tensor:
-        """Softmax of the machine's outputs, see `ClassifierFusion.classify`."""
-        # Targets are +-1, so a certain answer is 2 apart from the others; the factor 4 makes the softmax as certain.
-        return (4 * self._kernel(rows, self.support_rows) @ self.beta).softmax(dim=-1)
-
-    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        # The default mode chooses by the number of rows, which an exported network does not know.
-        distance = torch.cdist(a, b, compute_mode="use_mm_for_euclid_dist")
-        return torch.exp(-distance.square() / self.kernel_width)
-
-    @torch.no_grad()
-    def fit(self, rows: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> None:
-        """Fit to rows sampled so that all classes are equally likely, see `ClassifierFusion.fit`."""
-        classes = self.beta.shape[1]
-        counts = np.bincount(labels, minlength=classes)
-        probability = 1 / counts[labels]
-        generator = np.random.default_rng(seed)
-        sample = generator.choice(len(rows), len(self.support_rows), p=probability / probability.sum())
-        x = torch.from_numpy(rows[sample]).float()
-        self.support_rows.copy_(x)
-        self.kernel_width.copy_(torch.pdist(x[:500]).square().median().clamp_min(1e-3))
-        y = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(labels[sample]), classes).float() - 1
-        self.beta.copy_(torch.linalg.solve(self._kernel(x, x) + torch.eye(len(x)) / self.c, y))
+def _filled(probabilities: Tensor, present: Tensor) -> Tensor:
+    """The models' probabilities side by side, `(..., model * classes)`; uniform for a model that is not present."""
+    return torch.where(present[..., None], probabilities, 1 / probabilities.shape[-1]).flatten(-2)

@@ -92,6 +92,28 @@ class CausalBlock(nn.Module):
         return output
 
 
+class PostNormLayer(nn.Module):
+    """Post-norm Transformer layer with sinusoidal positions and a feedforward network as wide as the tokens.
+
+    Source: the authors' public code of arXiv 2403.12609. Dropout has one mask for all tokens, and none is on attention
+    weights (ours, to save time on a CPU).
+    """
+
+    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SafeAttention(dim=dim, heads=heads)
+        self.feedforward = nn.Sequential(nn.Linear(dim, dim), SharedDropout(dropout), nn.ReLU(), nn.Linear(dim, dim))
+        self.norm_attention, self.norm_feedforward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.drop = SharedDropout(dropout)
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """tokens `(batch, time, dim)`, finite everywhere; valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        tokens = self.drop(tokens + sinusoidal_positions(tokens.shape[1], tokens.shape[2], tokens.device))
+        tokens = self.norm_attention(tokens + self.drop(self.attention(tokens, tokens, valid)))
+        output: Tensor = self.norm_feedforward(tokens + self.drop(self.feedforward(tokens)))
+        return output
+
+
 class TemporalConvolutions(nn.Module):
     """Temporal convolutional network: `levels` causal blocks with dilations 1, 2, 4, ...
 

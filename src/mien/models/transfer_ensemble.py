@@ -1,15 +1,17 @@
 """Transfer learning and a late ensemble of face and voice models.
 
-Source: Dresvyanskiy, Ryumina, Kaya, Markitantov, Karpov, Minker 2020, arXiv 2010.03692 (1st ABAW: seven expressions).
-Sizes follow the authors' public code.
+Source: Dresvyanskiy, Ryumina, Kaya, Markitantov, Karpov, Minker 2020, arXiv 2010.03692 (1st ABAW: seven expressions),
+and the authors' public code.
 
-[?]: not stated in the paper; our choice.
+[?]: in neither; our choice.
 
 Architecture:
 
 * Face: a softmax on CNN features, frame by frame (`frames`), and a support vector machine on their mean and standard
-  deviation over 4 s (`functionals`).
-* Voice: Cnn14 on a spectrogram (`cnn14`), and a 1-D CNN with two LSTM layers on the waveform (`cnn_lstm`).
+  deviation over 4 s (`functionals`): polynomial of degree 1, gamma .001, C 2, probabilities by Platt's method.
+* A second face network, trained on FER (`fer`).
+* Voice: Cnn14 on a spectrogram (`cnn14`), and a 1-D CNN with two LSTM layers on the waveform (`cnn_lstm`), whose last
+  state gives the prediction.
 * Fusion: a weighted mean of the class probabilities. The weights are drawn from a Dirichlet distribution, per model or
   per class; those with the best .67 macro F1 + .33 accuracy on validation data are used.
 * Objective: cross-entropy with class weights `max(1, ln(mu N / n_c))`.
@@ -18,12 +20,12 @@ Differs:
 
 * The published CNNs are fine-tuned on the corpus. Here the recipe's encoders give features, and the network trained on
   them is a layer of `hidden` units and the softmax.
+* The authors' FER network is not public. Here a linear softmax is trained on the outputs of the public network that the
+  recipe names [?].
 * Vocals are not separated from music.
-* The voice stream's rows come from the recipe's encoder: rows of a spectrogram (`log-mel`) or of raw samples
-  (`waveform`). Cnn14 reads any rows as an image.
-* The support vector machine of degree 1 is a linear one (scikit-learn's LinearSVC, C 2). A softmax, whose scale is
-  fitted with it, makes probabilities of its margins [?]. It is fitted when training ends.
-* Cnn14's three seconds are the recipe's windows.
+* Cnn14 reads the rows of its encoder (`log-mel`) as an image; its three seconds are the recipe's windows.
+* The published fusion has four predictors: the face CNN, the FER network, Cnn14 and the 1-D CNN. `functionals` is a
+  fifth here; the public code fits it, and does not say whether it took the place of the face CNN.
 * The classes are the recipe's: seven in 2020, eight today.
 """
 
@@ -33,37 +35,45 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section
-from mien.labels import UNLABELLED
-from mien.layers.ensemble import MAX_SAMPLES, Ensemble, MemberOutput, evenly_spaced
+from mien.layers.classical_machines import PairwiseSVM
+from mien.layers.ensemble import Ensemble, Member, MemberOutput, evenly_spaced
 from mien.layers.late_fusion import WeightedFusion
-from mien.layers.options import check_face_and_voice
 from mien.layers.pooling import any_valid, masked_mean
 from mien.losses import cross_entropy
 from mien.records import FACE, VOICE, Batch
 
-MemberName = Literal["frames", "functionals", "cnn14", "cnn_lstm"]
-#: Member -> the modality that it reads.
-MEMBERS: dict[MemberName, str] = {"frames": FACE, "functionals": FACE, "cnn14": VOICE, "cnn_lstm": VOICE}
+MemberName = Literal["frames", "functionals", "fer", "cnn14", "cnn_lstm"]
+#: Inputs beside face and voice: outputs of a public network trained on FER, and rows of audio samples.
+FER, WAVEFORM = "fer", "waveform"
+#: Member -> the input that it reads; `cnn_lstm` reads the voice where there is no waveform.
+MEMBERS: dict[MemberName, str] = {
+    "frames": FACE, "functionals": FACE, "fer": FER, "cnn14": VOICE, "cnn_lstm": WAVEFORM,
+}  # fmt: skip
+#: The support vector machine is fitted to at most so many windows, evenly spaced (ours: its time grows with their
+#: square).
+MAX_WINDOWS = 8_000
 
 
 class Config(Section):
     """Options of the model.
 
-    members: any of `frames`, `functionals` (face), `cnn14`, `cnn_lstm` (voice); those whose modality is no input are
-    left out. hidden: units of `frames`. cnn14: channels of its six blocks. channels, kernels: of the 1-D convolutions,
-    which halve the time axis; lstm: width of the LSTM. raw_samples: whether rows of the voice stream are samples, to be
-    concatenated for `cnn_lstm`. frames_per_row: spectrogram frames in a row of the voice stream (4 with `log-mel`).
-    weights_per: whether fusion weights are drawn per model or per class. svm_c: C of the support vector machine.
-    log_mu: mu of the class weights.
+    inputs: any of `face`, `fer`, `voice` and `waveform`.
+
+    members: any of `frames`, `functionals` (both of `face`), `fer`, `cnn14` (of `voice`) and `cnn_lstm` (of `waveform`,
+    or of the rows of `voice` where that is missing); those whose input is missing are left out. hidden: units of
+    `frames`. cnn14: channels of its six blocks. channels, kernels, pools: of the 1-D convolutions; the last pool is a
+    mean, the others a maximum. lstm: width of the LSTM. frames_per_row: spectrogram frames in a row of the voice stream
+    (4 with `log-mel`). weights_per: whether fusion weights are drawn per model or per class. svm_c, svm_gamma: of the
+    support vector machine. svm_class_weights: `none`, or `log` for those of the objective. log_mu: mu of the class
+    weights.
     """
 
-    inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=2)]
+    inputs: Annotated[dict[str, Count], Field(min_length=1)]
     classes: Count = 7
     rate_hz: Positive = 25.0
     members: Annotated[list[MemberName], Field(min_length=1)] = Field(default=list(MEMBERS))
@@ -72,26 +82,42 @@ class Config(Section):
     cnn14: Annotated[list[Count], Field(min_length=1)] = Field(default=[64, 128, 256, 512, 1024, 2048])
     channels: Annotated[list[Count], Field(min_length=1)] = Field(default=[128, 256, 512, 512])
     kernels: Annotated[list[Count], Field(min_length=1)] = Field(default=[20, 10, 8, 5])
+    pools: Annotated[list[Count], Field(min_length=1)] = Field(default=[10, 10, 8, 4])
     lstm: Count = 256
     voice_dropout: DropoutRate = 0.3
-    raw_samples: bool = False
     frames_per_row: Count = 1
-    weights_per: Literal["model", "class"] = "class"
+    weights_per: Literal["model", "class"] = "model"
     weight_draws: Count = 1000
     svm_c: Positive = 2.0
+    svm_gamma: Positive = 0.001
+    svm_class_weights: Literal["none", "log"] = "none"
     log_mu: Positive = 0.34
     clamp: Positive = 8.0
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        check_face_and_voice(self.inputs)
+        if unknown := sorted(set(self.inputs) - set(MEMBERS.values())):
+            raise ValueError(f"inputs are face, fer, voice and waveform; got {unknown}")
         if VOICE in self.inputs and self.inputs[VOICE] > 1 and self.inputs[VOICE] % self.frames_per_row:
             raise ValueError(f"{self.inputs[VOICE]} values are not {self.frames_per_row} frames in a row")
-        if len(self.channels) != len(self.kernels):
-            raise ValueError(f"channels {self.channels} and kernels {self.kernels} differ in length")
-        if not any(MEMBERS[m] in self.inputs for m in self.members):
-            raise ValueError(f"none of the members {self.members} reads any of {sorted(self.inputs)}")
+        if not len(self.channels) == len(self.kernels) == len(self.pools):
+            raise ValueError(
+                f"channels {self.channels}, kernels {self.kernels} and pools {self.pools} differ in length"
+            )
+        if not set(self.input_of) - {"functionals"}:
+            raise ValueError(
+                f"the members {self.members} with the inputs {sorted(self.inputs)} leave nothing to train; "
+                "add frames, fer, cnn14 or cnn_lstm and its input"
+            )
         return self
+
+    @property
+    def input_of(self) -> dict[MemberName, str]:
+        """The members that are built, and the input that each reads."""
+        reads = dict(MEMBERS)
+        if WAVEFORM not in self.inputs:
+            reads["cnn_lstm"] = VOICE
+        return {m: reads[m] for m in self.members if reads[m] in self.inputs}
 
 
 class Objective(Section):
@@ -100,7 +126,7 @@ class Objective(Section):
     valence_arousal: NotNegative = 0.0
 
 
-class WindowMember(nn.Module):
+class WindowMember(Member):
     """Base of members that make one prediction per window, from a vector of the window."""
 
     def __init__(self, width: int, classes: int) -> None:
@@ -119,13 +145,14 @@ class WindowMember(nn.Module):
         )
 
 
-class FrameClassifier(nn.Module):
-    """Two-layer classifier of single frames."""
+class FrameClassifier(Member):
+    """Classifier of single frames: a layer of `hidden` units, or none if that is 0, and the softmax."""
 
     def __init__(self, width: int, hidden: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout))
-        self.expression, self.valence_arousal = nn.Linear(hidden, classes), nn.Linear(hidden, 2)
+        layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout)] if hidden else []
+        self.hidden = nn.Sequential(*layers)
+        self.expression, self.valence_arousal = nn.Linear(hidden or width, classes), nn.Linear(hidden or width, 2)
 
     def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
         """values: `(batch, time, width)`; valid: `(batch, time)` bool. A missing frame gives no prediction."""
@@ -133,20 +160,15 @@ class FrameClassifier(nn.Module):
         return MemberOutput(self.expression(hidden), self.valence_arousal(hidden).tanh(), valid, hidden)
 
 
-class Functionals(WindowMember):
-    """Linear support vector machine on the mean and standard deviation over the window.
+class Functionals(Member):
+    """Support vector machine on the mean and standard deviation of the unscaled features over the window."""
 
-    Its `weight` and `bias` come from `fit`, not from gradients; the valence-arousal head is trained.
-    """
-
-    weight: Tensor
-    bias: Tensor
+    reads_unscaled = True
+    is_classical = True
 
     def __init__(self, width: int, classes: int) -> None:
-        super().__init__(2 * width, classes)
-        del self.expression  # the support vector machine takes its place
-        self.register_buffer("weight", torch.zeros(classes, 2 * width))
-        self.register_buffer("bias", torch.zeros(classes))
+        super().__init__()
+        self.machine = PairwiseSVM(width=2 * width, classes=classes)
 
     def vector(self, values: Tensor, valid: Tensor) -> Tensor:
         """Mean and standard deviation of the valid tokens, `(batch, 2 * width)`."""
@@ -154,47 +176,9 @@ class Functionals(WindowMember):
         return torch.cat((mean, masked_mean((values - mean[:, None]).square(), valid).sqrt()), dim=1)
 
     def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
-        """values: `(batch, time, width)`; valid: `(batch, time)` bool."""
-        vector = self.vector(values, valid)
-        logits = vector @ self.weight.T + self.bias
-        return self.repeat(logits, self.valence_arousal(vector.detach()).tanh(), valid)
-
-    @torch.no_grad()
-    def fit(self, vectors: np.ndarray, labels: np.ndarray, c: float) -> None:
-        """Fit the machine to vectors `(window, 2 * width)` and labels `(window,)`, then the scale of its softmax.
-
-        The scale maximises the likelihood of the labels. With fewer than two classes nothing is fitted; classes without
-        a label get a bias of -30.
-        """
-        from sklearn.svm import LinearSVC
-
-        classes = np.unique(labels)
-        if len(classes) < 2:
-            return
-        deviation = vectors.std(axis=0) + 1e-6
-        scaled = vectors / deviation
-        machine = LinearSVC(C=c, class_weight="balanced", max_iter=5000, random_state=0).fit(scaled, labels)
-        coefficients, bias = machine.coef_, machine.intercept_
-        if len(classes) == 2:  # scikit-learn then returns the second class only
-            coefficients, bias = np.stack((-coefficients[0], coefficients[0])), np.array((-bias[0], bias[0]))
-        scale = _softmax_scale(scaled @ coefficients.T + bias, np.searchsorted(classes, labels))
-        self.weight.zero_()
-        self.bias.fill_(-30.0)
-        self.weight[classes] = torch.from_numpy(coefficients / deviation * scale).float()
-        self.bias[classes] = torch.from_numpy(bias * scale).float()
-
-
-def _softmax_scale(margins: np.ndarray, labels: np.ndarray) -> float:
-    """The factor on margins `(n, classes)` whose softmax gives labels `(n,)` the highest likelihood."""
-    from scipy.optimize import minimize_scalar
-
-    def negative_log_likelihood(log_scale: float) -> float:
-        logits = margins * np.exp(log_scale)
-        maximum = logits.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(logits - maximum).sum(axis=1)) + maximum[:, 0]
-        return float((log_total - logits[np.arange(len(labels)), labels]).mean())
-
-    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-4, 4), method="bounded").x))
+        """See `Member.forward`."""
+        probabilities = self.machine(self.vector(values, valid))[:, None].expand(-1, valid.shape[1], -1)
+        return MemberOutput(probabilities.clamp_min(1e-8).log(), None, any_valid(valid), probabilities=probabilities)
 
 
 class HalvingAverage(nn.Module):
@@ -210,6 +194,28 @@ class HalvingAverage(nn.Module):
             return nn.functional.avg_pool2d(nn.functional.pad(values, (0, 1, 0, 1)), 2)
 
         return mean(maps) / mean(torch.ones_like(maps[:1, :1]))  # the divisor is 1, or 1/2 or 1/4 beside the padding
+
+
+class StepMean(nn.Module):
+    """Mean of each `size` values in time; a shorter rest at the end is averaged alone. Exports to ONNX for any time.
+
+    Args:
+        size: tokens that become one.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(batch, channels, time)` -> `(batch, channels, ceil(time / size))`."""
+        steps = (values.shape[2] + self.size - 1) // self.size
+        padding = steps * self.size - values.shape[2]
+
+        def mean(rows: Tensor) -> Tensor:
+            return nn.functional.pad(rows, (0, padding)).view(*rows.shape[:2], steps, self.size).mean(dim=3)
+
+        return mean(values) / mean(torch.ones_like(values[:1, :1]))
 
 
 class PositiveMaximum(nn.Module):
@@ -257,25 +263,32 @@ class Cnn14(WindowMember):
 
 
 class CnnLstm(WindowMember):
-    """1-D convolutions that shorten the time axis, two LSTM layers, and their mean over time."""
+    """1-D convolutions, two LSTM layers, and their last state.
 
-    def __init__(self, width: int, config: Config) -> None:
+    It reads the samples of the window, unscaled, or rows of features. Layers, sizes and the order of dropout and
+    pooling follow the authors' public code.
+    """
+
+    def __init__(self, config: Config) -> None:
         super().__init__(config.lstm, config.classes)
-        self.raw_samples, dropout = config.raw_samples, config.voice_dropout
-        sizes = [1 if config.raw_samples else width, *config.channels]
+        self.reads_unscaled = self.reads_samples = WAVEFORM in config.inputs
+        width = 1 if self.reads_samples else config.inputs[VOICE]
+        dropout, last = config.voice_dropout, len(config.pools) - 1
+        sizes = zip([width, *config.channels], config.channels, config.kernels, config.pools, strict=False)
         blocks: list[nn.Module] = []
-        for before, after, kernel in zip(sizes, config.channels, config.kernels, strict=False):
-            padding = nn.ConstantPad1d((kernel // 2, kernel - 1 - kernel // 2), 0.0)
-            pool = PositiveMaximum(10 if config.raw_samples else 2)
-            convolution = nn.Conv1d(before, after, kernel)
-            blocks += [padding, convolution, nn.BatchNorm1d(after), nn.ReLU(), pool, nn.Dropout(dropout)]
+        for number, (before, after, kernel, pool) in enumerate(sizes):
+            padding = nn.ConstantPad1d(((kernel - 1) // 2, kernel // 2), 0.0)
+            pooling = StepMean(pool) if number == last else PositiveMaximum(pool)
+            blocks += [padding, nn.Conv1d(before, after, kernel), nn.ReLU(), nn.Dropout(dropout), pooling]
         self.blocks = nn.Sequential(*blocks)
         self.lstm = nn.LSTM(config.channels[-1], config.lstm, num_layers=2, batch_first=True, dropout=dropout)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, valid: Tensor) -> MemberOutput:
-        """values: `(batch, time, width)`, zero where invalid; valid: `(batch, time)` bool."""
-        channels_first = values.flatten(1)[:, None] if self.raw_samples else values.transpose(1, 2)
-        return self.predict(self.lstm(self.blocks(channels_first).transpose(1, 2))[0].mean(dim=1), valid)
+        """values: `(batch, time, samples or features of a row)`, zero where invalid; valid: `(batch, time)` bool."""
+        channels_first = values.flatten(1)[:, None] if self.reads_samples else values.transpose(1, 2)
+        states = self.lstm(self.blocks(channels_first).transpose(1, 2))[0]
+        return self.predict(self.drop(states[:, -1]), valid)
 
 
 class TransferEnsemble(Ensemble):
@@ -289,17 +302,17 @@ class TransferEnsemble(Ensemble):
         self.predicts_valence_arousal = self.loss.valence_arousal > 0
         self.valence_arousal_weight = self.loss.valence_arousal
         self.weight_draws, self.weights_per = config.weight_draws, config.weights_per
-        face_width, voice_width, classes = config.inputs.get(FACE, 1), config.inputs.get(VOICE, 1), config.classes
-        build: dict[MemberName, Callable[[], nn.Module]] = {
+        face_width, classes = config.inputs.get(FACE, 1), config.classes
+        build: dict[MemberName, Callable[[], Member]] = {
             "frames": lambda: FrameClassifier(face_width, config.hidden, classes, config.dropout),
             "functionals": lambda: Functionals(face_width, classes),
+            "fer": lambda: FrameClassifier(config.inputs[FER], 0, classes, 0.0),
             "cnn14": lambda: Cnn14(config.cnn14, classes, config.voice_dropout, config.frames_per_row),
-            "cnn_lstm": lambda: CnnLstm(voice_width, config),
+            "cnn_lstm": lambda: CnnLstm(config),
         }
-        names = [m for m in config.members if MEMBERS[m] in config.inputs]
-        self.members = nn.ModuleDict({name: build[name]() for name in names})
-        self.modality_of = {name: MEMBERS[name] for name in names}
-        self.fusion = WeightedFusion(models=len(names), classes=classes)
+        self.members = nn.ModuleDict({name: build[name]() for name in config.input_of})
+        self.modality_of = {**config.input_of}
+        self.fusion = WeightedFusion(models=len(self.members), classes=classes)
 
     @torch.no_grad()
     def prepare(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor], counts: Tensor) -> None:
@@ -317,21 +330,13 @@ class TransferEnsemble(Ensemble):
         """Fit the support vector machine to training windows, each with its most frequent label."""
         if "functionals" not in self.members:
             return
-        machine = self.members["functionals"]
-        assert isinstance(machine, Functionals)
-        self.eval()
-        vectors, labels = [], []
-        for batch in batches:
-            values, valid = self.select_inputs(batch.values, batch.valid)[FACE]
-            assert batch.expression is not None
-            counts = nn.functional.one_hot(batch.expression + 1, self.config.classes + 1)[..., 1:].sum(dim=1)
-            is_used = valid.any(dim=1) & (batch.expression != UNLABELLED).any(dim=1)
-            vectors.append(machine.vector(values, valid)[is_used].numpy())
-            labels.append(counts[is_used].argmax(dim=1).numpy())
-        rows, targets = np.concatenate(vectors), np.concatenate(labels)
-        sample = evenly_spaced(len(rows), MAX_SAMPLES)
-        if len(sample):
-            machine.fit(rows[sample], targets[sample], self.config.svm_c)
+        member = self.members["functionals"]
+        assert isinstance(member, Functionals)
+        rows, labels = self.labelled_windows(batches, FACE, member.vector)
+        sample = evenly_spaced(len(rows), MAX_WINDOWS)
+        c = self.config.svm_c * self.config.svm_gamma
+        weights = self.class_weight.numpy() if self.config.svm_class_weights == "log" else None
+        member.machine.fit(rows[sample], labels[sample], c=c, weights=weights)
 
 
 #: The name under which `mien.models` finds the system of this file.
