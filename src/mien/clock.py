@@ -95,11 +95,12 @@ def _usable(stream: Stream) -> np.ndarray:
 
 def _are_finite(values: np.ndarray) -> np.ndarray:
     """`(sample,)` bool: whether all values of a row are finite."""
+    finite: np.ndarray
     if values.dtype == np.float16 and values.flags.c_contiguous:
         # An exponent of ones means infinity or NaN. Ten times faster than `isfinite`, which has no fast float16 loop.
-        finite: np.ndarray = (values.view(np.uint16) & 0x7C00).max(axis=1, initial=0) < 0x7C00
-        return finite
-    finite = np.isfinite(values).all(axis=1)
+        finite = (values.view(np.uint16) & 0x7C00).max(axis=1, initial=0) < 0x7C00
+    else:
+        finite = np.isfinite(values).all(axis=1)
     return finite
 
 
