@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -85,6 +86,18 @@ def test_30_frames_a_second_give_three_samples_to_each_cell_of_a_tenth() -> None
     assert valid.all()
     indices, _ = clock.resample(stream(times, np.arange(3000.0)[:, None]), clock.token_times(0, 100, 10), 10.0)
     assert np.array_equal(indices[:, 0], np.arange(1000) * 3 + 1)
+
+
+@settings(deadline=None)
+@given(stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), bad=st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_float16_streams_resample_to_the_values_of_float32_streams(stream: Stream, rate: float, bad: float) -> None:
+    half = stream.values.astype(np.float16)
+    half[::5, 1] = bad  # such rows are missing
+    times = clock.token_times(0.0, 6.0, rate)
+    values, valid = clock.resample(replace(stream, values=half), times, rate)
+    same, same_valid = clock.resample(replace(stream, values=half.astype(np.float32)), times, rate)
+    assert np.array_equal(values, same)
+    assert valid.tolist() == same_valid.tolist()
 
 
 def test_a_slow_stream_holds_its_value_and_invalid_samples_are_not_filled() -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mien import custom_data
+from mien import checkpoint, config, custom_data
 from mien.errors import ConfigError
 
 DOCS = Path(__file__).parents[1] / "docs" / "CUSTOM_DATA.md"
@@ -79,3 +86,78 @@ def test_recording_names_invalid_arguments(options: dict[str, Any], message: str
 def test_training_without_a_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of 2 recordings has a label and the split 'train'"):
         custom_data.train([custom_data.recording(n, face=np.ones((5, 2))) for n in "ab"], tmp_path)
+
+
+def constant_clips(count: int, seconds: float = 1.0, **options: Any) -> list[Any]:
+    return [
+        custom_data.recording(f"{i}", face=np.full(3, i), voice=np.ones(2), label="Anger", seconds=seconds, **options)
+        for i in range(count)
+    ]
+
+
+def test_a_window_of_constant_clips_is_one_token() -> None:
+    chosen = dict(c.split("=") for c in custom_data.defaults([*constant_clips(3), *constant_clips(2, seconds=2.5)]))
+    assert {k: float(v) for k, v in chosen.items() if k.startswith("windows.") and k != "windows.jitter"} == {
+        "windows.seconds": 2.5,
+        "windows.hop_seconds": 2.5,
+        "windows.rate_hz": 0.4,
+    }
+    changing = custom_data.recording("x", face=np.arange(50.0).reshape(25, 2), label="Anger")
+    relabelled = custom_data.recording("y", face=np.ones(2), label=["Anger", "Fear"], seconds=1.0)
+    for other in (changing, relabelled):
+        assert not any(c.startswith("windows.") for c in custom_data.defaults([*constant_clips(3), other]))
+
+
+def test_many_windows_make_larger_batches_and_fewer_epochs() -> None:
+    few, many = (dict(c.split("=") for c in custom_data.defaults(constant_clips(n))) for n in (40, 3200))
+    assert (few["train.batch"], few["train.epochs"]) == ("32", "30")
+    assert (many["train.batch"], many["train.epochs"]) == ("100", "18")
+    given = custom_data.defaults(constant_clips(3200), ["train.batch=8", "windows.seconds=2"])
+    assert not any(c.startswith(("windows.", "train.batch")) for c in given)
+    assert "train.epochs=12" in given
+
+
+def test_training_takes_the_defaults_unless_a_recipe_is_given(tmp_path: Path) -> None:
+    clips = [replace(r, clip=replace(r.clip, split="train")) for r in constant_clips(4)]
+    small = ["train.epochs=1", "model.dim=8", "model.heads=1", "model.layers=1"]
+    run = checkpoint.load(custom_data.train(clips, tmp_path / "own", small, progress=False))
+    assert run.recipe.windows.rate_hz == 1.0
+    assert custom_data.predict(tmp_path / "own", clips[0])["time_s"].to_list() == [0.5]
+    other = tmp_path / "other.yaml"
+    other.write_text(config.dump(run.recipe).replace("rate_hz: 1.0", "rate_hz: 5.0"))
+    run = checkpoint.load(custom_data.train(clips, tmp_path / "again", small, recipe=other, progress=False))
+    assert run.recipe.windows.rate_hz == 5.0
+
+
+def test_halves_of_digits_reach_a_logistic_regression_on_the_same_numbers(tmp_path: Path) -> None:
+    images, digits = load_digits(return_X_y=True)
+    images, digits = images[:1200].reshape(-1, 8, 8), digits[:1200]
+    halves = {"face": images[:, :, :4].reshape(-1, 32), "voice": images[:, :, 4:].reshape(-1, 32)}
+    names = [str(d) for d in range(10)]
+    clips = [
+        custom_data.recording(f"{i}", label=names[d], classes=names, split="train" if i < 500 else "test",
+                              **{m: half[i] for m, half in halves.items()})
+        for i, d in enumerate(digits)
+    ]  # fmt: skip
+    differences = []
+    for seed in (1, 2):
+        run = custom_data.train(
+            clips[:500], tmp_path / f"{seed}", [f"train.seed={seed}", "train.threads=1"], classes=names, progress=False
+        )
+        model = checkpoint.load(run).model
+        for kept in (("face", "voice"), ("face",), ("voice",)):
+            values = {m: torch.tensor(halves[m][500:, None], dtype=torch.float32) for m in kept}
+            with torch.no_grad():
+                logits = model(values, {m: torch.ones(len(v), 1, dtype=torch.bool) for m, v in values.items()}).logits
+            x = np.hstack([halves[m] for m in kept])
+            peer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[:500], digits[:500])
+            ours, theirs = (
+                f1_score(digits[500:], predicted, average="macro")
+                for predicted in (logits[:, 0].argmax(-1).numpy(), peer.predict(x[500:]))
+            )
+            differences.append(ours - theirs)
+    # over two seeds; a single difference of two scores on 700 clips has a standard error of about .01
+    fused, face, voice = np.reshape(differences, (2, 3)).mean(axis=0)
+    print("DIFF", differences)
+    assert fused > 0
+    assert min(face, voice) > -0.005

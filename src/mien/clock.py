@@ -16,7 +16,7 @@ from mien.records import Stream
 # last bit does not move a sample on a cell's edge to the next cell; a nanosecond is far below any sample period.
 TIME_DECIMALS = 9
 #: Cells averaged at once, because their sums are float64: for an hour they would be as large as the stream.
-_CELLS = 1024
+_CELLS = 256
 
 
 def token_times(start_s: float, stop_s: float, rate_hz: float) -> np.ndarray:
@@ -88,20 +88,40 @@ def _usable(stream: Stream) -> np.ndarray:
     usable = np.asarray(stream.valid, bool).copy()
     for start in range(0, len(usable), 4 * _CELLS):
         part = slice(start, start + 4 * _CELLS)
-        usable[part] &= np.isfinite(stream.values[part]).all(axis=1)
+        usable[part] &= _are_finite(np.asarray(stream.values[part]))
         release_pages(stream.values)
     return usable
 
 
+def _are_finite(values: np.ndarray) -> np.ndarray:
+    """`(sample,)` bool: whether all values of a row are finite."""
+    finite: np.ndarray
+    if values.dtype == np.float16 and values.flags.c_contiguous:
+        # An exponent of ones means infinity or NaN. Ten times faster than `isfinite`, which has no fast float16 loop.
+        finite = (values.view(np.uint16) & 0x7C00).max(axis=1, initial=0) < 0x7C00
+    else:
+        finite = np.isfinite(values).all(axis=1)
+    return finite
+
+
 def _cell_means(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Means of `values[first[i]:last[i]]`, `(cell, dim)` float64."""
+    if values.dtype == np.float16:
+        # Three times faster than `reduceat`, and equal to the bit: sums of float16 values in float64 are exact.
+        sums = np.empty((len(first), values.shape[1]))
+        values = values.astype(np.float64)
+        for i, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+            np.add.reduce(values[start:stop], axis=0, out=sums[i])
+        exact: np.ndarray = sums / (last - first)[:, None]
+        return exact
     # reduceat over [first, last, first, last, ...]: even segments are the cells, odd ones the gaps between them. An
     # index must be below the length, so the last cell's end is omitted, which means "to the end".
     edges = np.stack((first, last), axis=1).ravel()
     inside = edges[:-1] if edges[-1] >= len(values) else edges
     if inside.max() >= len(values):  # overlapping cells at the end need one more row to refer to
         values = np.concatenate((values, np.zeros_like(values[:1])))
-    sums = np.add.reduceat(values, inside, axis=0, dtype=np.float64)[::2]
+    # cast first: `reduceat` with a dtype casts in small pieces, which takes twice as long
+    sums = np.add.reduceat(values.astype(np.float64), inside, axis=0)[::2]
     means: np.ndarray = sums / (last - first)[:, None]
     return means
 

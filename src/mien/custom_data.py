@@ -12,6 +12,7 @@ docs/CUSTOM_DATA.md explains it in full, also for folders of videos.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,8 @@ from mien.views import evaluation as view
 
 #: Rate in Hz of labels and of single vectors repeated over a clip. Our choice.
 _HZ = 10.0
+#: Name of the shipped recipe, some values of which are chosen by the recordings (`defaults`).
+_RECIPE = "custom_data"
 
 
 def recording(
@@ -172,7 +175,7 @@ def train(
     out: str | Path,
     overrides: Sequence[str] = (),
     *,
-    recipe: str | Path = "custom_data",
+    recipe: str | Path = _RECIPE,
     classes: Sequence[str] | None = None,
     val: float = 0.2,
     resume: bool = False,
@@ -184,7 +187,8 @@ def train(
         recordings: those of the split `train` are trained on, those of `val` select the epoch.
         out: folder of the run.
         overrides: changes of the recipe as `key=value`, such as `train.epochs=20`.
-        recipe: a name of `mien recipes`, or a YAML file.
+        recipe: a name of `mien recipes`, or a YAML file. Some values of `custom_data` are chosen by the recordings, see
+            `defaults`; another recipe stays as it is.
         classes: the class names given to `recording`.
         val: if no recording has a split, this share of the subjects becomes `val`.
         resume: continue an interrupted run in `out`.
@@ -196,7 +200,8 @@ def train(
     if not any(r.clip.split for r in recordings):
         recordings = split(recordings, {"val": val})
     present = {name for r in recordings for name in r.streams}
-    settings = config.load(recipe, overrides, check=models.problems)
+    chosen = defaults(recordings, overrides) if recipe == _RECIPE else []
+    settings = config.load(recipe, [*chosen, *overrides], check=models.problems)
     raw = settings.model_dump()
     raw["features"] = {n: {"encoder": "own", "dim": None} for n in ("face", "voice") if n in present}
     raw["corpus"]["labels"] = list(classes or EXPRESSIONS)
@@ -210,6 +215,54 @@ def train(
             remedy="Give recordings label=..., and split='train' or no split at all.",
         )
     return fit(settings, train_clips, val_clips, Path(out), resume, **options)
+
+
+def defaults(recordings: Sequence[Recording], overrides: Sequence[str] = ()) -> list[str]:
+    """Values of the recipe `custom_data` that suit the recordings, as `key=value`.
+
+    * Constant clips (single vectors, one label): a window is one token as long as the longest clip, because the ten
+      tokens a second of the recipe would be copies of it. Classes are not balanced, inputs get no noise, training does
+      not stop early, and the weights are averaged over more steps: the recipe's values cost .02 macro F1 there
+      (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
+    * Batch and epochs: 32 windows a batch, and more for more than a thousand windows, up to 128. 30 epochs, fewer where
+      the run would exceed 600 steps, at least 12. Our choice: a step with 128 short windows takes hardly longer than
+      one with 32.
+
+    Args:
+        overrides: changes of the recipe. Keys that they set are left out, and all windows if they set any.
+    """
+    settings = config.load(_RECIPE, overrides, check=models.problems)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    chosen: dict[str, float | str] = {}
+    seconds, hop = settings.windows.seconds, settings.windows.hop_seconds
+    if all(_is_constant(r) for r in recordings):
+        if not any(key.startswith("windows") for key in given):
+            seconds = hop = math.ceil(1000 * max((_seconds(r) for r in recordings), default=0.0)) / 1000 or 1.0
+            chosen |= {"windows.seconds": seconds, "windows.hop_seconds": seconds, "windows.rate_hz": 1 / seconds}
+            chosen |= {"windows.jitter": "false", "vote.hop_seconds": seconds}
+        chosen |= {"train.balance": 0.0, "train.patience": 0, "train.ema": 0.99}
+        if settings.model.name == "safe_cross_attention":
+            chosen |= {"objective.class_weights": "none", "model.modality_dropout.noise": "{}"}
+    trained = [r for r in recordings if r.clip.labels is not None and r.clip.split in ("", "train")]
+    count = sum(1 + max(0, math.ceil((_seconds(r) - seconds) / hop)) for r in trained)
+    batch = min(128, max(settings.train.batch, count // 32))
+    steps = -(-count // (settings.train.batch if "train.batch" in given else batch)) or 1
+    chosen |= {"train.batch": batch, "train.epochs": min(settings.train.epochs, max(12, 600 // steps))}
+    return [
+        f"{key}={value}" for key, value in chosen.items() if not any(key == g or key.startswith(f"{g}.") for g in given)
+    ]
+
+
+def _seconds(recording: Recording) -> float:
+    return max((_length(s, _HZ) for s in recording.streams.values()), default=0.0)
+
+
+def _is_constant(recording: Recording) -> bool:
+    """Whether neither the valid features nor the labels change within the clip."""
+    parts = [np.asarray(s.values)[np.asarray(s.valid, bool)] for s in recording.streams.values()]
+    if (labels := recording.clip.labels) is not None:
+        parts += [labels.expression, np.nan_to_num(labels.valence_arousal, nan=2.0)]
+    return all(bool((part == part[:1]).all()) for part in parts)
 
 
 def evaluate(

@@ -304,3 +304,28 @@ def test_number_of_parameters_at_the_papers_size() -> None:
     """1024-d encoders, as the recipe has it: the number of parameters."""
     model = SafeCrossAttention(Config(inputs={"face": 1024, "voice": 1024}))
     assert 25e6 < sum(p.numel() for p in model.parameters()) < 35e6
+
+
+def test_training_leaves_absent_samples_out_of_a_branch_without_changing_loss_or_gradients() -> None:
+    model = system(torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    values = {n: torch.randn(6, 4, d, generator=generator, dtype=torch.float64) for n, d in DIMS.items()}
+    valid = {n: torch.ones(6, 4, dtype=torch.bool) for n in DIMS}
+    valid["face"][[0, 2, 5]] = False
+    valid["voice"][3] = False
+    batch = Batch(values, valid, torch.randint(0, 8, (6, 4), generator=generator), None)
+    rows: list[int] = []
+    for branch in model.branch.values():
+        branch.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+
+    def loss_and_gradients(training: bool) -> list[Tensor]:
+        model.train(training)
+        model.zero_grad()
+        loss, _ = model.objective(batch)
+        loss.backward()
+        return [loss.detach(), *(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters())]
+
+    left_out, all_rows = loss_and_gradients(training=True), loss_and_gradients(training=False)
+    assert rows == [3, 5, 6, 6]
+    for a, b in zip(left_out, all_rows, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

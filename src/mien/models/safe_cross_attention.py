@@ -276,7 +276,18 @@ class SafeCrossAttention(StreamSystem):
         return out
 
     def _branch_tokens(self, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        return {name: self.branch[name](values, mask) for name, (values, mask) in inputs.items()}
+        return {name: self._branch_of(name, values, mask) for name, (values, mask) in inputs.items()}
+
+    def _branch_of(self, name: str, values: Tensor, valid: Tensor) -> Tensor:
+        """Tokens of one branch. In training, samples without a valid token are left out and get zeros: nothing reads
+        their tokens, and modality dropout makes a tenth of the samples such."""
+        present = valid.any(dim=1)
+        if not self.training or self.config.attention == "naive" or present.all() or not present.any():
+            tokens: Tensor = self.branch[name](values, valid)
+            return tokens
+        rows = present.nonzero()[:, 0]
+        known: Tensor = self.branch[name](values[rows], valid[rows])
+        return known.new_zeros(len(values), *known.shape[1:]).index_copy(0, rows, known)
 
     def _fuse(self, tokens: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Output:
         names = list(tokens)
