@@ -100,7 +100,9 @@ class Train(Section):
     """Optimisation.
 
     batch: windows a step. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
-    schedule: `cosine` falls to 0 at the last step; `constant` stays. clip: largest gradient norm, 0 for none.
+    schedule: `cosine` falls to 0 at the last step; `constant` stays; `plateau` multiplies the rate by `plateau_factor`
+    each time that the validation score (macro F1, or CCC) has not improved for more than `plateau_patience` epochs, and
+    stays without validation. clip: largest gradient norm, 0 for none.
     ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
@@ -114,7 +116,9 @@ class Train(Section):
     lr: Positive = 1e-4
     weight_decay: NotNegative = 0.01
     warmup: Share = 0.02
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    plateau_patience: Annotated[int, Field(ge=0)] = 5
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     clip: NotNegative = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     patience: Annotated[int, Field(ge=0)] = 5
@@ -131,34 +135,78 @@ class Vote(Section):
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
     window more than its ends. trailing: each window predicts only the tokens that no earlier window covers, so that
     no prediction depends on later tokens (except in the first window). smooth_seconds: width of the moving mean, 0
-    for none; hamming: weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes
+    for none; or a mapping with a width each for `expression`, `valence` and `arousal` (0 for those left out). hamming: weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes
     nothing.
     """
 
     hop_seconds: Positive = 1.0
     triangular: bool = False
     trailing: bool = False
-    smooth_seconds: NotNegative = 0.5
+    smooth_seconds: NotNegative | dict[Literal["expression", "valence", "arousal"], NotNegative] = 0.5
     hamming: bool = False
     temperature: Positive = 1.0
+
+
+class MouthFilter(Section):
+    """Cross-modal filter: use the voice where the mouth of the subject is open (`mien.mouth_filter`).
+
+    voice: feature that is filtered. mouth: feature with the opening of the mouth, from an encoder that measures it
+    (`mouth-opening` or `face-geometry`); the network does not read it. opening: the mouth is open above this, in
+    interocular distances. use: `windows` leaves out training windows in which the mouth is open for less than a quarter
+    of the time or visible for less than four fifths; `mask` masks the voice, in training and prediction, except in 4-s
+    windows in which the mouth is open for a second and visible for four fifths. unseen: with `mask`, what happens to
+    the voice while the mouth is hidden for a fifth of such a window or more: `mask` or `keep`. A recording without the
+    feature `mouth` is not filtered.
+    """
+
+    voice: str = "voice"
+    mouth: str = "mouth"
+    opening: Positive = 0.04
+    use: Literal["windows", "mask"] = "mask"
+    unseen: Literal["mask", "keep"] = "mask"
 
 
 class Recipe(Section):
     """A training run, complete.
 
     stages: encoder name -> recipe of the system that computes its features, trained first (a name of `mien recipes`, or
-    a YAML file).
+    a YAML file). mouth_filter: null for none.
     """
 
     paper: Paper
     corpus: Corpus
     stages: dict[str, str] = {}
     features: Annotated[dict[str, Feature], Field(min_length=1)]
+    mouth_filter: MouthFilter | None = None
     windows: Windows
     model: Model
     objective: dict[str, Any] = {}
     train: Train
     vote: Vote
+
+    @property
+    def inputs(self) -> dict[str, Feature]:
+        """The features that the network reads: all but the opening of the mouth, which only the filter reads."""
+        return {n: f for n, f in self.features.items() if self.mouth_filter is None or n != self.mouth_filter.mouth}
+
+    @property
+    def predicted_from(self) -> dict[str, Feature]:
+        """The features that prediction needs: `inputs`, and the opening of the mouth if it masks the voice."""
+        masks = self.mouth_filter is not None and self.mouth_filter.use == "mask"
+        return self.features if masks else self.inputs
+
+    @model_validator(mode="after")
+    def _filter_has_its_features(self) -> Recipe:
+        if self.mouth_filter is not None:
+            voice, mouth = self.mouth_filter.voice, self.mouth_filter.mouth
+            if lacking := sorted({voice, mouth} - set(self.features)):
+                raise ValueError(
+                    f"mouth_filter names {lacking}, which are not under features: {sorted(self.features)}; "
+                    "mouth_filter=null filters nothing"
+                )
+            if voice == mouth:
+                raise ValueError(f"mouth_filter filters {voice!r} by itself")
+        return self
 
     @model_validator(mode="after")
     def _vote_covers(self) -> Recipe:
@@ -171,6 +219,14 @@ class Recipe(Section):
 
 #: Raw sections -> further problems, a line each. `mien.models.problems` checks `model` and `objective`.
 Check = Callable[[Mapping[str, Any]], list[str]]
+
+
+def mouth_feature(raw: Mapping[str, Any]) -> str | None:
+    """The feature of a raw recipe that only its `mouth_filter` reads, the opening of the mouth; None without one."""
+    mouth_filter = raw.get("mouth_filter")
+    if not isinstance(mouth_filter, Mapping):
+        return None
+    return str(mouth_filter.get("mouth", MouthFilter.model_fields["mouth"].default))
 
 
 def names() -> list[str]:

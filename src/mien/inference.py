@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mien import clock, soft_vote
+from mien.mouth_filter import VoiceMask, mask_streams
 from mien.records import Stream, Window
 
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
@@ -56,7 +57,7 @@ class InferenceSettings:
 
     labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a window
     in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote
-    and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
+    and smoothing, see `mien.config.Vote`. voice_mask: see `mien.mouth_filter`. expression, valence_arousal: whether the system was trained to predict them.
     """
 
     labels: list[str]
@@ -65,12 +66,19 @@ class InferenceSettings:
     rate_hz: float
     hop_s: float
     triangular: bool
-    smooth_s: float
+    smooth_s: float | Mapping[str, float]
     temperature: float
     trailing: bool = False
     hamming: bool = False
     expression: bool = True
     valence_arousal: bool = True
+    voice_mask: VoiceMask | None = None
+
+    @property
+    def network_features(self) -> dict[str, InputFeature]:
+        """The features that the network reads: all but the opening of the mouth, which masks the voice."""
+        mouth = self.voice_mask.mouth if self.voice_mask else None
+        return {name: feature for name, feature in self.features.items() if name != mouth}
 
     @property
     def tokens(self) -> int:
@@ -128,6 +136,7 @@ def predict_streams(
     Raises ValueError for a modality that the network does not have, or a stream of another width.
     """
     _check(settings, streams)
+    streams = mask_streams(streams, settings.voice_mask)
     times = clock.token_times(start_s, stop_s, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
@@ -141,8 +150,16 @@ def predict_streams(
     if windows:
         rows = _predict_windows(network, windows, tokens, batch, settings.temperature)
         voted = soft_vote.vote(rows, len(times), triangular=settings.triangular, trailing=settings.trailing)
-    smoothed = soft_vote.smooth(voted, times, settings.smooth_s, hamming=settings.hamming)
+    smoothed = soft_vote.smooth(voted, times, _smoothing_widths(settings, classes), hamming=settings.hamming)
     return StreamPrediction(times, smoothed[:, :classes], smoothed[:, classes:])
+
+
+def _smoothing_widths(settings: InferenceSettings, classes: int) -> float | list[float]:
+    """Width of the moving mean in seconds: one, or one for each class and for valence and arousal."""
+    width = settings.smooth_s
+    if not isinstance(width, Mapping):
+        return width
+    return [width.get("expression", 0.0)] * classes + [width.get(name, 0.0) for name in ("valence", "arousal")]
 
 
 def trained_outputs(
@@ -191,6 +208,7 @@ def embed_streams(network: EmbeddingNetwork, settings: InferenceSettings, stream
     Raises ValueError as `predict_streams` does.
     """
     _check(settings, streams)
+    streams = mask_streams(streams, settings.voice_mask)
     ends = [stream.times[-1] for stream in streams.values() if len(stream.times)]
     times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}

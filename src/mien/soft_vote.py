@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -62,7 +62,9 @@ def vote(
         return np.where(weight > 0, total / weight, np.nan)
 
 
-def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bool = False) -> np.ndarray:
+def smooth(
+    values: np.ndarray, times: np.ndarray, seconds: float | Sequence[float], *, hamming: bool = False
+) -> np.ndarray:
     """Moving average over a centred window of `seconds` in total, in time and not in samples.
 
     NaN entries are ignored and stay NaN, so that smoothing fills no gaps. `seconds <= 0` returns a copy. O(time) by
@@ -70,12 +72,18 @@ def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, hamming: bo
 
     Args:
         values: `(time, k)`. times: `(time,)` seconds, increasing.
+        seconds: one width for all columns, or `k` widths.
         hamming: weight a neighbour `d` seconds away by a Hamming window, `.54 + .46 cos(2 pi d / seconds)`.
             The cosine of a difference is a sum of products, so cumulative sums still suffice.
 
     Returns `(time, k)` float64.
     """
     values = np.asarray(values, np.float64)
+    if not isinstance(seconds, (int, float)):
+        widths, smoothed = np.asarray(seconds, float), np.empty_like(values)
+        for width in np.unique(widths).tolist():
+            smoothed[:, widths == width] = smooth(values[:, widths == width], times, width, hamming=hamming)
+        return smoothed
     if seconds <= 0 or not len(values):
         return values.copy()
     times = np.round(np.asarray(times, float), TIME_DECIMALS)

@@ -45,6 +45,12 @@ class Callback:
         """Called in every process after each epoch, once its report is complete."""
 
 
+def validation_score(report: Mapping[str, float]) -> float | None:
+    """The score of an epoch by which epochs are compared: macro F1, or CCC if nothing has an expression label; None
+    without validation."""
+    return report.get("val_macro_f1", report.get("val_ccc"))
+
+
 class KeepBest(Callback):
     """Saves the best weights as a checkpoint and the run state for resuming; stops early by `train.patience`.
 
@@ -66,7 +72,7 @@ class KeepBest(Callback):
     ) -> None:
         """Save the weights if the epoch is the best so far, save the run, and decide whether to stop."""
         state = self.state
-        measured = report.get("val_macro_f1", report.get("val_ccc"))
+        measured = validation_score(report)
         state.waited = state.waited + 1 if measured is not None else 0
         if measured is None or state.best is None or measured > state.best:
             state.best, state.best_epoch, state.waited = measured, state.epochs, 0
