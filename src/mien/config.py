@@ -8,7 +8,6 @@ are reported at once. A missing key has the default below; shipped recipes write
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mien import recipe_yaml
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS, check_class_names
 
@@ -135,8 +135,8 @@ class Vote(Section):
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
     window more than its ends. trailing: each window predicts only the tokens that no earlier window covers, so that
     no prediction depends on later tokens (except in the first window). smooth_seconds: width of the moving mean, 0
-    for none; or a mapping with a width each for `expression`, `valence` and `arousal` (0 for those left out). hamming: weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes
-    nothing.
+    for none; or a mapping with a width each for `expression`, `valence` and `arousal` (none where left out). hamming:
+    weight it with a Hamming window. temperature: divides the logits before the softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0
@@ -246,8 +246,8 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
     nearest known one), missing keys, wrong types and ranges, and what `check` finds.
     """
     path, text = _read(source)
-    raw = _parse(text, str(path))
-    problems = [p for override in overrides if (p := _override(raw, override))]
+    raw = recipe_yaml.parse(text, str(path), Recipe.model_fields)
+    problems = [p for override in overrides if (p := recipe_yaml.override(raw, override))]
     return read(raw, origin=str(path), check=check, problems=problems)
 
 
@@ -280,7 +280,7 @@ def refusal(origin: str, problems: list[str]) -> ConfigError:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every key written out; `load` reads it back equal."""
-    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(recipe.model_dump(), Dumper=recipe_yaml.Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
@@ -372,77 +372,3 @@ def _read(source: str | Path) -> tuple[Path, str]:
             follows="Nothing was started.",
             remedy="Check the permissions of the file, and save it as UTF-8 text.",
         ) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key given twice is an error."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f'key "{key}" given twice', key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1 requires a dot and a signed exponent in a float, so it reads 1e-4 as text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML dumper that writes lists of scalars in one line, as recipes written by hand do."""
-
-
-def _sequence(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.SequenceNode:
-    flat = all(not isinstance(item, (dict, list)) for item in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
-
-
-_Dumper.add_representer(list, _sequence)
-
-
-def _parse(text: str, origin: str) -> dict[str, Any]:
-    try:
-        raw = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(
-            f"{origin}: not valid YAML: {place}{error.problem}",
-            follows="Nothing was started.",
-            remedy="Correct that line.",
-        ) from error
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"{origin}: a recipe is a mapping of sections, got {type(raw).__name__}",
-            follows="Nothing was started.",
-            remedy=f"Write the sections {', '.join(Recipe.model_fields)}.",
-        )
-    return raw
-
-
-def _override(raw: dict[str, Any], text: str) -> str | None:
-    """Apply one `key.path=value` in place; a message if it cannot be."""
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        return f"override {text!r}: write it as key.path=value, for example train.lr=1e-4"
-    try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        return f"override {text!r}: {value!r} is not a YAML value"
-    node: Any = raw
-    for i, part in enumerate(parts[:-1]):
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            return f"override {text!r}: {'.'.join(parts[: i + 1])} is a value, not a section"
-    node[parts[-1]] = parsed
-    return None

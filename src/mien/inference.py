@@ -57,7 +57,8 @@ class InferenceSettings:
 
     labels: class names in the order of the logits. features: modality -> input. window_s, rate_hz: length of a window
     in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, hamming, temperature: soft vote
-    and smoothing, see `mien.config.Vote`. voice_mask: see `mien.mouth_filter`. expression, valence_arousal: whether the system was trained to predict them.
+    and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
+    voice_mask: see `mien.mouth_filter`.
     """
 
     labels: list[str]

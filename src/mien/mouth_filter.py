@@ -1,7 +1,7 @@
 """Cross-modal filter: use the voice only while the subject's mouth is open (arXiv 2603.13056 and its authors' code).
 
 It selects training windows of the voice (`data/mouth_windows.py`) and masks the voice in fusions, in training and
-prediction alike (`mask_streams`). The functions take the openness of the mouth as a time series in seconds, at any rate.
+prediction alike (`mask_streams`). The functions take the openness of the mouth as a time series in seconds.
 
 The duration thresholds are published. The openness above which a mouth counts as open is not (the public code reads
 files of flags): that is a setting of the recipe, `mouth_filter.opening`.
