@@ -118,3 +118,13 @@ def test_hamming_smoothing_equals_the_weighted_mean() -> None:
             assert np.isnan(out[i]).all()
         else:
             np.testing.assert_allclose(out[i], (weight * values[near]).sum(0) / weight.sum(), rtol=1e-9)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.4, 1.0]), min_size=1, max_size=4), st.booleans())
+def test_a_width_for_each_column_smooths_each_alone(widths: list[float], hamming: bool) -> None:
+    rng, times = np.random.default_rng(0), np.arange(30) / 10
+    values = rng.normal(size=(30, len(widths)))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    out = soft_vote.smooth(values, times, widths, hamming=hamming)
+    for k, width in enumerate(widths):
+        np.testing.assert_array_equal(out[:, k], soft_vote.smooth(values[:, [k]], times, width, hamming=hamming)[:, 0])
