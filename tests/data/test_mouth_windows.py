@@ -116,8 +116,8 @@ def test_prediction_masks_the_voice_by_the_mouth() -> None:
     assert not effect(mouth()).any()
     assert effect(None).all()
     half = effect(mouth((12.0, 20.0)))
-    assert not half[:299].any(), "the first window that qualifies begins at 10 s"
-    assert half[330:].all()
+    assert not half[:232].any(), "voice counts from 10 s, in windows of the network from 8 s, smoothed over .43 s"
+    assert half[300:].all()
 
 
 def test_a_hidden_mouth_masks_the_voice_or_keeps_it() -> None:
