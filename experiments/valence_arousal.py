@@ -51,7 +51,7 @@ FUSIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "va_directed_experts, reading: stack": ("va_directed_experts", ("model.reading=stack",)),
     "va_reliability": ("va_reliability", ()),
     "va_reliability, voice masked without a face": ("va_reliability", ("mouth_filter.unseen=mask",)),
-    "va_reliability, no mouth filter": ("va_reliability", ("mouth_filter.opening=1e-9", "mouth_filter.unseen=keep")),
+    "va_reliability, no mouth filter": ("va_reliability", ("mouth_filter.use=none",)),
 }
 _OPENING = face_geometry.NAMES.index("mouth_opening")
 _TRAIN = ("train.epochs=10", "train.patience=0", "train.threads=1", "train.lr=1e-3", "vote.smooth_seconds=0.5")

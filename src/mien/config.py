@@ -150,19 +150,20 @@ class Vote(Section):
 class MouthFilter(Section):
     """Cross-modal filter: use the voice where the mouth of the subject is open (`mien.mouth_filter`).
 
-    voice: feature that is filtered. mouth: feature with the opening of the mouth, from an encoder that measures it
-    (`mouth-opening` or `face-geometry`); the network does not read it. opening: the mouth is open above this, in
-    interocular distances. use: `windows` leaves out training windows in which the mouth is open for less than a quarter
-    of the time or visible for less than four fifths; `mask` masks the voice, in training and prediction, except in 4-s
-    windows in which the mouth is open for a second and visible for four fifths. unseen: with `mask`, what happens to
-    the voice while the mouth is hidden for a fifth of such a window or more: `mask` or `keep`. A recording without the
+    voice: feature that is filtered. mouth: feature of one value, the opening of the mouth (encoder `mouth-opening`); the
+    network does not read it. opening: the mouth is open above this, in interocular distances.
+
+    use: `windows` leaves out training windows in which the mouth is open for less than a quarter of the time or visible
+    for less than four fifths. `mask` masks the voice, in training and prediction, except in 4-s windows in which the
+    mouth is open for a second and visible for four fifths. `none` filters nothing. unseen: with `mask`, what happens to
+    the voice while the mouth is hidden for more than a fifth of such a window: `mask` or `keep`. A recording without the
     feature `mouth` is not filtered.
     """
 
     voice: str = "voice"
     mouth: str = "mouth"
     opening: Positive = 0.04
-    use: Literal["windows", "mask"] = "mask"
+    use: Literal["windows", "mask", "none"] = "mask"
     unseen: Literal["mask", "keep"] = "mask"
 
 
@@ -200,10 +201,7 @@ class Recipe(Section):
         if self.mouth_filter is not None:
             voice, mouth = self.mouth_filter.voice, self.mouth_filter.mouth
             if lacking := sorted({voice, mouth} - set(self.features)):
-                raise ValueError(
-                    f"mouth_filter names {lacking}, which are not under features: {sorted(self.features)}; "
-                    "mouth_filter=null filters nothing"
-                )
+                raise ValueError(f"mouth_filter names {lacking}, which are not under features: {sorted(self.features)}")
             if voice == mouth:
                 raise ValueError(f"mouth_filter filters {voice!r} by itself")
         return self

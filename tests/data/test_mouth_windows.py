@@ -75,7 +75,8 @@ def test_the_voice_stream_trains_on_these_windows_and_reads_the_voice_alone(
     run = fit(recipe(), clips, [], tmp_path / "run", device="cpu", progress=False)
     fit(recipe("va_voice", "mouth_filter.opening=1e-3"), clips, [], tmp_path / "low", device="cpu", progress=False)
     fit(recipe(), [recording("a")], [], tmp_path / "without", device="cpu", progress=False)
-    assert sizes == [6, 6, 9]
+    fit(recipe("va_voice", "mouth_filter.use=none"), clips, [], tmp_path / "all", device="cpu", progress=False)
+    assert sizes == [6, 6, 9, 9]
     trained = checkpoint.load(run)
     assert list(trained.features) == ["voice"]
     assert checkpoint.load(tmp_path / "without").recipe.mouth_filter is None

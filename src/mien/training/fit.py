@@ -317,7 +317,7 @@ def _training_windows(
                 f"in none of the {count} labelled training windows is the mouth open above {given.opening:g} "
                 "for a quarter of the time and visible for four fifths",
                 follows="Nothing was trained.",
-                remedy="Set a lower mouth_filter.opening, or mouth_filter=null to use every window.",
+                remedy="Set a lower mouth_filter.opening, or mouth_filter.use=none to use every window.",
             )
     return data
 
