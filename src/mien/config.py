@@ -150,14 +150,14 @@ class Vote(Section):
 class MouthFilter(Section):
     """Cross-modal filter: use the voice where the mouth of the subject is open (`mien.mouth_filter`).
 
-    voice: feature that is filtered. mouth: feature of one value, the opening of the mouth (encoder `mouth-opening`); the
-    network does not read it. opening: the mouth is open above this, in interocular distances.
+    voice: feature that is filtered. mouth: feature of one value, the opening of the mouth (encoder `mouth-opening`),
+    which the network does not read. opening: the mouth is open above this, in interocular distances.
 
     use: `windows` leaves out training windows in which the mouth is open for less than a quarter of the time or visible
     for less than four fifths. `mask` masks the voice, in training and prediction, except in 4-s windows in which the
     mouth is open for a second and visible for four fifths. `none` filters nothing. unseen: with `mask`, what happens to
-    the voice while the mouth is hidden for more than a fifth of such a window: `mask` or `keep`. A recording without the
-    feature `mouth` is not filtered.
+    the voice while the mouth is hidden for more than a fifth of such a window: `mask` or `keep`. A recording without
+    the feature `mouth` is not filtered.
     """
 
     voice: str = "voice"
