@@ -109,7 +109,8 @@ SYSTEMS: dict[str, System] = {
 #: distance in seconds up to which a moment uses an image.
 IMAGE_SYSTEM, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 40, 1.0, 5.0, 0.5
 #: Recipe of the valence-arousal system -> the stream or fusion that it trains.
-CHAIN = {**{f"va_{name}": name for name in valence_arousal.STREAMS}, **{name: name for name in valence_arousal.FUSIONS}}
+VA_FUSIONS = ("va_directed_experts", "va_reliability")
+CHAIN = {**{f"va_{name}": name for name in valence_arousal.STREAMS}, **{name: name for name in VA_FUSIONS}}
 #: Name of the whole chain in `names`; its parts depend on each other.
 VA_CHAIN = "valence and arousal"
 #: Systems on the plot of macro F1.
@@ -220,7 +221,7 @@ def train_and_score(job: tuple[str, int, str | None], data: ComparisonData) -> p
 
 
 def _score_va_chain(seed: int, data: ComparisonData) -> pl.DataFrame:
-    chain = valence_arousal.train_chain(seed, data.train, data.val)
+    chain = valence_arousal.train_chain(seed, data.train, data.val, VA_FUSIONS)
     predictors = {recipe: partial(chain.predict, name) for recipe, name in CHAIN.items()}
     scores = robustness.score_conditions(make_conditions(data), data.test, predictors, prepare=chain.prepare)
     return scores.with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("macro_f1", "low", "high", "accuracy"))

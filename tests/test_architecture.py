@@ -16,11 +16,12 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 #: Bottom to top. A folder or file of src/mien imports only itself and what stands on a lower layer. No exceptions.
 LAYERS = (
-    ("errors", "labels", "memory", "network_lock", "results", "recipe_yaml"),
+    ("errors", "labels", "memory", "network_lock", "results"),
+    ("recipe_yaml",),
     ("records", "config", "atomic"),
     ("clock", "losses", "hub", "onnx_graph", "recipe_facts"),
-    ("media", "store", "soft_vote", "hub_repository"),
-    ("faces", "encoders", "layers", "views", "data", "inference"),
+    ("faces", "media", "store", "soft_vote", "mouth_filter", "hub_repository"),
+    ("encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model", "ensemble"),
     ("datasets", "checkpoint"),
     ("trained_model",),

@@ -95,7 +95,10 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> 
 
 def test_predicting_is_windows_votes_and_smoothing() -> None:
     """Against the same steps written out one window at a time."""
-    for settings in ({}, {"triangular": True, "temperature": 2.0, "smooth_seconds": 0.7}):
+    apart = {"expression": 0.7, "arousal": 1.3}
+    for settings in (
+        {}, {"triangular": True, "temperature": 2.0, "smooth_seconds": 0.7}, {"smooth_seconds": apart}
+    ):  # fmt: skip
         c = made(vote=settings)
         s = streams(face=slice(0, 100))
         times, p, va = c.predict_streams(s, 0.0, 7.3, batch=3)
@@ -110,7 +113,10 @@ def test_predicting_is_windows_votes_and_smoothing() -> None:
             soft = (out.logits[0] / c.recipe.vote.temperature).softmax(-1)
             said.append((w, torch.cat((soft, out.valence_arousal[0]), -1).numpy()))
         expected = soft_vote.vote(said, len(times), triangular=c.recipe.vote.triangular)
-        expected = soft_vote.smooth(expected, times, c.recipe.vote.smooth_seconds)
+        widths = c.recipe.vote.smooth_seconds
+        if isinstance(widths, dict):
+            widths = [0.7] * p.shape[1] + [0.0, 1.3]
+        expected = soft_vote.smooth(expected, times, widths)
         np.testing.assert_allclose(np.concatenate((p, va), 1), expected, atol=1e-6)
         assert np.allclose(p.sum(1), 1)
 

@@ -152,3 +152,13 @@ def test_the_kernels_of_recipes_are_those_of_smoothing() -> None:
     assert set(get_args(config.Vote.model_fields["kernel"].annotation)) == set(soft_vote.KERNELS)
     assert config.Vote.model_validate({"hamming": True}).kernel == "hamming", "as earlier checkpoints say"
     assert config.Vote.model_validate({"hamming": False}).kernel == "mean"
+
+
+@given(st.lists(st.sampled_from([0.0, 0.4, 1.0]), min_size=1, max_size=4), st.sampled_from(sorted(soft_vote.KERNELS)))
+def test_a_width_for_each_column_smooths_each_alone(widths: list[float], kernel: soft_vote.Kernel) -> None:
+    rng, times = np.random.default_rng(0), np.arange(30) / 10
+    values = rng.normal(size=(30, len(widths)))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    out = soft_vote.smooth(values, times, widths, kernel=kernel)
+    for k, width in enumerate(widths):
+        np.testing.assert_allclose(out[:, k], soft_vote.smooth(values[:, [k]], times, width, kernel=kernel)[:, 0])

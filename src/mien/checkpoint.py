@@ -30,6 +30,7 @@ from mien import config, inference, models
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import StreamSystem, System
+from mien.mouth_filter import VoiceMask
 from mien.network_lock import NETWORK_LOCK
 from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
@@ -75,7 +76,8 @@ class Checkpoint:
         return inference.InferenceSettings(
             labels=self.labels,
             features={
-                name: inference.InputFeature(f.encoder, f.dim or 0, f.options) for name, f in recipe.features.items()
+                name: inference.InputFeature(f.encoder, f.dim or 0, f.options)
+                for name, f in recipe.predicted_from.items()
             },
             window_s=windows.seconds,
             rate_hz=windows.rate_hz,
@@ -88,6 +90,7 @@ class Checkpoint:
             expression=self.model.predicts_expression,
             valence_arousal=self.model.predicts_valence_arousal,
             scores=self.model.score_tasks,
+            voice_mask=voice_mask(recipe),
         )
 
     def predict_streams(
@@ -130,6 +133,14 @@ class Checkpoint:
         )
         outputs = (out.logits, out.valence_arousal, *(out.score_logits[task] for task in self.model.score_tasks))
         return tuple(output.float().cpu().numpy() for output in outputs)
+
+
+def voice_mask(recipe: config.Recipe) -> VoiceMask | None:
+    """How training and prediction mask the voice by the opening of the mouth; None if the recipe does not."""
+    given = recipe.mouth_filter
+    if given is None or given.use != "mask":
+        return None
+    return VoiceMask(given.voice, given.mouth, given.opening, keep_unseen=given.unseen == "keep")
 
 
 def torch_device(name: str) -> str:

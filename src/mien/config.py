@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mien import recipe_yaml
 from mien.errors import ConfigError
 from mien.labels import EXPRESSIONS, check_class_names
-from mien.recipe_yaml import RecipeDumper, RecipeLoader
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -101,7 +101,9 @@ class Train(Section):
 
     batch: windows in a batch. accumulate: batches in a step, whose gradients are averaged; a contrastive loss compares
     the windows of one batch. lr, weight_decay: AdamW. warmup: share of all steps in which the rate rises from 0.
-    schedule: `cosine` falls to `lr_end * lr` at the last step; `constant` stays. clip: largest gradient norm, 0 for
+    schedule: `cosine` falls to `lr_end * lr` at the last step; `constant` stays; `plateau` multiplies the rate by
+    `plateau_factor` each time that the validation score has not improved for more than `plateau_patience` epochs, and
+    stays without validation. clip: largest gradient norm, 0 for
     none. ema: decay of the averaged weights (EMA), which are validated and kept; 0 for none. patience: epochs without a
     better validation macro F1 before stopping, 0 for never. balance: 0 draws windows uniformly, 1 so that
     every class is as likely. precision: `32` or `bf16` (mixed). threads: CPU threads; the same number is
@@ -117,7 +119,9 @@ class Train(Section):
     lr_end: Share = 0.0
     weight_decay: NotNegative = 0.01
     warmup: Share = 0.02
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    plateau_patience: Annotated[int, Field(ge=0)] = 5
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     clip: NotNegative = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     patience: Annotated[int, Field(ge=0)] = 5
@@ -143,14 +147,15 @@ class Vote(Section):
     hop_seconds: step between windows in prediction, at most the window's length. triangular: weight the middle of a
     window more than its ends. trailing: each window predicts only its last `hop_seconds`, so that no prediction depends
     on what is later; the first windows begin before the start (`mien.inference.predict_streams`). smooth_seconds: width
-    of the smoothing, 0 for none; kernel: mean, hamming, gaussian or median, see `mien.soft_vote.smooth`. temperature:
-    divides the logits before the softmax; 1 changes nothing.
+    of the smoothing, 0 for none; or a mapping with a width each for `expression`, `valence` and `arousal` (none where
+    left out). kernel: mean, hamming, gaussian or median, see `mien.soft_vote.smooth`. temperature: divides the logits
+    before the softmax; 1 changes nothing.
     """
 
     hop_seconds: Positive = 1.0
     triangular: bool = False
     trailing: bool = False
-    smooth_seconds: NotNegative = 0.5
+    smooth_seconds: NotNegative | dict[Literal["expression", "valence", "arousal"], NotNegative] = 0.5
     kernel: Literal["mean", "hamming", "gaussian", "median"] = "mean"
     temperature: Positive = 1.0
 
@@ -164,22 +169,64 @@ class Vote(Section):
         return raw
 
 
+class MouthFilter(Section):
+    """Cross-modal filter: use the voice where the mouth of the subject is open (`mien.mouth_filter`).
+
+    voice: feature that is filtered. mouth: feature of one value, the opening of the mouth (encoder `mouth-opening`),
+    which the network does not read. opening: the mouth is open above this, in interocular distances.
+
+    use: `windows` leaves out training windows in which the mouth is open for less than a quarter of the time or visible
+    for less than four fifths. `mask` masks the voice, in training and prediction, except in 4-s windows in which the
+    mouth is open for a second and visible for four fifths. `none` filters nothing. unseen: with `mask`, what happens to
+    the voice while the mouth is hidden for more than a fifth of such a window: `mask` or `keep`. A recording without
+    the feature `mouth` is not filtered.
+    """
+
+    voice: str = "voice"
+    mouth: str = "mouth"
+    opening: Positive = 0.04
+    use: Literal["windows", "mask", "none"] = "mask"
+    unseen: Literal["mask", "keep"] = "mask"
+
+
 class Recipe(Section):
     """A training run, complete.
 
     stages: encoder name -> recipe of the system that computes its features, trained first (a name of `mien recipes`, or
-    a YAML file).
+    a YAML file). mouth_filter: null for none.
     """
 
     paper: Paper
     corpus: Corpus
     stages: dict[str, str] = {}
     features: Annotated[dict[str, Feature], Field(min_length=1)]
+    mouth_filter: MouthFilter | None = None
     windows: Windows
     model: Model
     objective: dict[str, Any] = {}
     train: Train
     vote: Vote
+
+    @property
+    def inputs(self) -> dict[str, Feature]:
+        """The features that the network reads: all but the opening of the mouth, which only the filter reads."""
+        return {n: f for n, f in self.features.items() if self.mouth_filter is None or n != self.mouth_filter.mouth}
+
+    @property
+    def predicted_from(self) -> dict[str, Feature]:
+        """The features that prediction needs: `inputs`, and the opening of the mouth if it masks the voice."""
+        masks = self.mouth_filter is not None and self.mouth_filter.use == "mask"
+        return self.features if masks else self.inputs
+
+    @model_validator(mode="after")
+    def _filter_has_its_features(self) -> Recipe:
+        if self.mouth_filter is not None:
+            voice, mouth = self.mouth_filter.voice, self.mouth_filter.mouth
+            if lacking := sorted({voice, mouth} - set(self.features)):
+                raise ValueError(f"mouth_filter names {lacking}, which are not under features: {sorted(self.features)}")
+            if voice == mouth:
+                raise ValueError(f"mouth_filter filters {voice!r} by itself")
+        return self
 
     @model_validator(mode="after")
     def _vote_covers(self) -> Recipe:
@@ -192,6 +239,14 @@ class Recipe(Section):
 
 #: Raw sections -> further problems, a line each. `mien.models.problems` checks `model` and `objective`.
 Check = Callable[[Mapping[str, Any]], list[str]]
+
+
+def mouth_feature(raw: Mapping[str, Any]) -> str | None:
+    """The feature of a raw recipe that only its `mouth_filter` reads, the opening of the mouth; None without one."""
+    mouth_filter = raw.get("mouth_filter")
+    if not isinstance(mouth_filter, Mapping):
+        return None
+    return str(mouth_filter.get("mouth", MouthFilter.model_fields["mouth"].default))
 
 
 def names() -> list[str]:
@@ -211,8 +266,8 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
     nearest known one), missing keys, wrong types and ranges, and what `check` finds.
     """
     path, text = _read(source)
-    raw = _parse(text, str(path))
-    problems = [p for text in overrides if (p := override(raw, text))]
+    raw = recipe_yaml.parse(text, str(path), Recipe.model_fields)
+    problems = [p for override in overrides if (p := recipe_yaml.override(raw, override))]
     return read(raw, origin=str(path), check=check, problems=problems)
 
 
@@ -245,7 +300,7 @@ def refusal(origin: str, problems: list[str]) -> ConfigError:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every key written out; `load` reads it back equal."""
-    return yaml.dump(recipe.model_dump(), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(recipe.model_dump(), Dumper=recipe_yaml.Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
@@ -337,42 +392,3 @@ def _read(source: str | Path) -> tuple[Path, str]:
             follows="Nothing was started.",
             remedy="Check the permissions of the file, and save it as UTF-8 text.",
         ) from error
-
-
-def _parse(text: str, origin: str) -> dict[str, Any]:
-    try:
-        raw = yaml.load(text, Loader=RecipeLoader)  # a SafeLoader: builds plain values only
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(
-            f"{origin}: not valid YAML: {place}{error.problem}",
-            follows="Nothing was started.",
-            remedy="Correct that line.",
-        ) from error
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"{origin}: a recipe is a mapping of sections, got {type(raw).__name__}",
-            follows="Nothing was started.",
-            remedy=f"Write the sections {', '.join(Recipe.model_fields)}.",
-        )
-    return raw
-
-
-def override(raw: dict[str, Any], text: str) -> str | None:
-    """Apply one `key.path=value` in place; a message if it cannot be."""
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        return f"override {text!r}: write it as key.path=value, for example train.lr=1e-4"
-    try:
-        parsed = yaml.load(value, Loader=RecipeLoader)
-    except yaml.YAMLError:
-        return f"override {text!r}: {value!r} is not a YAML value"
-    node: Any = raw
-    for i, part in enumerate(parts[:-1]):
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            return f"override {text!r}: {'.'.join(parts[: i + 1])} is a value, not a section"
-    node[parts[-1]] = parsed
-    return None

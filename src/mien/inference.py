@@ -15,6 +15,7 @@ import numpy as np
 
 from mien import clock, soft_vote
 from mien.labels import SCORE_TASKS
+from mien.mouth_filter import VoiceMask, mask_streams
 from mien.records import FACE, Stream, Window
 
 #: A network on windows: modality -> values `(window, token, dim)` float32 and modality -> valid `(window, token)` bool;
@@ -61,6 +62,7 @@ class InferenceSettings:
     in seconds and tokens a second, as trained. hop_s, triangular, trailing, smooth_s, kernel, temperature: soft vote
     and smoothing, see `mien.config.Vote`. expression, valence_arousal: whether the system was trained to predict them.
     scores: score tasks (`mien.labels.SCORE_TASKS`) that it was trained for.
+    voice_mask: see `mien.mouth_filter`.
     """
 
     labels: list[str]
@@ -69,13 +71,20 @@ class InferenceSettings:
     rate_hz: float
     hop_s: float
     triangular: bool
-    smooth_s: float
+    smooth_s: float | Mapping[str, float]
     temperature: float
     trailing: bool = False
     kernel: soft_vote.Kernel = "mean"
     expression: bool = True
     valence_arousal: bool = True
     scores: Sequence[str] = ()
+    voice_mask: VoiceMask | None = None
+
+    @property
+    def network_features(self) -> dict[str, InputFeature]:
+        """The features that the network reads: all but the opening of the mouth, which masks the voice."""
+        mouth = self.voice_mask.mouth if self.voice_mask else None
+        return {name: feature for name, feature in self.features.items() if name != mouth}
 
     @property
     def tokens(self) -> int:
@@ -157,6 +166,7 @@ def predict_streams(
     Raises ValueError for a modality that the network does not have, or a stream of another width.
     """
     _check(settings, streams)
+    streams = mask_streams(streams, settings.voice_mask)
     times = clock.token_times(start_s, stop_s, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
@@ -179,11 +189,23 @@ def predict_streams(
             for (_, part), (window, values) in zip(kept, rows, strict=True)
         )
         voted = soft_vote.vote(used, len(times), triangular=settings.triangular)
-    smoothed = soft_vote.smooth(voted, times, settings.smooth_s, kernel=settings.kernel)
+    smoothed = soft_vote.smooth(voted, times, _smoothing_widths(settings, voted.shape[1]), kernel=settings.kernel)
     probabilities, valence_arousal, *scores = np.split(smoothed, np.cumsum(widths)[:-1], axis=1)
     if settings.kernel == "median":  # of each class on its own
         probabilities /= probabilities.sum(axis=1, keepdims=True)
     return StreamPrediction(times, probabilities, valence_arousal, dict(zip(settings.scores, scores, strict=True)))
+
+
+def _smoothing_widths(settings: InferenceSettings, columns: int) -> float | list[float]:
+    """Width of the smoothing in seconds: one, or one for each class, for valence, arousal and each score; scores have
+    that of the classes."""
+    width = settings.smooth_s
+    if not isinstance(width, Mapping):
+        return width
+    widths = [width.get("expression", 0.0)] * columns
+    classes = len(settings.labels)
+    widths[classes : classes + 2] = [width.get(name, 0.0) for name in ("valence", "arousal")]
+    return widths
 
 
 def trained_outputs(
@@ -247,6 +269,7 @@ def embed_streams(network: EmbeddingNetwork, settings: InferenceSettings, stream
     Raises ValueError as `predict_streams` does.
     """
     _check(settings, streams)
+    streams = mask_streams(streams, settings.voice_mask)
     ends = [stream.times[-1] for stream in streams.values() if len(stream.times)]
     times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}

@@ -162,7 +162,7 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
 
 def _inputs(folder: Path, recipe: config.Recipe) -> tuple[list[ModelInput], list[str]]:
     """What a checkpoint reads, with the inputs of its stages in place of theirs, and what its folder lacks."""
-    direct = {n: InputFeature(f.encoder, f.dim or 0, f.options) for n, f in recipe.features.items()}
+    direct = {n: InputFeature(f.encoder, f.dim or 0, f.options) for n, f in recipe.predicted_from.items()}
     try:
         features: Mapping[str, InputFeature] = encoder_inputs(folder, direct)
     except ConfigError as error:

@@ -199,7 +199,7 @@ def _stream_network(checkpoint: Checkpoint) -> bytes:
     padding changes nothing."""
     settings, model = checkpoint.settings, cast(StreamSystem, checkpoint.model.cpu())
     has_embedding = model.embedding_dim is not None
-    shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.features.items()}
+    shapes = {name: (3, settings.tokens, feature.dim) for name, feature in settings.network_features.items()}
     inputs = [x for shape in shapes.values() for x in (torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))]
     any_length = torch.export.Dim.DYNAMIC
     axes = {0: torch.export.Dim("window")} if model.is_padding_neutral else {0: any_length, 1: any_length}
@@ -226,10 +226,11 @@ def _check_streams(checkpoint: Checkpoint, session: onnx_model.OnnxSession) -> N
     generator.manual_seed(0)
     statistics = model.normalisation()
     cases: list[tuple[int, int, str | None]] = [(1, settings.tokens, None), (2, max(1, settings.tokens // 3), None)]
-    cases += [(2, settings.tokens, name) for name in settings.features if len(settings.features) > 1]
+    names = list(settings.network_features)
+    cases += [(2, settings.tokens, name) for name in names if len(names) > 1]
     for windows, tokens, left_out in cases:
         values, valid = {}, {}
-        for name in (n for n in settings.features if n != left_out):
+        for name in (n for n in names if n != left_out):
             mean, deviation = statistics[name]
             values[name] = mean + deviation * torch.randn(windows, tokens, len(mean), generator=generator)
             valid[name] = torch.rand(windows, tokens, generator=generator) < 0.6

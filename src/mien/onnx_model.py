@@ -23,6 +23,7 @@ import numpy as np
 
 from mien.errors import ConfigError
 from mien.inference import InferenceSettings, InputFeature, StreamPrediction, embed_streams, predict_streams
+from mien.mouth_filter import VoiceMask
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
@@ -91,7 +92,7 @@ class OnnxSession:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self._features = settings.features
+        self._features = settings.network_features
         self._scores = tuple(f"{task}_logits" for task in settings.scores)
         length = self._session.get_inputs()[0].shape[1]
         self._tokens = length if isinstance(length, int) else None
@@ -163,5 +164,7 @@ def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     facts["features"] = {name: InputFeature(**feature) for name, feature in facts["features"].items()}
     if facts.pop("hamming", False):  # exports before the setting `kernel`
         facts["kernel"] = "hamming"
+    if facts.get("voice_mask"):
+        facts["voice_mask"] = VoiceMask(**facts["voice_mask"])
     settings = InferenceSettings(**facts)
     return OnnxModel(settings, OnnxSession(data, settings))

@@ -27,13 +27,8 @@ from mien import config
 SECTIONS = ("features", "windows", "model", "objective", "train", "vote")
 #: Recipes of systems that are not published elsewhere.
 OWN = ("custom_data", "face_expression", "starter", "synthetic", "voice_expression")
-#: Recipes whose lines have no comments of these forms yet.
-PENDING = (
-    "cnn_pdem", "cnn_pdem_face", "cnn_pdem_static", "cnn_pdem_voice", "transfer_ensemble", "va_behaviour",
-    "va_directed_experts", "va_face", "va_reliability", "va_voice",
-)  # fmt: skip
 #: Settings of the machine that trains, not of the method: they need no entry in `paper.differs`.
-MACHINE = ("train.threads", "train.workers", "train.tensorboard")
+MACHINE = ("train.threads", "train.workers", "train.logger")
 #: A comment's form, and what the table calls it.
 FORMS = {
     re.compile(r"as published(?:: (?P<why>.+))?"): "as published",
@@ -65,7 +60,7 @@ class Setting(NamedTuple):
 
 def published() -> list[str]:
     """Recipes that the tables explain."""
-    return [name for name in config.names() if name not in (*OWN, *PENDING)]
+    return [name for name in config.names() if name not in OWN]
 
 
 def settings(text: str) -> list[Setting]:

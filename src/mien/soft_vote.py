@@ -70,13 +70,16 @@ def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, tri
         return np.where(weight > 0, total / weight, np.nan)
 
 
-def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, kernel: Kernel = "mean") -> np.ndarray:
+def smooth(
+    values: np.ndarray, times: np.ndarray, seconds: float | Sequence[float], *, kernel: Kernel = "mean"
+) -> np.ndarray:
     """Moving average or median over a centred window of `seconds` in total, in time and not in samples.
 
     NaN entries are ignored and stay NaN, so that smoothing fills no gaps. `seconds <= 0` returns a copy.
 
     Args:
         values: `(time, k)`. times: `(time,)` seconds, increasing.
+        seconds: one width for all columns, or `k` widths.
         kernel: `mean`; `hamming`, which weights a neighbour `d` seconds away by `.54 + .46 cos(2 pi d / seconds)`;
             `gaussian`, three moving means over a third of `seconds` each, which is within 7 % of a Gaussian with a
             standard deviation of a sixth of `seconds`; `median`, of each column on its own, so that the columns of a
@@ -85,6 +88,11 @@ def smooth(values: np.ndarray, times: np.ndarray, seconds: float, *, kernel: Ker
     Returns `(time, k)` float64. O(time), the median O(time x window).
     """
     values = np.asarray(values, np.float64)
+    if not isinstance(seconds, (int, float)):
+        widths, smoothed = np.asarray(seconds, float), np.empty_like(values)
+        for width in np.unique(widths).tolist():
+            smoothed[:, widths == width] = smooth(values[:, widths == width], times, width, kernel=kernel)
+        return smoothed
     if seconds <= 0 or not len(values):
         return values.copy()
     if kernel == "median":

@@ -170,7 +170,10 @@ def _direct_features(folder: Path) -> dict[str, InputFeature] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        features = _read_recipe(folder)["features"]
+        recipe = _read_recipe(folder)
+        features, given = dict(recipe["features"]), recipe.get("mouth_filter") or {}
+        if given and given.get("use") != "mask":  # prediction does not read the opening of the mouth
+            features.pop(given["mouth"], None)
         return {n: InputFeature(f["encoder"], f.get("dim") or 0, f.get("options") or {}) for n, f in features.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -63,7 +63,7 @@ def test_layer_is_causal_and_ignores_missing_tokens() -> None:
 
 def test_number_of_parameters() -> None:
     dim, state, kernel = 256, 8, 5
-    inner, rank = 2 * dim, dim // 16
+    inner, rank = dim, dim // 16
     layer = MambaLayer(dim=dim, state=state, kernel=kernel)
     want = 2 * dim + dim * 2 * inner + inner * (kernel + 1) + inner * (rank + 2 * state) + rank * inner + inner
     want += inner * state + inner + inner * dim

@@ -11,6 +11,7 @@ import torch
 
 from mien import checkpoint, config, models
 from mien.errors import ConfigError
+from mien.layers.temporal import PositionedLayer, sinusoidal_positions
 from mien.layers.valence_arousal import ValenceArousalObjective, valence_arousal_loss
 from mien.records import Batch, Clip, Labels, Recording, Stream
 from mien.training.fit import fit
@@ -22,9 +23,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "behaviour": {"name": "va_streams", "kind": "behaviour", "dim": 16, "mamba_layers": 2, "heads": 2, "dropout": 0.0},
     "voice": {"name": "va_streams", "kind": "voice", "dim": 16, "pooling_dim": 4, "heads": 2, "dropout": 0.0},
     "experts": {"name": "va_directed_experts", "dim": 16, "layers": 1, "heads": 2, "dropout": 0.0},
+    "stack": {"name": "va_directed_experts", "dim": 16, "layers": 1, "heads": 2, "dropout": 0.0, "reading": "stack"},
     "reliability": {"name": "va_reliability", "dim": 16, "heads": 2, "dropout": 0.0},
 }
-FUSIONS = ("experts", "reliability")
+FUSIONS = ("experts", "stack", "reliability")
 SMALL |= {f"{kind}, residual": {**SMALL[kind], "residual": True} for kind in FUSIONS}
 READS = {"face": ["face"], "behaviour": ["behaviour"], "voice": ["voice"]}
 EACH = pytest.mark.parametrize("kind", SMALL)
@@ -145,7 +147,9 @@ def test_residual_fusion_starts_at_the_mean_of_the_streams_predictions(kind: str
         torch.testing.assert_close(out[there], given.values[name][..., -2:][there])
         assert (out[~there] == 0).all()
     out = system(given.values, given.valid)
-    if kind == "reliability":
+    if kind == "stack":
+        trust = {n: torch.ones_like(there, dtype=torch.float32) for n in WIDTHS}
+    elif kind == "reliability":
         trust = dict(zip(out.modalities, out.weights.unbind(-1), strict=True))
     else:
         asks = {n: [i for i, pair in enumerate(out.modalities) if pair.startswith(n)] for n in WIDTHS}
@@ -169,10 +173,10 @@ def test_any_set_of_streams_gives_a_prediction_and_a_missing_one_has_no_weight(k
         assert torch.isfinite(out.valence_arousal).all()
         assert out.evidence.all()
         for name, share in zip(out.modalities, out.weights.unbind(-1), strict=True):
-            if name.removesuffix(" heard").split(" ")[0] not in kept:
+            if kind != "stack" and name.removesuffix(" heard").split(" ")[0] not in kept:
                 assert (share == 0).all(), name
     out = system(given.values, given.valid)
-    frames = out.weights if kind == "experts" else out.weights[..., :2]
+    frames = out.weights if kind != "reliability" else out.weights[..., :2]
     seen = given.valid["face"] | given.valid["behaviour"]
     total = frames.sum(-1)
     torch.testing.assert_close(total[seen], torch.ones_like(total[seen]))
@@ -240,10 +244,11 @@ def test_derived_features_hold_the_predictions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        # enter 1280·256+256, missing 256, 5 Transformer layers (4 d² + 8 d² + 13 d), norm 2·256, affect 256·2+2
-        ("va_face", 1280 * 256 + 256 + 256 + 5 * (12 * 256**2 + 13 * 256) + 512 + 514),
-        # attention 1024·128+128 + 128+1; project 2048·256+256 + norm 512; affect
-        ("va_voice", 1024 * 128 + 128 + 129 + 2048 * 256 + 256 + 512 + 514),
+        # linear 1280·256+256, missing 256, norm 512; 5 layers (attention 4 d² + 4 d, feedforward 2 d² + 2 d, two norms
+        # 4 d); hidden d² + d, norm 2 d; head 514
+        ("va_face", 1280 * 256 + 256 + 256 + 512 + 5 * (6 * 256**2 + 10 * 256) + 256**2 + 256 + 512 + 514),
+        # attention 1024·128+128 + 128+1; norm 2·2048, linear 2048·256+256; head
+        ("va_voice", 1024 * 128 + 128 + 129 + 2 * 2048 + 2048 * 256 + 256 + 514),
     ],
 )
 def test_number_of_parameters_at_the_published_sizes(name: str, parameters: int) -> None:
@@ -259,4 +264,104 @@ def test_six_experts_for_three_modalities() -> None:
         "face to behaviour", "face to voice", "behaviour to face", "behaviour to voice", "voice to face",
         "voice to behaviour",
     ]  # fmt: skip
-    assert all(len(expert.cross) == 5 for expert in system.experts.values())
+    assert all(len(expert.layers) == 5 for expert in system.experts.values())
+
+
+FUSION_RECIPES = ("va_directed_experts", "va_reliability")
+
+
+def small_fusion(name: str, *overrides: str) -> Any:
+    """A shipped fusion with the published windows, narrow, over the streams of `WIDTHS`, with random weights."""
+    sizes = ["model.dim=16", "model.heads=2", *(["model.layers=2"] if "experts" in name else [])]
+    dims = [f"features.{n}.dim={width}" for n, width in WIDTHS.items()]
+    recipe = config.load(name, [*sizes, *dims, *overrides], check=models.problems)
+    torch.manual_seed(0)
+    return checkpoint.Checkpoint(models.build(recipe).eval(), recipe, list(recipe.corpus.labels))
+
+
+def shuffle_seconds(stream: Stream, names: np.random.Generator) -> Stream:
+    """The seconds of a stream in random order."""
+    rate = round(1 / (stream.times[1] - stream.times[0]))
+    order = names.permutation(len(stream.times) // rate)
+    index = (order[:, None] * rate + np.arange(rate)).ravel()
+    return Stream(stream.values[index], stream.times[: len(index)], stream.valid[index])
+
+
+def random_streams(seconds: int, rate: int, seed: int = 0) -> dict[str, Stream]:
+    """Streams whose values differ between seconds, all valid."""
+    rng, times = np.random.default_rng(seed), (np.arange(seconds * rate) + 0.5) / rate
+    return {
+        n: Stream(np.repeat(rng.normal(size=(seconds, width)), rate, axis=0).astype(np.float32), times,
+                  np.ones(len(times), bool))
+        for n, width in WIDTHS.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSION_RECIPES)
+def test_shuffling_the_voice_between_seconds_changes_the_answers(name: str) -> None:
+    trained, streams = small_fusion(name), random_streams(40, 30)
+    before = trained.predict_streams(streams, 0.0, 40.0).valence_arousal
+    shuffled = streams | {"voice": shuffle_seconds(streams["voice"], np.random.default_rng(1))}
+    after = trained.predict_streams(shuffled, 0.0, 40.0).valence_arousal
+    assert np.abs(after - before).mean() > 0.02 * before.std()
+
+
+@pytest.mark.parametrize("reading", ["gated", "stack"])
+def test_permuting_the_time_of_the_inputs_does_not_permute_the_experts_answers(reading: str) -> None:
+    trained = small_fusion("va_directed_experts", f"model.reading={reading}")
+    torch.manual_seed(1)
+    values = {n: torch.randn(1, 30, width) for n, width in WIDTHS.items()}
+    valid = {n: torch.ones(1, 30, dtype=torch.bool) for n in WIDTHS}
+    order = torch.randperm(30)
+    with torch.no_grad():
+        out = trained.model(values, valid).valence_arousal
+        permuted = trained.model({n: v[:, order] for n, v in values.items()}, valid).valence_arousal
+    assert (permuted - out[:, order]).abs().mean() > 0.05 * out.std()
+
+
+def test_the_reliability_fusion_reads_one_voice_token_per_second() -> None:
+    """Values change within a second without effect on the answers if their mean stays; between seconds they count."""
+    trained = small_fusion("va_reliability")
+    torch.manual_seed(1)
+    values = {n: torch.randn(1, 120, width) for n, width in WIDTHS.items()}
+    valid = {n: torch.ones(1, 120, dtype=torch.bool) for n in WIDTHS}
+    with torch.no_grad():
+        out = trained.model(values, valid).valence_arousal
+        within = values["voice"].view(1, 4, 30, -1)[:, :, torch.randperm(30)].reshape(1, 120, -1)
+        moved = values["voice"].view(1, 4, 30, -1)[:, :, :, :].roll(15, dims=2).reshape(1, 120, -1)
+        torch.testing.assert_close(trained.model(values | {"voice": within}, valid).valence_arousal, out)
+        torch.testing.assert_close(trained.model(values | {"voice": moved}, valid).valence_arousal, out)
+        across = values["voice"].roll(15, dims=1)
+        assert (trained.model(values | {"voice": across}, valid).valence_arousal - out).abs().max() > 1e-4
+
+
+def test_the_stack_reads_the_modalities_that_are_named() -> None:
+    stack = ("model.reading=stack", "model.query=face")
+    with pytest.raises(ConfigError, match=r"\['voice'\] are features that neither query nor keys names"):
+        small_fusion("va_directed_experts", *stack, "model.keys=behaviour")
+    with pytest.raises(ConfigError, match="keys 'sound' is not a feature"):
+        small_fusion("va_directed_experts", *stack, "model.keys=sound")
+    out = small_fusion("va_directed_experts", *stack).model(
+        {n: torch.randn(1, 5, width) for n, width in WIDTHS.items()},
+        {n: torch.ones(1, 5, dtype=torch.bool) for n in WIDTHS},
+    )
+    assert out.modalities == ["face to mean"]
+    assert (out.weights == 1).all()
+
+
+def test_positioned_layer_equals_its_equations() -> None:
+    """Post-norm with positions in query and keys, and a residual around the layer, against torch's own attention."""
+    torch.manual_seed(0)
+    layer = PositionedLayer(dim=8, heads=2).eval()
+    query, keys = torch.randn(2, 6, 8), torch.randn(2, 6, 8)
+    reference = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        own = layer.attention
+        reference.in_proj_weight.copy_(torch.cat((own.query.weight, own.key_value.weight)))
+        reference.in_proj_bias.copy_(torch.cat((own.query.bias, own.key_value.bias)))
+        reference.out_proj.load_state_dict(own.output.state_dict())
+        at = sinusoidal_positions(6, 8)
+        attended, _ = reference(query + at, keys + at, keys + at)
+        x = layer.norm_attention(attended + query + at)
+        expected = query + layer.norm_feedforward(layer.feedforward(x) + x)
+        torch.testing.assert_close(layer(query, keys, torch.ones(2, 6, dtype=torch.bool)), expected)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from mien.layers.system import System
 from mien.records import Batch
 from mien.training.ema import WeightAverage
 from mien.training.schedule import learning_rate_factor as rate
+from mien.training.schedule import plateau_factor
 
 
 def test_learning_rate_schedule() -> None:
@@ -60,3 +64,24 @@ def test_zero_decay_keeps_no_average() -> None:
     before = model.weight.detach().clone()
     with average.applied():
         assert torch.equal(model.weight, before)
+
+
+@given(
+    st.lists(st.integers(0, 5).map(lambda n: n / 5), max_size=30),
+    st.integers(0, 4),
+    st.sampled_from([0.1, 0.5]),
+)
+def test_plateau_equals_torch(scores: list[float], patience: int, factor: float) -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, mode="max", patience=patience, factor=factor, threshold=0.0, eps=0.0
+    )
+    for score in scores:
+        reference.step(score)
+    assert plateau_factor(scores, patience=patience, factor=factor) == pytest.approx(optimiser.param_groups[0]["lr"])
+
+
+def test_plateau_in_closed_form() -> None:
+    factors = [plateau_factor([0.5, 0.4, 0.5, 0.3, 0.6, 0.1, 0.2, 0.1][:n], patience=2, factor=0.1) for n in range(9)]
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
+    assert plateau_factor([0.1, math.nan], patience=0, factor=0.5) == 0.5

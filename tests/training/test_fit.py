@@ -17,8 +17,10 @@ from mien import checkpoint, config, models
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.records import Clip, Labels, Recording, Stream
+from mien.training import fit as fit_module
 from mien.training import resume
 from mien.training.fit import fit
+from mien.training.loop import TrainingLoop
 
 CLASSES = 3
 
@@ -159,6 +161,27 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(run: Path, 
     histories = [json.loads((f / checkpoint.METRICS).read_text())["history"] for f in (out, run)]
     for ours, theirs in zip(*histories, strict=True):
         assert {k: v for k, v in ours.items() if k != "seconds"} == {k: v for k, v in theirs.items() if k != "seconds"}
+
+
+def test_a_plateau_reduces_the_rate_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """A rate so small that no epoch is better than the first: it is halved after every second one."""
+    slow = recipe(schedule="plateau", plateau_patience=0, plateau_factor=0.5, warmup=0.0, lr=1e-9, ema=0.0)
+    rates: list[float] = []
+
+    class Rates(TrainingLoop):
+        def _train_epoch(self, epoch: int) -> dict[str, float]:
+            report = super()._train_epoch(epoch)
+            rates.append(self.optimiser.param_groups[0]["lr"])
+            return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "TrainingLoop", Rates)
+        straight = fit(slow, TRAIN, VAL, tmp_path / "straight", device="cpu", progress=False)
+        with pytest.raises(Stopped):
+            fit(slow, TRAIN, VAL, tmp_path / "cut", device="cpu", progress=False, on_epoch=stop_after(3))
+        fit(slow, TRAIN, VAL, tmp_path / "cut", True, device="cpu", progress=False)
+    assert rates == pytest.approx([1e-9, 1e-9, 5e-10, 2.5e-10] * 2)
+    assert digest(tmp_path / "cut") == digest(straight)
 
 
 def test_the_seed_decides_the_weights(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ a batch is one gather per modality, and no Python code runs per token. `TokenSou
 from the stored streams if a modality would take more than 1 GB (`StreamTokens`).
 """
 
+from mien.data.mouth_windows import speaking_windows
 from mien.data.sampling import (
     InputStatistics,
     SameClassAugment,
@@ -41,5 +42,6 @@ __all__ = [
     "input_statistics",
     "make_tokens",
     "mix_seeds",
+    "speaking_windows",
     "window_weights",
 ]

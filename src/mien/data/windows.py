@@ -82,9 +82,12 @@ class WindowDataset(Dataset[Batch]):
             has_label = (self.table.expression != UNLABELLED) | torch.isfinite(self.table.valence_arousal).any(1)
             for scores in self.table.scores.values():
                 has_label = has_label | torch.isfinite(scores).any(1)
-            keep = _window_sums(has_label[:, None].long(), self.starts, self.lengths)[:, 0] > 0
-            self.starts, self.lengths = self.starts[keep], self.lengths[keep]
-            self.first, self.last = self.first[keep], self.last[keep]
+            self.keep(_window_sums(has_label[:, None].long(), self.starts, self.lengths)[:, 0] > 0)
+
+    def keep(self, mask: Tensor) -> None:
+        """Keep only the windows where `mask` `(window,)` bool is true."""
+        self.starts, self.lengths = self.starts[mask], self.lengths[mask]
+        self.first, self.last = self.first[mask], self.last[mask]
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
+from mien.encoders.mouth_opening import NAME as MOUTH_OPENING
+from mien.encoders.mouth_opening import MouthOpening
 from mien.encoders.protocol import AudioEncoder, Encoder
 from mien.encoders.smart_turn import NAME as SMART_TURN
 from mien.encoders.smart_turn import SmartTurn
@@ -81,14 +83,14 @@ def _is_light(feature: InputFeature) -> bool:
     """Whether the encoder runs without torch."""
     if isinstance(feature, EncoderInput) and feature.folder is not None:
         return bool(feature.folder.suffix) or _is_exported(feature.folder)
-    return feature.encoder in (FACE_GEOMETRY, *VOICES, *FACE_NETWORKS)
+    return feature.encoder in (FACE_GEOMETRY, MOUTH_OPENING, *VOICES, *FACE_NETWORKS)
 
 
 def source_of(feature: InputFeature) -> Source | None:
     """What an input is encoded from, without creating its encoder; None if only the encoder itself can say."""
     folder = feature.folder if isinstance(feature, EncoderInput) else None
     is_face_network = folder is not None and (not _is_exported(folder) or (folder / CHECKPOINT).is_file())
-    if feature.encoder == FACE_GEOMETRY or is_face_network:
+    if feature.encoder in (FACE_GEOMETRY, MOUTH_OPENING) or is_face_network:
         return "pictures"
     if feature.encoder in VOICES:
         return "sound"
@@ -159,6 +161,8 @@ def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     # The encoders without torch are made here: the registry imports pydantic, and the starter should start fast.
     if not feature.options and feature.encoder == FACE_GEOMETRY:
         return FaceGeometry()
+    if not feature.options and feature.encoder == MOUTH_OPENING:
+        return MouthOpening()
     if not feature.options and feature.encoder in VOICES:
         return VOICES[feature.encoder]()
     folder = feature.folder if isinstance(feature, EncoderInput) else None

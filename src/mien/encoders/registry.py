@@ -26,6 +26,7 @@ from mien.errors import ConfigError
 #: Encoders without weights of torch: name -> "module:class or function". Nothing is imported before it is used.
 ENCODERS: dict[str, str] = {
     "face-geometry": "mien.encoders.face_geometry:FaceGeometry",
+    "mouth-opening": "mien.encoders.mouth_opening:MouthOpening",
     "voice-prosody": "mien.encoders.voice_prosody:VoiceProsody",
     "voice-embedding": "mien.encoders.voice_embedding:VoiceEmbedding",
     "smart-turn": "mien.encoders.smart_turn:SmartTurn",

@@ -19,7 +19,8 @@ from mien.encoders.pretrained_encoder import PretrainedEncoder
 from mien.encoders.protocol import Segments
 from mien.errors import ArtefactError, ConfigError
 
-#: Our choice, because the paper's prompt is not public. A recipe can set another.
+#: Our own words. The authors' prompt is in src_behavior_description of their repository SMIL-SPCRAS/CVPRW-26; a recipe
+#: can set it (`options.prompt`).
 PROMPT = (
     "These pictures show a few seconds of a person, in order. From the face, the gaze, the head and the body, how "
     "pleasant or unpleasant does the person feel, how calm or excited, and which emotion is shown?"

@@ -208,9 +208,11 @@ def _compare_calibrations(
 def with_own_smoothing(model: Checkpoint | EnsembleModel) -> list[calibration.Smoothing]:
     """The candidates of `calibration_fit`, and the smoothing of the recipe or of the members' recipes, by width."""
     members = model.members if isinstance(model, EnsembleModel) else (model,)
-    own = {calibration.Smoothing(member.settings.kernel, member.settings.smooth_s) for member in members}
-    added = [smoothing for smoothing in own if smoothing.seconds > 0]
-    return sorted(dict.fromkeys([*calibration_fit.SMOOTHINGS, *added]), key=lambda s: s.seconds)
+    added = set()
+    for settings in (member.settings for member in members):
+        widths = settings.smooth_s.values() if isinstance(settings.smooth_s, Mapping) else (settings.smooth_s,)
+        added |= {calibration.Smoothing(settings.kernel, width) for width in widths if width > 0}
+    return sorted(dict.fromkeys([*calibration_fit.SMOOTHINGS, *sorted(added, key=str)]), key=lambda s: s.seconds)
 
 
 def _describe(clips: Sequence[Recording], split: str) -> str:

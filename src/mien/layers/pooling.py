@@ -1,4 +1,4 @@
-"""Pooling of a window's valid tokens into one vector."""
+"""Pooling of the valid tokens of a window, or of bins of it, into vectors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
     """Mean of the valid tokens: `(batch, time, dim)`, `(batch, time)` bool -> `(batch, dim)`; zero where none is."""
     total = torch.where(valid[..., None], tokens, 0.0).sum(dim=1)
     return total / valid.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def split_bins(values: Tensor, valid: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Cut windows into bins of `length` tokens; the last one is padded with invalid tokens.
+
+    values `(batch, time, dim)`, valid `(batch, time)` bool -> `(batch, bin, length, dim)` and `(batch, bin, length)`.
+    """
+    batch, time, width = values.shape
+    bins = (time + length - 1) // length
+    padding = bins * length - time
+    padded = nn.functional.pad(values, (0, 0, 0, padding)).view(batch, bins, length, width)
+    return padded, nn.functional.pad(valid, (0, padding)).view(batch, bins, length)
 
 
 class AttentionStatistics(nn.Module):

@@ -1,4 +1,4 @@
-"""Blocks over time: token embedding, positional encoding, Transformer layer, causal convolutions, forward fill."""
+"""Blocks over time: token embedding, positional encoding, Transformer layers, causal convolutions, forward fill."""
 
 from __future__ import annotations
 
@@ -68,6 +68,37 @@ class TransformerLayer(nn.Module):
         normed = self.norm_attention(tokens)
         tokens = tokens + self.drop(self.attention(normed, normed, valid))
         output: Tensor = tokens + self.drop(self.feedforward(self.norm_feedforward(tokens)))
+        return output
+
+
+class PositionedLayer(nn.Module):
+    """Post-norm attention layer with sinusoidal positions inside and a residual connection around it.
+
+    With the positions added, q is the query and k the keys:
+
+        x = norm(attention(q, k) + dropout(q))
+        output = query + norm(feedforward(x) + dropout(x))
+
+    Because every layer adds the positions again, the layer sees the order of the tokens. Source: the authors' public
+    code of arXiv 2603.13056, with the hidden width of the feedforward network equal to `dim`. Differs: attention
+    weights are not dropped, and dropout has one mask for all tokens (`SharedDropout`), both to save time on a CPU.
+    """
+
+    def __init__(self, *, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = SafeAttention(dim=dim, heads=heads)
+        self.feedforward = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), SharedDropout(dropout), nn.Linear(dim, dim))
+        self.norm_attention, self.norm_feedforward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.drop = SharedDropout(dropout)
+
+    def forward(self, query: Tensor, keys: Tensor, valid_keys: Tensor) -> Tensor:
+        """Attend from `query` to `keys`, both `(batch, time, dim)` on one clock, where `valid_keys` `(batch, time)`
+        bool is true -> `(batch, time, dim)`. A query without a valid key passes through the rest of the layer."""
+        positions = sinusoidal_positions(query.shape[1], query.shape[2], query.device)
+        positioned = self.drop(query + positions)
+        attended = self.attention(positioned, self.drop(keys + positions), valid_keys)
+        hidden = self.norm_attention(attended + self.drop(positioned))
+        output: Tensor = query + self.norm_feedforward(self.feedforward(hidden) + self.drop(hidden))
         return output
 
 

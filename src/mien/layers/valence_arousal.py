@@ -1,4 +1,4 @@
-"""Valence-arousal systems: loss, output without classes, options, and the base class of their fusions."""
+"""Valence-arousal systems: loss, output without classes, blocks, options, and the base class of their fusions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from mien.errors import ConfigError
 from mien.layers.modality_dropout import ModalityDropout
 from mien.layers.options import check_dropout_names, check_heads
 from mien.layers.system import StreamSystem
+from mien.layers.temporal import TokenEmbedding
 from mien.losses import ccc_loss
 from mien.records import Batch, Output
 
 
 class ValenceArousalObjective(Section):
-    """Weights of the terms of `valence_arousal_loss`."""
+    """Weights of the terms of `valence_arousal_loss`.
+
+    per_sequence: compute CCC's moments over each window and average the losses; otherwise over the batch.
+    """
 
     valence: NotNegative = 0.7
     arousal: NotNegative = 0.3
     mse: NotNegative = 0.01
+    per_sequence: bool = False
 
 
 def valence_arousal_loss(prediction: Tensor, target: Tensor, mask: Tensor, weights: ValenceArousalObjective) -> Tensor:
-    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`, moments pooled over the batch.
+    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`, moments pooled over the batch or over each window.
 
     Args:
         prediction, target: `(batch, time, 2)`. mask: `(batch, time)` bool, tokens to use; targets that are not finite
@@ -35,6 +40,9 @@ def valence_arousal_loss(prediction: Tensor, target: Tensor, mask: Tensor, weigh
 
     Returns a scalar; zero, with a zero gradient, if nothing is used.
     """
+    if weights.per_sequence and len(prediction) > 1:
+        windows = zip(prediction.split(1), target.split(1), mask.split(1), strict=True)
+        return torch.stack([valence_arousal_loss(*window, weights) for window in windows]).mean()
     ccc_losses = [ccc_loss(prediction[..., i : i + 1], target[..., i : i + 1], mask) for i in range(2)]
     is_used = torch.isfinite(target) & mask[..., None]
     error = torch.where(is_used, prediction - torch.where(is_used, target, 0.0), 0.0)
@@ -55,6 +63,29 @@ def valence_arousal_output(
     return Output(logits, valence_arousal, weights, evidence, modalities)
 
 
+def hidden_layer(width: int, dim: int, dropout: float) -> nn.Sequential:
+    """Linear, LayerNorm, GELU and dropout: the hidden layer of the heads, `(..., width)` -> `(..., dim)`. Source: the
+    authors' public code of arXiv 2603.13056."""
+    return nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(dropout))
+
+
+class StreamEmbedding(nn.Module):
+    """Features of a stream to tokens: linear projection, LayerNorm and dropout; a learned token where one is missing.
+
+    Source: the authors' public code of arXiv 2603.13056; the learned token is ours.
+    """
+
+    def __init__(self, width: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(width, dim)
+        self.norm, self.drop = nn.LayerNorm(dim), nn.Dropout(dropout)
+
+    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
+        output: Tensor = self.drop(self.norm(self.embedding(values, valid)))
+        return output
+
+
 class FusionConfig(Section):
     """Options that the fusions share.
 
@@ -67,7 +98,7 @@ class FusionConfig(Section):
 
     inputs: Annotated[dict[str, Count], Field(min_length=2)]
     classes: Count = 8
-    rate_hz: Positive = 5.0
+    rate_hz: Positive = 30.0
     dim: Count = 256
     heads: Count = 4
     dropout: DropoutRate = 0.1
@@ -105,13 +136,14 @@ class ValenceArousalFusion(StreamSystem):
         self.loss = objective
         self.modality_dropout = ModalityDropout(whole=config.modality_dropout, bursts={})
 
-    def head(self, config: FusionConfig) -> nn.Linear:
-        """Linear layer from `dim` to valence and arousal; zero at first if it predicts a correction."""
-        head = nn.Linear(config.dim, 2)
+    def head(self, config: FusionConfig) -> nn.Sequential:
+        """Hidden layer and linear layer from `dim` to valence and arousal; the latter is zero at first if it predicts
+        a correction."""
+        last = nn.Linear(config.dim, 2)
         if config.residual:
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        return head
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        return nn.Sequential(hidden_layer(config.dim, config.dim, config.dropout), last)
 
     def mean_stream_prediction(
         self, inputs: Mapping[str, tuple[Tensor, Tensor]], weights: Mapping[str, Tensor]

@@ -45,7 +45,12 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
     ]
     module = _module(name)
     features = raw.get("features")
-    inputs = {str(k): 1 for k in features} if isinstance(features, Mapping) and features else {"face": 1, "voice": 1}
+    mouth = config.mouth_feature(raw)
+    inputs = (
+        {str(k): 1 for k in features if k != mouth}
+        if isinstance(features, Mapping) and features
+        else {"face": 1, "voice": 1}
+    )
     model_values = {"inputs": inputs} | {k: v for k, v in options.items() if k not in DERIVED_KEYS}
     for record, values, prefix in (
         (module.Config, model_values, "model"),
@@ -66,7 +71,7 @@ def build(recipe: config.Recipe) -> System[Any]:
     lines = problems(recipe.model_dump())
     lines += [
         f"features.{name}.dim: not known yet; training fills it in from the recordings"
-        for name, feature in recipe.features.items()
+        for name, feature in recipe.inputs.items()
         if feature.dim is None
     ]
     if lines:
@@ -74,7 +79,7 @@ def build(recipe: config.Recipe) -> System[Any]:
     module = _module(recipe.model.name)
     settings = module.Config(
         **recipe.model.options,
-        inputs={name: feature.dim for name, feature in recipe.features.items()},
+        inputs={name: feature.dim for name, feature in recipe.inputs.items()},
         classes=len(recipe.corpus.labels),
         rate_hz=recipe.windows.rate_hz,
     )
@@ -131,7 +136,7 @@ def check_task(recipe: config.Recipe, task: str | None) -> None:
 def complete(recipe: config.Recipe) -> config.Recipe:
     """The recipe with every key of `model` and `objective` written out, as a checkpoint keeps it."""
     module = _module(recipe.model.name)
-    inputs = {name: feature.dim or 1 for name, feature in recipe.features.items()}
+    inputs = {name: feature.dim or 1 for name, feature in recipe.inputs.items()}
     settings = module.Config(**recipe.model.options, inputs=inputs)
     model = {key: value for key, value in settings.model_dump().items() if key not in DERIVED_KEYS}
     objective = module.Objective(**recipe.objective).model_dump()

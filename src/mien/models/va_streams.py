@@ -1,7 +1,7 @@
 """One stream of the valence-arousal system: face, behaviour or voice.
 
-Source: Ryumina et al. (team RAS) 2026, arXiv 2603.13056 (10th ABAW, valence-arousal). Sizes and losses follow the
-authors' public code.
+Source: Ryumina et al. (team RAS) 2026, arXiv 2603.13056 (10th ABAW, valence-arousal). Sizes, layers and losses follow
+the authors' public code.
 
 Three recipes train this file: `va_face`, `va_behaviour` and `va_voice`. `mien derive` then writes each stream's output,
 an embedding of 256 values and its two predictions per token, into the feature store; `va_directed_experts` and
@@ -9,16 +9,22 @@ an embedding of 256 values and its two predictions per token, into the feature s
 
 Architecture, by `kind`:
 
-* face: a Transformer of 5 layers over 400 frames; sinusoidal positions are added before every layer, and the input is
-  added again after the last (outer residual).
-* behaviour: 12 Mamba layers over 16 segments of a vision-language model's embeddings.
-* voice: attentive statistics pooling in one-second bins of a 4-s window, then a projection to 256.
+* face: a Transformer of 5 layers over 400 frames, see `PositionedLayer`: post-norm, a feedforward network of the
+  width of the tokens, sinusoidal positions inside every layer, and a residual connection around each. The head is a
+  network with one hidden layer, whose activations are the embedding.
+* behaviour: 12 Mamba layers (post-norm, inner width equal to the outer) over 16 segments of a vision-language model's
+  embeddings. The head is a network with one hidden layer of 512; the embedding is its input.
+* voice: attentive statistics pooling in one-second bins of a 4-s window, then a hidden layer of 256, whose activations
+  are the embedding, and a linear head.
 
 Differs:
 
 * The face features are those of the recipe's encoder (the authors' multi-corpus extractor GRADA is not public).
 * The voice encoder stays as published (the authors train its last four layers).
 * A missing face is masked; the authors replace it by the nearest one.
+* Predictions pass through a tanh, because valence and arousal lie in [-1, 1]; the authors' heads are linear.
+* The selective scan discretises as in Mamba's paper; the authors' code multiplies exp(A) by the step size.
+* The voice is compared with the label of each token; the authors compare a bin with the mean of its labels.
 """
 
 from __future__ import annotations
@@ -32,12 +38,14 @@ from torch import Tensor, nn
 
 from mien.config import Count, DropoutRate, NotNegative, Positive, Section
 from mien.layers.options import check_heads
-from mien.layers.pooling import AttentionStatistics, any_valid
+from mien.layers.pooling import AttentionStatistics, any_valid, split_bins
 from mien.layers.state_space import MambaLayer
 from mien.layers.system import StreamSystem
-from mien.layers.temporal import TokenEmbedding, TransformerLayer, sinusoidal_positions
+from mien.layers.temporal import PositionedLayer
 from mien.layers.valence_arousal import (
+    StreamEmbedding,
     ValenceArousalObjective,
+    hidden_layer,
     target_of,
     valence_arousal_loss,
     valence_arousal_output,
@@ -49,8 +57,8 @@ class Config(Section):
     """Options of the model.
 
     inputs: one modality of any name. kind: which of the three networks. layers, heads: of the Transformer (8 heads in
-    the authors' code, 16 in notes on the paper). mamba_layers, state_dim, kernel: of Mamba. pooling_dim: hidden width
-    of the pooling's attention. bin_seconds: length of a pooled bin.
+    the authors' code, 16 in notes on the paper). mamba_layers, state_dim, kernel: of Mamba. head_dim: hidden width of
+    the behaviour's head. pooling_dim: hidden width of the pooling's attention. bin_seconds: length of a pooled bin.
     """
 
     inputs: Annotated[dict[str, Count], Field(min_length=1, max_length=1)]
@@ -63,6 +71,7 @@ class Config(Section):
     mamba_layers: Count = 12
     state_dim: Count = 8
     kernel: Count = 5
+    head_dim: Count = 512
     pooling_dim: Count = 128
     bin_seconds: Positive = 1.0
     dropout: DropoutRate = 0.1
@@ -75,38 +84,31 @@ class Config(Section):
 
 
 class Objective(ValenceArousalObjective):
-    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`.
-
-    per_sequence: compute CCC's moments over each window and average the losses, as the authors' code does for the face
-    stream; otherwise over the batch.
-    """
+    """`valence (1 - CCC_v) + arousal (1 - CCC_a) + mse MSE`; in the authors' code `per_sequence` for the face."""
 
     valence: NotNegative = 0.5
     arousal: NotNegative = 0.5
     mse: NotNegative = 0.0
-    per_sequence: bool = False
 
 
 class FaceNetwork(nn.Module):
-    """Transformer with positions added before every layer and an outer residual."""
+    """Transformer with positions inside every layer, and a hidden layer."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(width, config.dim)
+        self.embedding = StreamEmbedding(width, config.dim, config.dropout)
         self.layers = nn.ModuleList(
-            TransformerLayer(dim=config.dim, heads=config.heads, feedforward=4 * config.dim, dropout=config.dropout)
-            for _ in range(config.layers)
+            PositionedLayer(dim=config.dim, heads=config.heads, dropout=config.dropout) for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(config.dim)
+        self.hidden = hidden_layer(config.dim, config.dim, config.dropout)
+        self.head = nn.Linear(config.dim, 2)
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
-        embedded = self.embedding(values, valid)
-        positions = sinusoidal_positions(embedded.shape[1], embedded.shape[2], embedded.device)
-        tokens = embedded
+        tokens = self.embedding(values, valid)
         for layer in self.layers:
-            tokens = layer(tokens + positions, valid)
-        output: Tensor = self.norm(tokens + embedded)
+            tokens = layer(tokens, tokens, valid)
+        output: Tensor = self.hidden(tokens)
         return output
 
 
@@ -115,20 +117,21 @@ class BehaviourNetwork(nn.Module):
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(width, config.dim)
+        self.embedding = StreamEmbedding(width, config.dim, config.dropout)
         self.layers = nn.ModuleList(
             MambaLayer(dim=config.dim, state=config.state_dim, kernel=config.kernel, dropout=config.dropout)
             for _ in range(config.mamba_layers)
         )
-        self.norm = nn.LayerNorm(config.dim)
+        self.head = nn.Sequential(
+            hidden_layer(config.dim, config.head_dim, config.dropout), nn.Linear(config.head_dim, 2)
+        )
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
-        tokens = self.embedding(values, valid)
+        tokens: Tensor = self.embedding(values, valid)
         for layer in self.layers:
             tokens = layer(tokens, valid)
-        output: Tensor = self.norm(tokens)
-        return output
+        return tokens
 
 
 class VoiceNetwork(nn.Module):
@@ -139,20 +142,18 @@ class VoiceNetwork(nn.Module):
         self.bin_tokens = max(1, round(config.bin_seconds * config.rate_hz))
         self.pool = AttentionStatistics(dim=width, hidden=config.pooling_dim)
         self.project = nn.Sequential(
-            nn.Linear(2 * width, config.dim), nn.LayerNorm(config.dim), nn.GELU(), nn.Dropout(config.dropout)
+            nn.LayerNorm(2 * width), nn.Dropout(config.dropout), nn.Linear(2 * width, config.dim), nn.GELU()
         )
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.dim, 2))
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """values `(batch, time, width)`, valid `(batch, time)` bool -> `(batch, time, dim)`."""
-        batch, time, width = values.shape
-        bins = (time + self.bin_tokens - 1) // self.bin_tokens
-        padding = bins * self.bin_tokens - time
-        bin_values = nn.functional.pad(values, (0, 0, 0, padding)).view(batch * bins, self.bin_tokens, width)
-        bin_valid = nn.functional.pad(valid, (0, padding)).view(batch * bins, self.bin_tokens)
-        pooled = self.pool(bin_values, bin_valid).view(batch, bins, -1)
+        bin_values, bin_valid = split_bins(values, valid, self.bin_tokens)
+        batch, bins = bin_valid.shape[:2]
+        pooled = self.pool(bin_values.flatten(0, 1), bin_valid.flatten(0, 1)).view(batch, bins, -1)
         pooled_window = self.pool(values, valid)[:, None]
-        projected = self.project(torch.where(bin_valid.any(dim=1).view(batch, bins, 1), pooled, pooled_window))
-        output: Tensor = projected.repeat_interleave(self.bin_tokens, dim=1)[:, :time]
+        projected = self.project(torch.where(bin_valid.any(dim=2)[..., None], pooled, pooled_window))
+        output: Tensor = projected.repeat_interleave(self.bin_tokens, dim=1)[:, : values.shape[1]]
         return output
 
 
@@ -168,15 +169,14 @@ class VAStream(StreamSystem):
         self.modality, width = next(iter(config.inputs.items()))
         network = {"face": FaceNetwork, "behaviour": BehaviourNetwork, "voice": VoiceNetwork}[config.kind]
         self.network = network(width, config)
-        self.valence_arousal = nn.Linear(config.dim, 2)
         self.embedding_dim = config.dim + 2
 
     def embed(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
         """Features for the fusions, `(batch, time, dim + 2)`: the embedding, then valence and arousal. And `(batch,
         time)` bool, true throughout a window that has a valid token."""
         inputs, mask = self.select_inputs(values, valid)[self.modality]
-        tokens = self.network(inputs, mask)
-        return torch.cat((tokens, self.valence_arousal(tokens).tanh()), dim=-1), any_valid(mask)
+        embedding = self.network(inputs, mask)
+        return torch.cat((embedding, self.network.head(embedding).tanh()), dim=-1), any_valid(mask)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """Predict every token, see `StreamSystem.forward`."""
@@ -189,11 +189,7 @@ class VAStream(StreamSystem):
         features, present = self.embed(batch.values, batch.valid)
         prediction = features[..., -2:]
         target = target_of(batch, prediction)
-        if self.loss.per_sequence:
-            windows = zip(prediction.split(1), target.split(1), present.split(1), strict=True)
-            loss = torch.stack([valence_arousal_loss(*window, self.loss) for window in windows]).mean()
-        else:
-            loss = valence_arousal_loss(prediction, target, present, self.loss)
+        loss = valence_arousal_loss(prediction, target, present, self.loss)
         return loss, {"loss": loss.detach()}
 
 

@@ -49,6 +49,12 @@ class Callback:
         """Called in every process after each epoch, once its report is complete."""
 
 
+def validation_score(report: Mapping[str, float]) -> float | None:
+    """The score of an epoch by which epochs are compared, the first of `SELECTION` that there is; None without
+    validation."""
+    return next((report[name] for name in SELECTION if name in report), None)
+
+
 class KeepBest(Callback):
     """Saves the best weights as a checkpoint and the run state for resuming; stops early by `train.patience`.
 
@@ -70,7 +76,7 @@ class KeepBest(Callback):
     ) -> None:
         """Save the weights if the epoch is the best so far, save the run, and decide whether to stop."""
         state = self.state
-        measured = next((report[name] for name in SELECTION if name in report), None)
+        measured = validation_score(report)
         state.waited = state.waited + 1 if measured is not None else 0
         if measured is None or state.best is None or measured > state.best:
             state.best, state.best_epoch, state.waited = measured, state.epochs, 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from torch.utils.data import DataLoader
 
 from mien import checkpoint, config, models
 from mien.config import Recipe
-from mien.data import Augment, WindowDataset, WindowSampler, collate, input_statistics, window_weights
+from mien.data import Augment, WindowDataset, WindowSampler, collate, input_statistics, speaking_windows, window_weights
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.labels import SCORE_TASKS
 from mien.layers.system import Measure, System
 from mien.memory import keep_freed_memory
+from mien.mouth_filter import mask_streams
 from mien.records import Batch, Recording
 from mien.training import resume as unfinished
 from mien.training.callbacks import Callback, EpochCallback, KeepBest, ProgressBar, Report
@@ -28,6 +31,7 @@ from mien.training.resume import RunState
 from mien.training.score_validation import ScoreValidation
 from mien.training.trained_inputs import TrainedInputs
 
+log = logging.getLogger("mien")
 #: Metrics that a fusion can maximise, over the classes that occur.
 MEASURES: dict[str, Measure] = {
     "macro_f1": lambda y, p, n: metrics.macro_f1(y, p, classes=n, over=np.unique(y).tolist()),
@@ -243,6 +247,7 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
         for name, stream in recording.streams.items():
             widths.setdefault(name, stream.dim)
     problems = []
+    recipe = _without_unused_filter(recipe, widths)
     features = recipe.model_dump()["features"]
     for name, feature in features.items():
         if name not in widths:
@@ -255,6 +260,20 @@ def _completed(recipe: Recipe, train: Sequence[Recording]) -> Recipe:
     if problems:
         raise config.refusal("recipe", problems)
     return models.complete(config.changed(recipe, features=features))
+
+
+def _without_unused_filter(recipe: Recipe, widths: Mapping[str, int]) -> Recipe:
+    """The recipe without its mouth filter if no training recording has the opening of the mouth. Logs a warning."""
+    if recipe.mouth_filter is None or recipe.mouth_filter.mouth in widths:
+        return recipe
+    log.warning(
+        "no training recording has the feature %s: the voice is not filtered by the opening of the mouth",
+        recipe.mouth_filter.mouth,
+    )
+    features = {name: feature.model_dump() for name, feature in recipe.inputs.items()}
+    return config.read(
+        recipe.model_dump() | {"features": features, "mouth_filter": None}, origin="recipe", check=models.problems
+    )
 
 
 def _set_prompts(system: System[Any], recipe: Recipe) -> None:
@@ -295,16 +314,28 @@ def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, fl
 def _training_windows(
     recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
 ) -> WindowDataset:
+    recordings, given = _masked(recipe, train), recipe.mouth_filter
     data = WindowDataset(
-        train,
+        recordings,
         recipe.windows,
-        modalities=list(recipe.features),
+        modalities=list(recipe.inputs),
         augment=augment,
         labelled=True,
         scores=models.score_tasks(recipe),
     )
     if not len(data):
         raise ValueError("no training window has a label; give recordings whose clips have labels")
+    if given is not None and given.use == "windows":
+        count = len(data)
+        data.keep(speaking_windows(data, recordings, recipe.windows.rate_hz, mouth=given.mouth, opening=given.opening))
+        log.info("%d of %d training windows are kept: the mouth is open and visible in them", len(data), count)
+        if not len(data):
+            raise ConfigError(
+                f"in none of the {count} labelled training windows is the mouth open above {given.opening:g} "
+                "for a quarter of the time and visible for four fifths",
+                follows="Nothing was trained.",
+                remedy="Set a lower mouth_filter.opening, or mouth_filter.use=none to use every window.",
+            )
     return data
 
 
@@ -313,5 +344,13 @@ def _validation_windows(recipe: Recipe, val: Sequence[Recording]) -> WindowDatas
         return None
     windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
     return WindowDataset(
-        val, windows, modalities=list(recipe.features), labelled=True, scores=models.score_tasks(recipe)
+        _masked(recipe, val), windows, modalities=list(recipe.inputs), labelled=True, scores=models.score_tasks(recipe)
     )
+
+
+def _masked(recipe: Recipe, recordings: Sequence[Recording]) -> Sequence[Recording]:
+    """The recordings with the voice masked as prediction masks it (`mien.mouth_filter`)."""
+    mask = checkpoint.voice_mask(recipe)
+    if mask is None:
+        return recordings
+    return [replace(recording, streams=mask_streams(recording.streams, mask)) for recording in recordings]

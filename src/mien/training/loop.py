@@ -23,10 +23,10 @@ from mien.config import Train
 from mien.data import mix_seeds
 from mien.layers.system import System
 from mien.training import resume
-from mien.training.callbacks import Callback
+from mien.training.callbacks import Callback, validation_score
 from mien.training.ema import WeightAverage
 from mien.training.resume import RunState
-from mien.training.schedule import learning_rate_factor
+from mien.training.schedule import learning_rate_factor, plateau_factor
 
 
 class Movable(Protocol):
@@ -123,13 +123,13 @@ class TrainingLoop:
         torch.manual_seed(mix_seeds(settings.seed, epoch, 1, *([rank] if rank else [])))
         self.system.train()
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        means, batches = _Means(), iter(self.data.batches(epoch, self.part))
+        means, batches, reduced = _Means(), iter(self.data.batches(epoch, self.part)), self._plateau_factor()
         while step := list(islice(batches, settings.accumulate)):
             factor = learning_rate_factor(
                 state.steps, self.data.total_steps, settings.warmup, settings.schedule, settings.lr_end
             )
             for group in self.optimiser.param_groups:
-                group["lr"] = settings.lr * factor * group["scale"]
+                group["lr"] = settings.lr * factor * reduced * group["scale"]
             self.optimiser.zero_grad()
             self._add_gradients(step, means)
             self.system.before_step()
@@ -150,6 +150,14 @@ class TrainingLoop:
                 loss, logs = self.wrapped.objective(batch.to(self.fabric.device))
                 self.fabric.backward(loss / len(batches))
             means.add(logs)
+
+    def _plateau_factor(self) -> float:
+        """What the schedule `plateau` multiplies the learning rate by in the next epoch; 1 for the others."""
+        settings = self.settings
+        if settings.schedule != "plateau":
+            return 1.0
+        scores = [score for report in self.state.history if (score := validation_score(report)) is not None]
+        return plateau_factor(scores, patience=settings.plateau_patience, factor=settings.plateau_factor)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """Validation metrics with the averaged weights, in the first process."""

@@ -165,7 +165,7 @@ def derive_features(
         ConfigError: the run has no features for a next stage.
     """
     trained: Checkpoint = checkpoint.load(run, checkpoint.torch_device(device))
-    encoders = {modality: feature.encoder for modality, feature in trained.recipe.features.items()}
+    encoders = {modality: feature.encoder for modality, feature in trained.features.items()}
     recordings = load_recordings(index, store, encoders, labels=False, partial=True)
     weights = checkpoint.weights_digest(run)
     provenance = trained_model.stage_provenance(trained.recipe.model.name, weights, "embedding and predictions")

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from mien import checkpoint, config
+from mien import checkpoint, config, recipe_yaml
 from mien.atomic import temporary_path, write_bytes
 from mien.config import Recipe
 from mien.encoders import adaptation, registry
@@ -71,7 +71,7 @@ def make_recipe(
         "train": {"epochs": 10, "lr": 2e-4 if is_lora else 2e-5, "patience": 3, "warmup": 0.05},
         "vote": {},
     }  # fmt: skip
-    problems = [problem for text in overrides if (problem := config.override(raw, text))]
+    problems = [problem for text in overrides if (problem := recipe_yaml.override(raw, text))]
     model = {k: v for k, v in raw["model"].items() if k != "name"}
     for record, values, section in (
         (Adaptation, model, "model"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien.data import mouth
+from mien import mouth_filter as mouth
 from mien.records import Stream
 
 
