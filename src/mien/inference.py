@@ -71,7 +71,7 @@ class InferenceSettings:
     rate_hz: float
     hop_s: float
     triangular: bool
-    smooth_s: float | Mapping[str, float]
+    smooth_s: float | Mapping[Any, float]
     temperature: float
     trailing: bool = False
     kernel: soft_vote.Kernel = "mean"

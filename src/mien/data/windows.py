@@ -80,8 +80,8 @@ class WindowDataset(Dataset[Batch]):
         self.starts, self.lengths, self.first, self.last = torch.tensor(cut, dtype=torch.int64).view(-1, 4).T
         if labelled:
             has_label = (self.table.expression != UNLABELLED) | torch.isfinite(self.table.valence_arousal).any(1)
-            for scores in self.table.scores.values():
-                has_label = has_label | torch.isfinite(scores).any(1)
+            for values in self.table.scores.values():
+                has_label = has_label | torch.isfinite(values).any(1)
             self.keep(_window_sums(has_label[:, None].long(), self.starts, self.lengths)[:, 0] > 0)
 
     def keep(self, mask: Tensor) -> None:

@@ -82,7 +82,9 @@ def read(root: Path, *, progress: Callable[[int, int], None] | None = None) -> C
                 splits[name] = (TABLES[table.name.lower()], location)
     entries: list[Entry] = []
     with ThreadPoolExecutor(4) as pool:  # reading containers waits for the disk most of the time
-        results = pool.map(lambda item: _make_entry(root, item[0], *item[1], files[item[0]]), splits.items())
+        results = pool.map(
+            lambda item: _make_entry(root, item[0], item[1][0], item[1][1], files[item[0]]), splits.items()
+        )
         for count, result in enumerate(results, 1):
             if isinstance(result, Problem):
                 problems.append(result)

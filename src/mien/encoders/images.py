@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,8 +157,12 @@ class ImageEncoder(PretrainedEncoder):
         vectors = []
         for scale in self.scales:
             pixels = self.preprocessing(self.at_scale(crops, scale), self.device).to(self._dtype)
-            vectors.append(self._run(lambda pixels=pixels: self.embed(pixels).float().cpu().numpy()))
+            vectors.append(self._run(partial(self._vectors, pixels)))
         return vectors[0] if len(vectors) == 1 else np.mean(vectors, axis=0)
+
+    def _vectors(self, pixels: Tensor) -> np.ndarray:
+        vectors: np.ndarray = self.embed(pixels).float().cpu().numpy()
+        return vectors
 
     def at_scale(self, crops: np.ndarray, scale: float) -> np.ndarray:
         """The central part of crops that has a scale: `(batch, size, size, 3)` -> `(batch, part, part, 3)`."""

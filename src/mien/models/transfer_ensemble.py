@@ -311,7 +311,7 @@ class TransferEnsemble(Ensemble):
             "cnn_lstm": lambda: CnnLstm(config),
         }
         self.members = nn.ModuleDict({name: build[name]() for name in config.input_of})
-        self.modality_of = {**config.input_of}
+        self.modality_of = {str(name): modality for name, modality in config.input_of.items()}
         self.fusion = WeightedFusion(models=len(self.members), classes=classes)
 
     @torch.no_grad()

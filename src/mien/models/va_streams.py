@@ -167,8 +167,10 @@ class VAStream(StreamSystem):
         super().__init__(inputs=config.inputs, classes=config.classes, clamp=config.clamp)
         self.config, self.loss = config, objective or Objective()
         self.modality, width = next(iter(config.inputs.items()))
-        network = {"face": FaceNetwork, "behaviour": BehaviourNetwork, "voice": VoiceNetwork}[config.kind]
-        self.network = network(width, config)
+        networks: dict[str, type[FaceNetwork | BehaviourNetwork | VoiceNetwork]] = {
+            "face": FaceNetwork, "behaviour": BehaviourNetwork, "voice": VoiceNetwork
+        }  # fmt: skip
+        self.network = networks[config.kind](width, config)
         self.embedding_dim = config.dim + 2
 
     def embed(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:

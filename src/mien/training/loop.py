@@ -143,7 +143,7 @@ class TrainingLoop:
                 callback.on_step(means)
         return {"step": float(state.steps), **means.result(), **self.system.training_report()}
 
-    def _add_gradients(self, batches: Sequence[Batch | ImageBatch], means: _Means) -> None:
+    def _add_gradients(self, batches: Sequence[Movable], means: _Means) -> None:
         """Add the gradient of the batches' mean loss, by one pass for each batch; processes exchange it once."""
         for number, batch in enumerate(batches, 1):
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(batches)):

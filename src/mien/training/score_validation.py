@@ -42,7 +42,9 @@ class ScoreValidation:
         """Measure by name, of the tasks that have a labelled window."""
         found = {}
         for task, parts in self.parts.items():
-            truth, scores = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else ((), ())
+            if not parts:
+                continue
+            truth, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
             if not np.isfinite(truth).any():
                 continue
             width = len(SCORE_TASKS[task].columns)

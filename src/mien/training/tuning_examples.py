@@ -197,7 +197,9 @@ def load_sounds(
 def face_pixels(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
     """The face of an example: `(size, size, 3)` uint8 RGB."""
     if isinstance(source, bytes):
-        image = np.ascontiguousarray(cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+        decoded = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None, "encoded in this process"
+        image = np.ascontiguousarray(decoded[..., ::-1])
     else:
         image = read_image(source)
     return image if image.shape[:2] == (size, size) else pad_to_square(image, size)
