@@ -254,7 +254,7 @@ def _parse_affect(path: Path, clip: str, predictions: np.ndarray) -> tuple[np.nd
     if values.ndim != 2 or values.shape[1] != 2:
         what = f"have shape {values.shape}, not (frames, 2): valence, arousal"
         raise _bad_predictions(path, clip, what, "Give one row per frame.")
-    valid: np.ndarray = np.isfinite(values).all(axis=1)
+    valid = np.asarray(np.isfinite(values).all(axis=1))
     if len(wrong := values[valid][(np.abs(values[valid]) > 1 + _ROUNDING).any(axis=1)]):
         what = f"hold {wrong[0, 0]:g}, {wrong[0, 1]:g} ({len(wrong)} frames), outside [-1, 1]"
         raise _bad_predictions(path, clip, what, "Scale them to [-1, 1]; use NaN, never -5, for no prediction.")
@@ -269,7 +269,7 @@ def _parse_scores(
     if values.ndim != 2 or values.shape[1] != len(names):
         what = f"have shape {values.shape}, not (frames, {len(names)}): {names[0]} ... {names[-1]}"
         raise _bad_predictions(path, clip, what, "Give one column for each, in that order.")
-    valid: np.ndarray = np.isfinite(values).all(axis=1)
+    valid = np.asarray(np.isfinite(values).all(axis=1))
     if len(wrong := values[valid][(np.abs(values[valid] - 0.5) > 0.5 + _ROUNDING).any(axis=1)]):
         what = f"hold {wrong[0].min():g} to {wrong[0].max():g} ({len(wrong)} frames), outside [0, 1]"
         raise _bad_predictions(path, clip, what, "Scale them to [0, 1]; use NaN, never -1, for no prediction.")
