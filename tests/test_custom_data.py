@@ -111,10 +111,10 @@ def test_a_window_of_constant_clips_is_one_token() -> None:
 def test_many_windows_make_larger_batches_and_fewer_epochs() -> None:
     few, many = (dict(c.split("=") for c in custom_data.defaults(constant_clips(n))) for n in (40, 3200))
     assert (few["train.batch"], few["train.epochs"]) == ("32", "30")
-    assert (many["train.batch"], many["train.epochs"]) == ("100", "18")
+    assert (many["train.batch"], many["train.epochs"]) == ("100", "30")
     given = custom_data.defaults(constant_clips(3200), ["train.batch=8", "windows.seconds=2"])
     assert not any(c.startswith(("windows.", "train.batch")) for c in given)
-    assert "train.epochs=12" in given
+    assert "train.epochs=12" in given, "400 steps an epoch"
 
 
 def test_training_takes_the_defaults_unless_a_recipe_is_given(tmp_path: Path) -> None:
@@ -131,33 +131,33 @@ def test_training_takes_the_defaults_unless_a_recipe_is_given(tmp_path: Path) ->
 
 def test_halves_of_digits_reach_a_logistic_regression_on_the_same_numbers(tmp_path: Path) -> None:
     images, digits = load_digits(return_X_y=True)
-    images, digits = images[:1200].reshape(-1, 8, 8), digits[:1200]
+    order = np.random.default_rng(0).permutation(len(digits))
+    images, digits = images[order].reshape(-1, 8, 8), digits[order]
     halves = {"face": images[:, :, :4].reshape(-1, 32), "voice": images[:, :, 4:].reshape(-1, 32)}
     names = [str(d) for d in range(10)]
     clips = [
-        custom_data.recording(f"{i}", label=names[d], classes=names, split="train" if i < 500 else "test",
+        custom_data.recording(f"{i}", label=names[d], classes=names, split="train" if i < 400 else "test",
                               **{m: half[i] for m, half in halves.items()})
         for i, d in enumerate(digits)
     ]  # fmt: skip
     differences = []
     for seed in (1, 2):
         run = custom_data.train(
-            clips[:500], tmp_path / f"{seed}", [f"train.seed={seed}", "train.threads=1"], classes=names, progress=False
+            clips[:400], tmp_path / f"{seed}", [f"train.seed={seed}", "train.threads=1"], classes=names, progress=False
         )
         model = checkpoint.load(run).model
         for kept in (("face", "voice"), ("face",), ("voice",)):
-            values = {m: torch.tensor(halves[m][500:, None], dtype=torch.float32) for m in kept}
+            values = {m: torch.tensor(halves[m][400:, None], dtype=torch.float32) for m in kept}
             with torch.no_grad():
                 logits = model(values, {m: torch.ones(len(v), 1, dtype=torch.bool) for m, v in values.items()}).logits
             x = np.hstack([halves[m] for m in kept])
-            peer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[:500], digits[:500])
+            peer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[:400], digits[:400])
             ours, theirs = (
-                f1_score(digits[500:], predicted, average="macro")
-                for predicted in (logits[:, 0].argmax(-1).numpy(), peer.predict(x[500:]))
+                f1_score(digits[400:], predicted, average="macro")
+                for predicted in (logits[:, 0].argmax(-1).numpy(), peer.predict(x[400:]))
             )
             differences.append(ours - theirs)
-    # over two seeds; a single difference of two scores on 700 clips has a standard error of about .01
+    # over two seeds; a single difference of two scores on 1,400 clips has a standard error of about .01
     fused, face, voice = np.reshape(differences, (2, 3)).mean(axis=0)
-    print("DIFF", differences)
     assert fused > 0
     assert min(face, voice) > -0.005

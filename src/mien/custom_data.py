@@ -222,10 +222,10 @@ def defaults(recordings: Sequence[Recording], overrides: Sequence[str] = ()) -> 
 
     * Constant clips (single vectors, one label): a window is one token as long as the longest clip, because the ten
       tokens a second of the recipe would be copies of it. Classes are not balanced, inputs get no noise, training does
-      not stop early, and the weights are averaged over more steps: the recipe's values cost .02 macro F1 there
-      (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
+      not stop early, and the loss of each modality alone has full weight: the recipe's values cost about .02 macro F1
+      there (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
     * Batch and epochs: 32 windows a batch, and more for more than a thousand windows, up to 128. 30 epochs, fewer where
-      the run would exceed 600 steps, at least 12. Our choice: a step with 128 short windows takes hardly longer than
+      the run would exceed 1,000 steps, at least 12. Our choice: a step with 128 short windows takes hardly longer than
       one with 32.
 
     Args:
@@ -240,14 +240,15 @@ def defaults(recordings: Sequence[Recording], overrides: Sequence[str] = ()) -> 
             seconds = hop = math.ceil(1000 * max((_seconds(r) for r in recordings), default=0.0)) / 1000 or 1.0
             chosen |= {"windows.seconds": seconds, "windows.hop_seconds": seconds, "windows.rate_hz": 1 / seconds}
             chosen |= {"windows.jitter": "false", "vote.hop_seconds": seconds}
-        chosen |= {"train.balance": 0.0, "train.patience": 0, "train.ema": 0.99}
+        chosen |= {"train.balance": 0.0, "train.patience": 0}
         if settings.model.name == "safe_cross_attention":
-            chosen |= {"objective.class_weights": "none", "model.modality_dropout.noise": "{}"}
+            chosen |= {"objective.class_weights": "none", "objective.unimodal": 1.0}
+            chosen |= {"model.modality_dropout.noise": "{}"}
     trained = [r for r in recordings if r.clip.labels is not None and r.clip.split in ("", "train")]
     count = sum(1 + max(0, math.ceil((_seconds(r) - seconds) / hop)) for r in trained)
     batch = min(128, max(settings.train.batch, count // 32))
     steps = -(-count // (settings.train.batch if "train.batch" in given else batch)) or 1
-    chosen |= {"train.batch": batch, "train.epochs": min(settings.train.epochs, max(12, 600 // steps))}
+    chosen |= {"train.batch": batch, "train.epochs": min(settings.train.epochs, max(12, 1000 // steps))}
     return [
         f"{key}={value}" for key, value in chosen.items() if not any(key == g or key.startswith(f"{g}.") for g in given)
     ]
