@@ -83,7 +83,7 @@ class Checkpoint:
             rate_hz=windows.rate_hz,
             hop_s=vote.hop_seconds,
             triangular=vote.triangular,
-            smooth_s=vote.smooth_seconds,
+            smooth_s=dict(width) if isinstance(width := vote.smooth_seconds, dict) else width,
             temperature=vote.temperature,
             trailing=vote.trailing,
             hamming=vote.hamming,

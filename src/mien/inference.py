@@ -67,7 +67,7 @@ class InferenceSettings:
     rate_hz: float
     hop_s: float
     triangular: bool
-    smooth_s: float | Mapping[str, float]
+    smooth_s: float | dict[str, float]
     temperature: float
     trailing: bool = False
     hamming: bool = False
@@ -158,7 +158,7 @@ def predict_streams(
 def _smoothing_widths(settings: InferenceSettings, classes: int) -> float | list[float]:
     """Width of the moving mean in seconds: one, or one for each class and for valence and arousal."""
     width = settings.smooth_s
-    if not isinstance(width, Mapping):
+    if not isinstance(width, dict):
         return width
     return [width.get("expression", 0.0)] * classes + [width.get(name, 0.0) for name in ("valence", "arousal")]
 
