@@ -73,6 +73,7 @@ class Checkpoint:
         """The inference settings of the recipe."""
         recipe = models.complete(self.recipe)
         windows, vote = recipe.windows, recipe.vote
+        width = vote.smooth_seconds
         return inference.InferenceSettings(
             labels=self.labels,
             features={
@@ -83,7 +84,7 @@ class Checkpoint:
             rate_hz=windows.rate_hz,
             hop_s=vote.hop_seconds,
             triangular=vote.triangular,
-            smooth_s=vote.smooth_seconds,
+            smooth_s={str(k): v for k, v in width.items()} if isinstance(width, dict) else width,
             temperature=vote.temperature,
             trailing=vote.trailing,
             kernel=vote.kernel,

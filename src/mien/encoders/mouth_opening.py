@@ -55,8 +55,8 @@ class MouthOpening:
         """Encode crops `(batch, size, size, 3)` uint8 RGB -> `(batch, 1)` float32 in interocular distances."""
         meshes = np.stack([self._find(crop) for crop in crops])
         opening = face_geometry.compute_features(meshes)[:, _OPENING, None]
-        filled: np.ndarray = np.nan_to_num(opening, nan=0.0).astype(np.float32)
-        return filled
+        values: np.ndarray = np.nan_to_num(opening, nan=0.0).astype(np.float32)
+        return values
 
     def _find(self, crop: np.ndarray) -> np.ndarray:
         """The mesh `(468, 3)` of a crop, NaN without a face. The network runs again on the box that it has found."""

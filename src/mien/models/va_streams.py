@@ -91,7 +91,18 @@ class Objective(ValenceArousalObjective):
     mse: NotNegative = 0.0
 
 
-class FaceNetwork(nn.Module):
+class StreamNetwork(nn.Module):
+    """Base of the three networks: `forward` gives the embedding `(batch, time, dim)`, `head` maps it to 2 numbers."""
+
+    head: nn.Module
+
+    def predict(self, embedding: Tensor) -> Tensor:
+        """Valence and arousal in (-1, 1), `(batch, time, 2)`."""
+        output: Tensor = self.head(embedding).tanh()
+        return output
+
+
+class FaceNetwork(StreamNetwork):
     """Transformer with positions inside every layer, and a hidden layer."""
 
     def __init__(self, width: int, config: Config) -> None:
@@ -112,7 +123,7 @@ class FaceNetwork(nn.Module):
         return output
 
 
-class BehaviourNetwork(nn.Module):
+class BehaviourNetwork(StreamNetwork):
     """Mamba layers; a missing segment leaves their state unchanged."""
 
     def __init__(self, width: int, config: Config) -> None:
@@ -134,7 +145,7 @@ class BehaviourNetwork(nn.Module):
         return tokens
 
 
-class VoiceNetwork(nn.Module):
+class VoiceNetwork(StreamNetwork):
     """Attentive statistics of each bin, repeated for its tokens; a bin without voice gets those of the whole window."""
 
     def __init__(self, width: int, config: Config) -> None:
@@ -178,7 +189,8 @@ class VAStream(StreamSystem):
         time)` bool, true throughout a window that has a valid token."""
         inputs, mask = self.select_inputs(values, valid)[self.modality]
         embedding = self.network(inputs, mask)
-        return torch.cat((embedding, self.network.head(embedding).tanh()), dim=-1), any_valid(mask)
+        prediction = self.network.predict(embedding)
+        return torch.cat((embedding, prediction), dim=-1), any_valid(mask)
 
     def forward(self, values: Mapping[str, Tensor | None], valid: Mapping[str, Tensor | None]) -> Output:
         """Predict every token, see `StreamSystem.forward`."""
