@@ -222,8 +222,8 @@ def defaults(recordings: Sequence[Recording], overrides: Sequence[str] = ()) -> 
 
     * Constant clips (single vectors, one label): a window is one token as long as the longest clip, because the ten
       tokens a second of the recipe would be copies of it. Classes are not balanced, inputs get no noise, training does
-      not stop early, and the loss of each modality alone has full weight: the recipe's values cost about .02 macro F1
-      there (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
+      not stop early, and the loss of each modality alone has full weight: the recipe's values cost .01 to .03 macro
+      F1 there (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
     * Batch and epochs: 32 windows a batch, and more for more than a thousand windows, up to 128. 30 epochs, fewer where
       the run would exceed 1,000 steps, at least 12. Our choice: a step with 128 short windows takes hardly longer than
       one with 32.

@@ -1,6 +1,6 @@
 """Macro F1 and time of training on own data with small inputs, compared with logistic regression.
 
-    python bench/own_data.py [--seeds 3] [--only digits] [--threads 2] [key=value...]
+    python bench/small_inputs.py [--seeds 3] [--only digits] [--threads 2] [key=value...]
 
 Two sets of clips, one vector a modality:
 
