@@ -105,22 +105,23 @@ def systems(
     """Compare all systems on the same recordings.
 
     Measures macro F1, and mean CCC for valence and arousal, on clean and corrupted synthetic recordings. All
-    systems have the starter's encoders as inputs, and each is also trained on one modality alone. The test people
-    are in no training recording. Takes about 45 minutes on two cores.
+    systems have the starter's encoders as inputs, the same augmentation and the same number of steps, and each is
+    also trained on one modality alone. The test people are in no training recording. Takes about 45 minutes on two cores.
 
     \b
     Example:
       python -m experiments systems --only prompted_tcn --seeds 1
     """
     from experiments import compare_systems as experiment
+    from experiments import system_tables
     from mien.views.evaluation import robustness_svg
 
     scores = experiment.run(seeds=seeds, workers=WORKERS, names=only or ())
-    rows = experiment.save_rows(scores, out, keep_others=bool(only))
+    rows = system_tables.save_rows(scores, out, keep_others=bool(only))
     plot.write_text(robustness_svg([r for r in rows if r["model"] in experiment.PLOTTED]))
-    if va_rows := [r for r in rows if r["model"] in experiment.CHAIN]:
+    if va_rows := [r for r in rows if r["model"] in system_tables.CHAIN]:
         plot.with_stem(f"{plot.stem}_affect").write_text(robustness_svg(va_rows, affect=True))
-    print(experiment.table(rows))
+    print(system_tables.table(rows))
     if keep:
         experiment.save_results(rows)
 

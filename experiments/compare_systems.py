@@ -1,9 +1,12 @@
 """Comparison of all systems on the same synthetic recordings (`python -m experiments systems`).
 
-Each system is trained on the same recordings with the starter's encoders (equal inputs, so that only the architectures
-differ), with three seeds, at a size for two CPU cores. It is scored on people that no training recording shows, with
-and without corruption. The same system trained on each modality alone and the class prior are the references. This
-script writes `docs/experiments/systems.json`; docs/BENCHMARKS.md shows its table.
+What is equal for all systems over streams: the recordings, the encoders of the starter, the augmentation (each
+training recording also with the face hidden in bursts or noisy, and with the voice hidden in bursts, absent or noisy),
+the number of optimiser steps, and the choice of the epoch by validation macro F1. So only the architectures differ.
+Modality dropout inside the network comes in addition where a paper has it; what is ours stands in a row of its own.
+Systems are scored on people that no training recording shows, with and without corruption. The same system trained on
+each modality alone and the class prior are the references. Intervals hold for other seeds and other people
+(`system_tables.with_people`).
 
 Two systems differ. `dynamic_threshold` classifies images: it is trained on faces of the same recordings, 40 of each
 class labelled and the rest unlabelled, and predicts each moment from the face alone. Valence and arousal are predicted
@@ -13,11 +16,10 @@ own.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,8 +30,10 @@ import polars as pl
 import torch
 
 from experiments import few_labels, valence_arousal
+from experiments.system_tables import CHAIN, COLUMNS, VA_FUSIONS, cell, table, with_people
 from experiments.test_recordings import TEST_SECONDS, TEST_SEED, simulate_test_recordings
 from mien import checkpoint, config, models, results
+from mien.data import WindowDataset
 from mien.datasets.image_datasets import sample_per_class
 from mien.errors import ConfigError
 from mien.evaluation import robustness
@@ -39,18 +43,18 @@ from mien.labels import EXPRESSIONS
 from mien.records import FACE, VOICE, Clip, ImageSet, Recording
 from mien.synthetic.face_images import concatenate, crop_faces
 from mien.synthetic.recordings import map_in_processes, simulate_recordings
-from mien.synthetic.scenario import draw_scenario
+from mien.synthetic.scenario import draw_scenario, seeded_rng
 from mien.training.fit import fit
 from mien.training.semi_supervised import as_tensor
 
-#: Settings shared by all systems: epochs, seconds of a training recording, and overrides; one thread per training.
-EPOCHS = 12
+#: Settings shared by all systems over streams: optimiser steps, windows a step, seconds of a training recording, and
+#: overrides; one thread per training.
+TRAIN_STEPS, BATCH = 900, 32
 TRAIN_SECONDS = 15.0
 _SHARED = (
-    f"train.epochs={EPOCHS}",
     "train.patience=0",
     "train.threads=1",
-    "train.batch=32",
+    f"train.batch={BATCH}",
     "train.accumulate=1",
     "train.lr_end=0",
     "vote.smooth_seconds=0.5",
@@ -70,6 +74,7 @@ class System:
     plotted: bool = True
 
 
+_PUBLISHED_DROPOUT = ("model.modality_dropout={whole: {face: 0.1, voice: 0.0}, bursts: {}, noise: {}}",)
 _TCN = (
     *_STARTER, "windows={seconds: 3.0, hop_seconds: 0.5, rate_hz: 10.0, jitter: true}",
     "model.dim=64", "model.heads=4", "model.levels=4", "model.hidden=[64, 32]", "model.text_dim=16",
@@ -89,11 +94,16 @@ _TRANSFER = (
     "vote.hop_seconds=1.0",
 )  # fmt: skip
 SYSTEMS: dict[str, System] = {
-    # at the size of recipes/custom_data.yaml
-    "safe_cross_attention": System("custom_data"),
-    "safe_cross_attention, not safe, no dropout": System(
-        "custom_data", ("model.attention=naive", "model.modality_dropout={whole: {}, bursts: {}, noise: {}}"), False
+    # at the size of recipes/custom_data.yaml; modality dropout as published: the face of one window in ten
+    "safe_cross_attention": System("custom_data", _PUBLISHED_DROPOUT),
+    "safe_cross_attention, attention not safe": System(
+        "custom_data", (*_PUBLISHED_DROPOUT, "model.attention=naive"), False
     ),
+    "safe_cross_attention, no modality dropout": System(
+        "custom_data", ("model.modality_dropout={whole: {}, bursts: {}, noise: {}}",), False, plotted=False
+    ),
+    # our modality dropout: both modalities, in bursts, with noise
+    "safe_cross_attention, dropout of ours": System("custom_data", (), False),
     # orthogonal vectors in place of CLIP's prompts
     "prompted_tcn": System("prompted_tcn", _TCN),
     # class-wise Dirichlet weights
@@ -108,9 +118,6 @@ SYSTEMS: dict[str, System] = {
 #: Image system: recipe, labelled images per class, images per second of training and of test recordings, and the
 #: distance in seconds up to which a moment uses an image.
 IMAGE_SYSTEM, LABELS, TRAIN_HZ, TEST_HZ, REACH_S = "dynamic_threshold", 40, 1.0, 5.0, 0.5
-#: Recipe of the valence-arousal system -> the stream or fusion that it trains.
-VA_FUSIONS = ("va_directed_experts", "va_reliability")
-CHAIN = {**{f"va_{name}": name for name in valence_arousal.STREAMS}, **{name: name for name in VA_FUSIONS}}
 #: Name of the whole chain in `names`; its parts depend on each other.
 VA_CHAIN = "valence and arousal"
 #: Systems on the plot of macro F1.
@@ -136,18 +143,34 @@ class ComparisonData:
     test_faces: dict[str, tuple[ImageSet, np.ndarray]] = field(default_factory=dict)
 
 
-def prepare_data(*, train: int = 160, val: int = 40, images: bool = True, workers: int = 1) -> ComparisonData:
+def prepare_data(*, train: int = 80, val: int = 40, images: bool = True, workers: int = 1) -> ComparisonData:
     """Simulate `train` training, `val` validation and all test recordings. images: also crop faces."""
     simulate = partial(simulate_recordings, seconds=TRAIN_SECONDS, seed=TEST_SEED, balance=0.5, workers=workers)
     noisy = {snr: simulate_test_recordings(snr_db=snr, workers=workers) for snr in SNR_DB}
     test = simulate_test_recordings(workers=workers)
-    data = ComparisonData(simulate("train", train), simulate("val", val), test, noisy)
+    data = ComparisonData(augment(simulate("train", train)), simulate("val", val), test, noisy)
     if images:
         jobs = [("train", n, TRAIN_SECONDS, True, TRAIN_HZ) for n in range(train)]
         data.train_faces = concatenate([faces for _, faces, _ in map_in_processes(_crop_faces, jobs, workers)])
         jobs = [("test", n, TEST_SECONDS, False, TEST_HZ) for n in range(len(test))]
         data.test_faces = {name: (faces, times) for name, faces, times in map_in_processes(_crop_faces, jobs, workers)}
     return data
+
+
+def augment(recordings: Sequence[Recording]) -> list[Recording]:
+    """The recordings, and each of them twice more: once with its face hidden in bursts or noisy, once with its voice
+    hidden in bursts, absent or noisy. Bursts hide half of the samples; noise has one standard deviation."""
+    impairments: dict[str, list[Callable[[Recording, np.random.Generator], Recording]]] = {
+        FACE: [drop_samples(FACE, 0.5), add_feature_noise(FACE, 1.0)],
+        VOICE: [drop_samples(VOICE, 0.5), drop_samples(VOICE, 1.0), add_feature_noise(VOICE, 1.0)],
+    }
+    made = list(recordings)
+    for number, recording in enumerate(recordings):
+        rng = seeded_rng(number, "augment")
+        for modality, choices in impairments.items():
+            changed = choices[int(rng.integers(len(choices)))](recording, rng)
+            made.append(replace(changed, clip=replace(changed.clip, id=f"{recording.clip.id} {modality}")))
+    return made
 
 
 def _crop_faces(
@@ -191,6 +214,12 @@ def make_recipe(system: System, seed: int, only: str | None = None) -> config.Re
     return config.read(raw, origin=system.recipe, check=models.problems)
 
 
+def with_steps(recipe: config.Recipe, train: Sequence[Recording], steps: int = TRAIN_STEPS) -> config.Recipe:
+    """The recipe with as many epochs as take `steps` optimiser steps, rounded up."""
+    windows = len(WindowDataset(train, recipe.windows, modalities=list(recipe.inputs), labelled=True))
+    return config.changed(recipe, train={"epochs": max(1, -(-steps // -(-windows // recipe.train.batch)))})
+
+
 def train_and_score(job: tuple[str, int, str | None], data: ComparisonData) -> pl.DataFrame:
     """Train and score one system with one seed.
 
@@ -206,7 +235,7 @@ def train_and_score(job: tuple[str, int, str | None], data: ComparisonData) -> p
         return _score_va_chain(seed, data)
     if name == IMAGE_SYSTEM:
         return _score_image_system(seed, data)
-    recipe = make_recipe(SYSTEMS[name], seed, only)
+    recipe = with_steps(make_recipe(SYSTEMS[name], seed, only), data.train)
     with tempfile.TemporaryDirectory() as folder:
         run = fit(recipe, data.train, data.val, Path(folder) / "run", device="cpu", progress=False)
         trained = checkpoint.load(run)
@@ -308,7 +337,7 @@ def run(
         data: recordings; None simulates them.
 
     Returns:
-        One row for each system and condition: mean and t-interval over seeds (`robustness.aggregate_seeds`).
+        One row for each system and condition, see `system_tables.with_people`.
 
     Raises:
         ConfigError: a name is unknown.
@@ -337,75 +366,14 @@ def run(
                 tables.setdefault(title, []).append(rows)
                 score = rows["va_score" if title in CHAIN else "macro_f1"][0]
                 log(f"{title}, seed {job[1]}: {score:.3f}")
-    return pl.concat([robustness.aggregate_seeds(runs) for runs in tables.values()], how="diagonal")
-
-
-#: Column of the table -> corruption and label of its condition.
-COLUMNS: dict[str, tuple[str, str]] = {
-    "clean": ("face frames missing", "0"),
-    "90 % of the face missing": ("face frames missing", "90"),
-    "no face": ("face frames missing", "100"),
-    "no voice": ("voice silent", "100"),
-    "noise at −5 dB": ("noise in the sound", "-5"),
-}
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown tables by system and condition: macro F1 with its interval over seeds, then mean CCC likewise."""
-    parts = (
-        ("macro F1", [r for r in rows if r["model"] not in CHAIN]),
-        ("mean CCC", [r for r in rows if r["model"] in CHAIN]),
-    )
-    return "\n\n".join(_table(title, chosen) for title, chosen in parts if chosen)
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [f"| {title} | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    by_condition = {(r["model"], r["corruption"], r["label"]): r for r in rows}
-    for name in dict.fromkeys(r["model"] for r in rows):
-        cells = []
-        for corruption, label in COLUMNS.values():
-            row = by_condition.get((name, corruption, label))
-            if row is None and label == "0":
-                row = by_condition.get((name, "voice silent", "0"))
-            cells.append("–" if row is None else _cell(row))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    score, low, high = ("va_score", "va_low", "va_high") if row["model"] in CHAIN else ("macro_f1", "low", "high")
-    if row.get(low) is None:
-        return f"{row[score]:.3f}".replace("0.", ".", 1)
-    return f"{row[score]:.3f} ± {(row[high] - row[low]) / 2:.3f}".replace("0.", ".")
-
-
-def save_rows(rows: pl.DataFrame, path: Path, *, keep_others: bool = False) -> list[dict[str, Any]]:
-    """Write rows as JSON and return them as plain values, NaN as None.
-
-    keep_others: keep the rows of other systems in an existing file, in its order.
-    """
-    plain = [
-        {k: (None if isinstance(v, float) and not np.isfinite(v) else round(v, 5) if isinstance(v, float) else v)
-         for k, v in row.items()}
-        for row in rows.to_dicts()
-    ]  # fmt: skip
-    if keep_others and path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        updated = list(dict.fromkeys(r["model"] for r in plain))
-        order = dict.fromkeys([*(r["model"] for r in before), *updated])
-        merged = [*(r for r in before if r["model"] not in updated), *plain]
-        plain = [r for name in order for r in merged if r["model"] == name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
-    return plain
+    return pl.concat([with_people(runs) for runs in tables.values()], how="diagonal")
 
 
 def save_results(rows: Sequence[Mapping[str, Any]]) -> None:
     """Save the table and the clean score of each recipe with the recipes (`mien.results`)."""
     clean = {r["model"]: r for r in rows if (r["corruption"], r["label"]) == COLUMNS["clean"]}
     named = {n: s.recipe for n, s in SYSTEMS.items() if s.unimodal} | {IMAGE_SYSTEM: IMAGE_SYSTEM}
-    recipes = {recipe: f"{_cell(clean[n])} macro F1" for n, recipe in named.items() if n in clean}
+    recipes = {recipe: f"{cell(clean[n])} macro F1" for n, recipe in named.items() if n in clean}
     results.save(
         "systems",
         command="python -m experiments systems",

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from experiments import compare_systems
+from experiments import compare_systems, system_tables
+from mien.data import WindowDataset
 from mien.errors import ConfigError
 from mien.evaluation.robustness import drop_samples
 from mien.records import FACE, Clip, ImageSet, Labels, Recording, Stream
@@ -78,7 +79,7 @@ def row(model: str, corruption: str, label: str, **scores: Any) -> dict[str, Any
 
 
 def test_macro_f1_and_ccc_have_separate_tables() -> None:
-    tables = compare_systems.table(
+    tables = system_tables.table(
         [
             row("cnn_pdem", "face frames missing", "0", macro_f1=0.7, low=0.65, high=0.75, va_score=0.1),
             row("dynamic_threshold", "face frames missing", "90", macro_f1=0.2, low=0.1, high=0.3),
@@ -96,7 +97,7 @@ def test_macro_f1_and_ccc_have_separate_tables() -> None:
         "| va_reliability | – | – | .470 ± .040 | – | – |",
         "| va_voice | .460 | – | – | – | – |",
     ]
-    assert compare_systems.table([row("va_voice", "voice silent", "0", va_score=0.5)]).startswith("| mean CCC")
+    assert system_tables.table([row("va_voice", "voice silent", "0", va_score=0.5)]).startswith("| mean CCC")
 
 
 def test_an_unknown_system_is_refused_before_anything_is_simulated() -> None:
@@ -131,3 +132,44 @@ def test_a_run_reports_each_system_of_the_chain(monkeypatch: pytest.MonkeyPatch)
     result = compare_systems.run(seeds=1, names=[compare_systems.VA_CHAIN], log=lines.append, data=data)
     assert result["model"].to_list() == ["va_face", "va_voice"]
     assert lines[1:] == ["va_face, seed 0: 0.500", "va_voice, seed 0: 0.250"]
+
+
+def test_every_system_gets_the_same_augmented_recordings_and_steps() -> None:
+    clean = [recording(np.ones(40, bool))]
+    rng, whole = np.random.default_rng(0), np.ones(40, bool)
+    for modality in (FACE, "voice"):
+        clean[0].streams[modality] = Stream(rng.normal(size=(40, 3)), np.arange(40) / 4, whole)
+    augmented = compare_systems.augment(clean * 20)
+    assert len(augmented) == 60
+    assert len({r.clip.id for r in augmented[20:]}) == 2
+    for first, modality in ((20, FACE), (21, "voice")):
+        changed = augmented[first::2]
+        other = "voice" if modality == FACE else FACE
+        assert all(np.array_equal(r.streams[other].values, clean[0].streams[other].values) for r in changed)
+        hidden = [1 - np.mean(r.streams[modality].valid) for r in changed]
+        noisy = [not np.array_equal(r.streams[modality].values, clean[0].streams[modality].values) for r in changed]
+        assert all(h > 0.3 or n for h, n in zip(hidden, noisy, strict=True))
+        assert 0 < sum(h > 0.3 for h in hidden) < len(hidden), "some are hidden, some are noisy"
+    recipes = [
+        compare_systems.make_recipe(compare_systems.SYSTEMS[name], 0) for name in ("safe_cross_attention", "cnn_pdem")
+    ]
+    for recipe in recipes:
+        windows = len(WindowDataset(augmented, recipe.windows, modalities=list(recipe.inputs), labelled=True))
+        per_epoch = -(-windows // compare_systems.BATCH)
+        epochs = compare_systems.with_steps(recipe, augmented, steps=100).train.epochs
+        assert 100 <= epochs * per_epoch < 100 + per_epoch
+
+
+def test_intervals_hold_for_other_seeds_and_other_people() -> None:
+    def scores(macro_f1: float) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "corruption": ["a"], "level": [0.0], "label": ["0"], "unit": ["%"], "model": ["m"], "clips": [4],
+                "frames": [9], "macro_f1": [macro_f1], "low": [macro_f1 - 0.03], "high": [macro_f1 + 0.05],
+            }
+        )  # fmt: skip
+
+    merged = system_tables.with_people([scores(0.5), scores(0.6)]).to_dicts()[0]
+    seeds = 12.7062 * 0.0707107 / 2**0.5  # t(.975, 1) times the standard error
+    half = (seeds**2 + 0.04**2) ** 0.5
+    assert (merged["low"], merged["high"]) == pytest.approx((0.55 - half, 0.55 + half), rel=1e-4)
