@@ -106,7 +106,8 @@ def systems(
 
     Measures macro F1, and mean CCC for valence and arousal, on clean and corrupted synthetic recordings. All
     systems have the starter's encoders as inputs, the same augmentation and the same number of steps, and each is
-    also trained on one modality alone. The test people are in no training recording. Takes about 45 minutes on two cores.
+    also trained on one modality alone. The test people are in no training recording. Takes about 45 minutes on two
+    cores.
 
     \b
     Example:
