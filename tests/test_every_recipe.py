@@ -222,9 +222,21 @@ def test_a_copied_run_predicts_recordings(
             continue
         other = predict(run, recordings[media], tmp_path / f"{media}{len(options)}{gone}", *options)
         check(other, **expects, evidence=bool(left))
+    if not trained_model.is_image_model(run):
+        check_submission(run, corpus, tmp_path / "submission.txt", "EXPR" if expects["expression"] else "VA")
     exported = export_run(run)
     assert exported.files
     assert_equal_timelines(predict(run, recordings["pair"], tmp_path / "exported"), table)
+
+
+def check_submission(run: Path, corpus: Path, out: Path, track: str) -> None:
+    """The clips of the challenge's test split give a submission without errors, from stored features."""
+    sample = corpus / "root" / f"{track}_sample.txt"
+    stored = ("--index", corpus / "index.jsonl", "--store", corpus / "features", "--device", "cpu")
+    for words in (("submit", run, "--sample", sample, *stored, "--out", out), ("validate", out, "--sample", sample)):
+        result = mien(*words)
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    assert len(out.read_text().splitlines()) == len(sample.read_text().splitlines())
 
 
 def assert_equal_timelines(found: pl.DataFrame, expected: pl.DataFrame) -> None:
