@@ -164,6 +164,7 @@ def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     facts["features"] = {name: InputFeature(**feature) for name, feature in facts["features"].items()}
     if facts.pop("hamming", False):  # exports before the setting `kernel`
         facts["kernel"] = "hamming"
+    facts["scores"] = tuple(facts.get("scores", ()))
     if facts.get("voice_mask"):
         facts["voice_mask"] = VoiceMask(**facts["voice_mask"])
     settings = InferenceSettings(**facts)

@@ -240,6 +240,7 @@ def test_fusion_trains_on_derived_features_of_va_stages(work: Path, tmp_path: Pa
     stored = ("--index", work / "index.jsonl", "--store", work / "features", "--task", "va", "--device", "cpu")
     short = "windows={seconds: 2.0, hop_seconds: 1.0, rate_hz: 10.0}"
     small = ("model.dim=8", "model.heads=2", "train.epochs=1", "train.batch=4", "vote.hop_seconds=1.0")
+    mien_ok("extract", work / "index.jsonl", "--encoder", "mouth-opening", "--store", work / "features", "--workers", 1)
     for name, encoder in (("face", "face-geometry"), ("voice", "voice-prosody")):
         feature = f"features.{name}={{encoder: {encoder}}}"
         mien_ok("train", f"va_{name}", feature, short, *small, *stored, "--out", tmp_path / f"va_{name}")

@@ -124,10 +124,10 @@ def test_prediction_masks_the_voice_by_the_mouth() -> None:
 def test_a_hidden_mouth_masks_the_voice_or_keeps_it() -> None:
     hidden = replace(mouth(), valid=np.zeros(500, bool))
     alone = {n: s for n, s in inputs(hidden).items() if n in ("voice", "mouth")}
-    assert np.isnan(fusion().predict_streams(alone, 0.0, 20.0).valence_arousal).all()
-    kept = fusion("mouth_filter.unseen=keep").predict_streams(alone, 0.0, 20.0).valence_arousal
+    assert np.isnan(fusion("mouth_filter.unseen=mask").predict_streams(alone, 0.0, 20.0).valence_arousal).all()
+    kept = fusion().predict_streams(alone, 0.0, 20.0).valence_arousal
     assert np.isfinite(kept).all()
-    silent = fusion("mouth_filter.unseen=keep").predict_streams(alone | {"mouth": mouth()}, 0.0, 20.0)
+    silent = fusion().predict_streams(alone | {"mouth": mouth()}, 0.0, 20.0)
     assert np.isnan(silent.valence_arousal).all(), "a mouth that is seen to be closed masks the voice in either case"
 
 
@@ -146,7 +146,7 @@ def test_the_onnx_settings_keep_the_mask(tmp_path: Path) -> None:
     trained = fusion()
     text = onnx_model.describe(trained.settings, "weights", b"network")
     facts = json.loads(text)
-    assert facts["voice_mask"] == {"voice": "voice", "mouth": "mouth", "opening": 0.04, "keep_unseen": False}
+    assert facts["voice_mask"] == {"voice": "voice", "mouth": "mouth", "opening": 0.04, "keep_unseen": True}
     assert facts["smooth_s"] == pytest.approx({"valence": 7 / 30, "arousal": 13 / 30})
     assert list(trained.settings.network_features) == ["face", "behaviour", "voice"]
     assert list(trained.settings.features)[-1] == "mouth"

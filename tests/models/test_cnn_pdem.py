@@ -124,10 +124,10 @@ def test_windows_without_a_label_or_a_face_are_not_fitted() -> None:
 def test_smoothing_is_the_published_hamming_window() -> None:
     """numpy's Hamming window of half as many frames as a second has, against the recipe's."""
     shipped = config.load("cnn_pdem")
-    assert (shipped.vote.smooth_seconds, shipped.vote.hamming) == (0.467, True)
+    assert (shipped.vote.smooth_seconds, shipped.vote.kernel) == (0.467, "hamming")
     times = np.arange(300) / 30
     values = np.stack((np.sin(2 * np.pi * 0.4 * times), np.cumsum(np.sin(times)) / 30), axis=1)
     window = np.hamming(15) / np.hamming(15).sum()
     published = np.stack([np.convolve(column, window, mode="same") for column in values.T], axis=1)
-    found = soft_vote.smooth(values, times, shipped.vote.smooth_seconds, hamming=True)
+    found = soft_vote.smooth(values, times, shipped.vote.smooth_seconds, kernel="hamming")
     np.testing.assert_allclose(found[15:-15], published[15:-15], atol=1e-3)
