@@ -31,6 +31,7 @@ from mien.media.container import (
     select_video,
     undecodable_error,
 )
+from mien.media.frame_converter import sample_aspect, square_pixel_size
 from mien.media.orientation import Orientation, orientation_of
 
 #: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
@@ -44,7 +45,7 @@ class MediaInfo:
     """Properties of a media file. Seconds count from the recording's time 0.0.
 
     kind: `image` is one still image; `audio` has no video stream (a cover picture does not count).
-    width, height: pixels of an upright frame, 0 without video. Pixels are assumed square.
+    width, height: of an upright frame in square pixels, as `frames` gives it; 0 without video.
     orientation: how stored frames become upright; `frames` applies it.
     duration_s: length of the recording according to the header, None if it states none. Do not rely on it.
     origin: the raw presentation timestamp in seconds that is time 0.0, exact.
@@ -138,6 +139,7 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
         width, height = video.width, video.height
         if isinstance(frame, VideoFrame):
             width, height, orientation = frame.width, frame.height, orientation_of(frame)
+        width, height = square_pixel_size(width, height, sample_aspect(video))
     if orientation.transposed:
         width, height = height, width
     return MediaInfo(
