@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mien.errors import MediaError
 from mien.media.frame_converter import square_pixel_size
 from mien.media.tone_map import KNEE, WHITE, compress
 from mien.media.video import frames, probe
@@ -184,3 +187,79 @@ def test_compression_keeps_order_and_stays_below_white(light: list[float]) -> No
     assert (np.diff(mapped) >= 0).all()
     assert (mapped <= 1).all()
     np.testing.assert_array_equal(mapped[values <= KNEE], values[values <= KNEE])
+
+
+# ---------------------------------------------------------------- one picture, and animations
+
+
+def face_like(i: int = 0) -> np.ndarray:
+    """A smooth colour picture, `(48, 64, 3)`, that changes with `i`."""
+    y, x = np.mgrid[:48, :64]
+    return np.stack([3 * x + 20 * i, 4 * y + 10, 120 + x - y], axis=2).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("name", "codec", "pixel_format"), [
+    ("one.mp4", "libx264", "yuv420p"), ("one.mkv", "libx264", "yuv420p"), ("one.ts", "libx264", "yuv420p"),
+    ("one.avi", "mjpeg", "yuvj420p"), ("one.gif", "gif", "rgb8"), ("one.avif", "libsvtav1", "yuv420p"),
+])  # fmt: skip
+def test_one_frame_without_sound_is_an_image(tmp_path: Path, name: str, codec: str, pixel_format: str) -> None:
+    try:
+        path = make_video(
+            tmp_path / name, count=1, codec=codec, pixel_format=pixel_format, picture=face_like, size=(64, 48)
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"no encoder {codec}: {error}")
+    info, seen = probe(path), list(frames(path))
+    assert info.kind == "image"
+    assert [frame.time_s for frame in seen] == [0.0]
+    assert np.abs(seen[0].image.astype(float) - face_like()).mean() < 25
+
+
+def test_two_frames_are_a_video(tmp_path: Path) -> None:
+    assert probe(make_video(tmp_path / "two.mp4", count=2)).kind == "video"
+
+
+@pytest.mark.parametrize("name", ["phone.heic", "a.avif", "g.gif"])
+def test_single_picture_cases_are_images(cases: Path, name: str) -> None:
+    info, seen = probe(cases / name), list(frames(cases / name))
+    assert (info.kind, info.width, info.height, len(seen)) == ("image", 572, 562, 1)
+    assert probe(cases / "one_frame.mp4").kind == "image"
+
+
+def test_a_heic_of_tiles_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x15infe\x02\0\0\0\0\x31\0\0grid\0" + b"\0" * 99)
+    with pytest.raises(MediaError, match=r"made of tiles.*\n.*\n.*JPEG"):
+        probe(path)
+
+
+def test_an_unsupported_depth_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "f.tif"
+    cv2.imwrite(str(path), face_like().astype(np.float32) / 255)
+    with pytest.raises(MediaError, match="floating-point numbers of 32 bits; mien reads pictures of 8 or 16 bits"):
+        probe(path)
+
+
+def test_the_float_case_is_named(cases: Path) -> None:
+    with pytest.raises(MediaError, match="floating-point numbers of 32 bits"):
+        probe(cases / "float32.tif")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_animations_are_videos(tmp_path: Path, suffix: str) -> None:
+    path, animation = tmp_path / f"a{suffix}", cv2.Animation()
+    animation.frames = [np.ascontiguousarray(face_like(i)[..., ::-1]) for i in range(4)]
+    animation.durations = np.array([100, 200, 40, 100])
+    cv2.imwriteanimation(str(path), animation, [cv2.IMWRITE_WEBP_QUALITY, 95])
+    info, seen = probe(path), list(frames(path))
+    assert (info.kind, info.width, info.height) == ("video", 64, 48)
+    assert [frame.time_s for frame in seen] == pytest.approx([0, 0.1, 0.3, 0.34], abs=0.002)
+    for i, frame in enumerate(seen):
+        assert np.abs(frame.image.astype(float) - face_like(i)).mean() < 6
+
+
+def test_the_animated_case_is_a_video(cases: Path) -> None:
+    seen = list(frames(cases / "anim.webp", max_side=160))
+    assert len(seen) > 1
+    assert {frame.image.shape for frame in seen} == {(90, 160, 3)}
+    assert all(a.time_s < b.time_s for a, b in pairwise(seen))

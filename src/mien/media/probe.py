@@ -6,6 +6,7 @@ that decode, because headers state wrong starts, lengths and frame counts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -38,13 +39,18 @@ from mien.media.orientation import Orientation, orientation_of
 _PACKETS = 300
 #: Wider or taller frames are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
 MAX_SIDE = 16384
+#: Major brands of HEIC and AVIF pictures, the entry of a picture that joins others, and the bytes in which it stands.
+_PICTURE_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+_GRID_ITEM = re.compile(rb"infe.{8}grid", re.DOTALL)
+_TILE_HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
     """Properties of a media file. Seconds count from the recording's time 0.0.
 
-    kind: `image` is one still image; `audio` has no video stream (a cover picture does not count).
+    kind: `image` is one still image, also a video of one frame without sound; `audio` has no video stream (a cover
+        picture does not count, nor the only frame of a video with sound).
     width, height: of an upright frame in square pixels, as `frames` gives it; 0 without video.
     orientation: how stored frames become upright; `frames` applies it.
     duration_s: length of the recording according to the header, None if it states none. Do not rely on it.
@@ -52,7 +58,9 @@ class MediaInfo:
     average_rate: frames a second according to the header: information only, never used for timing.
     video_start_s, audio_start_s: start of each stream; None where there is none.
     video_stop_s, audio_stop_s: end of each stream according to the header; None where it is only an estimate.
-    video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name.
+    video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name, `image` for
+        files that OpenCV decodes.
+    notes: what a user should know about the choice of streams.
     """
 
     path: Path
@@ -73,6 +81,7 @@ class MediaInfo:
     audio_codec: str = ""
     pixel_format: str = ""
     container: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def origin_s(self) -> float:
@@ -100,6 +109,9 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
     if image.is_still(check_file(path)):
         height, width = image.read(path).shape[:2]
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
+    if image.is_animated_webp(path):
+        return _describe_animation(path)
+    _check_tiles(path)
     with open_container(path) as container:
         video_stream, audio_stream = select_video(container), select_audio(container)
         if video_stream is None and audio_stream is None:
@@ -126,8 +138,12 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
             follows="Nothing was read from it.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
+    first, pictures = _first_frames(container, [s for s in (video, audio) if s is not None])
+    notes: list[str] = []
+    if video is not None and audio is not None and pictures == 1:
+        video = None
+        notes.append("its only picture counts as cover art; rows follow the sound")
     both = (video, audio)
-    first = _first_frames(container, [s for s in both if s is not None])
     starts = [_start(s, first) for s in both]
     origin = min((t for t in starts if t is not None), default=Fraction(0))
     start_s = [float((t or origin) - origin) if s else None for s, t in zip(both, starts, strict=True)]
@@ -144,7 +160,7 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
         width, height = height, width
     return MediaInfo(
         path=path,
-        kind="video" if video is not None else "audio",
+        kind="audio" if video is None else "image" if pictures == 1 and not container.streams.audio else "video",
         width=width,
         height=height,
         orientation=orientation,
@@ -161,14 +177,39 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
         audio_codec=audio.codec.canonical_name if audio is not None else "",
         pixel_format=video.pix_fmt or "" if video is not None else "",
         container=name,
+        notes=tuple(notes),
     )
+
+
+def _describe_animation(path: Path) -> MediaInfo:
+    """Properties of an animated WebP."""
+    times, pictures = image.read_animation(path)
+    height, width = next(pictures).shape[:2]
+    kind: Literal["video", "image"] = "video" if len(times) > 1 else "image"
+    return MediaInfo(path, kind, width, height, has_video=True, video_start_s=0.0, container="image")
+
+
+def _check_tiles(path: Path) -> None:
+    """Raise MediaError for a HEIC or AVIF picture made of tiles: FFmpeg opens each tile as a picture of its own."""
+    with path.open("rb") as file:
+        head = file.read(_TILE_HEAD)
+    if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS and _GRID_ITEM.search(head):
+        raise MediaError(
+            f"{printable(path)} is a HEIC or AVIF picture made of tiles, which this installation cannot join.",
+            follows="Nothing was read from it.",
+            remedy="Save it as JPEG or PNG with another program, or set the phone's camera to JPEG (“Most Compatible”).",
+        )
 
 
 _FirstFrames = dict[int, VideoFrame | AudioFrame]
 
 
-def _first_frames(container: InputContainer, streams: list[VideoStream | AudioStream]) -> _FirstFrames:
-    """The first frame of each stream that decodes, by stream index."""
+def _first_frames(
+    container: InputContainer, streams: list[VideoStream | AudioStream]
+) -> tuple[_FirstFrames, int]:
+    """The first frame of each stream that decodes, by stream index, and the packets of pictures met (1: there is one
+    picture)."""
+    videos = [s.index for s in streams if s.type == "video"]
     frames_by_index: _FirstFrames = {}
     by_index = {s.index: s for s in streams}
     packet_counts = dict.fromkeys(by_index, 0)
@@ -179,7 +220,7 @@ def _first_frames(container: InputContainer, streams: list[VideoStream | AudioSt
     try:
         for packet in container.demux(streams):
             index = packet.stream_index
-            packet_counts[index] += 1
+            packet_counts[index] += packet.size > 0
             first_dts.setdefault(index, packet.dts)
             if index not in frames_by_index and packet_counts[index] <= _PACKETS:
                 try:
@@ -190,11 +231,12 @@ def _first_frames(container: InputContainer, streams: list[VideoStream | AudioSt
                     frames_by_index[index] = frames[0]
                     if lacks_presentation_times(container, by_index[index]):
                         frames[0].pts = first_dts[index]
-            if len(frames_by_index) == len(streams) or max(packet_counts.values()) > 2 * _PACKETS:
+            is_known = len(frames_by_index) == len(streams) and all(packet_counts[i] > 1 for i in videos)
+            if is_known or max(packet_counts.values()) > 2 * _PACKETS:
                 break
     except (av.FFmpegError, OSError):
         pass  # A cut file: the function that decodes the frames reports where it ends.
-    return frames_by_index
+    return frames_by_index, sum(packet_counts[i] for i in videos)
 
 
 def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fraction | None:

@@ -40,7 +40,7 @@ def transfer_of(frame: VideoFrame) -> Transfer | None:
 
 def tone_map(image: np.ndarray, transfer: Transfer) -> np.ndarray:
     """`(height, width, 3)` uint16 RGB code values of BT.2020, full range -> uint8 sRGB with BT.709 primaries."""
-    light = _linear(transfer)[image >> 4]
+    light = np.take(_linear(transfer), image >> 4)
     if transfer is Transfer.HLG:
         # The display's gamma acts on the luminance of the scene.
         luminance = cv2.transform(light, _LUMINANCE[None])
@@ -49,7 +49,8 @@ def tone_map(image: np.ndarray, transfer: Transfer) -> np.ndarray:
     np.clip(light, 0, 1e4 / WHITE, out=light)
     # Square roots spend the table's steps where the eye, and sRGB, resolve them.
     index = np.sqrt(light * np.float32(WHITE / 1e4)) * np.float32(_STEPS * 4 - 1)
-    return _encoded()[index.astype(np.uint16)]
+    mapped: np.ndarray = np.take(_encoded(), index.astype(np.uint16))
+    return mapped
 
 
 def compress(light: np.ndarray) -> np.ndarray:

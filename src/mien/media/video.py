@@ -46,7 +46,7 @@ def frames(
     """Decode every intact frame in presentation order, one at a time.
 
     Args:
-        path: video, still image (one frame at 0.0), or audio file (no frames).
+        path: video, animated PNG, WebP or GIF, still image (one frame at 0.0), or audio file (no frames).
         max_side: pixels; larger frames are scaled down to it during conversion, with their aspect ratio.
         threads: decoding threads; None means 1 up to 1920×1080, 2 above (each thread keeps its own reference frames).
         notes: collects warnings for the user: a cut file, damaged packets, repaired timestamps.
@@ -62,11 +62,20 @@ def frames(
         MediaError: at the call, as `probe`; during iteration, if no frame decodes.
     """
     info = probe(path, audio=False)
-    if info.kind == "image":
-        return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
+    if info.container == "image":
+        return _read_pictures(info, max_side)
     if not info.has_video:
         return iter(())
     return _decode(info, max_side, threads, notes)
+
+
+def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:
+    """The frames of a file that OpenCV decodes."""
+    if not image.is_animated_webp(info.path):
+        return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
+    times, pictures = image.read_animation(info.path)
+    timed = enumerate(zip(times.tolist(), pictures, strict=True))
+    return (Frame(number, time_s, _scale_down(picture, max_side)) for number, (time_s, picture) in timed)
 
 
 def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None) -> Iterator[Frame]:

@@ -22,6 +22,7 @@ from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
 from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
+from mien.media.container import printable
 from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
 from mien.predict.protocol import ProgressCallback
@@ -97,9 +98,9 @@ class ModelPredictor:
             raise ValueError("face=False and voice=False leave nothing to predict from")
         start = time.perf_counter()
         path = Path(path)
-        notes: list[str] = []
         seconds: dict[str, float] = {}
         info = probe(path, video=face, audio=voice)
+        notes = [f"{printable(path)}: {note}" for note in info.notes]
         _check_modalities(info, face, voice)
         if self._model is None:
             self._start_loading()
