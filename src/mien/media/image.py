@@ -1,4 +1,7 @@
-"""Read still images and animated WebP with OpenCV, which applies all eight EXIF orientations; PyAV reports a rotation angle only."""
+"""Read still images and animated WebP with OpenCV.
+
+OpenCV applies all eight EXIF orientations; PyAV reports a rotation angle only.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def is_still(path: Path) -> bool:
-    """Whether the file has the signature of a JPEG, PNG, BMP, TIFF or WebP image. Motion JPEG, animated PNG and animated
-    WebP count as video."""
+    """Whether the file has the signature of a JPEG, PNG, BMP, TIFF or WebP image.
+
+    Motion JPEG, animated PNG and animated WebP count as video.
+    """
     if path.suffix.lower() in (".mjpeg", ".mjpg"):
         return False
     with path.open("rb") as file:
@@ -109,8 +114,8 @@ def _unsupported_error(path: Path, data: bytes) -> MediaError | None:
         return None
     kind = "floating-point numbers" if image.dtype.kind == "f" else "integers"
     return MediaError(
-        f"{printable(path)} stores its pixels as {kind} of {8 * image.dtype.itemsize} bits; mien reads pictures of 8 or "
-        "16 bits.",
+        f"{printable(path)} stores its pixels as {kind} of {8 * image.dtype.itemsize} bits; mien reads pictures of "
+        "8 or 16 bits.",
         follows="Nothing was read from it.",
         remedy="Save it as PNG or JPEG with another program, which also decides how bright it is shown.",
     )

@@ -16,11 +16,13 @@ import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import image
+from mien.media.audio_tracks import WITHOUT_TIMES, choose_track, untold_delay
 from mien.media.container import (
     CONTAINERS_WITH_DURATION,
     check_file,
@@ -28,12 +30,12 @@ from mien.media.container import (
     open_container,
     presentation_time,
     printable,
-    select_audio,
     select_video,
     undecodable_error,
 )
 from mien.media.frame_converter import sample_aspect, square_pixel_size
 from mien.media.orientation import Orientation, orientation_of
+from mien.media.timestamps import LEAP_S
 
 #: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
 _PACKETS = 300
@@ -55,6 +57,9 @@ class MediaInfo:
     orientation: how stored frames become upright; `frames` applies it.
     duration_s: length of the recording according to the header, None if it states none. Do not rely on it.
     origin: the raw presentation timestamp in seconds that is time 0.0, exact.
+    audio_index: index of the sound's stream in the container, None without sound. audio_origin: as `origin`, for the
+        sound; they differ where the clocks of both have nothing in common, or for a codec's delay. audio_skip: samples
+        of that delay at the start of the decoded sound.
     average_rate: frames a second according to the header: information only, never used for timing.
     video_start_s, audio_start_s: start of each stream; None where there is none.
     video_stop_s, audio_stop_s: end of each stream according to the header; None where it is only an estimate.
@@ -72,6 +77,9 @@ class MediaInfo:
     has_audio: bool = False
     duration_s: float | None = None
     origin: Fraction = Fraction(0)
+    audio_index: int | None = None
+    audio_origin: Fraction = Fraction(0)
+    audio_skip: int = 0
     average_rate: Fraction | None = None
     video_start_s: float | None = None
     audio_start_s: float | None = None
@@ -94,16 +102,17 @@ class MediaInfo:
         return self.orientation.rotation
 
 
-def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
+def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: int | None = None) -> MediaInfo:
     """Read the properties of a media file.
 
     Args:
         video, audio: whether the caller needs the stream. A codec without a decoder is an error in a needed stream; a
             stream that is not needed then counts as absent.
+        audio_track: number of the sound track, from 1; None: the default one, or another one that has more speech.
 
     Raises:
         MediaError: the file is missing, empty, a folder, not media, too large, has a broken header or a codec without a
-            decoder, or has neither video nor audio.
+            decoder, has neither video nor audio, or no such sound track.
     """
     path = Path(path)
     if image.is_still(check_file(path)):
@@ -113,7 +122,8 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
         return _describe_animation(path)
     _check_tiles(path)
     with open_container(path) as container:
-        video_stream, audio_stream = select_video(container), select_audio(container)
+        video_stream, tracks = select_video(container), list(container.streams.audio)
+        audio_stream, note = choose_track(path, tracks, audio_track) if tracks or audio_track else (None, "")
         if video_stream is None and audio_stream is None:
             raise MediaError(
                 f"{printable(path)} contains neither video nor audio.",
@@ -127,28 +137,49 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
         if audio_undecodable and (audio or video_stream is None):
             raise undecodable_error(path, "audio")
         return _describe(
-            path, container, None if video_undecodable else video_stream, None if audio_undecodable else audio_stream
+            path,
+            container,
+            None if video_undecodable else video_stream,
+            None if audio_undecodable else audio_stream,
+            [note] if note else [],
         )
 
 
-def _describe(path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> MediaInfo:
+def _describe(
+    path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None, notes: list[str]
+) -> MediaInfo:
     if video is not None and max(video.width, video.height) > MAX_SIDE:
         raise MediaError(
             f"{printable(path)}: frames have {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
             follows="Nothing was read from it.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
-    first, pictures = _first_frames(container, [s for s in (video, audio) if s is not None])
-    notes: list[str] = []
+    first, packets, pictures = _first_frames(container, [s for s in (video, audio) if s is not None])
     if video is not None and audio is not None and pictures == 1:
         video = None
         notes.append("its only picture counts as cover art; rows follow the sound")
-    both = (video, audio)
-    starts = [_start(s, first) for s in both]
-    origin = min((t for t in starts if t is not None), default=Fraction(0))
-    start_s = [float((t or origin) - origin) if s else None for s, t in zip(both, starts, strict=True)]
     name = container.format.name.split(",")[0]
-    stop_s = [_stop(s, origin) if s is not None and name in CONTAINERS_WITH_DURATION else None for s in both]
+    sound = _start(audio, first)
+    skip, rate = 0, audio.rate if audio is not None else 1
+    if audio is not None:
+        skip = untold_delay(name, audio, packets.get(audio.index))
+    if sound is not None and name not in WITHOUT_TIMES:
+        sound += Fraction(skip, rate)
+    starts = [_start(video, first), sound]
+    origin = audio_origin = min((t for t in starts if t is not None), default=Fraction(0))
+    if starts[0] is not None and sound is not None and abs(starts[0] - sound) > LEAP_S:
+        apart = f"{float(abs(starts[0] - sound)):.0f} s"
+        notes.append(f"the clocks of its pictures and its sound differ by {apart}; both were taken to start together")
+        origin, audio_origin = starts[0], sound
+    elif name in WITHOUT_TIMES:
+        audio_origin = origin + Fraction(skip, rate)
+    origins = (origin, audio_origin)
+    both = (video, audio)
+    start_s = [float((t or o) - o) if s else None for s, t, o in zip(both, starts, origins, strict=True)]
+    stop_s = [
+        _stop(s, o) if s is not None and name in CONTAINERS_WITH_DURATION else None
+        for s, o in zip(both, origins, strict=True)
+    ]
     orientation, width, height = Orientation(), 0, 0
     if video is not None:
         frame = first.get(video.index)
@@ -166,8 +197,11 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
         orientation=orientation,
         has_video=video is not None,
         has_audio=audio is not None,
-        duration_s=container.duration / 1e6 if container.duration else None,
+        duration_s=_duration(container, origin, audio_origin, stop_s),
         origin=origin,
+        audio_index=audio.index if audio is not None else None,
+        audio_origin=audio_origin,
+        audio_skip=skip,
         average_rate=video.average_rate if video is not None else None,
         video_start_s=start_s[0],
         audio_start_s=start_s[1],
@@ -197,7 +231,7 @@ def _check_tiles(path: Path) -> None:
         raise MediaError(
             f"{printable(path)} is a HEIC or AVIF picture made of tiles, which this installation cannot join.",
             follows="Nothing was read from it.",
-            remedy="Save it as JPEG or PNG with another program, or set the phone's camera to JPEG (“Most Compatible”).",
+            remedy="Save it as JPEG or PNG with another program, or set the phone's camera to JPEG.",
         )
 
 
@@ -206,14 +240,14 @@ _FirstFrames = dict[int, VideoFrame | AudioFrame]
 
 def _first_frames(
     container: InputContainer, streams: list[VideoStream | AudioStream]
-) -> tuple[_FirstFrames, int]:
-    """The first frame of each stream that decodes, by stream index, and the packets of pictures met (1: there is one
-    picture)."""
+) -> tuple[_FirstFrames, dict[int, Packet], int]:
+    """The first frame of each stream that decodes and its first packet, by stream index, and the number of packets of
+    pictures met (1: there is one picture)."""
     videos = [s.index for s in streams if s.type == "video"]
     frames_by_index: _FirstFrames = {}
     by_index = {s.index: s for s in streams}
     packet_counts = dict.fromkeys(by_index, 0)
-    first_dts: dict[int, int | None] = {}
+    first_packets: dict[int, Packet] = {}
     for stream in streams:
         # One thread: frame threads buffer as many frames as there are threads before the first comes out.
         stream.codec_context.thread_type = "NONE"
@@ -221,7 +255,7 @@ def _first_frames(
         for packet in container.demux(streams):
             index = packet.stream_index
             packet_counts[index] += packet.size > 0
-            first_dts.setdefault(index, packet.dts)
+            first_packets.setdefault(index, packet)
             if index not in frames_by_index and packet_counts[index] <= _PACKETS:
                 try:
                     frames = by_index[index].decode(packet)
@@ -230,13 +264,13 @@ def _first_frames(
                 if frames:
                     frames_by_index[index] = frames[0]
                     if lacks_presentation_times(container, by_index[index]):
-                        frames[0].pts = first_dts[index]
+                        frames[0].pts = first_packets[index].dts
             is_known = len(frames_by_index) == len(streams) and all(packet_counts[i] > 1 for i in videos)
             if is_known or max(packet_counts.values()) > 2 * _PACKETS:
                 break
     except (av.FFmpegError, OSError):
         pass  # A cut file: the function that decodes the frames reports where it ends.
-    return frames_by_index, sum(packet_counts[i] for i in videos)
+    return frames_by_index, first_packets, sum(packet_counts[i] for i in videos)
 
 
 def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fraction | None:
@@ -247,6 +281,15 @@ def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fra
     if time is not None:
         return time
     return None if stream.start_time is None else stream.start_time * stream.time_base
+
+
+def _duration(
+    container: InputContainer, origin: Fraction, audio_origin: Fraction, stop_s: list[float | None]
+) -> float | None:
+    """Length according to the header; that of the longer stream where the clocks of both have nothing in common."""
+    if abs(origin - audio_origin) > LEAP_S:
+        return max((stop for stop in stop_s if stop is not None), default=None)
+    return container.duration / 1e6 if container.duration else None
 
 
 def _stop(stream: VideoStream | AudioStream, origin: Fraction) -> float | None:

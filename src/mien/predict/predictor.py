@@ -44,6 +44,7 @@ class ModelPredictor:
         max_faces: the largest number of people tracked at once.
         device: of the encoders: `auto`, `cpu`, `cuda`, `cuda:N`.
         features: modality -> input, where it is known before the model is loaded.
+        audio_track: number of the sound track, from 1; None: the default one, or another one that has more speech.
         voice_note: a note for timelines to which the voice contributed.
     """
 
@@ -55,6 +56,7 @@ class ModelPredictor:
         max_faces: int = 4,
         device: str = "auto",
         features: Mapping[str, InputFeature] | None = None,
+        audio_track: int | None = None,
         voice_note: str = "",
     ) -> None:
         self._model: StreamModel | None = None
@@ -66,7 +68,7 @@ class ModelPredictor:
             self._model = _with_checked_classes(model)
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
-        self.name, self.max_faces = name, max_faces
+        self.name, self.max_faces, self.audio_track = name, max_faces, audio_track
 
     @property
     def model(self) -> StreamModel:
@@ -99,7 +101,7 @@ class ModelPredictor:
         start = time.perf_counter()
         path = Path(path)
         seconds: dict[str, float] = {}
-        info = probe(path, video=face, audio=voice)
+        info = probe(path, video=face, audio=voice, audio_track=self.audio_track if voice else None)
         notes = [f"{printable(path)}: {note}" for note in info.notes]
         _check_modalities(info, face, voice)
         if self._model is None:
@@ -173,7 +175,7 @@ class ModelPredictor:
         return encode_media(
             encoders,
             frames=(lambda: frames(info.path, max_side=max_side, notes=notes)) if info.has_video else None,
-            audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
+            audio=(lambda: blocks(info.path, seconds=BLOCK_S, track=self.audio_track, notes=notes)) if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
             still=info.kind == "image",
