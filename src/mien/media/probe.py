@@ -59,7 +59,7 @@ class MediaInfo:
     origin: the raw presentation timestamp in seconds that is time 0.0, exact.
     audio_index: index of the sound's stream in the container, None without sound. audio_origin: as `origin`, for the
         sound; they differ where the clocks of both have nothing in common, or for a codec's delay. audio_skip: samples
-        of that delay at the start of the decoded sound.
+        of that delay at the start of the decoded sound. audio_channels: number of channels.
     average_rate: frames a second according to the header: information only, never used for timing.
     video_start_s, audio_start_s: start of each stream; None where there is none.
     video_stop_s, audio_stop_s: end of each stream according to the header; None where it is only an estimate.
@@ -80,6 +80,7 @@ class MediaInfo:
     audio_index: int | None = None
     audio_origin: Fraction = Fraction(0)
     audio_skip: int = 0
+    audio_channels: int = 0
     average_rate: Fraction | None = None
     video_start_s: float | None = None
     audio_start_s: float | None = None
@@ -202,6 +203,7 @@ def _describe(
         audio_index=audio.index if audio is not None else None,
         audio_origin=audio_origin,
         audio_skip=skip,
+        audio_channels=audio.channels if audio is not None else 0,
         average_rate=video.average_rate if video is not None else None,
         video_start_s=start_s[0],
         audio_start_s=start_s[1],

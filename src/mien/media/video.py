@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from av.video.stream import VideoStream
@@ -67,6 +69,37 @@ def frames(
     if not info.has_video:
         return iter(())
     return _decode(info, max_side, threads, notes)
+
+
+def sample_pictures(path: Path, count: int, *, max_side: int | None = None) -> Iterator[np.ndarray]:
+    """Decode up to `count` pictures spread over a recording: key frames, as `frames` gives them.
+
+    Each is decoded when it is asked for. A file that cannot be searched gives fewer, or the same picture again.
+
+    Raises:
+        MediaError: at the call, as `probe`.
+    """
+    info = probe(path, audio=False)
+    if info.container == "image":
+        return iter([next(iter(frames(path, max_side=max_side))).image])
+    return _sample(info, count, max_side) if info.has_video else iter(())
+
+
+def _sample(info: MediaInfo, count: int, max_side: int | None) -> Iterator[np.ndarray]:
+    convert = FrameConverter(info.orientation, max_side)
+    length_s = info.video_stop_s or info.duration_s or 0.0
+    with open_container(info.path) as container:
+        stream = select_video(container)
+        assert stream is not None, "probe has found it"
+        _set_threads(stream, info, 1)
+        aspect = AspectTracker(stream)
+        for number in range(count if length_s > 0 and info.kind == "video" else 1):
+            with suppress(av.FFmpegError):
+                if number:
+                    container.seek(round((float(info.origin) + length_s * number / count) * 1e6))
+                frame = next(container.decode(stream), None)
+                if frame is not None:
+                    yield convert(frame, aspect(frame))
 
 
 def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:
