@@ -15,7 +15,7 @@ from mien import hub
 from mien.errors import ConfigError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.media.audio import load as load_sound
-from mien.media.video import frames, sample_pictures, write_video
+from mien.media.video import frames, probe, sample_pictures, write_video
 from mien.predict import Predictor, load
 from mien.predict.rows import SOUND_ROWS_HZ, row_times
 from mien.records import Stream
@@ -215,10 +215,12 @@ def test_very_short_clips_have_faces(cases: Path, starter: Predictor, name: str,
 
 
 @needs_faces
-def test_the_shape_of_pixels_does_not_change_the_labels(cases: Path, starter: Predictor) -> None:
-    tables = [starter.predict(cases / name).table for name in ("square.mp4", "sar_16_9.mp4", "dvd_pal169.mpg")]
-    for table in tables[1:]:
-        assert (table["expression"] == tables[0]["expression"]).mean() >= 0.98
+def test_the_shape_of_pixels_does_not_change_the_labels(cases: Path, starter: Predictor, tmp_path: Path) -> None:
+    timelines = [starter.predict(cases / name) for name in ("square.mp4", "sar_16_9.mp4", "dvd_pal169.mpg")]
+    for timeline in timelines[1:]:
+        assert (timeline.table["expression"] == timelines[0].table["expression"]).mean() >= 0.98
+    drawn = probe(timelines[1].overlay(tmp_path / "overlay.mp4"))
+    assert (drawn.width, drawn.height) == (640, 360)
 
 
 # ---------------------------------------------------------------- containers

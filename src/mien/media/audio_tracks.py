@@ -6,13 +6,14 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.packet import Packet
 
 from mien.errors import MediaError
@@ -29,17 +30,18 @@ WITHOUT_TIMES = frozenset({"avi", "aac", "mp3", "ac3"})
 _WITHOUT_DELAY = WITHOUT_TIMES | {"mpegts", "mpeg", "flv"}
 
 
-def choose_track(path: Path, tracks: Sequence[AudioStream], number: int | None) -> tuple[AudioStream, str]:
-    """The sound track to use, and a note on the choice, empty where there is only one.
+def choose_track(path: Path, container: InputContainer, number: int | None) -> tuple[AudioStream | None, str]:
+    """The sound track to use, None without any, and a note on the choice, empty where there is none.
 
     That is the default track, unless another one has more speech in its first minute.
 
     Args:
-        tracks: the sound tracks of the open file. number: the user's choice, from 1; None: none.
+        container: the open file. number: the user's choice, from 1; None: none.
 
     Raises:
         MediaError: there is no such track.
     """
+    tracks, default = container.streams.audio, select_audio(container)
     if number is not None:
         if not 1 <= number <= len(tracks):
             has = "1 sound track" if len(tracks) == 1 else f"{len(tracks)} sound tracks"
@@ -49,9 +51,7 @@ def choose_track(path: Path, tracks: Sequence[AudioStream], number: int | None) 
                 remedy="Omit --audio-track." if len(tracks) == 1 else f"Use --audio-track 1 to {len(tracks)}.",
             )
         return tracks[number - 1], ""
-    default = select_audio(tracks[0].container)
-    assert default is not None, "there is a track"
-    if len(tracks) == 1:
+    if default is None or len(tracks) == 1:
         return default, ""
     status = path.stat()
     heard_s = _speech_seconds(str(path), status.st_size, status.st_mtime_ns)
@@ -97,7 +97,7 @@ def _speech_in_track(path: Path, number: int) -> float:
     return float(is_speech(probability).sum() * STEP_S)
 
 
-def untold_delay(container: str, stream: AudioStream, packet: Packet[AudioStream] | None) -> int:
+def untold_delay(container: str, stream: AudioStream, packet: Packet[Any] | None) -> int:
     """Samples before the signal that neither container nor FFmpeg removes. packet: the stream's first one."""
     if container not in _WITHOUT_DELAY or packet is None or packet.has_sidedata("skip_samples"):
         return 0

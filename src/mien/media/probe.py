@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 from av.audio.frame import AudioFrame
@@ -123,8 +123,8 @@ def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: in
         return _describe_animation(path)
     _check_tiles(path)
     with open_container(path) as container:
-        video_stream, tracks = select_video(container), list(container.streams.audio)
-        audio_stream, note = choose_track(path, tracks, audio_track) if tracks or audio_track else (None, "")
+        video_stream = select_video(container)
+        audio_stream, note = choose_track(path, container, audio_track)
         if video_stream is None and audio_stream is None:
             raise MediaError(
                 f"{printable(path)} contains neither video nor audio.",
@@ -242,14 +242,14 @@ _FirstFrames = dict[int, VideoFrame | AudioFrame]
 
 def _first_frames(
     container: InputContainer, streams: list[VideoStream | AudioStream]
-) -> tuple[_FirstFrames, dict[int, Packet], int]:
+) -> tuple[_FirstFrames, dict[int, Packet[Any]], int]:
     """The first frame of each stream that decodes and its first packet, by stream index, and the number of packets of
     pictures met (1: there is one picture)."""
     videos = [s.index for s in streams if s.type == "video"]
     frames_by_index: _FirstFrames = {}
     by_index = {s.index: s for s in streams}
     packet_counts = dict.fromkeys(by_index, 0)
-    first_packets: dict[int, Packet] = {}
+    first_packets: dict[int, Packet[Any]] = {}
     for stream in streams:
         # One thread: frame threads buffer as many frames as there are threads before the first comes out.
         stream.codec_context.thread_type = "NONE"

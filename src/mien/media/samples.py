@@ -229,7 +229,7 @@ class _MonoMix:
     def __call__(self, frame: av.AudioFrame) -> np.ndarray:
         """A decoded frame as `(n, 1)` float32."""
         planes = _planes(frame)
-        mixed = _mixing_matrix(frame.layout.name, len(planes), 1) @ planes
+        mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), 1) @ planes
         if len(planes) == 1 or not planes.shape[1]:
             return mixed.T
         counted = _mixing_matrix(frame.layout.name, len(planes), 1)[0] > 0  # without the subwoofer's
@@ -244,7 +244,7 @@ class _MonoMix:
         if self._powers.max() > _SILENCE:
             self.cancelled = True
         loudest = int(self._powers.argmax())
-        return planes[loudest : loudest + 1].T
+        return np.asarray(planes[loudest : loudest + 1].T)
 
 
 def _mix(frame: av.AudioFrame, channels: int) -> np.ndarray:
@@ -262,7 +262,7 @@ def _planes(frame: av.AudioFrame) -> np.ndarray:
     sample_format = frame.format.name.rstrip("p")
     if sample_format == "u8":
         samples = samples.astype(np.float32) - 128
-    return samples.astype(np.float32) * np.float32(_SCALE.get(sample_format, 1.0))
+    return np.asarray(samples, np.float32) * np.float32(_SCALE.get(sample_format, 1.0))
 
 
 @lru_cache(maxsize=32)

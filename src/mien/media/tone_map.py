@@ -45,7 +45,7 @@ def tone_map(image: np.ndarray, transfer: Transfer) -> np.ndarray:
         # The display's gamma acts on the luminance of the scene.
         luminance = cv2.transform(light, _LUMINANCE[None])
         light *= (cv2.pow(np.maximum(luminance, 1e-6), 0.2) * np.float32(HLG_PEAK / WHITE))[..., None]
-    light = cv2.transform(light, _PRIMARIES)
+    light = np.asarray(cv2.transform(light, _PRIMARIES))
     np.clip(light, 0, 1e4 / WHITE, out=light)
     # Square roots spend the table's steps where the eye, and sRGB, resolve them.
     index = np.sqrt(light * np.float32(WHITE / 1e4)) * np.float32(_STEPS * 4 - 1)
