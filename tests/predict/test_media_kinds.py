@@ -12,7 +12,7 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 from mien import hub
-from mien.errors import ConfigError
+from mien.errors import MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.media.audio import load as load_sound
 from mien.media.video import frames, probe, sample_pictures, write_video
@@ -143,7 +143,7 @@ def test_each_channel_is_a_subject(cases: Path, predictor: Predictor, tmp_path: 
 
 
 def test_channels_are_not_split_beside_pictures(predictor: Predictor, cases: Path) -> None:
-    with pytest.raises(ConfigError, match=r"split channels are for sound alone[\s\S]*--no-face"):
+    with pytest.raises(MediaError, match=r"split channels are for sound alone[\s\S]*--no-face"):
         predictor.predict(cases / "video3s_audio11s.mp4", split_channels=True)
 
 

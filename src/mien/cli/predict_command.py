@@ -37,8 +37,8 @@ class Format(StrEnum):
 class Channels(StrEnum):
     """What the channels of a sound are."""
 
-    mix = "mix"
-    split = "split"
+    MIX = "mix"
+    SPLIT = "split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def predict(
             help="mix: one sound for everyone. split: each channel is a person, as in calls recorded with one speaker "
             "on each; for sound alone."
         ),
-    ] = Channels.mix,
+    ] = Channels.MIX,
     device: Annotated[
         str,
         typer.Option(
@@ -180,7 +180,7 @@ def predict(
         predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, audio_track,
-            audio_channels is Channels.split, as_json,
+            audio_channels is Channels.SPLIT, as_json,
         )  # fmt: skip
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)

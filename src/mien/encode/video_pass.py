@@ -20,9 +20,10 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 
+from mien.clock import row_durations
 from mien.encode.batches import BatchEncoder
 from mien.encode.segments import Segmenter
-from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects, row_durations
+from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
 from mien.faces.still_image import StillImageFaces

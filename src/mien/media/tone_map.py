@@ -71,7 +71,7 @@ def _linear(transfer: Transfer) -> np.ndarray:
     else:
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         light = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
-    return light.astype(np.float32)
+    return np.asarray(light, np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -80,4 +80,4 @@ def _encoded() -> np.ndarray:
     light = (np.arange(_STEPS * 4) / (_STEPS * 4 - 1)) ** 2 * 1e4 / WHITE
     mapped = compress(light)
     srgb = np.where(mapped <= 0.0031308, 12.92 * mapped, 1.055 * mapped ** (1 / 2.4) - 0.055)
-    return np.rint(255 * srgb).astype(np.uint8)
+    return np.asarray(np.rint(255 * srgb), np.uint8)

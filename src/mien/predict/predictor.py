@@ -266,10 +266,10 @@ class ModelPredictor:
 def _channels(info: MediaInfo, face: bool) -> list[int | None]:
     """Numbers of the channels of a sound, each of which is a subject.
 
-    Raises ConfigError for a recording whose pictures are in use: it is unknown whose channel is whose face.
+    Raises MediaError for a recording whose pictures are in use: it is unknown whose channel is whose face.
     """
     if face and info.has_video:
-        raise ConfigError(
+        raise MediaError(
             f"{info.path} has pictures, and split channels are for sound alone: which face speaks on which channel is "
             "not known",
             follows="Nothing was predicted.",
