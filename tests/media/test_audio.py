@@ -62,9 +62,7 @@ def test_every_container_keeps_time_and_level(
     assert (info.kind, info.has_audio, info.has_video) == ("audio", True, False)
     start_s, samples = load(path)
     peak = np.argmax(samples)
-    # Raw AC-3 does not state its encoder's delay of 256 samples; in all other formats it is trimmed.
-    delay_s = 256 / rate if extension == "ac3" else 0.0
-    assert start_s + peak / SAMPLE_RATE - delay_s == pytest.approx(0.5, abs=1e-3)
+    assert start_s + peak / SAMPLE_RATE == pytest.approx(0.5, abs=1e-3)
     assert samples[peak] == pytest.approx(0.8, abs=0.05)
 
 

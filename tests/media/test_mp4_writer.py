@@ -212,6 +212,7 @@ def test_real_clips_become_playable(shared: Path, tmp_path: Path) -> None:
     assert is_browser_playable(tmp_path / "t.mp4")
     assert not is_browser_playable(source)
     assert frame_times(tmp_path / "t.mp4") == pytest.approx(frame_times(source), abs=1e-5)
-    a, b = load(source)[1], load(tmp_path / "t.mp4")[1]
+    (a_s, a), (b_s, b) = load(source), load(tmp_path / "t.mp4")
+    a, b = a[max(0, round((b_s - a_s) * 16_000)) :], b[max(0, round((a_s - b_s) * 16_000)) :]
     length = min(len(a), len(b))
     assert np.corrcoef(a[:length], b[:length])[0, 1] > 0.99

@@ -15,7 +15,8 @@ SUFFIXES = frozenset((
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mjpeg",
     ".wav", ".mp3", ".m4a", ".flac", ".ogg", ".oga", ".opus", ".aac", ".wma", ".aif", ".aiff",
-    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".apng",
+    ".heic", ".heif", ".avif",
 ))
 # fmt: on
 

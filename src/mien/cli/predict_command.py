@@ -34,6 +34,13 @@ class Format(StrEnum):
     jsonl = "jsonl"
 
 
+class Channels(StrEnum):
+    """What the channels of a sound are."""
+
+    MIX = "mix"
+    SPLIT = "split"
+
+
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
     """How to predict each input, and what to write for it."""
@@ -44,6 +51,8 @@ class PredictOptions:
     overlay: bool
     face: bool
     voice: bool
+    audio_track: int | None
+    split_channels: bool
     as_json: bool
 
 
@@ -102,6 +111,21 @@ def predict(
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
     max_faces: Annotated[int, typer.Option(min=1, max=64, help="Largest number of people tracked at once.")] = 4,
+    audio_track: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Sound track to use, from 1. By default that of the recording, or one with clearly more speech.",
+        ),
+    ] = None,
+    audio_channels: Annotated[
+        Channels,
+        typer.Option(
+            help="mix: one sound for everyone. split: each channel is a person, as in calls recorded with one speaker "
+            "on each; for sound alone."
+        ),
+    ] = Channels.MIX,
     device: Annotated[
         str,
         typer.Option(
@@ -130,6 +154,7 @@ def predict(
       mien predict clip.mp4 --report
       mien predict holiday/ --format parquet --out results
       mien predict interview.wav --json
+      mien predict call.wav --audio-channels split
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
       mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
       mien predict talk.mp4 --model runs/a --model runs/b --weights 0.7,0.3
@@ -153,7 +178,10 @@ def predict(
         from mien.predict import load
 
         predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
-        options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
+        options = PredictOptions(
+            format, report, not no_embed, overlay, not no_face, not no_voice, audio_track,
+            audio_channels is Channels.SPLIT, as_json,
+        )  # fmt: skip
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)
 
@@ -187,7 +215,14 @@ def _predict_jobs(
 def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, title: str) -> JobResult:
     start = time.perf_counter()
     with console.progress(title, quiet=options.as_json) as progress:
-        timeline = predictor.predict(job.media, face=options.face, voice=options.voice, progress=progress)
+        timeline = predictor.predict(
+            job.media,
+            face=options.face,
+            voice=options.voice,
+            audio_track=options.audio_track,
+            split_channels=options.split_channels,
+            progress=progress,
+        )
     predicted = time.perf_counter()
     files = {"timeline": timeline.write(job.folder / f"timeline.{options.format}")}
     if options.report:

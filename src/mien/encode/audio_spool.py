@@ -10,6 +10,7 @@ import numpy as np
 
 #: Bytes of decoded sound kept in memory for further encoders (two minutes); more goes to a temporary file.
 _IN_MEMORY = 1 << 23
+_RATE = 16_000
 
 
 class AudioSpool:
@@ -23,6 +24,7 @@ class AudioSpool:
 
     Attributes:
         has_blocks: the source gave at least one block so far.
+        stop_s: end of the last block so far, in seconds.
     """
 
     def __init__(self, source: Iterator[tuple[float, np.ndarray]], *, keep: bool) -> None:
@@ -32,6 +34,7 @@ class AudioSpool:
         self._size = 0
         self._error: Exception | None = None
         self.has_blocks = False
+        self.stop_s = 0.0
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         number = 0
@@ -57,6 +60,7 @@ class AudioSpool:
             raise
         if block is not None:
             self.has_blocks = True
+            self.stop_s = block[0] + len(block[1]) / _RATE
             if self._file is not None:
                 raw = block[1].astype(np.float32).tobytes()
                 self._file.seek(self._size)

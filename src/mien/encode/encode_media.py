@@ -39,13 +39,14 @@ class EncodedMedia:
 
     faces: frame times, subjects and their face streams. audio: modality -> stream of the sound; empty without sound.
     speech: voice activity of the sound, valid where somebody speaks; None without sound, or if it was not asked for.
-    has_sound: whether there is sound that an encoder read.
+    has_sound: whether there is sound that an encoder read. sound_stop_s: its end in seconds.
     """
 
     faces: VideoFaces
     audio: dict[str, Stream] = field(default_factory=dict)
     speech: Stream | None = None
     has_sound: bool = False
+    sound_stop_s: float = 0.0
 
     def streams(self, number: int | None) -> dict[str, Stream]:
         """Modality -> stream of a subject. Streams of the sound and of whole frames are shared by all subjects.
@@ -141,7 +142,8 @@ def encode_media(
         try:
             faces = _guarded(read, list(visual), on_error)
             sound = hearing.result() if hearing else listen()
-            return _shared(EncodedMedia(faces, sound.streams, sound.speech, sound.is_present), names)
+            media = EncodedMedia(faces, sound.streams, sound.speech, sound.is_present, sound.stop_s)
+            return _shared(media, names)
         finally:
             stop.set()
 
@@ -189,11 +191,12 @@ def _guarded(read: Callable[[], VideoFaces], names: Sequence[str], on_error: OnE
 
 @dataclass(slots=True)
 class _Audio:
-    """Streams of the sound by modality, voice activity, and whether there is sound."""
+    """Streams of the sound by modality, voice activity, whether there is sound, and its end in seconds."""
 
     streams: dict[str, Stream] = field(default_factory=dict)
     speech: Stream | None = None
     is_present: bool = False
+    stop_s: float = 0.0
 
 
 def _encode_audio(
@@ -233,7 +236,7 @@ def _encode_audio(
                 result.streams[modality] = stream
         if speakers:
             result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
-        result.is_present = sound.has_blocks
+        result.is_present, result.stop_s = sound.has_blocks, sound.stop_s
     seconds["voice"] = time.thread_time() - start
     return result if result.is_present else _Audio()
 

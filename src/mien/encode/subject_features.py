@@ -56,7 +56,8 @@ class VideoFaces:
     times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. encoders:
     modality -> face encoder. brief: number of subjects left out because they were visible too briefly. encode_s:
     processor seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
-    names: modality -> key of `encoders`; two modalities may share one encoder.
+    names: modality -> key of `encoders`; two modalities may share one encoder. turned: (width, height) in pixels where
+    the frames were turned by half to be read; boxes are then given in pixels of the frames as they are stored.
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -68,6 +69,7 @@ class VideoFaces:
     encode_s: float = 0.0
     shared: dict[str, Stream] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    turned: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         self.names = self.names or {name: name for name in self.encoders}
@@ -83,6 +85,8 @@ class VideoFaces:
         subject = self.subjects[number]
         boxes = np.full((len(self.times), 4), np.nan)
         boxes[subject.rows.array()] = subject.boxes.array()
+        if self.turned is not None:
+            boxes = np.tile(self.turned, 2) - boxes[:, [2, 3, 0, 1]]
         return FaceTrack(number, self.times, boxes, self._valid(number))
 
     def mouth_opening(self, number: int) -> np.ndarray:

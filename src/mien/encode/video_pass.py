@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 
+from mien.clock import row_durations
 from mien.encode.batches import BatchEncoder
 from mien.encode.segments import Segmenter
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
@@ -45,6 +46,8 @@ THREADS = min(2, os.cpu_count() or 1)
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
 #: shortest expressions last about as long.
 MIN_VISIBLE_S = 0.5
+#: In a recording shorter than that, subjects never visible for this share of it are left out. Our choice.
+BRIEF_CLIP_SHARE = 0.5
 
 
 class Prefetch(Generic[Item]):
@@ -155,7 +158,8 @@ def read_faces(
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
         on_time: called with the time of each frame, seconds.
-        min_visible_s: subjects never visible for this long without a gap are left out.
+        min_visible_s: subjects never visible for this long without a gap are left out; in a shorter recording, for half
+            of it.
         sides: the subjects are the faces that `SubjectSelector` chooses for these sides, in their order, also those
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
@@ -192,6 +196,9 @@ def read_faces(
         seconds |= tracker.seconds
         seconds["track"] = tracker_s - sum(tracker.seconds.values())
     if sides is None:
+        length_s = float(row_durations(np.array(times)).sum())
+        if length_s < min_visible_s:
+            min_visible_s = BRIEF_CLIP_SHARE * length_s
         subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s)
     else:
         subjects, brief = [collector.subject(i) for i in range(len(sides))], 0

@@ -17,16 +17,25 @@ __all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "speec
 SAMPLE_RATE = 16_000
 
 
-def blocks(path: Path, *, seconds: float = 10.0, notes: list[str] | None = None) -> Iterator[tuple[float, np.ndarray]]:
+def blocks(
+    path: Path,
+    *,
+    seconds: float = 10.0,
+    track: int | None = None,
+    channel: int | None = None,
+    notes: list[str] | None = None,
+) -> Iterator[tuple[float, np.ndarray]]:
     """Decode the recording's audio in consecutive blocks, in constant memory.
 
     Args:
         path: audio file, or video with audio. A file without audio (or a still image) yields no blocks.
         seconds: length of a block; the last may be shorter.
+        track: number of the sound track, from 1; None: the one that `probe` chooses.
+        channel: number of the only channel to read, from 0; None: the mean of all, or the loudest where they cancel.
         notes: collects warnings for the user: audio that ends early, filled gaps, damaged packets.
 
     Yields:
-        (start_s, samples): samples `(n,)` float32 in [-1, 1], 16 kHz, the mean of all channels. Sample k of a block is
+        (start_s, samples): samples `(n,)` float32 in [-1, 1], 16 kHz, one channel. Sample k of a block is
         at start_s + k / 16000 seconds from the recording's origin. Blocks are contiguous: gaps of 50 ms and more in the
         timestamps become zeros, overlaps are cut.
 
@@ -36,10 +45,12 @@ def blocks(path: Path, *, seconds: float = 10.0, notes: list[str] | None = None)
     """
     if seconds <= 0:
         raise ValueError(f"a block needs a length above 0 s, got {seconds}")
-    info = probe(path, video=False)
+    info = probe(path, video=False, audio_track=track)
     if not info.has_audio:
         return iter(())
-    return _split(read_chunks(info, notes=notes), info.audio_start_s or 0.0, max(1, round(seconds * SAMPLE_RATE)))
+    return _split(
+        read_chunks(info, channel=channel, notes=notes), info.audio_start_s or 0.0, max(1, round(seconds * SAMPLE_RATE))
+    )
 
 
 def load(path: Path, *, notes: list[str] | None = None) -> tuple[float, np.ndarray]:

@@ -34,7 +34,7 @@ Kind = Literal["video", "audio"]
 #: names other files, so a file from a stranger could make mien read any file of the user.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,flv,asf,rm,mxf,nut,dv,wtv,"
-    "gif,wav,w64,aiff,au,caf,mp3,aac,ac3,eac3,flac,ogg,ape,wv,tta,amr,voc,gsm,truehd,dts"
+    "gif,apng,wav,w64,aiff,au,caf,mp3,aac,ac3,eac3,flac,ogg,ape,wv,tta,amr,voc,gsm,truehd,dts"
 )
 #: Containers that store their duration, or whose duration FFmpeg measures from the last packets. In others FFmpeg
 #: estimates it from the bit rate, so a shorter decode proves nothing.

@@ -6,20 +6,23 @@ that decode, because headers state wrong starts, lengths and frame counts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media import image
+from mien.media.audio_tracks import WITHOUT_TIMES, choose_track, untold_delay
 from mien.media.container import (
     CONTAINERS_WITH_DURATION,
     check_file,
@@ -27,31 +30,42 @@ from mien.media.container import (
     open_container,
     presentation_time,
     printable,
-    select_audio,
     select_video,
     undecodable_error,
 )
+from mien.media.frame_converter import sample_aspect, square_pixel_size
 from mien.media.orientation import Orientation, orientation_of
+from mien.media.timestamps import LEAP_S
 
 #: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
 _PACKETS = 300
 #: Wider or taller frames are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
 MAX_SIDE = 16384
+#: Major brands of HEIC and AVIF pictures, the entry of a picture that joins others, and the bytes in which it stands.
+_PICTURE_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+_GRID_ITEM = re.compile(rb"infe.{8}grid", re.DOTALL)
+_TILE_HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
     """Properties of a media file. Seconds count from the recording's time 0.0.
 
-    kind: `image` is one still image; `audio` has no video stream (a cover picture does not count).
-    width, height: pixels of an upright frame, 0 without video. Pixels are assumed square.
+    kind: `image` is one still image, also a video of one frame without sound; `audio` has no video stream (a cover
+        picture does not count, nor the only frame of a video with sound).
+    width, height: of an upright frame in square pixels, as `frames` gives it; 0 without video.
     orientation: how stored frames become upright; `frames` applies it.
     duration_s: length of the recording according to the header, None if it states none. Do not rely on it.
     origin: the raw presentation timestamp in seconds that is time 0.0, exact.
+    audio_index: index of the sound's stream in the container, None without sound. audio_origin: as `origin`, for the
+        sound; they differ where the clocks of both have nothing in common, or for a codec's delay. audio_skip: samples
+        of that delay at the start of the decoded sound. audio_channels: number of channels.
     average_rate: frames a second according to the header: information only, never used for timing.
     video_start_s, audio_start_s: start of each stream; None where there is none.
     video_stop_s, audio_stop_s: end of each stream according to the header; None where it is only an estimate.
-    video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name.
+    video_codec, audio_codec: FFmpeg's names, "" where there is none. container: the demuxer's first name, `image` for
+        files that OpenCV decodes.
+    notes: what a user should know about the choice of streams.
     """
 
     path: Path
@@ -63,6 +77,10 @@ class MediaInfo:
     has_audio: bool = False
     duration_s: float | None = None
     origin: Fraction = Fraction(0)
+    audio_index: int | None = None
+    audio_origin: Fraction = Fraction(0)
+    audio_skip: int = 0
+    audio_channels: int = 0
     average_rate: Fraction | None = None
     video_start_s: float | None = None
     audio_start_s: float | None = None
@@ -72,6 +90,7 @@ class MediaInfo:
     audio_codec: str = ""
     pixel_format: str = ""
     container: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def origin_s(self) -> float:
@@ -84,23 +103,28 @@ class MediaInfo:
         return self.orientation.rotation
 
 
-def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
+def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: int | None = None) -> MediaInfo:
     """Read the properties of a media file.
 
     Args:
         video, audio: whether the caller needs the stream. A codec without a decoder is an error in a needed stream; a
             stream that is not needed then counts as absent.
+        audio_track: number of the sound track, from 1; None: the default one, or another one that has more speech.
 
     Raises:
         MediaError: the file is missing, empty, a folder, not media, too large, has a broken header or a codec without a
-            decoder, or has neither video nor audio.
+            decoder, has neither video nor audio, or no such sound track.
     """
     path = Path(path)
     if image.is_still(check_file(path)):
         height, width = image.read(path).shape[:2]
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
+    if image.is_animated_webp(path):
+        return _describe_animation(path)
+    _check_tiles(path)
     with open_container(path) as container:
-        video_stream, audio_stream = select_video(container), select_audio(container)
+        video_stream = select_video(container)
+        audio_stream, note = choose_track(path, container, audio_track)
         if video_stream is None and audio_stream is None:
             raise MediaError(
                 f"{printable(path)} contains neither video nor audio.",
@@ -114,42 +138,72 @@ def probe(path: Path, *, video: bool = True, audio: bool = True) -> MediaInfo:
         if audio_undecodable and (audio or video_stream is None):
             raise undecodable_error(path, "audio")
         return _describe(
-            path, container, None if video_undecodable else video_stream, None if audio_undecodable else audio_stream
+            path,
+            container,
+            None if video_undecodable else video_stream,
+            None if audio_undecodable else audio_stream,
+            [note] if note else [],
         )
 
 
-def _describe(path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> MediaInfo:
+def _describe(
+    path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None, notes: list[str]
+) -> MediaInfo:
     if video is not None and max(video.width, video.height) > MAX_SIDE:
         raise MediaError(
             f"{printable(path)}: frames have {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
             follows="Nothing was read from it.",
             remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
         )
-    both = (video, audio)
-    first = _first_frames(container, [s for s in both if s is not None])
-    starts = [_start(s, first) for s in both]
-    origin = min((t for t in starts if t is not None), default=Fraction(0))
-    start_s = [float((t or origin) - origin) if s else None for s, t in zip(both, starts, strict=True)]
+    first, packets, pictures = _first_frames(container, [s for s in (video, audio) if s is not None])
+    if video is not None and audio is not None and pictures == 1:
+        video = None
+        notes.append("its only picture counts as cover art; rows follow the sound")
     name = container.format.name.split(",")[0]
-    stop_s = [_stop(s, origin) if s is not None and name in CONTAINERS_WITH_DURATION else None for s in both]
+    sound = _start(audio, first)
+    skip, rate = 0, audio.rate if audio is not None else 1
+    if audio is not None:
+        skip = untold_delay(name, audio, packets.get(audio.index))
+    if sound is not None and name not in WITHOUT_TIMES:
+        sound += Fraction(skip, rate)
+    starts = [_start(video, first), sound]
+    origin = audio_origin = min((t for t in starts if t is not None), default=Fraction(0))
+    if starts[0] is not None and sound is not None and abs(starts[0] - sound) > LEAP_S:
+        apart = f"{float(abs(starts[0] - sound)):.0f} s"
+        notes.append(f"the clocks of its pictures and its sound differ by {apart}; both were taken to start together")
+        origin, audio_origin = starts[0], sound
+    elif name in WITHOUT_TIMES:
+        audio_origin = origin + Fraction(skip, rate)
+    origins = (origin, audio_origin)
+    both = (video, audio)
+    start_s = [float((t or o) - o) if s else None for s, t, o in zip(both, starts, origins, strict=True)]
+    stop_s = [
+        _stop(s, o) if s is not None and name in CONTAINERS_WITH_DURATION else None
+        for s, o in zip(both, origins, strict=True)
+    ]
     orientation, width, height = Orientation(), 0, 0
     if video is not None:
         frame = first.get(video.index)
         width, height = video.width, video.height
         if isinstance(frame, VideoFrame):
             width, height, orientation = frame.width, frame.height, orientation_of(frame)
+        width, height = square_pixel_size(width, height, sample_aspect(video))
     if orientation.transposed:
         width, height = height, width
     return MediaInfo(
         path=path,
-        kind="video" if video is not None else "audio",
+        kind="audio" if video is None else "image" if pictures == 1 and not container.streams.audio else "video",
         width=width,
         height=height,
         orientation=orientation,
         has_video=video is not None,
         has_audio=audio is not None,
-        duration_s=container.duration / 1e6 if container.duration else None,
+        duration_s=_duration(container, origin, audio_origin, stop_s),
         origin=origin,
+        audio_index=audio.index if audio is not None else None,
+        audio_origin=audio_origin,
+        audio_skip=skip,
+        audio_channels=audio.channels if audio is not None else 0,
         average_rate=video.average_rate if video is not None else None,
         video_start_s=start_s[0],
         audio_start_s=start_s[1],
@@ -159,26 +213,51 @@ def _describe(path: Path, container: InputContainer, video: VideoStream | None, 
         audio_codec=audio.codec.canonical_name if audio is not None else "",
         pixel_format=video.pix_fmt or "" if video is not None else "",
         container=name,
+        notes=tuple(notes),
     )
+
+
+def _describe_animation(path: Path) -> MediaInfo:
+    """Properties of an animated WebP."""
+    times, pictures = image.read_animation(path)
+    height, width = next(pictures).shape[:2]
+    kind: Literal["video", "image"] = "video" if len(times) > 1 else "image"
+    return MediaInfo(path, kind, width, height, has_video=True, video_start_s=0.0, container="image")
+
+
+def _check_tiles(path: Path) -> None:
+    """Raise MediaError for a HEIC or AVIF picture made of tiles: FFmpeg opens each tile as a picture of its own."""
+    with path.open("rb") as file:
+        head = file.read(_TILE_HEAD)
+    if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS and _GRID_ITEM.search(head):
+        raise MediaError(
+            f"{printable(path)} is a HEIC or AVIF picture made of tiles, which this installation cannot join.",
+            follows="Nothing was read from it.",
+            remedy="Save it as JPEG or PNG with another program, or set the phone's camera to JPEG.",
+        )
 
 
 _FirstFrames = dict[int, VideoFrame | AudioFrame]
 
 
-def _first_frames(container: InputContainer, streams: list[VideoStream | AudioStream]) -> _FirstFrames:
-    """The first frame of each stream that decodes, by stream index."""
+def _first_frames(
+    container: InputContainer, streams: list[VideoStream | AudioStream]
+) -> tuple[_FirstFrames, dict[int, Packet[Any]], int]:
+    """The first frame of each stream that decodes and its first packet, by stream index, and the number of packets of
+    pictures met (1: there is one picture)."""
+    videos = [s.index for s in streams if s.type == "video"]
     frames_by_index: _FirstFrames = {}
     by_index = {s.index: s for s in streams}
     packet_counts = dict.fromkeys(by_index, 0)
-    first_dts: dict[int, int | None] = {}
+    first_packets: dict[int, Packet[Any]] = {}
     for stream in streams:
         # One thread: frame threads buffer as many frames as there are threads before the first comes out.
         stream.codec_context.thread_type = "NONE"
     try:
         for packet in container.demux(streams):
             index = packet.stream_index
-            packet_counts[index] += 1
-            first_dts.setdefault(index, packet.dts)
+            packet_counts[index] += packet.size > 0
+            first_packets.setdefault(index, packet)
             if index not in frames_by_index and packet_counts[index] <= _PACKETS:
                 try:
                     frames = by_index[index].decode(packet)
@@ -187,12 +266,13 @@ def _first_frames(container: InputContainer, streams: list[VideoStream | AudioSt
                 if frames:
                     frames_by_index[index] = frames[0]
                     if lacks_presentation_times(container, by_index[index]):
-                        frames[0].pts = first_dts[index]
-            if len(frames_by_index) == len(streams) or max(packet_counts.values()) > 2 * _PACKETS:
+                        frames[0].pts = first_packets[index].dts
+            is_known = len(frames_by_index) == len(streams) and all(packet_counts[i] > 1 for i in videos)
+            if is_known or max(packet_counts.values()) > 2 * _PACKETS:
                 break
     except (av.FFmpegError, OSError):
         pass  # A cut file: the function that decodes the frames reports where it ends.
-    return frames_by_index
+    return frames_by_index, first_packets, sum(packet_counts[i] for i in videos)
 
 
 def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fraction | None:
@@ -203,6 +283,15 @@ def _start(stream: VideoStream | AudioStream | None, first: _FirstFrames) -> Fra
     if time is not None:
         return time
     return None if stream.start_time is None else stream.start_time * stream.time_base
+
+
+def _duration(
+    container: InputContainer, origin: Fraction, audio_origin: Fraction, stop_s: list[float | None]
+) -> float | None:
+    """Length according to the header; that of the longer stream where the clocks of both have nothing in common."""
+    if abs(origin - audio_origin) > LEAP_S:
+        return max((stop for stop in stop_s if stop is not None), default=None)
+    return container.duration / 1e6 if container.duration else None
 
 
 def _stop(stream: VideoStream | AudioStream, origin: Fraction) -> float | None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 import av
 import numpy as np
 import soxr
+from av.audio.stream import AudioStream
 
 from mien.media.container import (
     SHORT_S,
@@ -24,7 +25,6 @@ from mien.media.container import (
     open_container,
     presentation_time,
     printable,
-    select_audio,
 )
 from mien.media.probe import MediaInfo
 from mien.media.timestamps import BACK_S, LEAP_S
@@ -35,6 +35,13 @@ GAP_S = 0.05
 _SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648, "s64": 1 / 9223372036854775808}
 #: Silence for a gap is yielded in chunks of at most this many samples, so that a long gap needs no memory.
 _SILENCE_SAMPLES = 48_000
+
+
+#: Channels cancel where the mean of all has less than this share of the power that unrelated channels would have in it.
+#: Two unrelated ones keep half; below a fifteenth of that, they are nearly opposite.
+_CANCELLED = 1 / 15
+#: Share of the newest frame in the powers that are compared (frames last 10 to 60 ms), and the power of silence.
+_MEMORY, _SILENCE = 0.1, 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +96,52 @@ class _SampleClock:
             self.base_s, self.count, self.rate = self.now, 0, rate
 
 
-def read_chunks(info: MediaInfo, *, channels: int = 1, notes: list[str] | None = None) -> Iterator[AudioChunk]:
+def read_chunks(
+    info: MediaInfo, *, channels: int = 1, channel: int | None = None, notes: list[str] | None = None
+) -> Iterator[AudioChunk]:
     """Decode the recording's audio from `info.audio_start_s` on, at its own sample rate (which may change).
 
     Args:
-        channels: 1 averages all channels except the subwoofer's; 2 keeps mono and mixes more channels to left and
-            right. All chunks have as many channels as the first.
+        channels: 1 averages all channels except the subwoofer's, or takes the loudest where they cancel; 2 keeps mono
+            and mixes more channels to left and right. All chunks have as many channels as the first.
+        channel: number of the only channel to read, from 0.
         notes: collects warnings for the user.
     """
     faults: list[str] = []
     clock: _SampleClock | None = None
-    not_finite = 0
+    not_finite, skip = 0, info.audio_skip
+    # An MP4 states where its sound ends; what an encoder adds to fill its last packet is not part of it.
+    stop = Fraction(info.audio_stop_s) if info.container == "mov" and info.audio_stop_s is not None else None
+    mix = _MonoMix() if channels == 1 and channel is None else None
     with open_container(info.path) as container:
-        stream = select_audio(container)
-        assert stream is not None, "probe has found it"
+        assert info.audio_index is not None, "probe has found it"
+        stream = container.streams[info.audio_index]
+        assert isinstance(stream, AudioStream)
         for frame in decode_frames(container, stream, faults.append):
             if clock is None:
                 channels = min(channels, frame.layout.nb_channels)
-            rate, samples = frame.sample_rate, _mix(frame, channels)
+            rate = frame.sample_rate
+            if channel is not None:
+                samples = _planes(frame)[channel : channel + 1].T
+            else:
+                samples = mix(frame) if mix is not None else _mix(frame, channels)
             if not np.isfinite(samples).all():
                 not_finite += int((~np.isfinite(samples)).sum())
                 samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
             raw = presentation_time(frame)
-            time = None if raw is None else raw - info.origin
+            time = None if raw is None else raw - info.audio_origin
+            if skip:
+                dropped, samples = min(skip, len(samples)), samples[skip:]
+                skip -= dropped
+                time = None if time is None else time + Fraction(dropped, rate)
+                if not len(samples):
+                    continue
             if clock is None:
                 clock = _SampleClock(Fraction(info.audio_start_s or 0) if time is None else time, rate)
             clock.set_rate(rate)
             silence, cut = clock.place(time, len(samples))
+            if stop is not None and (excess := round((clock.now - stop) * rate) + silence + len(samples) - cut) > 0:
+                samples = samples[: len(samples) - excess] if excess < len(samples) - cut else samples
             clock.count += silence + len(samples) - cut
             while silence > 0:
                 yield AudioChunk(rate, np.zeros((min(silence, _SILENCE_SAMPLES), samples.shape[1]), np.float32))
@@ -123,6 +149,11 @@ def read_chunks(info: MediaInfo, *, channels: int = 1, notes: list[str] | None =
             if cut < len(samples):
                 yield AudioChunk(rate, samples[cut:])
     _add_notes(info, clock, faults, not_finite, notes)
+    if mix is not None and mix.cancelled:
+        add_note(
+            notes,
+            f"{printable(info.path)}: the channels of its sound cancel when they are averaged; the loudest was used.",
+        )
 
 
 def resample(chunks: Iterable[AudioChunk], rate: int) -> Iterator[np.ndarray]:
@@ -187,18 +218,51 @@ def _add_notes(
         add_note(notes, f"{name}: {not_finite} audio samples are NaN or infinite; they were set to zero.")
 
 
+class _MonoMix:
+    """Mixes frames to one channel; takes the loudest channel while the channels cancel. cancelled: whether they did."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._powers = np.zeros(0)
+        self._mixed_power = 0.0
+
+    def __call__(self, frame: av.AudioFrame) -> np.ndarray:
+        """A decoded frame as `(n, 1)` float32."""
+        planes = _planes(frame)
+        mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), 1) @ planes
+        if len(planes) == 1 or not planes.shape[1]:
+            return mixed.T
+        counted = _mixing_matrix(frame.layout.name, len(planes), 1)[0] > 0  # without the subwoofer's
+        powers = np.where(counted, np.einsum("cn,cn->c", planes, planes) / planes.shape[1], 0)
+        if len(self._powers) != len(powers):
+            self._powers, self._mixed_power = powers, float((mixed**2).mean())
+        # A mean over the last frames: one frame alone may cancel by chance.
+        self._powers = np.maximum(0, self._powers + _MEMORY * (powers - self._powers))
+        self._mixed_power += _MEMORY * (float((mixed**2).mean()) - self._mixed_power)
+        if self._mixed_power >= _CANCELLED * self._powers.max() / len(planes):
+            return mixed.T
+        if self._powers.max() > _SILENCE:
+            self.cancelled = True
+        loudest = int(self._powers.argmax())
+        return np.asarray(planes[loudest : loudest + 1].T)
+
+
 def _mix(frame: av.AudioFrame, channels: int) -> np.ndarray:
     """A decoded frame as `(n, channels)` float32 in [-1, 1]."""
+    planes = _planes(frame)
+    mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), channels) @ planes
+    return mixed.T
+
+
+def _planes(frame: av.AudioFrame) -> np.ndarray:
+    """A decoded frame as `(channels, n)` float32 in [-1, 1]."""
     samples: np.ndarray = frame.to_ndarray()
-    count = frame.layout.nb_channels
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, count).T
-    matrix = _mixing_matrix(frame.layout.name, count, channels)
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
     sample_format = frame.format.name.rstrip("p")
     if sample_format == "u8":
         samples = samples.astype(np.float32) - 128
-    mixed: np.ndarray = matrix * np.float32(_SCALE.get(sample_format, 1.0)) @ samples.astype(np.float32, copy=False)
-    return mixed.T
+    return np.asarray(samples, np.float32) * np.float32(_SCALE.get(sample_format, 1.0))
 
 
 @lru_cache(maxsize=32)

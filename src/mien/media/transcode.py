@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 
-from mien.media.container import open_container
+from mien.media.container import open_container, select_audio
 from mien.media.mp4_writer import write_frames
 from mien.media.probe import probe
 from mien.media.video import frames
@@ -64,8 +64,10 @@ def is_browser_playable(path: Path) -> bool:
         return False
     with open_container(path) as container:
         brand = container.metadata.get("major_brand", "")
+        default = select_audio(container)
+        plays_used_sound = default is None or info.audio_index in (None, default.index)
         decodable = all(s.codec_context is not None for s in container.streams if isinstance(s, _CODEC_STREAMS))
-    if not decodable or brand.strip() == "qt":
+    if not decodable or not plays_used_sound or brand.strip() == "qt":
         return False
     fits = max(info.width, info.height) <= _MAX_SIDE and info.pixel_format in _PIXEL_FORMATS
     playable_video = not info.has_video or (info.video_codec == "h264" and fits)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
@@ -28,6 +28,7 @@ from mien.media.container import (
     printable,
     select_video,
 )
+from mien.media.frame_converter import AspectTracker, FrameConverter, fitted_size
 from mien.media.mp4_writer import write_video
 from mien.media.probe import MediaInfo, probe
 from mien.media.timestamps import TimestampRepair
@@ -47,41 +48,83 @@ def frames(
     """Decode every intact frame in presentation order, one at a time.
 
     Args:
-        path: video, still image (one frame at 0.0), or audio file (no frames).
+        path: video, animated PNG, WebP or GIF, still image (one frame at 0.0), or audio file (no frames).
         max_side: pixels; larger frames are scaled down to it during conversion, with their aspect ratio.
         threads: decoding threads; None means 1 up to 1920×1080, 2 above (each thread keeps its own reference frames).
         notes: collects warnings for the user: a cut file, damaged packets, repaired timestamps.
 
     Yields:
         `Frame`s: upright `(height, width, 3)` uint8 RGB, full range; `time_s` strictly increasing, seconds from the
-        recording's origin. Frames whose size changes within the video are scaled to the first frame's size. BT.601,
-        BT.709 and BT.2020 matrices and both ranges are applied as tagged; untagged means BT.601 limited range, as in
-        FFmpeg and OpenCV.
+        recording's origin. Pixels are square: a sample aspect ratio is applied. Frames whose size changes within the
+        video are fitted into the first frame's size with their aspect ratio. BT.601, BT.709 and BT.2020 matrices and
+        both ranges are applied as tagged; untagged means BT.601 limited range, as in FFmpeg and OpenCV. HDR (PQ, HLG)
+        is tone-mapped.
 
     Raises:
         MediaError: at the call, as `probe`; during iteration, if no frame decodes.
     """
     info = probe(path, audio=False)
-    if info.kind == "image":
-        return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
+    if info.container == "image":
+        return _read_pictures(info, max_side)
     if not info.has_video:
         return iter(())
     return _decode(info, max_side, threads, notes)
 
 
+def sample_pictures(path: Path, count: int, *, max_side: int | None = None) -> Iterator[np.ndarray]:
+    """Decode up to `count` pictures spread over a recording: key frames, as `frames` gives them.
+
+    Each is decoded when it is asked for. A file that cannot be searched gives fewer, or the same picture again.
+
+    Raises:
+        MediaError: at the call, as `probe`.
+    """
+    info = probe(path, audio=False)
+    if info.container == "image":
+        return iter([next(iter(frames(path, max_side=max_side))).image])
+    return _sample(info, count, max_side) if info.has_video else iter(())
+
+
+def _sample(info: MediaInfo, count: int, max_side: int | None) -> Iterator[np.ndarray]:
+    convert = FrameConverter(info.orientation, max_side)
+    length_s = info.video_stop_s or info.duration_s or 0.0
+    with open_container(info.path) as container:
+        stream = select_video(container)
+        assert stream is not None, "probe has found it"
+        _set_threads(stream, info, 1)
+        aspect = AspectTracker(stream)
+        for number in range(count if length_s > 0 and info.kind == "video" else 1):
+            with suppress(av.FFmpegError):
+                if number:
+                    container.seek(round((float(info.origin) + length_s * number / count) * 1e6))
+                frame = next(container.decode(stream), None)
+                if frame is not None:
+                    yield convert(frame, aspect(frame))
+
+
+def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:
+    """The frames of a file that OpenCV decodes."""
+    if not image.is_animated_webp(info.path):
+        return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
+    times, pictures = image.read_animation(info.path)
+    timed = enumerate(zip(times.tolist(), pictures, strict=True))
+    return (Frame(number, time_s, _scale_down(picture, max_side)) for number, (time_s, picture) in timed)
+
+
 def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None) -> Iterator[Frame]:
     faults: list[str] = []
     repair = TimestampRepair(1 / info.average_rate if info.average_rate else Fraction(1, 25))
-    convert = FrameConverter(info, max_side)
+    convert = FrameConverter(info.orientation, max_side)
     count, last_s = 0, 0.0
     with open_container(info.path) as container:
         stream = select_video(container)
         assert stream is not None, "probe has found it"
+        aspect = AspectTracker(stream)
         _set_threads(stream, info, threads)
         for count, frame in enumerate(decode_frames(container, stream, faults.append), start=1):
             raw = presentation_time(frame)
             last_s = repair(None if raw is None else raw - info.origin)
-            yield Frame(count - 1, last_s, convert(frame))
+            yield Frame(count - 1, last_s, convert(frame, aspect(frame)))
     name = printable(info.path)
     if not count:
         raise MediaError(
@@ -93,8 +136,17 @@ def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: l
         add_damage_note(notes, info.path, "video", faults)
     if repair.faults:
         add_note(notes, f"{name}: the video's {repair.summary()}")
-    if convert.resized:
-        add_note(notes, f"{name}: {convert.resized} frames of another size were scaled to the first frame's size.")
+    if convert.fitted:
+        add_note(
+            notes,
+            f"{name}: {convert.fitted} frames of another size were fitted into the first frame's, with their aspect "
+            "ratio.",
+        )
+    if convert.transfers:
+        add_note(
+            notes,
+            f"{name}: HDR pictures ({', '.join(sorted(convert.transfers))}) were tone-mapped to standard range.",
+        )
 
 
 def _set_threads(stream: VideoStream, info: MediaInfo, threads: int | None) -> None:
@@ -104,45 +156,7 @@ def _set_threads(stream: VideoStream, info: MediaInfo, threads: int | None) -> N
     stream.codec_context.thread_count = threads
 
 
-class FrameConverter:
-    """Convert decoded frames to upright RGB of one size; `resized` counts input frames of another size."""
-
-    def __init__(self, info: MediaInfo, max_side: int | None) -> None:
-        self.orientation = info.orientation
-        self.max_side = max_side
-        self.resized = 0
-        self._output_size: tuple[int, int] | None = None
-        self._input_size: tuple[int, int] | None = None
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """`(height, width, 3)` uint8 RGB, contiguous, a copy."""
-        input_size = (frame.width, frame.height)
-        if self._output_size is None:
-            self._input_size, self._output_size = input_size, _fitted_size(*input_size, self.max_side)
-        self.resized += input_size != self._input_size
-        # threads=1: by default PyAV starts a thread per core for each frame, which takes longer than the conversion
-        # itself (1 ms against 0.18 ms at 640×360). AREA: scaling during conversion takes a quarter of the time of
-        # converting first and then cv2.resize (1080p to 720p).
-        converted = self._reformatter.reformat(
-            frame,
-            width=self._output_size[0],
-            height=self._output_size[1],
-            format="rgb24",
-            interpolation=Interpolation.BILINEAR if input_size == self._output_size else Interpolation.AREA,
-            threads=1,
-        )
-        return self.orientation.apply(converted.to_ndarray())
-
-
-def _fitted_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    if max_side is None or max(width, height) <= max_side:
-        return width, height
-    scale = max_side / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
 def _scale_down(image: np.ndarray, max_side: int | None) -> np.ndarray:
     height, width = image.shape[:2]
-    size = _fitted_size(width, height, max_side)
+    size = fitted_size(width, height, max_side)
     return image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -31,6 +31,8 @@ def predict(
     max_faces: int = 4,
     face: bool = True,
     voice: bool = True,
+    audio_track: int | None = None,
+    split_channels: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
     """Predict one recording: `load(model, ...).predict(path, ...)`.
@@ -38,7 +40,9 @@ def predict(
     `load` explains `model`, `device` and `max_faces`; `Predictor.predict` the rest and the errors.
     """
     predictor = load(model, device=device, max_faces=max_faces)
-    return predictor.predict(path, face=face, voice=voice, progress=progress)
+    return predictor.predict(
+        path, face=face, voice=voice, audio_track=audio_track, split_channels=split_channels, progress=progress
+    )
 
 
 class _CallableModule(ModuleType):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import polars as pl
 
 from mien.encode.create_encoders import (
     create_encoders,
@@ -20,16 +24,21 @@ from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
+from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
-from mien.media.video import MediaInfo, frames, probe
+from mien.media.container import printable
+from mien.media.video import MediaInfo, frames, probe, sample_pictures
 from mien.memory import release_freed_memory
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
+from mien.records import Frame
 from mien.timeline.table import Timeline, check_classes
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
+#: Pictures of a recording, at most, by which is decided whether it is upside down. Our choice.
+SAMPLED_PICTURES = 5
 #: Shortest time in seconds between two calls of a progress callback.
 PROGRESS_EVERY_S = 0.1
 
@@ -90,26 +99,43 @@ class ModelPredictor:
         return self._future
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        audio_track: int | None = None,
+        split_channels: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
         if not (face or voice):
             raise ValueError("face=False and voice=False leave nothing to predict from")
         start = time.perf_counter()
         path = Path(path)
-        notes: list[str] = []
         seconds: dict[str, float] = {}
-        info = probe(path, video=face, audio=voice)
+        info = probe(path, video=face, audio=voice, audio_track=audio_track if voice else None)
+        notes = [f"{printable(path)}: {note}" for note in info.notes]
         _check_modalities(info, face, voice)
         if self._model is None:
             self._start_loading()
         encoders = self._encoders_of(info, face, voice)
-        media = self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s))
+        channels: list[int | None] = [None]
+        if split_channels and voice:
+            channels = _channels(info, face)
+        sources = [
+            self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s), audio_track, channel)
+            for channel in channels
+        ]
+        media = next((source for source in sources if _has_speech(source)), sources[0])
+        if split_channels:
+            notes = [*dict.fromkeys(notes), *_channel_notes(sources)]
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = timeline_rows(model, media)
+        table = _joined([timeline_rows(model, source) for source in sources])
+        notes += _beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
@@ -161,6 +187,8 @@ class ModelPredictor:
         notes: list[str],
         seconds: dict[str, float],
         on_time: Callable[[float], None],
+        audio_track: int | None,
+        channel: int | None,
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
             if self._future is not None and self._future.done() and (error := self._future.exception()):
@@ -169,16 +197,31 @@ class ModelPredictor:
 
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
-        return encode_media(
+        turned = looks and is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
+        if turned:
+            notes.append(
+                "the pictures are upside down; they were turned to be read, and boxes are given as they are stored"
+            )
+
+        def pictures() -> Iterator[Frame]:
+            for frame in frames(info.path, max_side=max_side, notes=notes):
+                yield replace(frame, image=turn(frame.image)) if turned else frame
+
+        def sound() -> Iterator[tuple[float, np.ndarray]]:
+            return blocks(info.path, seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
+
+        media = encode_media(
             encoders,
-            frames=(lambda: frames(info.path, max_side=max_side, notes=notes)) if info.has_video else None,
-            audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
+            frames=pictures if info.has_video else None,
+            audio=sound if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
             still=info.kind == "image",
             seconds=seconds,
             on_time=on_position,
         )
+        media.faces.turned = (info.width, info.height) if turned else None
+        return media
 
     def _info(
         self, info: MediaInfo, media: EncodedMedia, encoders: Mapping[str, Encoder], seconds: dict[str, float]
@@ -198,7 +241,7 @@ class ModelPredictor:
         """Notes on missing or shared evidence, which the table itself does not explain."""
         notes = []
         faces, speech = media.faces, media.speech
-        has_speech = speech is not None and bool(speech.valid.any())
+        has_speech = _has_speech(media)
         face_only = "; every row rests on the face alone" if faces.subjects else ""
         if face and info.has_video and faces.encoders and not faces.subjects:
             rest = "; every row rests on the voice alone" if has_speech else "" if media.audio else _NOTHING
@@ -218,6 +261,56 @@ class ModelPredictor:
         if self._voice_note and has_speech:
             notes.append(self._voice_note)
         return notes
+
+
+def _channels(info: MediaInfo, face: bool) -> list[int | None]:
+    """Numbers of the channels of a sound, each of which is a subject.
+
+    Raises MediaError for a recording whose pictures are in use: it is unknown whose channel is whose face.
+    """
+    if face and info.has_video:
+        raise MediaError(
+            f"{info.path} has pictures, and split channels are for sound alone: which face speaks on which channel is "
+            "not known",
+            follows="Nothing was predicted.",
+            remedy="Add --no-face, or omit --audio-channels split.",
+        )
+    return list(range(info.audio_channels))
+
+
+def _channel_notes(sources: list[EncodedMedia]) -> list[str]:
+    """Notes on the channels that are subjects."""
+    if len(sources) == 1:
+        return ["the sound has one channel, so there is nothing to split"]
+    silent = [str(k) for k, source in enumerate(sources) if not _has_speech(source)]
+    notes = [f"each of the {len(sources)} channels of the sound is a subject"]
+    if 0 < len(silent) < len(sources):
+        notes.append(f"no speech was detected for subject {', '.join(silent)}")
+    return notes
+
+
+def _has_speech(media: EncodedMedia) -> bool:
+    return media.speech is not None and bool(media.speech.valid.any())
+
+
+def _joined(tables: list[pl.DataFrame]) -> pl.DataFrame:
+    """Tables of one subject each as one table; the k-th is subject k."""
+    if len(tables) == 1:
+        return tables[0]
+    return pl.concat([table.with_columns(subject=pl.lit(k, pl.Int64)) for k, table in enumerate(tables)])
+
+
+def _beyond_notes(table: pl.DataFrame, media: EncodedMedia) -> list[str]:
+    """A note on rows of a video that have no picture."""
+    rows = table.filter(pl.col("frame").is_null() & (pl.col("subject") == table["subject"][0]))
+    if not len(media.faces.times) or rows.is_empty():
+        return []
+    seconds = f"{media.faces.times[0]:.1f} to {media.faces.times[-1]:.1f} s"
+    rest = "they rest on the voice alone" if len(media.faces.subjects) < 2 else "whose voice it is cannot be seen"
+    return [
+        f"there are pictures from {seconds} and speech beyond them: {len(rows)} rows, ten per second, have no picture; "
+        f"{rest}"
+    ]
 
 
 #: End of a note where no row has a prediction.

@@ -26,21 +26,33 @@ class Predictor(Protocol):
     max_faces: int
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        audio_track: int | None = None,
+        split_channels: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
 
-        The Timeline has one row per decoded frame and subject; a sound file has 10 rows per second; a picture has one
-        row per subject. If no face is detected, there is one subject, 0, without boxes.
+        The Timeline has one row per decoded frame and subject; a sound file has 10 rows per second, and so has speech
+        more than half a second before or after the pictures of a video; a picture has one row per subject. If no face
+        is detected, there is one subject, 0, without boxes.
 
         Args:
             path: a video, sound file or picture.
             face: use the faces.
             voice: use the voice.
+            audio_track: number of the sound track, from 1; None: the default one, or another one that has clearly more
+                speech.
+            split_channels: each channel of the sound is a subject of its own, as in calls recorded with one speaker on
+                each; without it the channels are averaged. For recordings without pictures, or with `face` False.
             progress: called a few times a second.
 
         Raises:
-            MediaError: the file cannot be read, or lacks the modalities in use.
+            MediaError: the file cannot be read, or lacks the modalities or the sound track in use.
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.

@@ -9,12 +9,14 @@ from mien import clock
 from mien.encode.encode_media import EncodedMedia
 from mien.errors import MediaError
 from mien.inference import StreamModel, trained_outputs
-from mien.predict.active_speaker import OTHER, attribute_speech
+from mien.predict.active_speaker import OTHER, SHARED, attribute_speech
 from mien.records import Stream
 from mien.timeline.table import subject_rows
 
 #: Rows per second of a recording without pictures.
 SOUND_ROWS_HZ = 10
+#: Speech this many seconds before or after the pictures gets rows of its own. Our choice: nearer, a frame is a row.
+BEYOND_S = 0.5
 
 
 def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
@@ -22,7 +24,8 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
 
     Args:
         media: the recording, encoded by the encoders that the checkpoint reads. Without pictures there are 10 rows
-            per second.
+            per second, and so there are where the sound goes on beyond them (`row_times`). Speech out there is that of
+            the only person of the recording; with several, it is nobody's.
 
     The classes are those of the checkpoint, in its order.
 
@@ -37,11 +40,13 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
             follows="Nothing was predicted.",
             remedy="Use --model starter, which uses the voice as well.",
         )
-    stop = _stop(faces.times, speech)
-    times = faces.times if has_pictures else np.arange(max(1, int(np.ceil(stop * SOUND_ROWS_HZ)))) / SOUND_ROWS_HZ
+    times, frames = row_times(faces.times, speech, media.sound_stop_s)
+    stop = _stop(faces.times, times, media.sound_stop_s)
     is_speech = speech_at(speech, times)
-    openings = [faces.mouth_opening(n) for n in range(len(faces.subjects))] or [np.full(len(times), np.nan)]
-    attributed = attribute_speech(openings, times, is_speech)
+    openings = [_at_rows(faces.mouth_opening(n), frames, np.nan) for n in range(len(faces.subjects))]
+    attributed = attribute_speech(openings or [np.full(len(times), np.nan)], times, is_speech)
+    if has_pictures:
+        attributed[:, is_speech & (frames < 0)] = OTHER if len(faces.subjects) > 1 else SHARED
     tables = []
     for number in range(max(1, len(faces.subjects))):
         track = faces.track(number) if faces.subjects else None
@@ -58,21 +63,53 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
                 valence_arousal=clock.interpolate(valence_arousal, token_times, times),
                 voice=is_speech & (attributed[number] != OTHER),
                 speech=attributed[number],
-                face=track.valid if track is not None else np.zeros(len(times), bool),
-                boxes=track.boxes if track is not None else None,
-                frames=np.arange(len(times)) if has_pictures else None,
+                face=_at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool),
+                boxes=_at_rows(track.boxes, frames, np.nan) if track is not None else None,
+                frames=frames,
             )
         )
     return pl.concat(tables)
 
 
-def _stop(times: np.ndarray, speech: Stream | None) -> float:
-    """End of the rows in seconds: that of the last frame, shown as long as the one before it; else of the sound."""
-    if len(times):
-        return float(times[-1] + clock.median_step(times))
-    if speech is None or not len(speech.times):
-        return 0.0
-    return float(speech.times[-1] + clock.median_step(speech.times) / 2)
+def row_times(frame_times: np.ndarray, speech: Stream | None, sound_stop_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times of the rows, `(row,)` seconds, and the frame of each, `(row,)` int, -1 where there is no picture.
+
+    There is one row for each frame. Without pictures there are `SOUND_ROWS_HZ` rows per second, and so there are before
+    and after the pictures, where somebody speaks more than `BEYOND_S` away from them.
+
+    Args:
+        frame_times: `(frame,)` seconds. speech: valid where somebody speaks. sound_stop_s: end of the sound in seconds.
+    """
+    if not len(frame_times):
+        count = max(1, int(np.ceil(round(sound_stop_s * SOUND_ROWS_HZ, 6))))
+        return np.arange(count) / SOUND_ROWS_HZ, np.full(count, -1)
+    first, last = float(frame_times[0]), float(frame_times[-1] + clock.median_step(frame_times))
+    before = after = np.zeros(0)
+    if speech is not None:
+        spoken = speech.times[speech.valid]
+        if (spoken < first - BEYOND_S).any():
+            before = np.arange(int(np.ceil(round(first * SOUND_ROWS_HZ, 6)))) / SOUND_ROWS_HZ
+        if (spoken > last + BEYOND_S).any():
+            after = last + np.arange(int(np.ceil(round((sound_stop_s - last) * SOUND_ROWS_HZ, 6)))) / SOUND_ROWS_HZ
+    frames = [np.full(len(before), -1), np.arange(len(frame_times)), np.full(len(after), -1)]
+    return np.concatenate([before, frame_times, after]), np.concatenate(frames)
+
+
+def _at_rows(values: np.ndarray, frames: np.ndarray, missing: float | bool) -> np.ndarray:
+    """Values of frames `(frame, ...)` at the rows, `missing` where a row has no frame."""
+    if (frames >= 0).all():
+        return values
+    rows = np.full((len(frames), *values.shape[1:]), missing, values.dtype)
+    rows[frames >= 0] = values
+    return rows
+
+
+def _stop(frame_times: np.ndarray, times: np.ndarray, sound_stop_s: float) -> float:
+    """End of the rows in seconds: that of the last frame, shown as long as the one before it; that of the sound where
+    the last row has no frame."""
+    if len(frame_times) and times[-1] == frame_times[-1]:
+        return float(frame_times[-1] + clock.median_step(frame_times))
+    return sound_stop_s
 
 
 def speech_at(voice: Stream | None, times: np.ndarray) -> np.ndarray:

@@ -253,7 +253,7 @@ def subject_rows(
         speech: `(row,)` str, one of SPEECH, or empty for no speech; by default `shared` wherever there is voice.
         face: `(row,)` bool, whether a face was detected in the frame.
         boxes: `(row, 4)` x1, y1, x2, y2 in pixels of the upright frame, ignored without a face.
-        frames: `(row,)` int frame numbers; None for audio, where the column is null.
+        frames: `(row,)` int frame numbers, -1 for rows without a picture, where the column is null; None: no pictures.
 
     Raises:
         ValueError: `probabilities` has another number of classes.
@@ -270,7 +270,7 @@ def subject_rows(
     evidence = np.array(["none", "voice", "face", "both"])[2 * face.astype(int) + voice.astype(int)]
     data: dict[str, Any] = {
         "time_s": times,
-        "frame": frames if frames is not None else pl.repeat(None, n, dtype=pl.Int64, eager=True),
+        "frame": [f if f >= 0 else None for f in (np.full(n, -1) if frames is None else frames).tolist()],
         "subject": np.full(n, subject),
         **{name: boxes[:, i] for i, name in enumerate(BOX)},
         "evidence": evidence.tolist(),

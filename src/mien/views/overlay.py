@@ -66,7 +66,8 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
         OutputError: the media has no pictures, or the file cannot be written. MediaError: it cannot be read.
     """
     kind = probe(media).kind
-    if kind == "audio" or table["frame"].null_count() == len(table):
+    table = table.filter(pl.col("frame").is_not_null())  # the sound may go on without pictures
+    if kind == "audio" or table.is_empty():
         raise OutputError(
             f"{media} has no video frames to draw on",
             follows="No overlay was written.",
