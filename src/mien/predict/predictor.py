@@ -213,7 +213,7 @@ class ModelPredictor:
         if len(faces.subjects) > 1 and has_speech:
             notes.append(
                 f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with "
-                "it, and for all of them where that cannot be decided (column speech)"
+                "it, and for all in view where that cannot be decided (column speech)"
             )
         if self._voice_note and has_speech:
             notes.append(self._voice_note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
@@ -10,6 +12,7 @@ from mien.encode.encode_media import EncodedMedia
 from mien.errors import MediaError
 from mien.inference import StreamModel, trained_outputs
 from mien.predict.active_speaker import OTHER, attribute_speech
+from mien.predict.presence import is_near, rows_from_tokens, supported_tokens
 from mien.records import Stream
 from mien.timeline.table import subject_rows
 
@@ -19,6 +22,8 @@ SOUND_ROWS_HZ = 10
 
 def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     """Table of a Timeline: the network's output for each subject, interpolated at the times of the rows.
+
+    Rows of a subject without face and speech for longer than `presence.ABSENT_AFTER_S` have no estimate.
 
     Args:
         media: the recording, encoded by the encoders that the checkpoint reads. Without pictures there are 10 rows
@@ -42,28 +47,42 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     is_speech = speech_at(speech, times)
     openings = [faces.mouth_opening(n) for n in range(len(faces.subjects))] or [np.full(len(times), np.nan)]
     attributed = attribute_speech(openings, times, is_speech)
-    tables = []
+    tables, rate_hz = [], checkpoint.settings.rate_hz
     for number in range(max(1, len(faces.subjects))):
         track = faces.track(number) if faces.subjects else None
         streams = media.streams(number if track is not None else None)
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
         token_times, probabilities, valence_arousal = trained_outputs(checkpoint, streams, 0.0, stop)
+        face = track.valid if track is not None else np.zeros(len(times), bool)
+        voice = is_speech & (attributed[number] != OTHER)
+        evidence = face | voice
+        if track is None:  # whole frames, as some systems read them, count where nobody is tracked
+            evidence = evidence | _is_valid_at(faces.shared.values(), times)
+        supported, seen = supported_tokens(streams.values(), token_times, rate_hz), is_near(evidence, times)
         tables.append(
             subject_rows(
                 number,
                 times,
                 classes=checkpoint.labels,
-                probabilities=clock.interpolate(probabilities, token_times, times),
-                valence_arousal=clock.interpolate(valence_arousal, token_times, times),
-                voice=is_speech & (attributed[number] != OTHER),
+                probabilities=rows_from_tokens(probabilities, token_times, supported, times, seen),
+                valence_arousal=rows_from_tokens(valence_arousal, token_times, supported, times, seen),
+                voice=voice,
                 speech=attributed[number],
-                face=track.valid if track is not None else np.zeros(len(times), bool),
+                face=face,
                 boxes=track.boxes if track is not None else None,
                 frames=np.arange(len(times)) if has_pictures else None,
             )
         )
     return pl.concat(tables)
+
+
+def _is_valid_at(streams: Iterable[Stream], times: np.ndarray) -> np.ndarray:
+    """`(time,)` bool: whether any of the streams is valid at the time, within one of its steps."""
+    valid = np.zeros(len(times), bool)
+    for stream in streams:
+        valid |= speech_at(stream, times)
+    return valid
 
 
 def _stop(times: np.ndarray, speech: Stream | None) -> float:
