@@ -45,6 +45,7 @@ class PredictOptions:
     face: bool
     voice: bool
     as_json: bool
+    min_quality: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,15 @@ def predict(
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
     max_faces: Annotated[int, typer.Option(min=1, max=64, help="Largest number of people tracked at once.")] = 4,
+    min_quality: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Do not read faces of a lower quality (column quality: 1 clear and frontal; 0 turned away, covered, "
+            "upside down, blurred or tiny). 0 reads all; those below 0.5 are marked uncertain.",
+        ),
+    ] = 0.0,
     device: Annotated[
         str,
         typer.Option(
@@ -153,7 +163,7 @@ def predict(
         from mien.predict import load
 
         predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
-        options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
+        options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json, min_quality)
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)
 
@@ -187,7 +197,9 @@ def _predict_jobs(
 def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, title: str) -> JobResult:
     start = time.perf_counter()
     with console.progress(title, quiet=options.as_json) as progress:
-        timeline = predictor.predict(job.media, face=options.face, voice=options.voice, progress=progress)
+        timeline = predictor.predict(
+            job.media, face=options.face, voice=options.voice, min_quality=options.min_quality, progress=progress
+        )
     predicted = time.perf_counter()
     files = {"timeline": timeline.write(job.folder / f"timeline.{options.format}")}
     if options.report:

@@ -31,6 +31,7 @@ def predict(
     max_faces: int = 4,
     face: bool = True,
     voice: bool = True,
+    min_quality: float = 0.0,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
     """Predict one recording: `load(model, ...).predict(path, ...)`.
@@ -38,7 +39,7 @@ def predict(
     `load` explains `model`, `device` and `max_faces`; `Predictor.predict` the rest and the errors.
     """
     predictor = load(model, device=device, max_faces=max_faces)
-    return predictor.predict(path, face=face, voice=voice, progress=progress)
+    return predictor.predict(path, face=face, voice=voice, min_quality=min_quality, progress=progress)
 
 
 class _CallableModule(ModuleType):

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mien.encode.create_encoders import (
     create_encoders,
     differences_from_training,
@@ -90,11 +92,19 @@ class ModelPredictor:
         return self._future
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        min_quality: float = 0.0,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
         if not (face or voice):
             raise ValueError("face=False and voice=False leave nothing to predict from")
+        if not 0 <= min_quality <= 1:
+            raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
         start = time.perf_counter()
         path = Path(path)
         notes: list[str] = []
@@ -109,11 +119,12 @@ class ModelPredictor:
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = timeline_rows(model, media)
+        table = timeline_rows(model, media, min_quality=min_quality)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
         notes += self._evidence_notes(info, media, encoders, face, voice)
+        notes += quality_notes(table, min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
         return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
@@ -218,6 +229,20 @@ class ModelPredictor:
         if self._voice_note and has_speech:
             notes.append(self._voice_note)
         return notes
+
+
+def quality_notes(table: pl.DataFrame, min_quality: float) -> list[str]:
+    """Notes on faces that can hardly be read: how many rows are uncertain, and how many faces were not read."""
+    notes = []
+    faces = int(table["quality"].is_not_null().sum())
+    if uncertain := int(table["uncertain"].fill_null(False).sum()):
+        notes.append(
+            f"{uncertain} of {len(table)} rows rest on a face that can hardly be read (column uncertain): turned away, "
+            "covered, upside down, blurred or very small; --min-quality 0.5 leaves them out"
+        )
+    if unread := int((table["quality"] < min_quality).fill_null(False).sum()):
+        notes.append(f"{unread} of {faces} faces were not read, because their quality is below {min_quality:g}")
+    return notes
 
 
 #: End of a note where no row has a prediction.

@@ -26,7 +26,13 @@ class Predictor(Protocol):
     max_faces: int
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        min_quality: float = 0.0,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
 
@@ -37,6 +43,8 @@ class Predictor(Protocol):
             path: a video, sound file or picture.
             face: use the faces.
             voice: use the voice.
+            min_quality: faces whose column `quality` is lower, in [0, 1], are not read. 0 reads every face; below 0.5
+                the column `uncertain` marks the reading.
             progress: called a few times a second.
 
         Raises:
@@ -44,6 +52,6 @@ class Predictor(Protocol):
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.
-            ValueError: `face` and `voice` are both False.
+            ValueError: `face` and `voice` are both False, or `min_quality` is outside [0, 1].
         """
         ...
