@@ -165,6 +165,7 @@ class SubjectCollector:
         self._on_error = on_error
         self._meshes = {m: e for m, e in encoders.items() if isinstance(e, MeshEncoder)}
         self._measures_quality = geometry
+        self._qualities: dict[int, tuple[float, np.ndarray]] = {}  # subject -> time of its last measures, and these
         self._measures_geometry = geometry or any(isinstance(e, FaceGeometry) for e in self._meshes.values())
         self._crops = {m: self._batches(m, e) for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._framing = {m: e.crop for m, e in encoders.items() if isinstance(e, CropEncoder)}
@@ -204,13 +205,21 @@ class SubjectCollector:
             if crop not in cut:
                 cut[crop] = align(frame.image, face.mesh, crop.size, crop.margin, crop.down)
             batches.add(face.subject, cut[crop])
-        start = time.thread_time()
-        quality = face_quality.measure(frame.image, face) if self._measures_quality else np.zeros(0, np.float32)
-        self._measure_s += time.thread_time() - start
+        quality = self._quality_of(frame, face) if self._measures_quality else np.zeros(0, np.float32)
         mesh = np.asarray(face.mesh, np.float32)
         self._pending.append((face.subject, row, np.asarray(face.box) * scale, mesh, quality))
         if len(self._pending) >= _MESH_BATCH:
             self._measure_meshes()
+
+    def _quality_of(self, frame: Frame, face: Face) -> np.ndarray:
+        """`face_quality.measure` of a face, ten times a second; between, the last measures with the own score."""
+        last_s, last = self._qualities.get(face.subject, (-np.inf, None))
+        if last is None or not 0 <= frame.time_s - last_s < face_quality.EVERY_S:
+            start = time.thread_time()
+            last = face_quality.measure(frame.image, face)
+            self._qualities[face.subject] = frame.time_s, last
+            self._measure_s += time.thread_time() - start
+        return np.append(np.float32(face.score), last[1:])
 
     def add_crop(self, row: int, time_s: float, image: np.ndarray, subject: int = 0) -> None:
         """Add a face crop `(height, width, 3)` uint8 RGB that the corpus provides, for the encoders of crops."""
