@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mien import clock
+from mien.encode import face_quality
 from mien.encode.subject_features import SubjectCollector, VideoFaces
 from mien.encoders.protocol import Crop
 from mien.records import Face, Frame
@@ -81,3 +82,28 @@ def test_a_face_that_is_gone_at_the_start_of_a_period_is_still_read_in_it() -> N
     stream = read(encoder, seen).stream(0)
     assert stream.times[stream.valid].tolist() == [4 / 25, 11 / 25, 12 / 25]
     assert encoder.count == 3, "two periods, and the last face"
+
+
+def test_quality_is_measured_ten_times_a_second_and_scored_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[float] = []
+
+    def measure(image: np.ndarray, face: Face) -> np.ndarray:
+        measured.append(face.score)
+        return np.array([face.score, 1.0, float(image[0, 0, 0]), 50.0], np.float32)
+
+    monkeypatch.setattr(face_quality, "measure", measure)
+    collector = SubjectCollector({}, geometry=True)
+    times, points = np.arange(50) / 25, mesh()
+    for row, time_s in enumerate(times):
+        if not 20 <= row < 30:
+            frame = Frame(row, float(time_s), np.full((64, 64, 3), row, np.uint8))
+            collector.add(row, frame, Face(0, np.array([0.0, 0.0, 64.0, 64.0]), points, row / 100), 1.0)
+    collector.flush()
+    quality = VideoFaces(times, [collector.subject(0)]).quality(0)
+    assert 12 <= len(measured) <= 18
+    assert np.isnan(quality["face_score"][20:30]).all()
+    assert np.isnan(quality["quality"][20:30]).all()
+    assert quality["face_score"][[0, 7, 49]].tolist() == pytest.approx([0, 0.07, 0.49])
+    held = np.arange(50) - quality["sharpness"]
+    assert np.nanmin(held) == 0
+    assert np.nanmax(held) <= 2, "measures are held for less than a tenth of a second"

@@ -15,6 +15,7 @@ import mien
 from mien.media.mp4_writer import write_video
 from mien.media.video import frames
 from mien.predict.active_speaker import attribute_speech
+from mien.predict.presence import ABSENT_AFTER_S, is_near
 
 TIMES = np.arange(150) / 30
 
@@ -54,6 +55,23 @@ def test_a_face_that_is_rarely_visible_is_not_the_speaker() -> None:
     assert (attribute_speech([np.full(150, np.nan)], TIMES, np.ones(150, bool)) == "shared").all()
 
 
+def test_undecided_speech_is_shared_by_those_in_view_only() -> None:
+    """A narrator speaks: the first subject is in view throughout, the second leaves after two seconds."""
+    leaves = np.where(TIMES < 2, mouth(0.05), np.nan)
+    speech = attribute_speech([mouth(0.05, 1), leaves], TIMES, np.ones(150, bool))
+    assert (speech[0] == "shared").all()
+    gone = TIMES > 2 + ABSENT_AFTER_S
+    assert (speech[1][gone] == "other").all()
+    assert (speech[1][TIMES < 2] == "shared").all()
+
+
+def test_nobody_out_of_view_speaks() -> None:
+    """The only subject appears after two seconds of speech, and leaves before the last second."""
+    seen = np.where((TIMES > 2) & (TIMES < 4), mouth(0.05), np.nan)
+    (speech,) = attribute_speech([seen], TIMES, np.ones(150, bool))
+    assert set(speech[(TIMES < 1.5) | (TIMES > 4.5)]) == {"other"}
+
+
 @given(
     st.lists(st.lists(st.one_of(st.floats(-2, 2), st.just(np.nan)), min_size=12, max_size=12), min_size=1, max_size=4),
     st.lists(st.booleans(), min_size=12, max_size=12),
@@ -65,7 +83,9 @@ def test_speech_has_at_most_one_owner_and_silence_has_none(
     speech = attribute_speech([np.array(o) for o in openings], np.arange(12) / 10, is_speech)
     own, other = (speech == "own").sum(axis=0), (speech == "other").sum(axis=0)
     assert (own <= 1).all()
-    assert (other == np.where(own == 1, len(openings) - 1, 0)).all(), "speech of others requires an owner"
+    visible = np.array([is_near(np.isfinite(o), np.arange(12) / 10) for o in openings])
+    given = np.where(own == 1, len(openings) - 1, (~visible).sum(axis=0) * (visible.any() & is_speech))
+    assert (other == given).all(), "speech of others requires an owner, or somebody out of view"
     assert ((speech != "").all(axis=0) == is_speech).all()
     assert ((speech == "").all(axis=0) == ~is_speech).all()
 

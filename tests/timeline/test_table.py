@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import Timeline, schema
+from mien.timeline.table import QUALITY, Timeline, schema
 from tests.timeline_rows import rows
 
 COLUMNS = [
     *("time_s", "frame", "subject", "x1", "y1", "x2", "y2", "evidence", "speech", "expression"),
     *("p_neutral", "p_anger", "p_disgust", "p_fear", "p_happiness", "p_sadness", "p_surprise", "p_other"),
     *("valence", "arousal", "confidence"),
+    *("face_score", "yaw", "pitch", "roll", "visible", "sharpness", "quality", "speech_db", "uncertain"),
 ]
 PROBABILITIES = COLUMNS[10:18]
 SCHEMA = schema(EXPRESSIONS)
@@ -79,6 +80,19 @@ def test_missing_values_are_null_and_never_nan() -> None:
     for name, kind in SCHEMA.items():
         if kind.is_float():
             assert not table[name].is_nan().any(), name
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_quality_is_kept_in_files_and_null_in_older_ones(ending: str, tmp_path: Path) -> None:
+    quality = {"quality": np.linspace(0, 1, 8), "yaw": np.arange(8.0), "uncertain": np.arange(8) < 4}
+    timeline = Timeline(rows(8, gap=slice(2, 4), quality=quality, valence_arousal=np.full((8, 2), np.nan)))
+    back = Timeline.read(timeline.write(tmp_path / f"t.{ending}")).table
+    assert back["uncertain"].to_list() == [True, True, None, None, False, False, False, False]
+    assert back["yaw"].to_list() == list(range(8))
+    assert back["roll"].null_count() == 8
+    older = timeline.table.drop(*QUALITY)
+    assert Timeline(older).table.columns == COLUMNS
+    assert Timeline(older).table["uncertain"].null_count() == 8
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])

@@ -54,6 +54,7 @@ class PredictOptions:
     audio_track: int | None
     split_channels: bool
     as_json: bool
+    min_quality: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,15 @@ def predict(
             "on each; for sound alone."
         ),
     ] = Channels.MIX,
+    min_quality: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Do not read faces of a lower quality (column quality: 1 clear and frontal; 0 turned away, covered, "
+            "upside down, blurred or tiny). 0 reads all; those below 0.5 are marked uncertain.",
+        ),
+    ] = 0.0,
     device: Annotated[
         str,
         typer.Option(
@@ -180,7 +190,7 @@ def predict(
         predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, audio_track,
-            audio_channels is Channels.SPLIT, as_json,
+            audio_channels is Channels.SPLIT, as_json, min_quality,
         )  # fmt: skip
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)
@@ -219,6 +229,7 @@ def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, t
             job.media,
             face=options.face,
             voice=options.voice,
+            min_quality=options.min_quality,
             audio_track=options.audio_track,
             split_channels=options.split_channels,
             progress=progress,

@@ -24,6 +24,7 @@ from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError, OutputError
 from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
+from mien.media.sound_level import SoundLevel
 from mien.media.voice_activity import speech_stream
 from mien.memory import GrowingArray
 from mien.records import Frame, Stream
@@ -39,7 +40,8 @@ class EncodedMedia:
 
     faces: frame times, subjects and their face streams. audio: modality -> stream of the sound; empty without sound.
     speech: voice activity of the sound, valid where somebody speaks; None without sound, or if it was not asked for.
-    has_sound: whether there is sound that an encoder read. sound_stop_s: its end in seconds.
+    has_sound: whether there is sound that an encoder read. sound_stop_s: its end in seconds. level: its level in dB,
+    `(n, 1)`, see `SoundLevel`; None as `speech`.
     """
 
     faces: VideoFaces
@@ -47,6 +49,7 @@ class EncodedMedia:
     speech: Stream | None = None
     has_sound: bool = False
     sound_stop_s: float = 0.0
+    level: Stream | None = None
 
     def streams(self, number: int | None) -> dict[str, Stream]:
         """Modality -> stream of a subject. Streams of the sound and of whole frames are shared by all subjects.
@@ -142,7 +145,7 @@ def encode_media(
         try:
             faces = _guarded(read, list(visual), on_error)
             sound = hearing.result() if hearing else listen()
-            media = EncodedMedia(faces, sound.streams, sound.speech, sound.is_present, sound.stop_s)
+            media = EncodedMedia(faces, sound.streams, sound.speech, sound.is_present, sound.stop_s, sound.level)
             return _shared(media, names)
         finally:
             stop.set()
@@ -191,12 +194,13 @@ def _guarded(read: Callable[[], VideoFaces], names: Sequence[str], on_error: OnE
 
 @dataclass(slots=True)
 class _Audio:
-    """Streams of the sound by modality, voice activity, whether there is sound, and its end in seconds."""
+    """Streams of the sound by modality, voice activity, whether there is sound, its end in seconds and its level."""
 
     streams: dict[str, Stream] = field(default_factory=dict)
     speech: Stream | None = None
     is_present: bool = False
     stop_s: float = 0.0
+    level: Stream | None = None
 
 
 def _encode_audio(
@@ -216,8 +220,11 @@ def _encode_audio(
                 return
             if on_time is not None:
                 on_time(start_s)
+            if speakers:
+                level.add(start_s, samples)
             yield start_s, samples
 
+    level = SoundLevel()
     start = time.thread_time()
     # These are valid exactly where there is speech, so their stream serves as voice activity too.
     prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody | VoiceSpeech)), None)
@@ -236,6 +243,7 @@ def _encode_audio(
                 result.streams[modality] = stream
         if speakers:
             result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
+            result.level = level.stream()
         result.is_present, result.stop_s = sound.has_blocks, sound.stop_s
     seconds["voice"] = time.thread_time() - start
     return result if result.is_present else _Audio()

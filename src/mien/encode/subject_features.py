@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from mien.clock import TIME_DECIMALS, row_durations
+from mien.encode import face_quality
 from mien.encode.batches import BatchEncoder
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
@@ -29,6 +30,7 @@ MAX_GAP_S = 0.25
 #: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
 _MESH_BATCH = 256
 _OPENING = face_geometry.NAMES.index("mouth_opening")
+_POSE = {name: face_geometry.NAMES.index(f"head_{name}") for name in ("yaw", "pitch", "roll")}
 
 
 @dataclass(slots=True)
@@ -36,7 +38,8 @@ class SubjectTrack:
     """One subject in the frames that show it.
 
     id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
-    frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`. features: modality -> `(n, dim)`
+    frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`. quality: `(n, measures)` of
+    `mien.encode.face_quality.measure`, empty where geometry is not measured. features: modality -> `(n, dim)`
     embeddings of a crop encoder, or `(n, measures)` of a mesh encoder. encoded_rows: modality -> `(m,)` frame indices
     of the features of a crop encoder with a rate, which encodes fewer frames.
     """
@@ -45,6 +48,7 @@ class SubjectTrack:
     rows: GrowingArray = field(default_factory=lambda: GrowingArray(0, np.int64))
     boxes: GrowingArray = field(default_factory=lambda: GrowingArray(4))
     geometry: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_geometry.NAMES)))
+    quality: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_quality.NAMES)))
     features: dict[str, GrowingArray] = field(default_factory=dict)
     encoded_rows: dict[str, GrowingArray] = field(default_factory=dict)
 
@@ -96,6 +100,20 @@ class VideoFaces:
         out[subject.rows.array()] = subject.geometry.array()[:, _OPENING]
         return out
 
+    def quality(self, number: int) -> dict[str, np.ndarray]:
+        """Measures of a subject's face over all frames, each `(frame,)`, NaN without a face: `face_quality.NAMES`;
+        `yaw`, `pitch`, `roll` in degrees (positive: nose to the subject's left, looking down, leaning clockwise in the
+        picture); and `quality` in [0, 1]."""
+        subject, frames = self.subjects[number], len(self.times)
+        rows, measured, geometry = subject.rows.array(), subject.quality.array(), subject.geometry.array()
+        columns = {name: measured[:, i] for i, name in enumerate(face_quality.NAMES)}
+        columns |= {name: np.degrees(geometry[:, i]) for name, i in _POSE.items()}
+        known = {name: np.full(frames, np.nan) for name in columns}
+        if len(measured) == len(rows) == len(geometry):  # crops that a corpus provides are not measured
+            for name, values in columns.items():
+                known[name][rows] = values
+        return known | {"quality": face_quality.quality(known)}
+
     def stream(self, number: int, modality: str = FACE) -> Stream:
         """Stream of a subject and a face encoder over all frames; invalid where the subject has no face. That of a crop
         encoder with a rate leaves out the frames with a face that it did not encode."""
@@ -135,7 +153,7 @@ class SubjectCollector:
 
     Args:
         encoders: modality -> encoder of crops or meshes.
-        geometry: also measure face geometry, for mouth openings, where no encoder needs it.
+        geometry: also measure face geometry, for mouth openings, where no encoder needs it, and the quality of faces.
         on_error: gets the modality and the exception of an encoder, which then gives no more features; None raises it.
     """
 
@@ -150,13 +168,17 @@ class SubjectCollector:
         self._measure_s = 0.0
         self._on_error = on_error
         self._meshes = {m: e for m, e in encoders.items() if isinstance(e, MeshEncoder)}
+        self._measures_quality = geometry
+        self._qualities: dict[int, tuple[float, np.ndarray]] = {}  # subject -> time of its last measures, and these
         self._measures_geometry = geometry or any(isinstance(e, FaceGeometry) for e in self._meshes.values())
         self._crops = {m: self._batches(m, e) for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._framing = {m: e.crop for m, e in encoders.items() if isinstance(e, CropEncoder)}
         self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
         self._cells: dict[tuple[int, str], int] = {}
         self._skipped: dict[tuple[int, str], tuple[int, Callable[[], np.ndarray]]] = {}
-        self._pending: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # subject, row, box, mesh
+        self._pending: list[
+            tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
+        ] = []  # subject, row, box, mesh, quality
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
         def on_values(subjects: list[int], values: np.ndarray) -> None:
@@ -187,9 +209,21 @@ class SubjectCollector:
             if crop not in cut:
                 cut[crop] = align(frame.image, face.mesh, crop.size, crop.margin, crop.down)
             batches.add(face.subject, cut[crop])
-        self._pending.append((face.subject, row, np.asarray(face.box) * scale, np.asarray(face.mesh, np.float32)))
+        quality = self._quality_of(frame, face) if self._measures_quality else np.zeros(0, np.float32)
+        mesh = np.asarray(face.mesh, np.float32)
+        self._pending.append((face.subject, row, np.asarray(face.box) * scale, mesh, quality))
         if len(self._pending) >= _MESH_BATCH:
             self._measure_meshes()
+
+    def _quality_of(self, frame: Frame, face: Face) -> np.ndarray:
+        """`face_quality.measure` of a face, ten times a second; between, the last measures with the own score."""
+        last_s, last = self._qualities.get(face.subject, (-np.inf, None))
+        if last is None or not 0 <= frame.time_s - last_s < face_quality.EVERY_S:
+            start = time.thread_time()
+            last = face_quality.measure(frame.image, face)
+            self._qualities[face.subject] = frame.time_s, last
+            self._measure_s += time.thread_time() - start
+        return np.append(np.float32(face.score), last[1:])
 
     def add_crop(self, row: int, time_s: float, image: np.ndarray, subject: int = 0) -> None:
         """Add a face crop `(height, width, 3)` uint8 RGB that the corpus provides, for the encoders of crops."""
@@ -238,13 +272,15 @@ class SubjectCollector:
         if not self._pending:
             return
         start = time.thread_time()
-        numbers, rows, boxes, meshes = map(np.array, zip(*self._pending, strict=True))
+        numbers, rows, boxes, meshes, qualities = map(np.array, zip(*self._pending, strict=True))
         geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
         measures = self._measures(meshes)
         for number in np.unique(numbers).tolist():
             subject, mask = self.subject(number), numbers == number
             subject.rows.extend(rows[mask])
             subject.boxes.extend(boxes[mask])
+            if self._measures_quality:
+                subject.quality.extend(qualities[mask])
             if geometry is not None:
                 subject.geometry.extend(geometry[mask])
             for modality, values in measures.items():

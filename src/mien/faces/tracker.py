@@ -8,9 +8,10 @@ their motion), and a filter would delay the fast movements of expressions.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -36,6 +37,11 @@ PRESENT_LOGIT, CONFIRMED_LOGIT = 0.0, 4.0
 CONFIRM_FRAMES = 3
 #: A detection whose first mesh has a lower logit is dropped without a second prediction in a better square.
 RETRY_LOGIT = -4.0
+#: A new face below the first logit is read once more in a square turned by 180 degrees. It is upside down if that gives
+#: more than its own logit and than the second value. Of 164 upright faces (FER+ and six recordings), 95 % give more
+#: than 8.9 as they are and less than 6 turned. Of 68 that are upside down, 95 % give less than 10 as they are and more
+#: than 9 turned.
+WEAK_LOGIT, TURNED_LOGIT = 12.0, 8.0
 #: Seconds between searches for new faces, and between runs of the second detector while a face is tracked.
 SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
 #: Smallest height of a tracked face in pixels.
@@ -216,8 +222,17 @@ class FaceTracker:
             for _ in range(2):  # The detector's square is coarse; the mesh's own square gives a better mesh.
                 if prediction.logit > RETRY_LOGIT:
                     prediction = self._mesh(image, prediction.square)
+            prediction = self._upright(image, prediction)
             if _plausible(image, prediction) and not self._tracked(prediction.box):
                 self._tracks.append(_Track(prediction, describe_appearance(image, prediction.mesh), now))
+
+    def _upright(self, image: np.ndarray, prediction: MeshPrediction) -> MeshPrediction:
+        """The prediction, or that of the turned square if the face is upside down; see `WEAK_LOGIT`."""
+        if not RETRY_LOGIT < prediction.logit < WEAK_LOGIT:
+            return prediction
+        turned = self._mesh(image, replace(prediction.square, angle=prediction.square.angle + math.pi))
+        turned = self._mesh(image, turned.square)  # as in `_start_tracks`, the face's own square is better
+        return turned if turned.logit > max(prediction.logit, TURNED_LOGIT) else prediction
 
     def _identify(self, now: float) -> None:
         """Assign subjects to confirmed new tracks. A track that matches no known subject becomes a new one after

@@ -33,6 +33,7 @@ def predict(
     voice: bool = True,
     audio_track: int | None = None,
     split_channels: bool = False,
+    min_quality: float = 0.0,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
     """Predict one recording: `load(model, ...).predict(path, ...)`.
@@ -41,8 +42,9 @@ def predict(
     """
     predictor = load(model, device=device, max_faces=max_faces)
     return predictor.predict(
-        path, face=face, voice=voice, audio_track=audio_track, split_channels=split_channels, progress=progress
-    )
+        path, face=face, voice=voice, min_quality=min_quality, audio_track=audio_track, split_channels=split_channels,
+        progress=progress,
+    )  # fmt: skip
 
 
 class _CallableModule(ModuleType):

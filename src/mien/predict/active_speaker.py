@@ -1,9 +1,10 @@
 """Active-speaker detection: speech belongs to the subject whose mouth moves with it.
 
 A recording has one sound. With several people in view, a piece of speech is attributed to the one whose mouth moves
-during it. Where no mouth moves, or two do, the speech is shared by all. Our choice of method and thresholds, from six
-recordings: over one second of speech, the mouth opening of talking faces changes by 0.26 to 0.9 face units per second,
-and that of silent faces by 0.06 to 0.25.
+during it. Where no mouth moves, or two do, the speech is shared by all who are in view: whoever is not in view, and was
+not a moment ago, does not speak. Where no face is found in the whole recording, all speech belongs to its one subject.
+Our choice of method and thresholds, from six recordings: over one second of speech, the mouth opening of talking faces
+changes by 0.26 to 0.9 face units per second, and that of silent faces by 0.06 to 0.25.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mien.clock import median_step
+from mien.predict.presence import is_near
 
-#: Values of the Timeline's column `speech`: the subject speaks, it cannot be decided, another subject speaks.
+#: Values of the Timeline's column `speech`: the subject speaks, it cannot be decided, somebody else speaks (another
+#: subject, or a voice while this subject is out of view).
 OWN, SHARED, OTHER = "own", "shared", "other"
 #: Mean change of the mouth opening (face units per second) from which a mouth counts as talking.
 MIN_TALKING_MOTION = 0.2
@@ -49,6 +52,9 @@ def attribute_speech(openings: Sequence[np.ndarray], times: np.ndarray, is_speec
         if means[speaker] >= MIN_TALKING_MOTION and means[speaker] >= MIN_MOTION_RATIO * next_mean:
             speech[:, piece] = np.where(is_speech[piece], OTHER, "")
             speech[speaker, piece] = np.where(is_speech[piece], OWN, "")
+    visible = np.stack([is_near(np.isfinite(opening), times) for opening in openings])
+    if visible.any():
+        speech[(speech == SHARED) & ~visible] = OTHER
     return speech
 
 

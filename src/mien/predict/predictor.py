@@ -106,11 +106,14 @@ class ModelPredictor:
         voice: bool = True,
         audio_track: int | None = None,
         split_channels: bool = False,
+        min_quality: float = 0.0,
         progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
         if not (face or voice):
             raise ValueError("face=False and voice=False leave nothing to predict from")
+        if not 0 <= min_quality <= 1:
+            raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
         start = time.perf_counter()
         path = Path(path)
         seconds: dict[str, float] = {}
@@ -134,12 +137,13 @@ class ModelPredictor:
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = _joined([timeline_rows(model, source) for source in sources])
+        table = _joined([timeline_rows(model, source, min_quality=min_quality) for source in sources])
         notes += _beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
         notes += self._evidence_notes(info, media, encoders, face, voice)
+        notes += quality_notes(table, min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
         return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
@@ -256,7 +260,7 @@ class ModelPredictor:
         if len(faces.subjects) > 1 and has_speech:
             notes.append(
                 f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with "
-                "it, and for all of them where that cannot be decided (column speech)"
+                "it, and for all in view where that cannot be decided (column speech)"
             )
         if self._voice_note and has_speech:
             notes.append(self._voice_note)
@@ -311,6 +315,20 @@ def _beyond_notes(table: pl.DataFrame, media: EncodedMedia) -> list[str]:
         f"there are pictures from {seconds} and speech beyond them: {len(rows)} rows, ten per second, have no picture; "
         f"{rest}"
     ]
+
+
+def quality_notes(table: pl.DataFrame, min_quality: float) -> list[str]:
+    """Notes on faces that can hardly be read: how many rows are uncertain, and how many faces were not read."""
+    notes = []
+    faces = int(table["quality"].is_not_null().sum())
+    if uncertain := int(table["uncertain"].fill_null(False).sum()):
+        notes.append(
+            f"{uncertain} of {len(table)} rows rest on a face that can hardly be read (column uncertain): turned away, "
+            "covered, upside down, blurred or very small; --min-quality 0.5 leaves them out"
+        )
+    if unread := int((table["quality"] < min_quality).fill_null(False).sum()):
+        notes.append(f"{unread} of {faces} faces were not read, because their quality is below {min_quality:g}")
+    return notes
 
 
 #: End of a note where no row has a prediction.

@@ -33,6 +33,7 @@ class Predictor(Protocol):
         voice: bool = True,
         audio_track: int | None = None,
         split_channels: bool = False,
+        min_quality: float = 0.0,
         progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
@@ -49,6 +50,8 @@ class Predictor(Protocol):
                 speech.
             split_channels: each channel of the sound is a subject of its own, as in calls recorded with one speaker on
                 each; without it the channels are averaged. For recordings without pictures, or with `face` False.
+            min_quality: faces whose column `quality` is lower, in [0, 1], are not read. 0 reads every face; below 0.5
+                the column `uncertain` marks the reading.
             progress: called a few times a second.
 
         Raises:
@@ -56,6 +59,6 @@ class Predictor(Protocol):
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.
-            ValueError: `face` and `voice` are both False.
+            ValueError: `face` and `voice` are both False, or `min_quality` is outside [0, 1].
         """
         ...

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
 from mien import clock
 from mien.encode.encode_media import EncodedMedia
+from mien.encode.face_quality import UNCERTAIN_BELOW
+from mien.encode.subject_features import VideoFaces
 from mien.errors import MediaError
 from mien.inference import StreamModel, trained_outputs
 from mien.predict.active_speaker import OTHER, SHARED, attribute_speech
+from mien.predict.presence import is_near, rows_from_tokens, supported_tokens
 from mien.records import Stream
 from mien.timeline.table import subject_rows
 
@@ -19,13 +24,16 @@ SOUND_ROWS_HZ = 10
 BEYOND_S = 0.5
 
 
-def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
+def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: float = 0.0) -> pl.DataFrame:
     """Table of a Timeline: the network's output for each subject, interpolated at the times of the rows.
+
+    Rows of a subject without face and speech for longer than `presence.ABSENT_AFTER_S` have no estimate.
 
     Args:
         media: the recording, encoded by the encoders that the checkpoint reads. Without pictures there are 10 rows
             per second, and so there are where the sound goes on beyond them (`row_times`). Speech out there is that of
             the only person of the recording; with several, it is nobody's.
+        min_quality: faces of a lower quality (`mien.encode.face_quality`) are not read, as if they were not visible.
 
     The classes are those of the checkpoint, in its order.
 
@@ -47,25 +55,37 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia) -> pl.DataFrame:
     attributed = attribute_speech(openings or [np.full(len(times), np.nan)], times, is_speech)
     if has_pictures:
         attributed[:, is_speech & (frames < 0)] = OTHER if len(faces.subjects) > 1 else SHARED
-    tables = []
+    tables, rate_hz = [], checkpoint.settings.rate_hz
     for number in range(max(1, len(faces.subjects))):
         track = faces.track(number) if faces.subjects else None
         streams = media.streams(number if track is not None else None)
+        quality = _quality_columns(faces, number if track is not None else None, frames)
+        readable = ~(quality["quality"] < min_quality)
+        for modality in faces.names if track is not None else ():
+            streams[modality] = _mask_unreadable(streams[modality], times, readable)
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
         token_times, probabilities, valence_arousal = trained_outputs(checkpoint, streams, 0.0, stop)
+        face = _at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool)
+        voice = is_speech & (attributed[number] != OTHER)
+        evidence = (face & readable) | voice
+        if track is None:  # whole frames, as some systems read them, count where nobody is tracked
+            evidence = evidence | _is_valid_at(faces.shared.values(), times)
+        supported, seen = supported_tokens(streams.values(), token_times, rate_hz), is_near(evidence, times)
+        uncertain = is_uncertain(quality["quality"], face & readable, voice, times)
         tables.append(
             subject_rows(
                 number,
                 times,
                 classes=checkpoint.labels,
-                probabilities=clock.interpolate(probabilities, token_times, times),
-                valence_arousal=clock.interpolate(valence_arousal, token_times, times),
-                voice=is_speech & (attributed[number] != OTHER),
+                probabilities=rows_from_tokens(probabilities, token_times, supported, times, seen),
+                valence_arousal=rows_from_tokens(valence_arousal, token_times, supported, times, seen),
+                voice=voice,
                 speech=attributed[number],
-                face=_at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool),
+                face=face,
                 boxes=_at_rows(track.boxes, frames, np.nan) if track is not None else None,
                 frames=frames,
+                quality=quality | {"speech_db": level_at(media.level, times, is_speech), "uncertain": uncertain},
             )
         )
     return pl.concat(tables)
@@ -110,6 +130,57 @@ def _stop(frame_times: np.ndarray, times: np.ndarray, sound_stop_s: float) -> fl
     if len(frame_times) and times[-1] == frame_times[-1]:
         return float(frame_times[-1] + clock.median_step(frame_times))
     return sound_stop_s
+
+
+#: Columns of a Timeline that tell how well a face was read.
+FACE_COLUMNS = ("face_score", "yaw", "pitch", "roll", "visible", "sharpness", "quality")
+
+
+def _quality_columns(faces: VideoFaces, number: int | None, frames: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns FACE_COLUMNS of a subject, NaN without a face. number: index of the subject, None for nobody. frames:
+    of the rows, see `row_times`."""
+    if number is None:
+        return {name: np.full(len(frames), np.nan) for name in FACE_COLUMNS}
+    measures = faces.quality(number)
+    return {name: _at_rows(measures[name], frames, np.nan) for name in FACE_COLUMNS}
+
+
+def is_uncertain(quality: np.ndarray, face: np.ndarray, voice: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """`(row,)` bool: the estimate rests on a face that can hardly be read. A row of the voice alone does not; a row in
+    a gap of the evidence is as uncertain as the nearest row with a face or speech.
+
+    Args:
+        quality: `(row,)`, NaN where unknown. face, voice: `(row,)` bool, the evidence. times: `(row,)` seconds.
+    """
+    uncertain = face & (quality < UNCERTAIN_BELOW)
+    evidence = np.flatnonzero(face | voice)
+    if not len(evidence):
+        return uncertain
+    nearest: np.ndarray = uncertain[evidence[clock.nearest(times[evidence], times)]]
+    return nearest
+
+
+def level_at(level: Stream | None, times: np.ndarray, is_speech: np.ndarray) -> np.ndarray:
+    """`(row,)` level of the sound in dB at the rows with speech, NaN elsewhere."""
+    if level is None or not len(level.times):
+        return np.full(len(times), np.nan)
+    return np.where(is_speech, level.values[clock.nearest(level.times, times), 0], np.nan)
+
+
+def _mask_unreadable(face: Stream, times: np.ndarray, readable: np.ndarray) -> Stream:
+    """The face stream with the frames that cannot be read marked invalid. readable: `(time,)`, at `times`."""
+    if readable.all() or not len(face.times):
+        return face
+    is_readable = readable[clock.nearest(times, face.times)]
+    return Stream(face.values, face.times, face.valid & is_readable, face.provenance)
+
+
+def _is_valid_at(streams: Iterable[Stream], times: np.ndarray) -> np.ndarray:
+    """`(time,)` bool: whether any of the streams is valid at the time, within one of its steps."""
+    valid = np.zeros(len(times), bool)
+    for stream in streams:
+        valid |= speech_at(stream, times)
+    return valid
 
 
 def speech_at(voice: Stream | None, times: np.ndarray) -> np.ndarray:

@@ -29,6 +29,12 @@ BOX = ("x1", "y1", "x2", "y2")
 DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
 #: Values of the column `speech`: the speech is the subject's, possibly the subject's, or another person's.
 SPEECH = ("own", "shared", "other")
+#: Columns of the quality of a reading; null in files that were written without them.
+QUALITY: dict[str, Any] = {
+    **dict.fromkeys(("face_score", "yaw", "pitch", "roll", "visible", "sharpness", "quality"), pl.Float32),
+    "speech_db": pl.Float32,
+    "uncertain": pl.Boolean,
+}
 _KEY = "mien"
 #: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
@@ -53,6 +59,7 @@ def schema(classes: Sequence[str] = EXPRESSIONS) -> pl.Schema:
             "valence": pl.Float32,
             "arousal": pl.Float32,
             "confidence": pl.Float32,
+            **QUALITY,
         }
     )
 
@@ -241,6 +248,7 @@ def subject_rows(
     face: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
     frames: np.ndarray | None = None,
+    quality: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Builds the table of one subject from arrays over its rows.
 
@@ -254,6 +262,8 @@ def subject_rows(
         face: `(row,)` bool, whether a face was detected in the frame.
         boxes: `(row, 4)` x1, y1, x2, y2 in pixels of the upright frame, ignored without a face.
         frames: `(row,)` int frame numbers, -1 for rows without a picture, where the column is null; None: no pictures.
+        quality: column of QUALITY -> `(row,)` values, NaN where unknown; `uncertain` is bool, and null without an
+            estimate. Columns that are not given are null.
 
     Raises:
         ValueError: `probabilities` has another number of classes.
@@ -280,7 +290,13 @@ def subject_rows(
         "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
         "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
+        **{name: pl.repeat(None, n, dtype=kind, eager=True) for name, kind in QUALITY.items()},
+        **{name: values for name, values in (quality or {}).items() if name != "uncertain"},
     }
+    if quality is not None and "uncertain" in quality:
+        estimated = known | np.isfinite(valence_arousal).any(axis=1)
+        flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
+        data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
     return pl.DataFrame(data).cast(schema(names)).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
 
 
@@ -317,6 +333,8 @@ def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, .
 
 def _validate(table: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
     columns = schema(classes)
+    absent = [pl.lit(None, kind).alias(name) for name, kind in QUALITY.items() if name not in table.columns]
+    table = table.with_columns(absent)
     missing = [c for c in columns if c not in table.columns] + ([] if classes else ["p_<class>"])
     if missing:
         raise ValueError(f"the table is not a timeline: it lacks the column(s) {', '.join(missing)}")
