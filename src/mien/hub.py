@@ -64,7 +64,7 @@ class ArtefactStatus:
     problem: str = ""
 
 
-# The last mediapipe release whose wheel contains the networks. Only two members of it are kept.
+# The last mediapipe release whose wheel contains the networks. Only three members of it are kept.
 _MEDIAPIPE = "mediapipe==0.10.21"
 _OPENWAKEWORD = "openwakeword==0.4.0"
 _PIPECAT = "pipecat-ai==1.14.0"
@@ -82,6 +82,16 @@ ARTEFACTS: dict[str, Artefact] = {
             "detects faces in a frame",
             wheel=_MEDIAPIPE,
             member="mediapipe/modules/face_detection/face_detection_short_range.tflite",
+        ),
+        Artefact(
+            "blazeface-full-range",
+            "face_detection_full_range_sparse.tflite",
+            "sha256:2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+            676_746,
+            "Apache-2.0",
+            "detects small faces that blazeface misses",
+            wheel=_MEDIAPIPE,
+            member="mediapipe/modules/face_detection/face_detection_full_range_sparse.tflite",
         ),
         Artefact(
             "facemesh",

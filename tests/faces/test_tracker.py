@@ -290,7 +290,7 @@ def test_a_missing_second_detector_is_logged_once(no_second_detector, caplog) ->
         for _ in range(2):
             assert not any(track([np.zeros((360, 640, 3), np.uint8)] * 3))
     assert [r.message for r in caplog.records] == [
-        "No detector for small faces is installed. `mien hub pull ultraface` downloads one (1.3 MB)."
+        "No detector for small faces is installed. `mien hub pull blazeface-full-range` downloads one (677 kB)."
     ]
 
 

@@ -101,7 +101,9 @@ def predict(
     ] = False,
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
-    max_faces: Annotated[int, typer.Option(min=1, max=64, help="Largest number of people tracked at once.")] = 4,
+    max_faces: Annotated[
+        int, typer.Option(min=1, max=64, help="Most people tracked at once in a video; stills have no limit.")
+    ] = 4,
     device: Annotated[
         str,
         typer.Option(

@@ -56,7 +56,8 @@ class VideoFaces:
     times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. encoders:
     modality -> face encoder. brief: number of subjects left out because they were visible too briefly. encode_s:
     processor seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
-    names: modality -> key of `encoders`; two modalities may share one encoder.
+    names: modality -> key of `encoders`; two modalities may share one encoder. passed_over: most faces seen at once
+    beyond the limit of tracked ones.
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -68,6 +69,7 @@ class VideoFaces:
     encode_s: float = 0.0
     shared: dict[str, Stream] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    passed_over: int = 0
 
     def __post_init__(self) -> None:
         self.names = self.names or {name: name for name in self.encoders}

@@ -206,6 +206,12 @@ class ModelPredictor:
         if faces.brief:
             count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
             notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
+        if faces.passed_over:
+            count = "1 more face was" if faces.passed_over == 1 else f"{faces.passed_over} more faces were"
+            notes.append(
+                f"at least {count} in the picture at once than --max-faces {self.max_faces}, and passed over; give a "
+                "larger --max-faces to read them"
+            )
         if voice and info.kind == "video" and not info.has_audio:
             notes.append(f"the video has no sound{face_only or ('' if encoders else _NOTHING)}")
         if speech is not None and not has_speech:
