@@ -9,10 +9,11 @@ pasted side by side into frames of 1280 × 720, 25 a second. Three kinds of clip
 * cross: pairs change places; one passes in front of the other;
 * cut: every two seconds the picture cuts to a close-up of one or two people, or to all of them at other places.
 
-IDF1 (Ristani et al., "Performance Measures and a Data Set for Multi-target, Multi-camera Tracking", arXiv 1609.01775):
-the assignment of predicted to true people that maximises the frames in which their boxes overlap by more than half; then
-twice these frames, divided by the sum of true and predicted boxes. A face that another covers by more than 30 %, or that
-is not wholly in the picture, is neither counted as missing nor, if it is found, as false. Prints a Markdown table.
+IDF1 (Ristani et al., "Performance Measures and a Data Set for Multi-target, Multi-camera Tracking", arXiv
+1609.01775): the assignment of predicted to true people that maximises the frames in which their boxes overlap by more
+than half; then twice these frames, divided by the sum of true and predicted boxes. A face that another covers by more
+than 30 %, or that is not wholly in the picture, is neither counted as missing nor, if it is found, as false. Prints a
+Markdown table.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A person in a frame. x: centre of the cut-out, pixels. height: of the cut-out, pixels. Later ones are in front."""
+    """A person in a frame. x, height: centre and height of the cut-out, pixels. Later ones are in front."""
 
     person: int
     x: float

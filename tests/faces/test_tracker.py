@@ -380,3 +380,38 @@ def test_subjects_of_one_frame_are_distinct_and_counted_from_0(frames: list[list
         assert len({s.id for s in named}) == len(frame)
         known |= {s.id for s in named}
     assert known == set(range(len(known)))
+
+
+def test_two_exchanged_subjects_are_put_right() -> None:
+    reidentifier = Reidentifier()
+    first, second = known_subjects(reidentifier, [True, True])
+    assert reidentifier.correct([second, first], DESCRIPTORS[:2], 30) == [first, second]
+    assert reidentifier.correct([first, second], DESCRIPTORS[:2], 30) == [first, second]
+
+
+def test_a_face_gets_the_number_of_the_absent_person_it_looks_like() -> None:
+    """Also where its own number is older; but not the number of somebody who is present."""
+    reidentifier = Reidentifier()
+    first, second = known_subjects(reidentifier, [True, True])
+    assert reidentifier.correct([first], [DESCRIPTORS[1]], 30) == [second]
+    assert reidentifier.correct([first], [DESCRIPTORS[1]], 30, present={second}) == [first]
+
+
+def test_a_new_number_is_given_up_only_in_its_first_seconds() -> None:
+    """A face between two people: close to both, closer to its own."""
+    for later, numbers in ((1.0, 0), (PROBATION_S + 1, 1)):
+        reidentifier = Reidentifier()
+        (old,) = known_subjects(reidentifier, [True])
+        half = (DESCRIPTORS[0] * 0.2 + DESCRIPTORS[1] * 0.8).astype(np.float32)
+        (new,) = reidentifier.identify([half], [BOX + 900], 20, (), 20, [True])
+        assert (old.id, new.id) == (0, 1)
+        seen = DESCRIPTORS[0] + 0.5 * np.eye(1, len(DESCRIPTORS[0]), 5)[0]
+        (found,) = reidentifier.correct([new], [seen], 20 + later)
+        assert found is (old if numbers == 0 or new.distance(seen) > old.distance(seen) + 0.15 else new)
+
+
+def test_without_appearance_nobody_is_recognised_elsewhere() -> None:
+    reidentifier = Reidentifier(appearance=False)
+    assert identify(reidentifier, 0, BOX, 10) == 0
+    assert identify(reidentifier, 0, BOX, 11) == 0  # at the same place
+    assert identify(reidentifier, 0, BOX + 900, 11.5) == 1

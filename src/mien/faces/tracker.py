@@ -40,8 +40,8 @@ RETRY_LOGIT = -4.0
 SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
 #: Smallest height of a tracked face in pixels.
 MIN_HEIGHT = 10.0
-#: Seconds between appearance descriptors of a tracked face within a scene.
-DESCRIBE_EVERY_S = 0.5
+#: Seconds between appearance descriptors of a tracked face within a scene, of one person and of several.
+DESCRIBE_EVERY_S, DESCRIBE_SEVERAL_EVERY_S = 0.5, 0.1
 #: The scene changes when this share of a coarse grid of pixels changes by more than so many grey levels. A face whose
 #: appearance changes in that frame is another person's.
 CHANGED_SHARE, CHANGED_LEVELS = 0.35, 12
@@ -65,6 +65,8 @@ class FaceTracker:
     Args:
         max_faces: largest number of faces tracked at once, larger faces first; None: no limit.
         small_faces: also run a second detector for faces too small for BlazeFace, where one is installed.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance
+            (`reidentification.py`). Otherwise a face keeps it only while it is tracked and for two seconds at its place.
         count_others: count the faces beyond `max_faces`, in `passed_over`.
         threads: CPU threads of the networks.
 
@@ -82,6 +84,7 @@ class FaceTracker:
         max_faces: int | None = 4,
         small_faces: bool = True,
         count_others: bool = True,
+        reidentify: bool = True,
         threads: int = 1,
     ) -> None:
         #: CPU seconds by stage, `detect` and `mesh`; the rest of a call is tracking and identification.
@@ -90,13 +93,13 @@ class FaceTracker:
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
         self._small = self._timed("detect", SmallFaceDetector(threads=threads)) if small_faces else None
         self._max_faces = np.inf if max_faces is None else max_faces
-        self._count_others = count_others
+        self._count_others, self._reidentify = count_others, reidentify
         self.restart()
 
     def restart(self) -> None:
         """Forget all faces and subjects: the next frame is the first of another recording."""
         self.passed_over = 0
-        self._reidentifier = Reidentifier()
+        self._reidentifier = Reidentifier(appearance=self._reidentify)
         self._tracks: list[_Track] = []
         self._thumbnail: np.ndarray | None = None
         self._search_count, self._search_near = 0, False
@@ -151,6 +154,7 @@ class FaceTracker:
     def _follow(self, image: np.ndarray, now: float, new_scene: bool) -> bool:
         """Update every track. Returns whether a subject was lost or replaced by another person."""
         previous, self._tracks, lost = self._tracks, [], False
+        every_s = DESCRIBE_SEVERAL_EVERY_S if self._reidentifier.several else DESCRIBE_EVERY_S
         for track in previous:
             prediction = self._mesh(image, track.prediction.square)
             if not _plausible(image, prediction, track.prediction):
@@ -158,7 +162,7 @@ class FaceTracker:
                 continue
             track.prediction, track.frames = prediction, track.frames + 1
             self._tracks.append(track)
-            if new_scene or track.subject is None or not 0 <= now - track.described_s < DESCRIBE_EVERY_S:
+            if new_scene or track.subject is None or not 0 <= now - track.described_s < every_s:
                 descriptor = describe_appearance(image, prediction.mesh)
                 if new_scene and float(np.linalg.norm(descriptor - track.descriptor)) > SAME_SUBJECT_DISTANCE:
                     track.subject, lost = None, True
@@ -166,7 +170,18 @@ class FaceTracker:
                     track.subject.add_descriptor(descriptor)
                 track.descriptor, track.described_s = descriptor, now
         self._drop_duplicates(image)
+        self._correct_subjects(now)
         return lost
+
+    def _correct_subjects(self, now: float) -> None:
+        """Exchange or replace subjects whose faces look like another known person's."""
+        if not self._reidentifier.several:
+            return
+        fresh = [(t, t.subject) for t in self._tracks if t.subject is not None and t.described_s == now]
+        subjects, descriptors = [s for _, s in fresh], [t.descriptor for t, _ in fresh]
+        corrected = self._reidentifier.correct(subjects, descriptors, now, self._present())
+        for (track, _), subject in zip(fresh, corrected, strict=True):
+            track.subject = subject
 
     def _drop_duplicates(self, image: np.ndarray) -> None:
         """Of two tracks on one face, keep the one whose subject's appearance is closer to it."""
