@@ -104,6 +104,12 @@ def predict(
     max_faces: Annotated[
         int, typer.Option(min=1, max=64, help="Most people tracked at once in a video; stills have no limit.")
     ] = 4,
+    no_reid: Annotated[
+        bool,
+        typer.Option(
+            "--no-reid", help="Number people by position alone: who returns, or is seen after a cut, gets a new number."
+        ),
+    ] = False,
     device: Annotated[
         str,
         typer.Option(
@@ -154,7 +160,14 @@ def predict(
         from mien.ensemble import parse_weights
         from mien.predict import load
 
-        predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
+        predictor = load(
+            model,
+            device=device,
+            max_faces=max_faces,
+            weights=parse_weights(weights),
+            prompts=prompts,
+            reidentify=not no_reid,
+        )
         options = PredictOptions(format, report, not no_embed, overlay, not no_face, not no_voice, as_json)
         _predict_jobs(jobs, predictor, options, results, failed)
     _finish(results, failed, as_json)

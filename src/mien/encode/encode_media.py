@@ -63,6 +63,7 @@ def encode_media(
     audio: OpenAudio | None,
     width: int | None = None,
     max_faces: int = 4,
+    reidentify: bool = True,
     min_visible_s: float = MIN_VISIBLE_S,
     still: bool = False,
     sides: Sequence[str] | None = None,
@@ -81,6 +82,7 @@ def encode_media(
         audio: opens the sound, None without. It is read only if an encoder uses it, in a thread of its own.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
         max_faces: largest number of people tracked at once in a video; a single image has no limit.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
         min_visible_s: people never visible for this long without a gap are left out.
         still: the pictures are a single image: faces that fill it are found too, and nobody is left out.
         sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
@@ -121,7 +123,7 @@ def encode_media(
         def make_tracker() -> FaceTracker | StillImageFaces:
             if still:
                 return StillImageFaces(threads=threads)
-            return FaceTracker(max_faces=max_faces, threads=threads)
+            return FaceTracker(max_faces=max_faces, reidentify=reidentify, threads=threads)
 
         def read() -> VideoFaces:
             if frames is None:

@@ -66,7 +66,8 @@ class FaceTracker:
         max_faces: largest number of faces tracked at once, larger faces first; None: no limit.
         small_faces: also run a second detector for faces too small for BlazeFace, where one is installed.
         reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance
-            (`reidentification.py`). Otherwise a face keeps it only while it is tracked and for two seconds at its place.
+            (`reidentification.py`). Otherwise a face keeps it only while it is tracked, and for two seconds at its
+            place.
         count_others: count the faces beyond `max_faces`, in `passed_over`.
         threads: CPU threads of the networks.
 

@@ -44,6 +44,9 @@ class ModelPredictor:
         device: of the encoders: `auto`, `cpu`, `cuda`, `cuda:N`.
         features: modality -> input, where it is known before the model is loaded.
         voice_note: a note for timelines to which the voice contributed.
+
+    Attributes:
+        reidentify: as in `Predictor`; True at first.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ModelPredictor:
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
+        self.reidentify = True
 
     @property
     def model(self) -> StreamModel:
@@ -175,6 +179,7 @@ class ModelPredictor:
             audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
+            reidentify=self.reidentify,
             still=info.kind == "image",
             seconds=seconds,
             on_time=on_position,
