@@ -1,6 +1,7 @@
 """IDF1 of the face tracker on clips of several people with known truth, composed from clips of one person each.
 
     python bench/identity.py CLIPS [--people 2 3 4 5 6] [--seconds 12] [--seed 0] [--no-reid]
+        [--kinds leave cross cut] [--source rendered]
 
 People are cut out of the videos in the folder CLIPS (GRID's talkers) and out of rendered clips of `mien.synthetic`, and
 pasted side by side into frames of 1280 × 720, 25 a second. Three kinds of clips:
@@ -244,15 +245,18 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[2, 3, 4, 5, 6])
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--source", choices=["real talkers", "rendered"], help="default: both")
     parser.add_argument("--no-reid", action="store_true", help="without re-identification")
     options = parser.parse_args()
     print("| IDF1 | " + " | ".join(f"{n} people" for n in options.people) + " | mean | numbers given to 6 people |")
     print("|---" * (len(options.people) + 3) + "|")
-    for source in ("real talkers", "rendered"):
+    for source in [options.source] if options.source else ["real talkers", "rendered"]:
         people = (
             real_people(options.clips, options.seed) if source == "real talkers" else rendered_people(6, options.seed)
         )
-        for kind, script in KINDS.items():
+        for kind in options.kinds:
+            script = KINDS[kind]
             scores, numbers = [], 0
             for count in options.people:
                 rng = np.random.default_rng([options.seed, count])

@@ -49,8 +49,7 @@ class Artefact:
     member: str = ""
 
     def __str__(self) -> str:
-        size = human_size(self.size) if self.size else "size unknown"
-        return f"{self.name} ({self.file}, {size}, {self.licence})"
+        return f"{self.name} ({self.file}, {human_size(self.size) if self.size else 'size unknown'}, {self.licence})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +272,7 @@ def verify() -> list[ArtefactStatus]:
 
 
 def available(name: str) -> bool:
-    """Whether the artefact is in a mirror or in the cache, so that `fetch` needs no network.
-
-    Raises ArtefactError for an unknown name.
-    """
+    """Whether it is in a mirror or the cache, so that `fetch` needs no network. Raises ArtefactError: unknown name."""
     return _locate(_find_artefact(name))[0] is not None
 
 
