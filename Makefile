@@ -27,8 +27,8 @@ help:  ## what there is
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	touch $@
 
-artefacts: .venv/ready  ## the three small networks that the starter reads with (10 s, cached)
-	$(BIN)/mien hub pull blazeface facemesh smart-turn
+artefacts: .venv/ready  ## the small networks that the starter reads with (10 s, cached)
+	$(BIN)/mien hub pull blazeface blazeface-full-range facemesh smart-turn
 
 demo: artefacts  ## render a clip, predict it, write the report
 	$(BIN)/mien demo demo

@@ -49,8 +49,7 @@ class Artefact:
     member: str = ""
 
     def __str__(self) -> str:
-        size = human_size(self.size) if self.size else "size unknown"
-        return f"{self.name} ({self.file}, {size}, {self.licence})"
+        return f"{self.name} ({self.file}, {human_size(self.size) if self.size else 'size unknown'}, {self.licence})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class ArtefactStatus:
     problem: str = ""
 
 
-# The last mediapipe release whose wheel contains the networks. Only two members of it are kept.
+# The last mediapipe release whose wheel contains the networks. Only three members of it are kept.
 _MEDIAPIPE = "mediapipe==0.10.21"
 _OPENWAKEWORD = "openwakeword==0.4.0"
 _PIPECAT = "pipecat-ai==1.14.0"
@@ -82,6 +81,16 @@ ARTEFACTS: dict[str, Artefact] = {
             "detects faces in a frame",
             wheel=_MEDIAPIPE,
             member="mediapipe/modules/face_detection/face_detection_short_range.tflite",
+        ),
+        Artefact(
+            "blazeface-full-range",
+            "face_detection_full_range_sparse.tflite",
+            "sha256:2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+            676_746,
+            "Apache-2.0",
+            "detects small faces that blazeface misses",
+            wheel=_MEDIAPIPE,
+            member="mediapipe/modules/face_detection/face_detection_full_range_sparse.tflite",
         ),
         Artefact(
             "facemesh",
@@ -263,10 +272,7 @@ def verify() -> list[ArtefactStatus]:
 
 
 def available(name: str) -> bool:
-    """Whether the artefact is in a mirror or in the cache, so that `fetch` needs no network.
-
-    Raises ArtefactError for an unknown name.
-    """
+    """Whether it is in a mirror or the cache, so that `fetch` needs no network. Raises ArtefactError: unknown name."""
     return _locate(_find_artefact(name))[0] is not None
 
 

@@ -17,6 +17,7 @@ from mien import hub
 from mien.faces import align
 from mien.faces.crops import Square, extract_crop, square_around_box
 from mien.faces.detector import (
+    FULL_RANGE,
     UNKNOWN_EYES,
     BlazeFace,
     Detection,
@@ -126,6 +127,15 @@ def test_anchors_match_the_network() -> None:
     assert centres[512:518].tolist() == [[1 / 16, 1 / 16]] * 6
     assert centres[-1].tolist() == [15 / 16, 15 / 16]
     assert centres.mean(axis=0) == pytest.approx([0.5, 0.5])
+
+
+def test_anchors_of_the_full_range_network() -> None:
+    """48 × 48 cells, one anchor each, row by row."""
+    centres = anchors(FULL_RANGE)
+    assert centres.shape == (2304, 2)
+    assert centres[:2].tolist() == [[1 / 96, 1 / 96], [3 / 96, 1 / 96]]
+    assert centres[48].tolist() == [1 / 96, 3 / 96]
+    assert centres[-1].tolist() == [95 / 96, 95 / 96]
 
 
 boxes = st.tuples(places, places, lengths, lengths).map(lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]))

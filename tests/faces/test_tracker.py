@@ -18,7 +18,14 @@ from skimage import data
 
 from mien.errors import ArtefactError
 from mien.faces import small_face_detectors
-from mien.faces.reidentification import POSITION_MEMORY_S, SAME_SUBJECT_DISTANCE, Reidentifier, describe_appearance
+from mien.faces.reidentification import (
+    POSITION_MEMORY_S,
+    PROBATION_S,
+    SAME_SUBJECT_DISTANCE,
+    Reidentifier,
+    Subject,
+    describe_appearance,
+)
 from mien.faces.tracker import FaceTracker
 from mien.records import Face, Frame
 
@@ -290,7 +297,7 @@ def test_a_missing_second_detector_is_logged_once(no_second_detector, caplog) ->
         for _ in range(2):
             assert not any(track([np.zeros((360, 640, 3), np.uint8)] * 3))
     assert [r.message for r in caplog.records] == [
-        "No detector for small faces is installed. `mien hub pull ultraface` downloads one (1.3 MB)."
+        "No detector for small faces is installed. `mien hub pull blazeface-full-range` downloads one (677 kB)."
     ]
 
 
@@ -380,3 +387,65 @@ def test_subjects_of_one_frame_are_distinct_and_counted_from_0(frames: list[list
         assert len({s.id for s in named}) == len(frame)
         known |= {s.id for s in named}
     assert known == set(range(len(known)))
+
+
+def known_subjects(reidentifier: Reidentifier, count: int) -> list[Subject]:
+    """Subjects with the first `count` descriptors, all seen since 10 seconds."""
+    found = reidentifier.identify(
+        list(DESCRIPTORS[:count]), [BOX + 300 * i for i in range(count)], 10, (), 10, [True] * count
+    )
+    return [subject for subject in found if subject]
+
+
+def test_two_exchanged_subjects_are_put_right() -> None:
+    reidentifier = Reidentifier()
+    first, second = known_subjects(reidentifier, 2)
+    assert reidentifier.correct([second, first], DESCRIPTORS[:2], 30) == [first, second]
+    assert reidentifier.correct([first, second], DESCRIPTORS[:2], 30) == [first, second]
+
+
+def test_a_face_gets_the_number_of_the_absent_person_it_looks_like() -> None:
+    """Not that of somebody who is present, and nobody's if it looks like neither."""
+    reidentifier = Reidentifier()
+    first, second = known_subjects(reidentifier, 2)
+    assert reidentifier.correct([first], [DESCRIPTORS[1]], 30) == [second]
+    assert reidentifier.correct([first], [DESCRIPTORS[1]], 30, present={second}) == [first]
+    assert reidentifier.correct([first], [DESCRIPTORS[2]], 30) == [first]
+
+
+@pytest.mark.parametrize(("after", "is_given_up"), [(1.0, True), (PROBATION_S + 0.1, False)])
+def test_a_new_number_is_given_up_only_in_its_first_seconds(after: float, is_given_up: bool) -> None:
+    """A face first seen half covered is as far from its first descriptor as from a known person's."""
+    reidentifier = Reidentifier()
+    (old,) = known_subjects(reidentifier, 1)
+    covered = DESCRIPTORS[0] + 0.6 * DESCRIPTORS[1]
+    (new,) = reidentifier.identify([covered], [BOX + 900], 20, (), 20, [True])
+    assert (old.id, new.id) == (0, 1)
+    whole = DESCRIPTORS[0] + 0.3 * DESCRIPTORS[1]
+    assert reidentifier.correct([new], [whole], 20 + after) == [old if is_given_up else new]
+
+
+def test_without_appearance_nobody_is_recognised_elsewhere() -> None:
+    reidentifier = Reidentifier(appearance=False)
+    assert identify(reidentifier, 0, BOX, 10) == 0
+    assert identify(reidentifier, 0, BOX, 11) == 0  # at the same place
+    assert identify(reidentifier, 0, BOX + 900, 11.5) == 1
+
+
+def test_a_face_that_comes_out_slowly_from_behind_another_keeps_its_number(talker) -> None:
+    """Half covered, it resembles nobody and is numbered anew; the number is corrected when all of it is seen."""
+    walker, other = (talker(name) for name in TALKERS[:2])
+
+    def frame(i: int) -> np.ndarray:
+        canvas = np.zeros((288, 700, 3), np.uint8)
+        x = min(6 * i, 190) if i < 60 else min(190 + 2 * (i - 60), 480)
+        canvas[:, x : x + 200] = walker[i % 75][:, 80:280]
+        canvas[:, 230:430] = other[i % 75][:, 80:280]
+        return canvas
+
+    def numbers(faces: Sequence[Face]) -> list[int]:
+        """From left to right."""
+        return [face.subject for face in sorted(faces, key=middle)]
+
+    seen = track(frame(i) for i in range(210))
+    assert numbers(seen[-1]) == numbers(seen[0])[::-1]

@@ -50,6 +50,7 @@ class StubNetworks:
         return [self.tracker(Frame(i, i / rate, image)) for i in range(round(seconds * rate))]
 
 
+THERE = Detection(np.array([100, 150, 150, 200.0]), 0.9, UNKNOWN_EYES)
 HERE = Detection(np.array([300, 150, 360, 210.0]), 0.9, UNKNOWN_EYES)
 
 
@@ -71,11 +72,36 @@ def test_a_tracked_face_reduces_detections(monkeypatch) -> None:
     assert len(stubs.small) == 2
 
 
-def test_no_detection_runs_while_max_faces_are_tracked(monkeypatch) -> None:
-    stubs = StubNetworks(monkeypatch, found=[HERE])
+def test_while_max_faces_are_tracked_detection_only_counts_the_others(monkeypatch) -> None:
+    stubs = StubNetworks(monkeypatch, found=[HERE, THERE])
     stubs.tracker._max_faces = 1
+    assert all(len(faces) == 1 for faces in stubs.show(4))
+    assert stubs.tracker.passed_over == 1
+    assert stubs.detections.count(None) == 3  # to start the track; to count in the first frame and after two seconds
+    assert len(stubs.detections) - 3 == 2
+    assert stubs.small == [True, False]
+
+
+def test_nobody_is_passed_over_below_the_limit_or_uncounted(monkeypatch) -> None:
+    stubs = StubNetworks(monkeypatch, found=[HERE, THERE])
+    assert all(len(faces) == 2 for faces in stubs.show(1))
+    assert stubs.tracker.passed_over == 0
+    stubs.tracker = FaceTracker(max_faces=1, count_others=False)
+    stubs.detections.clear()
     stubs.show(4)
+    assert stubs.tracker.passed_over == 0
     assert stubs.detections == [None]
+
+
+def test_without_a_limit_every_face_is_tracked(monkeypatch) -> None:
+    many = [
+        Detection(HERE.box + np.array([x, y, x, y]), 0.9, UNKNOWN_EYES)
+        for x in (-250, -100, 100, 250)
+        for y in (-80, 80)
+    ]
+    stubs = StubNetworks(monkeypatch, found=many)
+    stubs.tracker = FaceTracker(max_faces=None)
+    assert len(stubs.show(0.04)[0]) == 8
 
 
 MESHES_TO_START = 3  # runs of the mesh network before a track starts

@@ -111,7 +111,15 @@ def predict(
     ] = False,
     no_face: Annotated[bool, typer.Option("--no-face", help="Use the voice alone.")] = False,
     no_voice: Annotated[bool, typer.Option("--no-voice", help="Use the face alone.")] = False,
-    max_faces: Annotated[int, typer.Option(min=1, max=64, help="Largest number of people tracked at once.")] = 4,
+    max_faces: Annotated[
+        int, typer.Option(min=1, max=64, help="Most people tracked at once in a video; stills have no limit.")
+    ] = 4,
+    no_reid: Annotated[
+        bool,
+        typer.Option(
+            "--no-reid", help="Number people by position alone: who returns, or is seen after a cut, gets a new number."
+        ),
+    ] = False,
     audio_track: Annotated[
         int | None,
         typer.Option(
@@ -187,7 +195,14 @@ def predict(
         from mien.ensemble import parse_weights
         from mien.predict import load
 
-        predictor = load(model, device=device, max_faces=max_faces, weights=parse_weights(weights), prompts=prompts)
+        predictor = load(
+            model,
+            device=device,
+            max_faces=max_faces,
+            weights=parse_weights(weights),
+            prompts=prompts,
+            reidentify=not no_reid,
+        )
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, audio_track,
             audio_channels is Channels.SPLIT, as_json, min_quality,

@@ -67,6 +67,7 @@ def encode_media(
     audio: OpenAudio | None,
     width: int | None = None,
     max_faces: int = 4,
+    reidentify: bool = True,
     min_visible_s: float = MIN_VISIBLE_S,
     still: bool = False,
     sides: Sequence[str] | None = None,
@@ -84,7 +85,8 @@ def encode_media(
         frames: opens the pictures, None without. They are read also if no encoder uses them, for their times.
         audio: opens the sound, None without. It is read only if an encoder uses it, in a thread of its own.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
-        max_faces: largest number of people tracked at once.
+        max_faces: largest number of people tracked at once in a video; a single image has no limit.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
         min_visible_s: people never visible for this long without a gap are left out.
         still: the pictures are a single image: faces that fill it are found too, and nobody is left out.
         sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
@@ -122,15 +124,18 @@ def encode_media(
                 raise error  # now, not after an hour of video
             on_time(time_s)
 
+        def make_tracker() -> FaceTracker | StillImageFaces:
+            if still:
+                return StillImageFaces(threads=threads)
+            return FaceTracker(max_faces=max_faces, reidentify=reidentify, threads=threads)
+
         def read() -> VideoFaces:
             if frames is None:
                 return VideoFaces(np.zeros(0))
             detects = any(isinstance(e, CropEncoder | MeshEncoder) for e in visual.values())
             return read_faces(
                 frames(),
-                tracker=(StillImageFaces if still else FaceTracker)(max_faces=max_faces, threads=threads)
-                if detects
-                else None,
+                tracker=make_tracker() if detects else None,
                 encoders=visual,
                 width=width,
                 seconds=spent,

@@ -62,6 +62,7 @@ class VideoFaces:
     processor seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
     names: modality -> key of `encoders`; two modalities may share one encoder. turned: (width, height) in pixels where
     the frames were turned by half to be read; boxes are then given in pixels of the frames as they are stored.
+    passed_over: most faces seen at once beyond the limit of tracked ones.
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -74,6 +75,7 @@ class VideoFaces:
     shared: dict[str, Stream] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     turned: tuple[int, int] | None = None
+    passed_over: int = 0
 
     def __post_init__(self) -> None:
         self.names = self.names or {name: name for name in self.encoders}

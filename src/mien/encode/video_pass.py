@@ -203,7 +203,8 @@ def read_faces(
     else:
         subjects, brief = [collector.subject(i) for i in range(len(sides))], 0
     shared = {one.modality: one.end() for one in segments}
-    return VideoFaces(np.array(times), subjects, faces, brief, collector.seconds, shared)
+    passed_over = tracker.passed_over if isinstance(tracker, FaceTracker) else 0
+    return VideoFaces(np.array(times), subjects, faces, brief, collector.seconds, shared, passed_over=passed_over)
 
 
 @dataclass(frozen=True, slots=True)

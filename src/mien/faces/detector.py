@@ -1,9 +1,10 @@
 """Face detection with BlazeFace on the whole frame or on squares of it, and blending of overlapping detections.
 
-Network: BlazeFace short-range (Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs",
-arXiv 1907.05047), `face_detection_short_range.tflite`: 128 × 128 RGB in [-1, 1] → 896 anchors, each with a score logit
-and 16 numbers in pixels: centre, size, then six points (right eye, left eye, nose, mouth, right ear, left ear). Centre
-and points are relative to the anchor's centre.
+Networks: BlazeFace (Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", arXiv
+1907.05047) in two variants. `SHORT_RANGE`, `face_detection_short_range.tflite`: 128 × 128 RGB in [-1, 1] → 896 anchors.
+`FULL_RANGE`, `face_detection_full_range_sparse.tflite`: 192 × 192 → 2,304 anchors. Each anchor has a score logit and 16
+numbers in pixels of the input: centre, size, then six points (right eye, left eye, nose, mouth, right ear, left ear).
+Centre and points are relative to the anchor's centre.
 """
 
 from __future__ import annotations
@@ -17,9 +18,19 @@ import numpy as np
 from mien.faces.crops import Square, extract_crop, square_around_box
 from mien.faces.tflite import Backend, TfliteNetwork
 
-INPUT_SIZE = 128
-#: (stride in pixels, anchors in each cell): 16 × 16 × 2 + 8 × 8 × 6 = 896.
-_GRIDS = ((8, 2), (16, 6))
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A BlazeFace network. input_size: side of its input in pixels. grids: (stride in pixels, anchors in each cell)."""
+
+    input_size: int
+    grids: tuple[tuple[int, int], ...]
+
+
+#: 16 × 16 × 2 + 8 × 8 × 6 = 896 anchors: faces within two metres of a phone.
+SHORT_RANGE = Variant(128, ((8, 2), (16, 6)))
+#: 48 × 48 = 2,304 anchors: faces within five metres.
+FULL_RANGE = Variant(192, ((4, 1),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +53,11 @@ class Detection:
 UNKNOWN_EYES = np.full((2, 2), np.nan)
 
 
-def anchors() -> np.ndarray:
-    """Centres of the anchors `(896, 2)` as shares of the input's side, in the network's order."""
+def anchors(variant: Variant = SHORT_RANGE) -> np.ndarray:
+    """Centres of the anchors `(anchors, 2)` as shares of the input's side, in the network's order."""
     grids = []
-    for stride, count in _GRIDS:
-        cells = (np.arange(INPUT_SIZE // stride) + 0.5) * stride / INPUT_SIZE
+    for stride, count in variant.grids:
+        cells = (np.arange(variant.input_size // stride) + 0.5) * stride / variant.input_size
         y, x = np.meshgrid(cells, cells, indexing="ij")
         grids.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), count, axis=0))
     return np.concatenate(grids)
@@ -87,18 +98,29 @@ def merge_detections(detections: Iterable[Detection], threshold: float = 0.3) ->
 
 
 class BlazeFace:
-    """BlazeFace detector. It finds faces from about a seventh of the square's side; use `tiles` for smaller ones.
+    """BlazeFace detector. The short-range variant finds faces from about a seventh of the square's side; use `tiles`
+    for smaller ones. The full-range variant finds faces from about a twelfth.
 
     Args:
-        path: `face_detection_short_range.tflite`. threads, backend: as `TfliteNetwork`.
+        path: the `.tflite` file of `variant`. threads, backend: as `TfliteNetwork`; OpenCV cannot read the full-range
+            variant.
         threshold: smallest score of a detection, in (0, 1).
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, threshold: float = 0.5, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        variant: Variant = SHORT_RANGE,
+        threads: int = 1,
+        threshold: float = 0.5,
+        backend: Backend | None = None,
+    ) -> None:
         self._network = TfliteNetwork(path, threads=threads, backend=backend)
-        self._anchors = anchors()
+        self._size = variant.input_size
+        self._anchors = anchors(variant)
         self._min_logit = float(np.log(threshold / (1 - threshold)))
-        self._input = np.empty((INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+        self._input = np.empty((self._size, self._size, 3), np.float32)
 
     def __call__(self, image: np.ndarray, square: Square | None = None) -> list[Detection]:
         """Detections, merged, in an upright square of the frame (default: the smallest that contains the frame).
@@ -106,14 +128,14 @@ class BlazeFace:
         image: `(height, width, 3)` uint8 RGB.
         """
         view = square or frame_square(image)
-        np.multiply(extract_crop(image, view.matrix(INPUT_SIZE), INPUT_SIZE), np.float32(2 / 255), out=self._input)
+        np.multiply(extract_crop(image, view.matrix(self._size), self._size), np.float32(2 / 255), out=self._input)
         self._input -= 1
         logits, numbers = self._network(self._input)
         chosen = np.flatnonzero(logits > self._min_logit)
         if not len(chosen):
             return []
         scores = 1 / (1 + np.exp(-logits[chosen].astype(np.float64)))
-        points = numbers.reshape(-1, 8, 2)[chosen].astype(np.float64) / INPUT_SIZE
+        points = numbers.reshape(-1, 8, 2)[chosen].astype(np.float64) / self._size
         size = points[:, 1].copy()
         points += self._anchors[chosen, None]
         corner = np.array([view.x, view.y]) - view.side / 2

@@ -27,6 +27,12 @@ DESCRIPTOR_MEMORY_S, POSITION_MEMORY_S = 120.0, 2.0
 #: Largest movement of a person matched by position, as a share of the longer side of their box. Box centres are
 #: compared, not overlaps, because the mesh of a half-hidden face is too small.
 SAME_POSITION_SHARE = 0.5
+#: A number is corrected where the new one is closer by this distance. Our choice: more than a person's own descriptors
+#: differ by in neighbouring frames.
+CORRECTION_MARGIN = 0.15
+#: Seconds in which a new number is given up for that of an absent person who looks the same: a face that returns from
+#: behind another, or over the edge of the frame, at first resembles nobody.
+PROBATION_S = 2.0
 _GRID = 8
 
 
@@ -46,12 +52,13 @@ def describe_appearance(image: np.ndarray, mesh: np.ndarray) -> np.ndarray:
 
 @dataclass(slots=True, eq=False)
 class Subject:
-    """One person of a recording. id: from 0. box: last `(4,)` x1, y1, x2, y2 in pixels. last_seen_s: seconds.
-    descriptors: `(192,)` each."""
+    """One person of a recording. id: from 0. box: last `(4,)` x1, y1, x2, y2 in pixels. last_seen_s, first_seen_s:
+    seconds. descriptors: `(192,)` each."""
 
     id: int
     box: np.ndarray
     last_seen_s: float
+    first_seen_s: float
     descriptors: list[np.ndarray] = field(default_factory=list)
 
     def distance(self, descriptor: np.ndarray) -> float:
@@ -66,11 +73,59 @@ class Subject:
 
 
 class Reidentifier:
-    """The subjects of one recording, and the assignment of new tracks to them."""
+    """The subjects of one recording, and the assignment of tracks to them.
 
-    def __init__(self) -> None:
+    Args:
+        appearance: compare descriptors; otherwise a face keeps its number only where it was seen last.
+    """
+
+    def __init__(self, *, appearance: bool = True) -> None:
+        self._appearance = appearance
         self._known: list[Subject] = []
         self._count = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one subject is known, so that numbers can be mistaken."""
+        return self._appearance and len(self._known) > 1
+
+    def correct(
+        self,
+        subjects: Sequence[Subject],
+        descriptors: Sequence[np.ndarray],
+        now: float,
+        present: Collection[Subject] = (),
+    ) -> list[Subject]:
+        """The subject of each tracked face, corrected where another explains its descriptor better.
+
+        Two faces exchange their subjects if their distances together become smaller by twice CORRECTION_MARGIN. A face
+        gets the subject of an absent person who is closer than its own by CORRECTION_MARGIN, or, in the first
+        PROBATION_S of its number, who is the same by SAME_SUBJECT_DISTANCE and was known before.
+
+        Args:
+            subjects, descriptors: of each tracked face. now: seconds. present: subjects of other tracked faces.
+        """
+        subjects = list(subjects)
+        if not self.several:
+            return subjects
+        for i in range(len(subjects)):
+            for j in range(i):
+                own = subjects[i].distance(descriptors[i]), subjects[j].distance(descriptors[j])
+                other = subjects[j].distance(descriptors[i]), subjects[i].distance(descriptors[j])
+                if max(other) < SAME_SUBJECT_DISTANCE and sum(other) < sum(own) - 2 * CORRECTION_MARGIN:
+                    subjects[i], subjects[j] = subjects[j], subjects[i]
+        for i, descriptor in enumerate(descriptors):
+            own_distance = subjects[i].distance(descriptor)
+            absent = [s for s in self._known if s not in subjects and s not in present]
+            best = min(absent, key=lambda s: s.distance(descriptor), default=None)
+            if best is None or (distance := best.distance(descriptor)) >= SAME_SUBJECT_DISTANCE:
+                continue
+            is_new = now - subjects[i].first_seen_s < PROBATION_S and best.first_seen_s < subjects[i].first_seen_s
+            if is_new:
+                self._known.remove(subjects[i])
+            if is_new or distance < own_distance - CORRECTION_MARGIN:
+                subjects[i] = best
+        return subjects
 
     def recent(self, now: float, scene_start_s: float) -> list[Subject]:
         """Subjects last seen within POSITION_MEMORY_S and in the current scene."""
@@ -105,13 +160,14 @@ class Reidentifier:
                     matches[index] = subject
 
         by_appearance = [(s.distance(d), i, s) for i, d in enumerate(descriptors) for s in absent]
-        match_closest_first([pair for pair in by_appearance if pair[0] < SAME_SUBJECT_DISTANCE])
+        if self._appearance:
+            match_closest_first([pair for pair in by_appearance if pair[0] < SAME_SUBJECT_DISTANCE])
         recent = [s for s in self.recent(now, scene_start_s) if s not in present]
         by_position = [(_movement(s.box, box), i, s) for i, box in enumerate(boxes) for s in recent]
         match_closest_first([pair for pair in by_position if pair[0] < SAME_POSITION_SHARE])
         for i, (descriptor, box) in enumerate(zip(descriptors, boxes, strict=True)):
             if i not in matches and settled[i]:
-                matches[i] = Subject(self._count, box, now, [descriptor])
+                matches[i] = Subject(self._count, box, now, now, [descriptor])
                 self._known.append(matches[i])
                 self._count += 1
         return [matches.get(i) for i in range(len(descriptors))]

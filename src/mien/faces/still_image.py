@@ -30,7 +30,7 @@ class StillImageFaces:
     """Finds the faces of single images. Called like a `FaceTracker`; each call is an image of its own.
 
     Args:
-        max_faces, threads: as in `FaceTracker`.
+        max_faces: largest number of faces, larger ones first; None: no limit. threads: as in `FaceTracker`.
 
     Attributes:
         seconds: processor seconds by stage, as in `FaceTracker`.
@@ -39,8 +39,8 @@ class StillImageFaces:
         ArtefactError: a network is missing and cannot be downloaded.
     """
 
-    def __init__(self, *, max_faces: int = 4, threads: int = 1) -> None:
-        self._tracker = FaceTracker(max_faces=max_faces, threads=threads)
+    def __init__(self, *, max_faces: int | None = None, threads: int = 1) -> None:
+        self._tracker = FaceTracker(max_faces=max_faces, count_others=False, threads=threads)
         self.seconds = self._tracker.seconds
 
     def __call__(self, frame: Frame) -> list[Face]:
@@ -49,7 +49,7 @@ class StillImageFaces:
         Meshes are in pixels of the image and may extend beyond it; boxes are clipped to it.
         """
         self._tracker.restart()
-        found = self._tracker(frame)
+        found = _by_size(self._tracker(frame))
         height, width = frame.image.shape[:2]
         if found or max(height, width) > LARGEST_SIDE:
             return found
@@ -70,6 +70,12 @@ class StillImageFaces:
             if found := self._tracker.find_in_box(replace(frame, image=wide), box):
                 return [_in_original(face, 1, border, width, height) for face in found]
         return []
+
+
+def _by_size(faces: list[Face]) -> list[Face]:
+    """The faces, numbered from 0, the one with the highest box first: views of a picture are searched one by one."""
+    ranked = sorted(faces, key=lambda face: -float(face.box[3] - face.box[1]))
+    return [replace(face, subject=i) for i, face in enumerate(ranked)]
 
 
 def _in_original(face: Face, enlarge: int, border: int, width: int, height: int) -> Face:

@@ -18,8 +18,8 @@ import numpy as np
 
 from mien import hub
 from mien.faces.align import align, five_points
-from mien.faces.crops import square_around_box
-from mien.faces.detector import UNKNOWN_EYES, BlazeFace, Detection, iou, tiles
+from mien.faces.crops import Square, square_around_box
+from mien.faces.detector import UNKNOWN_EYES, BlazeFace, Detection, iou, merge_detections, tiles
 from mien.faces.mesh import ENLARGE, FaceMesh, MeshPrediction
 from mien.faces.reidentification import SAME_SUBJECT_DISTANCE, Reidentifier, Subject, describe_appearance
 from mien.faces.small_face_detectors import SmallFaceDetector
@@ -46,8 +46,8 @@ WEAK_LOGIT, TURNED_LOGIT = 12.0, 8.0
 SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
 #: Smallest height of a tracked face in pixels.
 MIN_HEIGHT = 10.0
-#: Seconds between appearance descriptors of a tracked face within a scene.
-DESCRIBE_EVERY_S = 0.5
+#: Seconds between appearance descriptors of a tracked face within a scene, of one person and of several.
+DESCRIBE_EVERY_S, DESCRIBE_SEVERAL_EVERY_S = 0.5, 0.1
 #: The scene changes when this share of a coarse grid of pixels changes by more than so many grey levels. A face whose
 #: appearance changes in that frame is another person's.
 CHANGED_SHARE, CHANGED_LEVELS = 0.35, 12
@@ -69,30 +69,48 @@ class FaceTracker:
     """Tracks the faces of one recording, called with its frames in order. One tracker for each recording and thread.
 
     Args:
-        max_faces: largest number of faces tracked at once; larger faces first.
+        max_faces: largest number of faces tracked at once, larger faces first; None: no limit.
         small_faces: also run a second detector for faces too small for BlazeFace, where one is installed.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance
+            (`reidentification.py`). Otherwise a face keeps it only while it is tracked, and for two seconds at its
+            place.
+        count_others: count the faces beyond `max_faces`, in `passed_over`.
         threads: CPU threads of the networks.
+
+    Attributes:
+        passed_over: the largest number of faces seen at once beyond `max_faces`. It is a lower bound: they are counted
+            where a scene begins and every `SMALL_EVERY_S`.
 
     Raises:
         ArtefactError: a network is missing and cannot be downloaded.
     """
 
-    def __init__(self, *, max_faces: int = 4, small_faces: bool = True, threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_faces: int | None = 4,
+        small_faces: bool = True,
+        count_others: bool = True,
+        reidentify: bool = True,
+        threads: int = 1,
+    ) -> None:
         #: CPU seconds by stage, `detect` and `mesh`; the rest of a call is tracking and identification.
         self.seconds = {"detect": 0.0, "mesh": 0.0}
         self._detector = self._timed("detect", BlazeFace(hub.fetch("blazeface"), threads=threads))
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
         self._small = self._timed("detect", SmallFaceDetector(threads=threads)) if small_faces else None
-        self._max_faces = max_faces
+        self._max_faces = np.inf if max_faces is None else max_faces
+        self._count_others, self._reidentify = count_others, reidentify
         self.restart()
 
     def restart(self) -> None:
         """Forget all faces and subjects: the next frame is the first of another recording."""
-        self._reidentifier = Reidentifier()
+        self.passed_over = 0
+        self._reidentifier = Reidentifier(appearance=self._reidentify)
         self._tracks: list[_Track] = []
         self._thumbnail: np.ndarray | None = None
         self._search_count, self._search_near = 0, False
-        self._scene_start_s = self._searched_s = self._searched_small_s = -np.inf
+        self._scene_start_s = self._searched_s = self._searched_small_s = self._counted_s = -np.inf
 
     def _timed(self, stage: str, call: Callable[P, T]) -> Callable[P, T]:
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -116,6 +134,8 @@ class FaceTracker:
         lost = self._follow(image, now, new_scene)
         if not self._full():
             self._search(image, now, lost, cut=new_scene and lost)
+        if self._count_others and self._full() and (new_scene or not 0 <= now - self._counted_s < SMALL_EVERY_S):
+            self._count_passed_over(image, now, all_views=new_scene)
         self._identify(now)
         return self._faces(image, now)
 
@@ -141,6 +161,7 @@ class FaceTracker:
     def _follow(self, image: np.ndarray, now: float, new_scene: bool) -> bool:
         """Update every track. Returns whether a subject was lost or replaced by another person."""
         previous, self._tracks, lost = self._tracks, [], False
+        every_s = DESCRIBE_SEVERAL_EVERY_S if self._reidentifier.several else DESCRIBE_EVERY_S
         for track in previous:
             prediction = self._mesh(image, track.prediction.square)
             if not _plausible(image, prediction, track.prediction):
@@ -148,7 +169,7 @@ class FaceTracker:
                 continue
             track.prediction, track.frames = prediction, track.frames + 1
             self._tracks.append(track)
-            if new_scene or track.subject is None or not 0 <= now - track.described_s < DESCRIBE_EVERY_S:
+            if new_scene or track.subject is None or not 0 <= now - track.described_s < every_s:
                 descriptor = describe_appearance(image, prediction.mesh)
                 if new_scene and float(np.linalg.norm(descriptor - track.descriptor)) > SAME_SUBJECT_DISTANCE:
                     track.subject, lost = None, True
@@ -156,7 +177,18 @@ class FaceTracker:
                     track.subject.add_descriptor(descriptor)
                 track.descriptor, track.described_s = descriptor, now
         self._drop_duplicates(image)
+        self._correct_subjects(now)
         return lost
+
+    def _correct_subjects(self, now: float) -> None:
+        """Exchange or replace subjects whose faces look like another known person's."""
+        if not self._reidentifier.several:
+            return
+        fresh = [(t, t.subject) for t in self._tracks if t.subject is not None and t.described_s == now]
+        subjects, descriptors = [s for _, s in fresh], [t.descriptor for t, _ in fresh]
+        corrected = self._reidentifier.correct(subjects, descriptors, now, self._present())
+        for (track, _), subject in zip(fresh, corrected, strict=True):
+            track.subject = subject
 
     def _drop_duplicates(self, image: np.ndarray) -> None:
         """Of two tracks on one face, keep the one whose subject's appearance is closer to it."""
@@ -180,6 +212,26 @@ class FaceTracker:
             self._start_tracks(image, now, detections)
             if self._full():
                 return
+
+    def _count_passed_over(self, image: np.ndarray, now: float, *, all_views: bool) -> None:
+        """Count the faces in this frame that no track follows, confirmed by the mesh network."""
+        self._counted_s = now
+        views: list[Square | None] = [None, *tiles(image)]
+        found = [d for view in (views if all_views else views[:1]) for d in self._detector(image, view)]
+        if self._small is not None:
+            found += self._small(image, all_views=all_views)
+        boxes: list[np.ndarray] = []
+        for detection in merge_detections(found):
+            if self._tracked(detection.box):
+                continue
+            prediction = self._mesh(image, detection.square(ENLARGE))
+            if prediction.logit > RETRY_LOGIT:
+                prediction = self._mesh(image, prediction.square)
+            box = prediction.box
+            known = self._tracked(box) or (boxes and _same_face(box, np.stack(boxes)).any())
+            if prediction.logit >= CONFIRMED_LOGIT and _plausible(image, prediction) and not known:
+                boxes.append(box)
+        self.passed_over = max(self.passed_over, len(boxes))
 
     def _detect(self, image: np.ndarray, now: float, lost: bool, cut: bool) -> Iterator[list[Detection]]:
         """Run the detectors on views of the frame; yield the detections of each.

@@ -29,6 +29,7 @@ def load(
     max_faces: int = 4,
     weights: Sequence[float] | None = None,
     prompts: Mapping[str, str] | str | Path | None = None,
+    reidentify: bool = True,
 ) -> Predictor:
     """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
 
@@ -43,6 +44,7 @@ def load(
         weights: of the members of an ensemble, by default those of its folder, or equal ones.
         prompts: classes to predict instead of the checkpoint's, for systems with text prompts (`prompted_tcn`): class
             -> text, or a file of them (`mien.zero_shot.read_prompts`). The checkpoint is then loaded at once.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
 
     Raises:
         ConfigError: no such model, an unusable device, weights for a single model, or prompts for a model that has
@@ -54,14 +56,18 @@ def load(
     several = [model] if isinstance(model, str | Path) else list(model)
     if len(several) > 1 or ensemble_folder.is_ensemble(several[0]):
         _refuse_prompts(str(model), prompts)
-        return _load_ensemble(several, weights, device, max_faces)
+        predictor = _load_ensemble(several, weights, device, max_faces)
+        predictor.reidentify = reidentify
+        return predictor
     if weights is not None:
         raise ConfigError(
             f"weights were given for a single model, {several[0]}",
             follows="Nothing was predicted.",
             remedy="Omit the weights, or give several checkpoints.",
         )
-    return _load_single(several[0], device, max_faces, prompts)
+    predictor = _load_single(several[0], device, max_faces, prompts)
+    predictor.reidentify = reidentify
+    return predictor
 
 
 def _load_single(

@@ -53,6 +53,9 @@ class ModelPredictor:
         device: of the encoders: `auto`, `cpu`, `cuda`, `cuda:N`.
         features: modality -> input, where it is known before the model is loaded.
         voice_note: a note for timelines to which the voice contributed.
+
+    Attributes:
+        reidentify: as in `Predictor`; True at first.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ModelPredictor:
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
+        self.reidentify = True
 
     @property
     def model(self) -> StreamModel:
@@ -220,6 +224,7 @@ class ModelPredictor:
             audio=sound if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
+            reidentify=self.reidentify,
             still=info.kind == "image",
             seconds=seconds,
             on_time=on_position,
@@ -253,6 +258,12 @@ class ModelPredictor:
         if faces.brief:
             count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
             notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
+        if faces.passed_over:
+            count = "1 more face was" if faces.passed_over == 1 else f"{faces.passed_over} more faces were"
+            notes.append(
+                f"at least {count} in the picture at once than --max-faces {self.max_faces}, and passed over; give a "
+                "larger --max-faces to read them"
+            )
         if voice and info.kind == "video" and not info.has_audio:
             notes.append(f"the video has no sound{face_only or ('' if encoders else _NOTHING)}")
         if speech is not None and not has_speech:

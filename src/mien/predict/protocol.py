@@ -19,11 +19,13 @@ class Predictor(Protocol):
 
     Attributes:
         name: the model's name, which results record as `info["model"]`.
-        max_faces: the largest number of people tracked at once.
+        max_faces: the largest number of people tracked at once in a video; a still has no limit.
+        reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
     """
 
     name: str
     max_faces: int
+    reidentify: bool
 
     def predict(
         self,
