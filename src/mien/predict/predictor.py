@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mien.encode.create_encoders import (
     create_encoders,
     differences_from_training,
@@ -26,6 +28,7 @@ from mien.media.video import MediaInfo, frames, probe
 from mien.memory import release_freed_memory
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
+from mien.predict.section import Section
 from mien.timeline.table import Timeline, check_classes
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
@@ -90,9 +93,17 @@ class ModelPredictor:
         return self._future
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
+        section = Section(start_s, stop_s)
         if not (face or voice):
             raise ValueError("face=False and voice=False leave nothing to predict from")
         start = time.perf_counter()
@@ -104,12 +115,12 @@ class ModelPredictor:
         if self._model is None:
             self._start_loading()
         encoders = self._encoders_of(info, face, voice)
-        media = self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s))
+        media = self._encode(info, section, encoders, notes, seconds, _throttle(progress, info.duration_s))
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = timeline_rows(model, media)
+        table = _in_section(timeline_rows(model, media), info, section)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
@@ -157,6 +168,7 @@ class ModelPredictor:
     def _encode(
         self,
         info: MediaInfo,
+        section: Section,
         encoders: Mapping[str, Encoder],
         notes: list[str],
         seconds: dict[str, float],
@@ -171,8 +183,10 @@ class ModelPredictor:
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         return encode_media(
             encoders,
-            frames=(lambda: frames(info.path, max_side=max_side, notes=notes)) if info.has_video else None,
-            audio=(lambda: blocks(info.path, seconds=BLOCK_S, notes=notes)) if info.has_audio else None,
+            frames=(lambda: section.frames(frames(info.path, max_side=max_side, notes=notes)))
+            if info.has_video
+            else None,
+            audio=(lambda: section.blocks(blocks(info.path, seconds=BLOCK_S, notes=notes))) if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
             still=info.kind == "image",
@@ -228,6 +242,23 @@ def _with_checked_classes(model: StreamModel) -> StreamModel:
     """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
     check_classes(model.labels)
     return model
+
+
+def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.DataFrame:
+    """The rows of a section, with the frame numbers of the whole recording.
+
+    Raises MediaError if there are none, as in a sound that ends before the section starts.
+    """
+    if section.is_all or info.kind == "image":
+        return table
+    rows = table.with_columns(pl.col("frame") + section.skipped).filter(pl.col("time_s") >= section.start_s)
+    if rows.is_empty():
+        raise MediaError(
+            f"{info.path} has nothing from {section.start_s:g} s on",
+            follows="Nothing was predicted.",
+            remedy="Choose --start and --end inside the recording.",
+        )
+    return rows
 
 
 def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:

@@ -26,7 +26,14 @@ class Predictor(Protocol):
     max_faces: int
 
     def predict(
-        self, path: str | Path, *, face: bool = True, voice: bool = True, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        *,
+        face: bool = True,
+        voice: bool = True,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
 
@@ -37,6 +44,9 @@ class Predictor(Protocol):
             path: a video, sound file or picture.
             face: use the faces.
             voice: use the voice.
+            start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
+                those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
+                those of the whole.
             progress: called a few times a second.
 
         Raises:
@@ -44,6 +54,6 @@ class Predictor(Protocol):
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.
-            ValueError: `face` and `voice` are both False.
+            ValueError: `face` and `voice` are both False, or start_s is not before stop_s.
         """
         ...

@@ -27,7 +27,7 @@ from mien.views.embed import EmbeddedMedia, embed_media
 from mien.views.palette import class_colours, text_colour
 from mien.views.parts import parts_of
 from mien.views.render import load_template, read_source
-from mien.views.terminal import format_time
+from mien.views.words import format_time
 
 #: Most rows of a subject in the page, 11 minutes at 30 frames a second; beyond it neighbours are averaged. Our choice,
 #: because a wide screen has about 1,500 columns.
@@ -35,6 +35,8 @@ MAX_ROWS = 20_000
 #: Bytes of the recording per script element, a multiple of 3 so that each piece is complete base64.
 PIECE = 3 << 20
 _MARKER = "<!-- the recording -->"
+#: Start of the page's line that holds the faces, as JSON.
+_THUMBNAILS = '<script type="application/json" id="thumbnails">'
 #: Index of the expression of a row without evidence.
 _NO_EXPRESSION = 255
 #: Marks missing valence and arousal in the page's data.
@@ -140,6 +142,19 @@ def _render(
         mapping=read_source("mapping.js"),
         script=read_source("report.js"),
     )
+
+
+def read_thumbnails(report: Path) -> dict[int, str]:
+    """Faces of a report page: subject -> picture as a data URL. Empty for a page without them, or that is missing."""
+    try:
+        with report.open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(_THUMBNAILS):
+                    faces = json.loads(line.removeprefix(_THUMBNAILS).partition("</script>")[0])
+                    return {int(subject): str(picture) for subject, picture in faces.items()}
+    except (OSError, ValueError):
+        pass
+    return {}
 
 
 # --- facts -------------------------------------------------------------------------------------------------

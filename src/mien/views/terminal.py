@@ -13,6 +13,7 @@ from mien.labels import EXPRESSIONS
 from mien.records import SubjectSummary
 from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
+from mien.views.words import count, format_time, people
 
 #: Characters of a bar for a share of 100 %.
 BAR = 16
@@ -45,7 +46,7 @@ def summary_table(
 
 def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
     rows = sum(s.rows for s in summaries)
-    facts = [f"{rows} rows", f"{len(summaries)} subject{'s' * (len(summaries) != 1)}"]
+    facts = [count(rows, "row"), people_in(summaries, info)]
     stop = max((s.stop_s for s in summaries), default=0.0)
     if stop > 0:
         facts.insert(0, format_time(stop))
@@ -90,11 +91,8 @@ def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str]) -> 
     return [body]
 
 
-def format_time(seconds: float) -> str:
-    """Duration as text: 4.2 s, 1:04.2, 1:02:04."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds, 1), 60)
-    if minutes < 60:
-        return f"{int(minutes)}:{rest:04.1f}"
-    return f"{int(minutes // 60)}:{int(minutes % 60):02d}:{int(rest):02d}"
+def people_in(summaries: Sequence[SubjectSummary], info: Mapping[str, Any]) -> str:
+    """Who is in a recording; see `mien.views.words.people`."""
+    seen = sum(s.evidence["face"] + s.evidence["both"] > 0 for s in summaries)
+    heard = any(s.evidence["voice"] + s.evidence["both"] > 0 for s in summaries)
+    return people(seen, heard, pictures=info.get("media", {}).get("kind") != "audio")
