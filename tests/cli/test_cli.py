@@ -213,6 +213,27 @@ def test_missing_networks_name_the_download_command(
         assert part in done.stderr, part
 
 
+def test_predict_says_what_it_downloads_before_it_does(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The download fails at once, because no pip can be run."""
+    from mien import hub
+
+    monkeypatch.setenv("MIEN_HUB", "")
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MIEN_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "_pip", lambda artefact: ["false"])
+    video = clip(tmp_path / "a.mp4")
+    said = mien("predict", video, "--model", model, "--out", tmp_path / "o").stderr.replace("\n", " ")
+    assert "downloading blazeface" in said
+    assert "230 kB, Apache-2.0" in said
+    assert "PyPI (the wheel mediapipe" in said
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    offline = mien("predict", video, "--model", model, "--out", tmp_path / "o").stderr
+    assert "downloading" not in offline
+    assert "MIEN_OFFLINE forbids downloads" in offline.replace("\n", " ")
+
+
 # --- result folders ---
 
 
@@ -281,6 +302,29 @@ def test_hub_lists_artefacts_with_size_and_licence() -> None:
     assert by_name["blazeface"]["licence"] == "Apache-2.0"
     assert by_name["facemesh"]["size"] == 1_242_398
     assert "blazeface" in mien("hub", "list").stdout
+
+
+def test_hub_list_knows_every_name_that_model_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIEN_HUB", str(tmp_path))
+    rows = {row["name"]: row for row in json.loads(mien("hub", "list", "--json").stdout)}
+    for name in ("starter", "hsemotion", "fer", "face-api"):
+        assert name in rows, name
+        assert name in mien("hub", "list").stdout
+    assert rows["starter"]["place"] == "package"
+    assert rows["fer"]["path"] is None
+    assert "fer-mini-xception.onnx" in rows["fer"]["missing"]
+    (tmp_path / "fer-mini-xception.onnx").touch()
+    rows = {row["name"]: row for row in json.loads(mien("hub", "list", "--json").stdout)}
+    assert rows["fer"]["path"] == str(tmp_path / "fer-mini-xception.onnx")
+
+
+def test_hub_pull_says_what_to_do_for_models_without_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_HUB", "")
+    done = mien("hub", "pull", "fer")
+    assert done.exit_code == 2
+    assert "fer has no download" in done.stderr
+    assert "fer-mini-xception.onnx" in done.stderr
+    assert "mien hub pull blazeface facemesh smart-turn" in mien("hub", "pull", "starter").stderr.replace("\n", " ")
 
 
 def test_hub_verify_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,19 +66,24 @@ def print_error(error: MienError) -> None:
 
 def show_log() -> None:
     """Print the package's warnings on stderr as notes."""
+    _set_log_handler(_note_handler())
+    logging.getLogger("mien.hub").handlers = []
 
+
+def hide_log() -> None:
+    """Drop the package's warnings, in commands that print the collected notes themselves; downloads are still said."""
+    _set_log_handler(logging.NullHandler())
+    logging.getLogger("mien.hub").handlers = [_note_handler()]
+
+
+def _note_handler() -> logging.Handler:
     class NoteHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             from rich.text import Text
 
             stderr().print(Text.assemble(("note  ", "yellow"), record.getMessage()))
 
-    _set_log_handler(NoteHandler(logging.INFO))
-
-
-def hide_log() -> None:
-    """Drop the package's warnings, in commands that print the collected notes themselves."""
-    _set_log_handler(logging.NullHandler())
+    return NoteHandler(logging.INFO)
 
 
 def _set_log_handler(handler: logging.Handler) -> None:

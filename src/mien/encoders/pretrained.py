@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import errors as hub_errors
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from mien import hub
@@ -252,14 +252,29 @@ def provenance(about: WeightSource, weights: PretrainedWeights, **keys: str) -> 
     return {"network": about.source, "revision": weights.digest(), "version": "1", **keys}
 
 
+def _is_cached(source: str, revision: str | None) -> bool:
+    return isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+
+
 def _download(about: WeightSource, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of a snapshot in the cache of the Hub, brought up to date unless MIEN_OFFLINE forbids downloads."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if not _is_cached(about.source, revision):
+        if hub.is_offline():
+            raise ArtefactError(
+                f"{about} is not in the cache of the Hub, and MIEN_OFFLINE forbids downloads.",
+                follows="No encoder was created.",
+                remedy=f"Unset MIEN_OFFLINE, or put the files into FOLDER/{about.source} and set MIEN_HUB=FOLDER.",
+            )
+        hub.announce(str(about), endpoint or "huggingface.co", "the cache of the Hub (HF_HOME)")
     try:
         return Path(
             snapshot_download(
                 about.source,
                 revision=revision,
                 allow_patterns=patterns,
-                endpoint=os.environ.get("HF_ENDPOINT"),
+                endpoint=endpoint,
+                local_files_only=hub.is_offline(),
             )
         )
     except hub_errors.GatedRepoError as error:
