@@ -13,7 +13,7 @@ from mien.labels import EXPRESSIONS
 from mien.records import SubjectSummary
 from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
-from mien.views.words import count, format_time, people
+from mien.views.words import count, format_time, people_in
 
 #: Characters of a bar for a share of 100 %.
 BAR = 16
@@ -46,7 +46,7 @@ def summary_table(
 
 def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
     rows = sum(s.rows for s in summaries)
-    facts = [count(rows, "row"), people_in(summaries, info)]
+    facts = [count(rows, "row"), people_in(summaries, pictures=info.get("media", {}).get("kind") != "audio")]
     stop = max((s.stop_s for s in summaries), default=0.0)
     if stop > 0:
         facts.insert(0, format_time(stop))
@@ -89,10 +89,3 @@ def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str]) -> 
     body = Table.grid(padding=(0, 3))
     body.add_row(shares, stretches)
     return [body]
-
-
-def people_in(summaries: Sequence[SubjectSummary], info: Mapping[str, Any]) -> str:
-    """Who is in a recording; see `mien.views.words.people`."""
-    seen = sum(s.evidence["face"] + s.evidence["both"] > 0 for s in summaries)
-    heard = any(s.evidence["voice"] + s.evidence["both"] > 0 for s in summaries)
-    return people(seen, heard, pictures=info.get("media", {}).get("kind") != "audio")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mien.records import SubjectSummary
+
 
 def count(number: int, noun: str) -> str:
     """A number with its noun: `1 row`, `1,200 rows`; `0 people` for `person`."""
@@ -21,6 +27,13 @@ def people(seen: int, heard: bool, *, pictures: bool) -> str:
         return count(seen, "person")
     voice = "a voice" if heard else "no voice"
     return f"nobody seen, {voice} heard" if pictures else voice
+
+
+def people_in(summaries: Sequence[SubjectSummary], *, pictures: bool) -> str:
+    """Who is in a timeline, by its summaries; see `people`."""
+    seen = sum(s.evidence["face"] + s.evidence["both"] > 0 for s in summaries)
+    heard = any(s.evidence["voice"] + s.evidence["both"] > 0 for s in summaries)
+    return people(seen, heard, pictures=pictures)
 
 
 def format_time(seconds: float) -> str:
