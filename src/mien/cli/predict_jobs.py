@@ -88,7 +88,14 @@ class JobResult:
 
 
 def _subject_records(summaries: list[SubjectSummary]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in asdict(s).items() if k != "stretches"} for s in summaries]
+    """The summaries as JSON holds them: without stretches, but with the mean confidence over them."""
+    records = []
+    for summary in summaries:
+        spans = [(s.confidence, s.seconds or 1.0) for s in summary.stretches]
+        confidence = sum(c * w for c, w in spans) / sum(w for _, w in spans) if spans else None
+        record = {k: v for k, v in asdict(summary).items() if k != "stretches"}
+        records.append(record | {"confidence": confidence})
+    return records
 
 
 def done_before(job: MediaJob, run: RunFacts, digest: str, options: PredictOptions) -> dict[str, Any] | None:

@@ -81,6 +81,7 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "id": s["subject"],
                 "shares": [(name, share, colours[name]) for name, share in s["shares"].items() if share >= 0.005],
+                "confidence": s.get("confidence"),
                 "valence": s["valence"],
                 "arousal": s["arousal"],
             }

@@ -78,7 +78,7 @@
         if (k % 3 === 2) cell.textContent = known ? Math.round(p * 100) + " %" : "–";
       });
     }
-    $("when").textContent = [known ? Math.round(s.p[i * K + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
+    $("when").textContent = [known ? "confidence " + Math.round(s.p[i * K + e] / 2.55) + " %" : null, still ? null : mapping.clock(s.times[i], 2),
       frame < 0 || still ? null : "frame " + frame].filter(Boolean).join(" · ");
     $("face").classList.toggle("on", face); $("voice").classList.toggle("on", voice);
     $("speaks").classList.toggle("on", isSpeaking(s, i)); $("speaks").hidden = !several;
@@ -143,8 +143,8 @@
       const s = subjects[k], i = mapping.locate(s.times, state.t);
       if (!hasFace(s, i)) continue;
       const unit = (v, side) => v / 65535 * side * fit.scale;
-      const x = fit.x + unit(s.boxes[i * 4], data.width), y = fit.y + unit(s.boxes[i * 4 + 1], data.height);
-      const x2 = fit.x + unit(s.boxes[i * 4 + 2], data.width), y2 = fit.y + unit(s.boxes[i * 4 + 3], data.height);
+      const corner = k => Math.round(k % 2 ? fit.y + unit(s.boxes[i * 4 + k], data.height) : fit.x + unit(s.boxes[i * 4 + k], data.width));
+      const [x, y, x2, y2] = [0, 1, 2, 3].map(corner);
       hits.push({ k, x, y, x2, y2 });
       const e = s.named[i], plain = !hasParts.expression && hasValence(s, i) ? "#8f86f0" : "#c4c7cc";
       const tint = e === NONE ? plain : data.expressions[e].colour;
@@ -167,9 +167,9 @@
   // The left column grows with the longest class name; lanes share the height of eight, within limits.
   const LABEL = "12.5px system-ui, sans-serif", MIN_GUTTER = 104, MAX_GUTTER = innerWidth < 700 ? 120 : 200;
   const gutter = mapping.clamp(Math.ceil(longest(hasParts.expression ? names : [])) + 27, MIN_GUTTER, MAX_GUTTER);
-  const RIBBON = several ? (subjects.length > 8 ? 16 : 26) : 24, ROW_GAP = subjects.length > 8 ? 3 : 7, SPEECH = 4, WAVE = wave.length ? 40 : 0;
+  const RIBBON = several ? (subjects.length > 8 ? 16 : 26) : 24, ROW_GAP = subjects.length > 8 ? 3 : 7, SPEECH = several ? 4 : 0, WAVE = wave.length ? 40 : 0;
   const ROW = RIBBON + SPEECH + ROW_GAP, PEOPLE = ROW * subjects.length;
-  const CURVES = hasParts.expression ? 132 : 220, STRIP = 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
+  const CURVES = hasParts.expression ? 132 : 220, STRIP = data.kind === "audio" ? 13 : 26, AXIS = 22, GAP = 12, LANE = mapping.clamp(Math.floor(256 / K), 20, 44);
   const TOP = hasParts.expression ? 0 : 6;  // room for the half of "+1" above the curves
   const height = TOP + PEOPLE + GAP + (WAVE ? WAVE + GAP : 0) + (hasParts.expression ? LANE * K + GAP : 0) + (hasParts.affect ? CURVES + GAP : 0) + STRIP + AXIS + 8;
   function longest(texts) {
@@ -256,7 +256,7 @@
       c.globalAlpha = 1;
     }
     c.fillStyle = colour("voice");
-    columns.forEach((v, x) => {
+    if (several) columns.forEach((v, x) => {
       if (!v || !v.may) return;
       c.globalAlpha = 0.35 * v.may + 0.65 * v.speaks; c.fillRect(gutter + x, y + RIBBON + 1, 1, SPEECH - 1);
     });
@@ -357,17 +357,16 @@
     return out;
   }
   function strip(c, columns, y, w) {
-    const half = STRIP / 2 - 1;
+    const half = 12, kinds = data.kind === "audio" ? ["voice"] : ["face", "voice"];
     label(c, "Evidence", y + STRIP / 2, true);
-    c.fillStyle = colour("grid"); c.fillRect(gutter, y, w, half); c.fillRect(gutter, y + half + 2, w, half);
-    columns.forEach((v, x) => {
-      if (!v) return;
-      if (v.face > 0) { c.globalAlpha = 0.25 + 0.75 * v.face; c.fillStyle = colour("face"); c.fillRect(gutter + x, y, 1, half); }
-      if (v.voice > 0) { c.globalAlpha = 0.25 + 0.75 * v.voice; c.fillStyle = colour("voice"); c.fillRect(gutter + x, y + half + 2, 1, half); }
-      c.globalAlpha = 1;
+    c.font = "10px system-ui, sans-serif"; c.textAlign = "right";
+    kinds.forEach((kind, k) => {
+      const top = y + k * (half + 2);
+      c.fillStyle = colour("grid"); c.fillRect(gutter, top, w, half);
+      c.fillStyle = colour(kind);
+      columns.forEach((v, x) => { if (v && v[kind] > 0) { c.globalAlpha = 0.25 + 0.75 * v[kind]; c.fillRect(gutter + x, top, 1, half); } });
+      c.globalAlpha = 1; c.fillStyle = colour("faint"); c.fillText(kind, gutter - 8, top + half / 2 + 0.5);
     });
-    c.font = "10px system-ui, sans-serif"; c.textAlign = "right"; c.fillStyle = colour("faint");
-    c.fillText("face", gutter - 8, y + half / 2 + 0.5); c.fillText("voice", gutter - 8, y + half * 1.5 + 2.5);
   }
   function grid(c, w) {
     c.fillStyle = colour("grid");
