@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -32,6 +33,7 @@ def stdout() -> Console:
     """A rich console on stdout."""
     from rich.console import Console
 
+    _replace_unknown_signs(sys.stdout)
     return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -39,7 +41,14 @@ def stderr() -> Console:
     """A rich console on stderr."""
     from rich.console import Console
 
+    _replace_unknown_signs(sys.stderr)
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def _replace_unknown_signs(file: object) -> None:
+    """Write `?` for letters that the encoding of a terminal lacks, as in the name of a file, instead of failing."""
+    if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+        file.reconfigure(errors="replace")
 
 
 def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
