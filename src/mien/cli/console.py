@@ -76,13 +76,13 @@ def print_error(error: MienError) -> None:
 def show_log() -> None:
     """Print the package's warnings on stderr as notes."""
     _set_log_handler(_note_handler())
-    logging.getLogger("mien.hub").handlers = []
+    logging.getLogger("mien.downloads").handlers = []
 
 
 def hide_log() -> None:
     """Drop the package's warnings, in commands that print the collected notes themselves; downloads are still said."""
     _set_log_handler(logging.NullHandler())
-    logging.getLogger("mien.hub").handlers = [_note_handler()]
+    logging.getLogger("mien.downloads").handlers = [_note_handler()]
 
 
 def _note_handler() -> logging.Handler:

@@ -246,7 +246,7 @@ def _in_mirrors(file: str) -> Path | None:
 
 
 def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool, models: bool = False) -> None:
-    from mien import hub
+    from mien import downloads
     from mien.cli import console
     from mien.encoders import cards
 
@@ -275,12 +275,12 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
             state = f"[green]{'verified' if verified else 'yes'}[/green] ({row.place})"
         else:
             state = f"no: mien hub pull {row.artefact.name}"
-        size = hub.human_size(row.artefact.size) if row.artefact.size else "?"
+        size = downloads.human_size(row.artefact.size) if row.artefact.size else "?"
         name = row.artefact.name
         shown = f"[bold]{name}[/bold]" if name in cards.names() else name
         table.add_row(shown, size, row.artefact.licence, row.artefact.use, state)
     for other in others:
         state = f"[green]yes[/green] ({other['place']})" if other["path"] else f"no: {other['missing']}"
-        size = hub.human_size(other["size"]) if other["size"] else "?"
+        size = downloads.human_size(other["size"]) if other["size"] else "?"
         table.add_row(f"[bold]{other['name']}[/bold]", size, other["licence"], other["use"], state)
     console.stdout().print(table)

@@ -213,7 +213,7 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:9}{path}", markup=False)
+        screen.print(f"{name:12}{path}", markup=False)
     screen.print()
 
 
@@ -296,5 +296,5 @@ def _print_batch(written: batch.BatchFiles | None, skipped: int) -> None:
             "another model or version, or with other options",
             style="yellow",
         )
-    screen.print(f"{'table':9}{written.table or 'none'}", markup=False)
-    screen.print(f"{'index':9}{written.index}", markup=False)
+    screen.print(f"{'table':12}{written.table or 'none'}", markup=False)
+    screen.print(f"{'index':12}{written.index}", markup=False)

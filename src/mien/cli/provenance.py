@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien import hub
+from mien import downloads
 from mien.atomic import write_bytes
 from mien.cli.inputs import PROVENANCE, MediaJob
 
@@ -66,13 +66,13 @@ def weights_of(models: Sequence[str]) -> dict[str, str]:
             from mien.encoders import cards
 
             _, network = cards.find(model)
-            digests |= {network.name: hub.digest_of(network, "sha256"), **weights_of(["starter"])}
+            digests |= {network.name: downloads.digest_of(network, "sha256"), **weights_of(["starter"])}
     return digests
 
 
 def digest_of(media: Path) -> str:
     """`sha256:HEX` of a recording; "" if there is no such file, which decoding reports."""
-    return hub.digest_of(media, "sha256") if media.is_file() else ""
+    return downloads.digest_of(media, "sha256") if media.is_file() else ""
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -159,7 +159,7 @@ def _holds_other(folder: Path, media: Path) -> bool:
     if found is None or Path(found["media"]["path"]).absolute() == media.absolute() or not media.is_file():
         return False
     same_size = found["media"].get("size") == media.stat().st_size
-    return not (same_size and hub.digest_of(media, "sha256") == found["media"]["digest"])
+    return not (same_size and downloads.digest_of(media, "sha256") == found["media"]["digest"])
 
 
 def describe_replaced(job: MediaJob, run: RunFacts, digest: str) -> str:

@@ -113,4 +113,5 @@ def waveform(media: Path, duration: float) -> np.ndarray:
     if loudest < 1e-4:
         return np.zeros(0, np.uint8)
     # The square root shows quiet speech beside loud peaks (our choice).
-    return np.rint(np.sqrt(peaks / loudest) * 255).astype(np.uint8)
+    heights: np.ndarray = np.rint(np.sqrt(peaks / loudest) * 255).astype(np.uint8)
+    return heights

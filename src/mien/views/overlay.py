@@ -124,8 +124,8 @@ def _sound_from(media: Path, start_s: float, stop_s: float) -> np.ndarray | None
 
 def _legend(table: pl.DataFrame, classes: Sequence[str]) -> Legend:
     """Names and colours of the classes that occur, if some frame shows a crowd; else nothing."""
-    seen = table.drop_nulls("x1").group_by("frame").len()["len"].max()
-    if not seen or int(seen) <= CROWD or not parts_of(table).expression:  # type: ignore[call-overload]
+    faces = table.drop_nulls("x1").group_by("frame").len()["len"].to_numpy()
+    if faces.max(initial=0) <= CROWD or not parts_of(table).expression:
         return ()
     occurring, colours = set(table["expression"].drop_nulls().unique()), class_colours(classes)
     return tuple((text, colours[name]) for name, text in _names(classes).items() if name in occurring)

@@ -17,7 +17,8 @@
   const hasFace = (s, i) => (s.evidence[i] & 2) > 0, hasVoice = (s, i) => (s.evidence[i] & 1) > 0;
   const isSpeaking = (s, i) => (s.evidence[i] & 4) > 0, maySpeak = (s, i) => (s.evidence[i] & 12) > 0;
   const isAbsent = (s, i) => s.named[i] === NONE && !hasValence(s, i) && !hasFace(s, i);
-  const hasValence = (s, i) => s.va[i * 2] !== -128;
+  const MISSING = -128, AXES = ["valence", "arousal"], hasAxis = (s, i, k) => s.va[i * 2 + k] !== MISSING;
+  const hasValence = (s, i) => hasAxis(s, i, 0) || hasAxis(s, i, 1), hasPoint = (s, i) => hasAxis(s, i, 0) && hasAxis(s, i, 1);
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const hasParts = { expression: data.parts.expression, affect: data.parts.valence_arousal };
   const faces = JSON.parse($("thumbnails").textContent), several = subjects.length > 1;
@@ -63,8 +64,10 @@
   // A row in words: the expression, or valence and arousal where the timeline has no expressions.
   function estimate(s, i) {
     if (hasParts.expression) return s.named[i] === NONE ? "no expression" : names[s.named[i]];
-    return hasValence(s, i) ? `valence ${signed(s.va[i * 2] / 127)}, arousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence, no arousal";
+    return hasValence(s, i) ? affect(s, i).join(", ") : "no valence, no arousal";
   }
+  // The values that a row has, in words; one that is missing is left out.
+  function affect(s, i) { return AXES.map((name, k) => hasAxis(s, i, k) && `${name} ${signed(s.va[i * 2 + k] / 127)}`).filter(Boolean); }
   function updateReadout() {
     const s = current(), i = mapping.locate(s.times, state.t), e = s.named[i], frame = s.frames[i];
     const face = hasFace(s, i), voice = hasVoice(s, i), known = e !== NONE;
@@ -111,12 +114,12 @@
     c.save(); c.translate(22, size / 2); c.rotate(-Math.PI / 2); c.fillText("unpleasant", 0, 0); c.restore();
     c.save(); c.translate(size - 14, size / 2); c.rotate(-Math.PI / 2); c.fillText("pleasant", 0, 0); c.restore();
     const known = hasValence(s, i);
-    $("va").textContent = known ? `valence ${signed(s.va[i * 2] / 127)}\narousal ${signed(s.va[i * 2 + 1] / 127)}` : "no valence\nno arousal";
-    if (!known) return;
+    $("va").textContent = known ? affect(s, i).join("\n") : "no valence\nno arousal";
+    if (!hasPoint(s, i)) return;
     // The last two seconds as a fading trail.
     c.strokeStyle = colour("accent"); c.lineWidth = 4;
     for (let k = mapping.locate(s.times, s.times[i] - 2) + 1; k <= i; k++) {
-      if (!hasValence(s, k - 1) || !hasValence(s, k)) continue;
+      if (!hasPoint(s, k - 1) || !hasPoint(s, k)) continue;
       c.globalAlpha = 0.5 * (1 - (s.times[i] - s.times[k]) / 2);
       c.beginPath(); c.moveTo(at(s.va[k * 2 - 2]), at(-s.va[k * 2 - 1])); c.lineTo(at(s.va[k * 2]), at(-s.va[k * 2 + 1])); c.stroke();
     }
@@ -211,17 +214,18 @@
       const from = mapping.toTime(x, state.view, w), to = mapping.toTime(x + 1, state.view, w);
       if (to < s.times[0] || from > last) { out.push(null); continue; }
       const a = mapping.locate(s.times, from), b = Math.max(a, mapping.locate(s.times, to - 1e-5));
-      const p = new Float32Array(K), va = [0, 0], votes = new Uint16Array(K);
+      const p = new Float32Array(K), va = [0, 0], votes = new Uint16Array(K), counts = [0, 0];
       let known = 0, valued = 0, face = 0, voice = 0, speaks = 0, may = 0;
       for (let i = a; i <= b; i++) {
         face += hasFace(s, i); voice += hasVoice(s, i); speaks += isSpeaking(s, i); may += maySpeak(s, i);
-        if (hasValence(s, i)) { valued++; va[0] += s.va[i * 2] / 127; va[1] += s.va[i * 2 + 1] / 127; }
+        if (hasValence(s, i)) valued++;
+        for (const k of [0, 1]) if (hasAxis(s, i, k)) { counts[k]++; va[k] += s.va[i * 2 + k] / 127; }
         if (s.named[i] === NONE) continue;
         known++; votes[s.named[i]]++;
         for (let k = 0; k < K; k++) p[k] += s.p[i * K + k] / 255;
       }
       const n = b - a + 1;
-      out.push({ known: known > 0, valued: valued > 0, p: p.map(v => v / known), va: va.map(v => v / valued), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n, speaks: speaks / n, may: may / n });
+      out.push({ known: known > 0, valued: valued > 0, p: p.map(v => v / known), va: va.map((v, k) => counts[k] ? v / counts[k] : null), named: votes.indexOf(Math.max(...votes)), face: face / n, voice: voice / n, speaks: speaks / n, may: may / n });
     }
     // Many rows a column: a column alone is noise, so each takes the mean of its neighbours too.
     const many = s.n * (state.view.to - state.view.from) / Math.max(1e-3, last - s.times[0]) / w;
@@ -232,7 +236,7 @@
       if (!v || !(v.known || v.valued)) return v;
       const near = columns.slice(Math.max(0, x - reach), x + reach + 1).filter(u => u && u.known === v.known && u.valued === v.valued);
       const p = v.p.map((_, k) => near.reduce((sum, u) => sum + u.p[k], 0) / near.length);
-      const va = v.va.map((_, k) => near.reduce((sum, u) => sum + u.va[k], 0) / near.length);
+      const va = v.va.map((own, k) => own === null ? null : near.reduce((sum, u) => sum + (u.va[k] ?? own), 0) / near.length);
       return { ...v, p, va, named: v.known ? p.indexOf(Math.max(...p)) : v.named };
     });
   }
@@ -349,7 +353,7 @@
     if (b - a > w) return columns.map((v, x) => [x + 0.5, v && v.valued ? v.va[k] : null]);
     const out = [];
     for (let i = a; i <= b; i++) {
-      const x = mapping.toPixel(s.times[i], state.view, w), value = hasValence(s, i) ? s.va[i * 2 + k] / 127 : null;
+      const x = mapping.toPixel(s.times[i], state.view, w), value = hasAxis(s, i, k) ? s.va[i * 2 + k] / 127 : null;
       out.push([mapping.clamp(x, 0, w), value]);
       // The last row lasts until the end of its time.
       if (i === s.n - 1 && value !== null) out.push([w * mapping.clamp((end - state.view.from) / (state.view.to - state.view.from), 0, 1), value]);
@@ -400,8 +404,8 @@
     dot.className = "swatch"; dot.style.background = e === NONE ? colour("line") : data.expressions[e].colour;
     if (hasParts.expression) first.append(dot);
     first.append((several ? s.id + "  " : "") + estimate(s, i) + (e === NONE ? "" : ` ${Math.round(s.p[i * K + e] / 2.55)} %`));
-    const affect = hasParts.expression && hasValence(s, i) ? ` · valence ${signed(s.va[i * 2] / 127)} · arousal ${signed(s.va[i * 2 + 1] / 127)}` : "";
-    rest.textContent = mapping.clock(s.times[i], 2) + affect + (e === NONE && !hasValence(s, i) ? " · no evidence" : "");
+    const values = hasParts.expression ? affect(s, i).map(text => " · " + text).join("") : "";
+    rest.textContent = mapping.clock(s.times[i], 2) + values + (e === NONE && !hasValence(s, i) ? " · no evidence" : "");
     tip.replaceChildren(first, rest); tip.style.display = "block";
     tip.style.left = mapping.clamp(x + 14, 0, box.width - tip.offsetWidth) + "px";
     tip.style.top = Math.max(0, event.clientY - box.top - 60) + "px";
