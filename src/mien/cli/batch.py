@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.cli import combined_table, provenance
-from mien.cli.inputs import INDEX, PassedOver
+from mien.cli.inputs import INDEX, PROVENANCE, PassedOver
 from mien.cli.provenance import RunFacts
 
 
@@ -65,5 +65,5 @@ def write(
 
 def _finished(out: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Folders of `out` with their timeline.json, sorted by name."""
-    folders = sorted(path.parent for path in out.glob(f"*/{provenance.PROVENANCE}"))
+    folders = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}"))
     return [(folder, record) for folder in folders if (record := provenance.read(folder)) is not None]
