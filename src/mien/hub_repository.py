@@ -22,6 +22,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub import errors as hub_errors
 
+from mien import downloads
 from mien.errors import ArtefactError, ConfigError, MienError, OutputError
 
 SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".md")
@@ -195,7 +196,7 @@ def pull(repository: str, out: Path, *, revision: str | None = None) -> Path:
 
 
 def _download(repository: str, revision: str | None, folder: Path) -> None:
-    if os.environ.get("MIEN_OFFLINE", "") not in ("", "0"):
+    if downloads.is_offline():
         raise ArtefactError(
             f"{repository} was not downloaded: MIEN_OFFLINE forbids downloads",
             follows="Nothing was downloaded.",

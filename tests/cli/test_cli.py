@@ -60,9 +60,13 @@ def test_predict_writes_a_folder_for_each_input(model: str, tmp_path: Path) -> N
         "b c",
         "b c/report.html",
         "b c/timeline.csv",
+        "b c/timeline.json",
         "grüße",
         "grüße/report.html",
         "grüße/timeline.csv",
+        "grüße/timeline.json",
+        "index.html",
+        "timelines.csv",
     ]
     assert len(Timeline.read(tmp_path / "out" / "grüße" / "timeline.csv")) == 15
     assert str(tmp_path / "out" / "b c" / "report.html") in done.stdout.replace("\n", "")
@@ -95,7 +99,7 @@ def test_folders_are_searched_recursively(model: str, tmp_path: Path) -> None:
     (tmp_path / "f" / "notes.txt").write_text("no media")
     done = predict(model, tmp_path / "f" / "out", tmp_path / "f")
     assert done.exit_code == 0, done.output
-    assert sorted(p.name for p in (tmp_path / "f" / "out").iterdir()) == ["one", "two"]
+    assert sorted(p.name for p in (tmp_path / "f" / "out").iterdir() if p.is_dir()) == ["one", "two"]
     again = predict(model, tmp_path / "f" / "out", tmp_path / "f", "--overlay", "--json")
     assert len(json.loads(again.stdout)["results"]) == 2, "its own results are not media to predict"
 
@@ -135,7 +139,7 @@ def test_failed_inputs_are_listed_and_the_others_finished(model: str, tmp_path: 
     done = predict(model, tmp_path / "o", tmp_path / "empty.mp4", good, tmp_path / "text.mp4")
     assert done.exit_code == 1
     assert (tmp_path / "o" / "good" / "timeline.csv").exists()
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["good"]
+    assert sorted(p.name for p in (tmp_path / "o").iterdir() if p.is_dir()) == ["good"]
     assert "2 of 3 inputs failed" in done.stderr
     assert "empty.mp4" in done.stderr.split("inputs failed")[1]
     assert "Traceback" not in done.output
@@ -209,29 +213,51 @@ def test_missing_networks_name_the_download_command(
         assert part in done.stderr, part
 
 
+def test_predict_says_what_it_downloads_before_it_does(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The download fails at once, because no pip can be run."""
+    from mien import hub
+
+    monkeypatch.setenv("MIEN_HUB", "")
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MIEN_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "_pip", lambda artefact: ["false"])
+    video = clip(tmp_path / "a.mp4")
+    said = mien("predict", video, "--model", model, "--out", tmp_path / "o").stderr.replace("\n", " ")
+    assert "downloading blazeface" in said
+    assert "230 kB, Apache-2.0" in said
+    assert "PyPI (the wheel mediapipe" in said
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    offline = mien("predict", video, "--model", model, "--out", tmp_path / "o").stderr
+    assert "downloading" not in offline
+    assert "MIEN_OFFLINE forbids downloads" in offline.replace("\n", " ")
+
+
 # --- result folders ---
 
 
 def test_inputs_with_the_same_stem_get_distinct_folders(tmp_path: Path) -> None:
     media = [tmp_path / name for name in ("mon/clip.mp4", "tue/clip.mp4", "tue/clip.wav", "tue/other.mp4")]
-    jobs, errors = plan_jobs(media, Path("out"))
-    assert not errors
+    plan = plan_jobs(media, Path("out"))
+    jobs = plan.jobs
+    assert not plan.errors
     assert [j.folder.name for j in jobs] == ["mon-clip-mp4", "tue-clip-mp4", "tue-clip-wav", "other"]
-    jobs, _ = plan_jobs(media[:2], Path("out"))
+    jobs = plan_jobs(media[:2], Path("out")).jobs
     assert [j.folder.name for j in jobs] == ["mon-clip", "tue-clip"]
-    jobs, _ = plan_jobs(media[1:3], Path("out"))
+    jobs = plan_jobs(media[1:3], Path("out")).jobs
     assert [j.folder.name for j in jobs] == ["clip-mp4", "clip-wav"]
 
 
 def test_stems_that_differ_only_in_case_get_distinct_folders(tmp_path: Path) -> None:
-    jobs, _ = plan_jobs([tmp_path / "a/Clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "a-Clip.mp4"], Path("out"))
+    jobs = plan_jobs([tmp_path / "a/Clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "a-Clip.mp4"], Path("out")).jobs
     names = [j.folder.name.casefold() for j in jobs]
     assert len(set(names)) == 3
 
 
 def test_a_file_named_twice_is_one_job(tmp_path: Path) -> None:
     clip(tmp_path / "f" / "a.mp4", 0.2)
-    jobs, _ = plan_jobs([tmp_path / "f" / "a.mp4", tmp_path / "f"], Path("out"))
+    jobs = plan_jobs([tmp_path / "f" / "a.mp4", tmp_path / "f"], Path("out")).jobs
     assert len(jobs) == 1
 
 
@@ -239,7 +265,7 @@ def test_renamed_result_folders_are_reported(model: str, tmp_path: Path) -> None
     done = predict(model, tmp_path / "o", clip(tmp_path / "x" / "a.mp4", 0.2), clip(tmp_path / "y" / "a.mp4", 0.2))
     assert done.exit_code == 0
     assert "share a name" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["x-a", "y-a"]
+    assert sorted(p.name for p in (tmp_path / "o").iterdir() if p.is_dir()) == ["x-a", "y-a"]
 
 
 # --- the other commands ---
@@ -276,6 +302,29 @@ def test_hub_lists_artefacts_with_size_and_licence() -> None:
     assert by_name["blazeface"]["licence"] == "Apache-2.0"
     assert by_name["facemesh"]["size"] == 1_242_398
     assert "blazeface" in mien("hub", "list").stdout
+
+
+def test_hub_list_knows_every_name_that_model_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIEN_HUB", str(tmp_path))
+    rows = {row["name"]: row for row in json.loads(mien("hub", "list", "--json").stdout)}
+    for name in ("starter", "hsemotion", "fer", "face-api"):
+        assert name in rows, name
+        assert name in mien("hub", "list").stdout
+    assert rows["starter"]["place"] == "package"
+    assert rows["fer"]["path"] is None
+    assert "fer-mini-xception.onnx" in rows["fer"]["missing"]
+    (tmp_path / "fer-mini-xception.onnx").touch()
+    rows = {row["name"]: row for row in json.loads(mien("hub", "list", "--json").stdout)}
+    assert rows["fer"]["path"] == str(tmp_path / "fer-mini-xception.onnx")
+
+
+def test_hub_pull_says_what_to_do_for_models_without_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_HUB", "")
+    done = mien("hub", "pull", "fer")
+    assert done.exit_code == 2
+    assert "fer has no download" in done.stderr
+    assert "fer-mini-xception.onnx" in done.stderr
+    assert "mien hub pull blazeface facemesh smart-turn" in mien("hub", "pull", "starter").stderr.replace("\n", " ")
 
 
 def test_hub_verify_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

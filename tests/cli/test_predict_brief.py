@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien.cli.predict_command import JobResult, _print_result
+from mien.cli.predict_command import _print_result
+from mien.cli.predict_jobs import JobResult
 from mien.timeline.table import Timeline
 from tests.timeline_rows import rows
 
@@ -15,7 +16,9 @@ MISSING = np.full((40, 2), np.nan)
 
 
 def line(capsys: pytest.CaptureFixture[str], timeline: Timeline) -> str:
-    result = JobResult(Path("a.mp4"), timeline, timeline.summaries(), {"timeline": Path("t.csv")}, [], {})
+    result = JobResult(
+        Path("a.mp4"), timeline, timeline.summaries(), {"timeline": Path("t.csv")}, [], {}, len(timeline)
+    )
     _print_result(result, brief=True)
     return capsys.readouterr().out.splitlines()[0]
 

@@ -47,9 +47,9 @@ def test_summary_names_shares_stretches_and_notes() -> None:
     for part in (
         "clip.mp4",
         "100 rows",
-        "1 subject",
+        "1 person",
         "75%",
-        "0.0 s – 3.0 s",
+        "0:00.0 – 0:03.0",
         "Happiness",
         "valence +0.25",
         "evidence: both 50%, face 50%",

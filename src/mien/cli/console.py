@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -32,6 +33,7 @@ def stdout() -> Console:
     """A rich console on stdout."""
     from rich.console import Console
 
+    _replace_unknown_signs(sys.stdout)
     return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -39,7 +41,14 @@ def stderr() -> Console:
     """A rich console on stderr."""
     from rich.console import Console
 
+    _replace_unknown_signs(sys.stderr)
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def _replace_unknown_signs(file: object) -> None:
+    """Write `?` for letters that the encoding of a terminal lacks, as in the name of a file, instead of failing."""
+    if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+        file.reconfigure(errors="replace")
 
 
 def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
@@ -66,19 +75,24 @@ def print_error(error: MienError) -> None:
 
 def show_log() -> None:
     """Print the package's warnings on stderr as notes."""
+    _set_log_handler(_note_handler())
+    logging.getLogger("mien.downloads").handlers = []
 
+
+def hide_log() -> None:
+    """Drop the package's warnings, in commands that print the collected notes themselves; downloads are still said."""
+    _set_log_handler(logging.NullHandler())
+    logging.getLogger("mien.downloads").handlers = [_note_handler()]
+
+
+def _note_handler() -> logging.Handler:
     class NoteHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             from rich.text import Text
 
             stderr().print(Text.assemble(("note  ", "yellow"), record.getMessage()))
 
-    _set_log_handler(NoteHandler(logging.INFO))
-
-
-def hide_log() -> None:
-    """Drop the package's warnings, in commands that print the collected notes themselves."""
-    _set_log_handler(logging.NullHandler())
+    return NoteHandler(logging.INFO)
 
 
 def _set_log_handler(handler: logging.Handler) -> None:

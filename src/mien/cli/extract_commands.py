@@ -235,7 +235,7 @@ def ls(store: StoreArgument, as_json: JsonOption = False) -> None:
       mien store ls features --json
     """
     from mien.cli import console
-    from mien.hub import human_size
+    from mien.downloads import human_size
 
     rows = _open_store(store).ls()
     if as_json:
@@ -297,7 +297,7 @@ def gc(
     """
     from mien.cli import console
     from mien.datasets.index import Index
-    from mien.hub import human_size
+    from mien.downloads import human_size
 
     clips = {entry.id for entry in Index.load(index).entries} if index else None
     removals = _open_store(store).gc(keep=clips, broken=broken, dry_run=dry_run)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +18,16 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="List, download and verify pretrained networks; share checkpoints. MIEN_HUB=FOLDER names a local mirror, "
-    "searched first. HF_TOKEN and HF_ENDPOINT choose the account and the address of the Hugging Face Hub.",
+    "searched first; MIEN_OFFLINE=1 forbids downloads. "
+    "HF_TOKEN and HF_ENDPOINT choose the account and the address of the Hugging Face Hub.",
 )
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the networks: size, licence, use, whether downloaded.
+
+    The names in bold are models for mien predict --model. Some of them have no download: the list says what to do.
 
     \b
     Examples:
@@ -32,7 +36,7 @@ def list_(as_json: JsonOption = False) -> None:
     """
     from mien import hub
 
-    _print_networks(hub.status(), as_json, verified=False)
+    _print_networks(hub.status(), as_json, verified=False, models=True)
 
 
 @app.command()
@@ -80,6 +84,7 @@ def pull(
         folder = out or Path("runs") / repositories[0].split("/")[-1]
         screen.print(str(hub_repository.pull(repositories[0], folder, revision=revision)), markup=False)
         return
+    _refuse_without_download(names or ())
     for path in hub.pull(names or ()):
         screen.print(str(path), markup=False)
 
@@ -186,10 +191,66 @@ def verify(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool) -> None:
-    from mien import hub
-    from mien.cli import console
+def _refuse_without_download(names: Iterable[str]) -> None:
+    """Raise ConfigError for a model that `mien hub` cannot download."""
+    from mien import hub, model_listing
+    from mien.encoders import cards
+    from mien.errors import ConfigError
+    from mien.onnx_model import SHIPPED
 
+    for name in names:
+        if name in hub.ARTEFACTS or name not in (*SHIPPED, *cards.names()):
+            continue
+        if name in SHIPPED:
+            what, remedy = "is part of mien", f"It needs these networks: `mien hub pull {' '.join(hub.NEEDED)}`."
+        else:
+            missing = model_listing.describe(name).missing
+            what, remedy = "has no download", f"To use it, {missing}." if missing else "It is in MIEN_HUB already."
+        raise ConfigError(f"{name} {what}", follows="Nothing was downloaded.", remedy=remedy)
+
+
+def _other_models() -> list[dict[str, Any]]:
+    """The models of `mien predict --model` that are no artefacts, as records of `mien hub list --json`."""
+    from mien import hub, model_listing
+    from mien.encoders import cards
+    from mien.onnx_model import SHIPPED, shipped_folder
+
+    records = []
+    for name in (*SHIPPED, *cards.names()):
+        if name in hub.ARTEFACTS:
+            continue
+        model = model_listing.describe(name)
+        card = None if name in SHIPPED else cards.read(cards.BUILT_IN / f"{name}.yaml")
+        place = shipped_folder(name) if card is None else _in_mirrors(card.file)
+        records.append(
+            {
+                "name": name,
+                "file": place.name if card is None and place else card.file if card else "",
+                "size": model.size,
+                "licence": model.licence,
+                "use": "predicts "
+                + f"{len(model.classes)} expressions{', valence and arousal' if model.valence_arousal else ''}",
+                "path": str(place) if place else None,
+                "place": "" if place is None else "package" if card is None else "mirror",
+                "problem": "",
+                "missing": "" if place else model.missing,
+            }
+        )
+    return records
+
+
+def _in_mirrors(file: str) -> Path | None:
+    from mien import hub
+
+    return next((folder / file for folder in hub.mirrors() if (folder / file).is_file()), None)
+
+
+def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool, models: bool = False) -> None:
+    from mien import downloads
+    from mien.cli import console
+    from mien.encoders import cards
+
+    others = _other_models() if models else []
     if as_json:
         records = [
             {
@@ -203,7 +264,7 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
                 "problem": row.problem,
             }
             for row in rows
-        ]
+        ] + others
         print(json.dumps(records, indent=2))
         return
     table = console.table("name", "size", "licence", "use", "downloaded")
@@ -214,6 +275,12 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
             state = f"[green]{'verified' if verified else 'yes'}[/green] ({row.place})"
         else:
             state = f"no: mien hub pull {row.artefact.name}"
-        size = hub.human_size(row.artefact.size) if row.artefact.size else "?"
-        table.add_row(row.artefact.name, size, row.artefact.licence, row.artefact.use, state)
+        size = downloads.human_size(row.artefact.size) if row.artefact.size else "?"
+        name = row.artefact.name
+        shown = f"[bold]{name}[/bold]" if name in cards.names() else name
+        table.add_row(shown, size, row.artefact.licence, row.artefact.use, state)
+    for other in others:
+        state = f"[green]yes[/green] ({other['place']})" if other["path"] else f"no: {other['missing']}"
+        size = downloads.human_size(other["size"]) if other["size"] else "?"
+        table.add_row(f"[bold]{other['name']}[/bold]", size, other["licence"], other["use"], state)
     console.stdout().print(table)

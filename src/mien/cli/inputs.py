@@ -13,12 +13,19 @@ from mien.errors import MediaError, MienError
 # fmt: off
 SUFFIXES = frozenset((
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".3gp",
-    ".ogv", ".mjpeg",
+    ".ogv", ".mjpeg", ".vob", ".m2v", ".asf", ".3g2",
     ".wav", ".mp3", ".m4a", ".flac", ".ogg", ".oga", ".opus", ".aac", ".wma", ".aif", ".aiff",
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".apng",
     ".heic", ".heif", ".avif",
+    ".mka", ".caf", ".ac3",
 ))
 # fmt: on
+
+
+#: Name of the file beside each timeline that says how it was made (`mien.cli.provenance`).
+PROVENANCE = "timeline.json"
+#: Name of the page that lists the results of an output folder.
+INDEX = "index.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +36,40 @@ class MediaJob:
     folder: Path
 
 
-def plan_jobs(paths: Sequence[Path], out: Path) -> tuple[list[MediaJob], list[MienError]]:
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A file or folder that is not predicted. reason: why, as the end of a sentence."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command predicts. errors: one for each folder without media. passed: what folders hold besides media, and
+    inputs named twice."""
+
+    jobs: list[MediaJob]
+    errors: list[MienError]
+    passed: list[PassedOver]
+
+
+def plan_jobs(paths: Sequence[Path], out: Path) -> Plan:
     """Find the media files of `paths`, each once and in order, and choose a folder in `out` for each.
 
-    Folders are searched recursively, by suffix, without hidden files and without earlier results in `out`. A file that
-    does not exist becomes a job too: decoding it raises the error.
-
-    Returns:
-        The jobs, and one error for each folder without media.
+    Folders are searched recursively, by suffix, without hidden files and without results of mien: `out`, and every
+    folder that holds a timeline.json. A file that does not exist becomes a job too: decoding it raises the error.
     """
     media: dict[Path, Path] = {}
     errors: list[MienError] = []
+    passed: list[PassedOver] = []
     for path in paths:
         if not path.is_dir():
+            if path.absolute() in media:
+                passed.append(PassedOver(path, "named twice"))
             media.setdefault(path.absolute(), path)
             continue
-        files = _media_in(path, out)
+        files = _media_in(path, out, passed)
         if not files:
             errors.append(
                 MediaError(
@@ -56,19 +81,32 @@ def plan_jobs(paths: Sequence[Path], out: Path) -> tuple[list[MediaJob], list[Mi
         for file in files:
             media.setdefault(file.absolute(), file)
     files = list(media.values())
-    return [MediaJob(file, out / name) for file, name in zip(files, _unique_names(files), strict=True)], errors
+    jobs = [MediaJob(file, out / name) for file, name in zip(files, _unique_names(files), strict=True)]
+    return Plan(jobs, errors, passed)
 
 
-def _media_in(folder: Path, out: Path) -> list[Path]:
-    results = out.absolute()
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and results not in path.absolute().parents
-        and path.is_file()
-    ]
+def _media_in(folder: Path, out: Path, passed: list[PassedOver]) -> list[Path]:
+    """The media files of a folder, sorted; everything else, except what is inside `out`, is appended to `passed`."""
+    results, found = out.absolute(), []
+    hidden: set[Path] = set()
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if results == path.absolute() or results in path.absolute().parents:
+            continue
+        first = next((i for i, part in enumerate(parts) if part.startswith(".")), None)
+        if first is not None:  # a hidden folder is named once, not with all that it holds
+            hidden.add(folder.joinpath(*parts[: first + 1]))
+        elif not path.is_file():
+            continue
+        elif any((place / PROVENANCE).is_file() for place in path.parents if folder in place.parents):
+            if path.name == PROVENANCE:
+                passed.append(PassedOver(path.parent, "results of mien"))
+        elif path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        else:
+            passed.append(PassedOver(path, "no suffix of media"))
+    passed += [PassedOver(path, "hidden") for path in sorted(hidden)]
+    return found
 
 
 def _unique_names(paths: list[Path]) -> list[str]:
@@ -81,7 +119,7 @@ def _unique_names(paths: list[Path]) -> list[str]:
             clashing = [i for i, name in enumerate(names) if name.casefold() == stem]
             for i, name in zip(clashing, _distinguish([paths[i].absolute() for i in clashing]), strict=True):
                 names[i] = name
-    used: set[str] = set()
+    used = {INDEX}
     for i, name in enumerate(names):
         unique, number = name, 2
         while unique.casefold() in used:

@@ -62,7 +62,7 @@ def _predicts(model: ModelInfo) -> str:
 
 
 def _size(model: ModelInfo) -> str:
-    from mien.hub import human_size
+    from mien.downloads import human_size
 
     return "" if model.size is None else human_size(model.size)
 

@@ -4,81 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli import console
-from mien.cli.inputs import MediaJob, plan_jobs
+from mien.cli import batch, console, provenance
+from mien.cli.inputs import MediaJob, PassedOver, plan_jobs
 from mien.cli.options import WeightsOption
+from mien.cli.predict_jobs import Channels, Format, JobResult, Outcome, PredictOptions, done_before, predict_job
+from mien.cli.provenance import RunFacts
 from mien.errors import MienError
+from mien.views.words import count
 
 if TYPE_CHECKING:
     from mien.predict import Predictor
-    from mien.records import SubjectSummary
-    from mien.timeline.table import Timeline
 
 #: Up to this many inputs get a full summary each; more get one line each.
 MAX_FULL_SUMMARIES = 3
-
-
-class Format(StrEnum):
-    """File format of a Timeline."""
-
-    csv = "csv"
-    parquet = "parquet"
-    jsonl = "jsonl"
-
-
-class Channels(StrEnum):
-    """What the channels of a sound are."""
-
-    MIX = "mix"
-    SPLIT = "split"
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """How to predict each input, and what to write for it."""
-
-    format: Format
-    report: bool
-    embed: bool
-    overlay: bool
-    face: bool
-    voice: bool
-    audio_track: int | None
-    split_channels: bool
-    as_json: bool
-    min_quality: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """What was predicted and written for one input. files: `timeline`, `report`, `overlay` -> path."""
-
-    media: Path
-    timeline: Timeline
-    summaries: list[SubjectSummary]
-    files: dict[str, Path]
-    notes: list[str]
-    seconds: dict[str, float]
-
-    def record(self) -> dict[str, Any]:
-        """The result as JSON prints it."""
-        subjects = [{k: v for k, v in asdict(s).items() if k != "stretches"} for s in self.summaries]
-        return {
-            "media": str(self.media),
-            **{name: str(path) for name, path in self.files.items()},
-            "rows": len(self.timeline),
-            "subjects": subjects,
-            "notes": self.notes,
-            "seconds": self.seconds,
-        }
+#: Most inputs passed over that are named on the screen.
+MAX_PASSED = 5
 
 
 # Over 60 lines, because Typer reads the options from the signature.
@@ -158,6 +104,26 @@ def predict(
             "label: prompt, per line.",
         ),
     ] = None,
+    start: Annotated[float, typer.Option(min=0, metavar="S", help="First second of the recording to predict.")] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Second of the recording to end before; default: its end.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="HZ",
+            help="At most this many rows per second and person in the timeline's file; default: all. Each is the first "
+            "row of its interval, not a mean. Report and overlay use all rows.",
+        ),
+    ] = None,
+    skip_done: Annotated[
+        bool,
+        typer.Option(
+            "--skip-done",
+            help="Skip inputs whose results are in OUT already, from the same recording, model, version and options.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of summaries.")] = False,
 ) -> None:
     """Predict each person's expression, valence and arousal.
@@ -165,12 +131,19 @@ def predict(
     Writes OUT/<stem>/timeline.csv for each input, with one row per video frame and person (10 rows per second without
     video): the most probable expression, the probability of each class of the model (eight for the starter), valence
     and arousal from -1 to 1, and the evidence (face, voice, both or none). What the model does not predict is empty.
-    docs/TIMELINE.md explains the columns.
+    docs/TIMELINE.md explains the columns. timeline.json beside it states model, hashes, options and notes.
+
+    Of several inputs, or a folder, OUT/timelines.csv is one table with a column for the file, and OUT/index.html a
+    page that links to all results. Faces are stored only in the reports that you ask for.
+
+    Networks that are not here yet are downloaded, after a line that says what and from where. MIEN_OFFLINE=1 forbids
+    downloads.
 
     \b
     Examples:
       mien predict clip.mp4 --report
-      mien predict holiday/ --format parquet --out results
+      mien predict holiday/ --report --skip-done --out results
+      mien predict lecture.mp4 --start 600 --end 660 --rate 5
       mien predict interview.wav --json
       mien predict call.wav --audio-channels split
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
@@ -184,13 +157,17 @@ def predict(
     # After each small product numpy's threads would wait in a loop, and take the processor from those that decode.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     console.hide_log()
-    jobs, errors = plan_jobs(media, out)
-    failed = [_report_error(error, error.what, as_json) for error in errors]
-    results: list[dict[str, Any]] = []
-    if jobs:
+    if end is not None and end <= start:
+        raise typer.BadParameter(f"--end {end:g} is not after --start {start:g}")
+    plan = plan_jobs(media, out)
+    outcome = Outcome(failed=[_report_error(error, error.what, as_json) for error in plan.errors])
+    _print_passed(plan.passed, as_json)
+    written: batch.BatchFiles | None = None
+    if plan.jobs:
         from mien.atomic import check_folder
 
         check_folder(out)  # fail now rather than after an hour of work
+        jobs = provenance.choose_folders(plan.jobs)
         _print_renamed(jobs, as_json)
         from mien.ensemble import parse_weights
         from mien.predict import load
@@ -204,67 +181,65 @@ def predict(
             reidentify=not no_reid,
         )
         options = PredictOptions(
-            format, report, not no_embed, overlay, not no_face, not no_voice, audio_track,
-            audio_channels is Channels.SPLIT, as_json, min_quality,
+            format, report, not no_embed, overlay, not no_face, not no_voice, as_json, start, end, rate, audio_track,
+            audio_channels is Channels.SPLIT, min_quality,
         )  # fmt: skip
-        _predict_jobs(jobs, predictor, options, results, failed)
-    _finish(results, failed, as_json)
+        run = RunFacts(
+            predictor.name,
+            provenance.weights_of(model),
+            {
+                "face": options.face,
+                "voice": options.voice,
+                "max_faces": max_faces,
+                "reid": not no_reid,
+                "audio_track": audio_track,
+                "audio_channels": str(audio_channels),
+                "min_quality": min_quality,
+                "start": start,
+                "end": end,
+                "rate": rate,
+                "weights": weights,
+                "prompts": prompts.read_text(encoding="utf-8") if prompts else None,
+            },
+        )
+        _predict_jobs(jobs, predictor, options, run, outcome, skip_done=skip_done)
+        if len(jobs) > 1 or any(path.is_dir() for path in media):
+            written = batch.write(out, run, format, passed=plan.passed, failed=outcome.failed)
+    _finish(outcome, plan.passed, written, as_json)
 
 
 def _predict_jobs(
     jobs: list[MediaJob],
     predictor: Predictor,
     options: PredictOptions,
-    results: list[dict[str, Any]],
-    failed: list[dict[str, str]],
+    run: RunFacts,
+    outcome: Outcome,
+    *,
+    skip_done: bool,
 ) -> None:
-    """Predict every job, and append to `results` or `failed`. An error of one job does not stop the others."""
+    """Predict every job, and record it in `outcome`. An error of one job does not stop the others."""
     for number, job in enumerate(jobs, start=1):
         title = job.media.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.media.name}"
         try:
-            result = _predict_job(job, predictor, options, title)
+            digest = provenance.digest_of(job.media)
+            if skip_done and (done := done_before(job, run, digest, options)):
+                outcome.skipped.append(done)
+                if not options.as_json:
+                    console.stdout().print(f"{job.media}: done before, skipped ({job.folder})", markup=False)
+                continue
+            result = predict_job(job, predictor, options, run, digest, title)
         except MienError as error:
             if error.exit_code == 2:
                 raise  # a wrong model or option would fail for the other inputs as well
-            failed.append(_report_error(error, str(job.media), options.as_json))
+            outcome.failed.append(_report_error(error, str(job.media), options.as_json))
         except Exception as error:
             if os.environ.get("MIEN_DEBUG") or len(jobs) == 1:
                 raise
-            failed.append(_report_error(_unexpected_error(job, error), str(job.media), options.as_json))
+            outcome.failed.append(_report_error(_unexpected_error(job, error), str(job.media), options.as_json))
         else:
-            results.append(result.record())
+            outcome.results.append(result.record())
             if not options.as_json:
                 _print_result(result, brief=len(jobs) > MAX_FULL_SUMMARIES)
-
-
-def _predict_job(job: MediaJob, predictor: Predictor, options: PredictOptions, title: str) -> JobResult:
-    start = time.perf_counter()
-    with console.progress(title, quiet=options.as_json) as progress:
-        timeline = predictor.predict(
-            job.media,
-            face=options.face,
-            voice=options.voice,
-            min_quality=options.min_quality,
-            audio_track=options.audio_track,
-            split_channels=options.split_channels,
-            progress=progress,
-        )
-    predicted = time.perf_counter()
-    files = {"timeline": timeline.write(job.folder / f"timeline.{options.format}")}
-    if options.report:
-        files["report"] = timeline.report(job.folder / "report.html", embed=options.embed)
-    notes = list(timeline.notes)
-    if options.overlay and timeline.table["frame"].null_count() < len(timeline):
-        files["overlay"] = timeline.overlay(job.folder / "overlay.mp4")
-    elif options.overlay:
-        notes.append("no overlay was written, because there are no pictures to draw on")
-    summaries = timeline.summaries()
-    seconds = {
-        **timeline.info.get("seconds", {}),
-        "write": round(time.perf_counter() - predicted, 3),
-        "all": round(time.perf_counter() - start, 3),
-    }
-    return JobResult(job.media, timeline, summaries, files, notes, seconds)
 
 
 def _print_result(result: JobResult, *, brief: bool) -> None:
@@ -273,7 +248,7 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         estimate = _brief_estimate(result)
         more = len(result.summaries) - 1
         others = f" and {more} more subject{'s' * (more > 1)}" if more > 0 else ""
-        screen.print(f"{result.media}: {len(result.timeline)} rows, {estimate}{others}", markup=False)
+        screen.print(f"{result.media}: {count(result.rows, 'row')}, {estimate}{others}", markup=False)
         for note in result.notes:
             screen.print(f"  note  {note}", style="yellow", markup=False)
         screen.print(f"  timeline {result.files['timeline']}", markup=False)
@@ -283,7 +258,7 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:9}{path}", markup=False)
+        screen.print(f"{name:12}{path}", markup=False)
     screen.print()
 
 
@@ -318,20 +293,53 @@ def _print_renamed(jobs: list[MediaJob], quiet: bool) -> None:
     renamed = [job for job in jobs if job.folder.name != job.media.stem]
     if renamed and not quiet:
         screen = console.stderr()
-        screen.print("several inputs share a name, so their results go to:", style="yellow")
+        screen.print("other recordings share a name, so results go to:", style="yellow")
         for job in renamed:
             screen.print(f"  {job.media} -> {job.folder}", markup=False)
 
 
-def _finish(results: list[dict[str, Any]], failed: list[dict[str, str]], as_json: bool) -> None:
-    """Print the JSON object or the list of failures, and exit with 1 if an input failed."""
-    total = len(results) + len(failed)
+def _print_passed(passed: list[PassedOver], quiet: bool) -> None:
+    """Print how many inputs are passed over, and the first of them by name."""
+    if not passed or quiet:
+        return
+    screen = console.stderr()
+    screen.print(f"passed over {count(len(passed), 'input')}:", style="yellow")
+    for item in passed[:MAX_PASSED]:
+        screen.print(f"  {item.path} ({item.reason})", markup=False)
+    if len(passed) > MAX_PASSED:
+        screen.print(f"  and {len(passed) - MAX_PASSED} more (--json names all)", markup=False)
+
+
+def _finish(outcome: Outcome, passed: list[PassedOver], written: batch.BatchFiles | None, as_json: bool) -> None:
+    """Print the JSON object, or the files of the whole folder and the list of failures. Exit with 1 if one failed."""
+    failed, total = outcome.failed, len(outcome.results) + len(outcome.skipped) + len(outcome.failed)
     if as_json:
-        print(json.dumps({"results": results, "failed": failed}, indent=2, ensure_ascii=False, default=str))
-    elif failed and total > 1:
-        screen = console.stderr()
-        screen.print(f"{len(failed)} of {total} inputs failed:", style="bold red")
-        for item in failed:
-            screen.print(f"  {item['what'].splitlines()[0]}", markup=False)
+        record = asdict(outcome) | {"passed_over": [{"path": str(p.path), "reason": p.reason} for p in passed]}
+        if written:
+            record |= {"table": written.table, "index": written.index, "left_out_of_table": written.left_out}
+        print(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+    else:
+        _print_batch(written, len(outcome.skipped))
+        if failed and total > 1:
+            screen = console.stderr()
+            screen.print(f"{len(failed)} of {count(total, 'input')} failed:", style="bold red")
+            for item in failed:
+                screen.print(f"  {item['what'].splitlines()[0]}", markup=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _print_batch(written: batch.BatchFiles | None, skipped: int) -> None:
+    screen = console.stdout()
+    if skipped:
+        screen.print(f"{count(skipped, 'input')} skipped: finished by an earlier run")
+    if written is None or written.index is None:
+        return
+    if written.left_out:
+        screen.print(
+            f"note  the table leaves out {count(len(written.left_out), 'recording')} in this folder, predicted by "
+            "another model or version, or with other options",
+            style="yellow",
+        )
+    screen.print(f"{'table':12}{written.table or 'none'}", markup=False)
+    screen.print(f"{'index':12}{written.index}", markup=False)

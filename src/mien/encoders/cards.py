@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from mien import hub
+from mien import downloads, hub
 from mien.config import Section, explain, nearest
 from mien.errors import ArtefactError, ConfigError
 from mien.labels import EXPRESSIONS
@@ -228,7 +228,7 @@ def _verify(card: Card, path: Path) -> Path:
     """Return `path` if it exists and has the card's hash."""
     if not path.is_file():
         raise ArtefactError(f"There is no file {path}.", follows="No encoder was created.", remedy="Check the path.")
-    if card.sha256 and (digest := hub.digest_of(path, "sha256")) != f"sha256:{card.sha256}":
+    if card.sha256 and (digest := downloads.digest_of(path, "sha256")) != f"sha256:{card.sha256}":
         raise ArtefactError(
             f"{path} is not the network of card {card.name}: its digest is {digest}, not sha256:{card.sha256}.",
             follows="It was not used.",

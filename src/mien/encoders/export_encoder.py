@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mien import hub, onnx_graph
+from mien import downloads, onnx_graph
 from mien.atomic import temporary_path
 from mien.encoders import int8 as torch_int8
 from mien.encoders.audio_chunks import SAMPLE_RATE
@@ -146,7 +146,9 @@ def _write(encoder: Encoder, folder: Path, about: dict[str, Any], int8: bool) ->
             path.unlink()
     else:
         onnx_graph.write_network(model, folder / NETWORK)
-    files = {path.name: hub.digest_of(path, "sha256").removeprefix("sha256:") for path in sorted(folder.iterdir())}
+    files = {
+        path.name: downloads.digest_of(path, "sha256").removeprefix("sha256:") for path in sorted(folder.iterdir())
+    }
     (folder / ABOUT).write_text(json.dumps(about | {"files": files}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mien import hub
+from mien import downloads
 from mien.encoders.audio_chunks import Chunking, FrameGrid, encode_in_chunks
 from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop, Encoder
@@ -137,7 +137,7 @@ def _read(folder: Path) -> dict[str, Any]:
         path = folder / name
         if not path.is_file():
             raise _damaged(folder, f"{name} is missing")
-        if hub.digest_of(path, "sha256") != f"sha256:{sha256}":
+        if downloads.digest_of(path, "sha256") != f"sha256:{sha256}":
             raise _damaged(folder, f"{name} is not the file that {ABOUT} describes (sha256 differs)")
     return about
 

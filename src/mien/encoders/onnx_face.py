@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien import hub
+from mien import downloads
 from mien.encoders import cards
 from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop
@@ -62,7 +62,7 @@ class OnnxFace:
         self._check_columns(path)
         self.provenance: Mapping[str, str] = {
             "network": self.card.name,
-            "revision": hub.digest_of(path, "sha256")[:23],
+            "revision": downloads.digest_of(path, "sha256")[:23],
             "layer": "outputs side by side" + (f": {', '.join(self.card.outputs)}" if self.card.outputs else ""),
             "preprocessing": self._preprocessing(),
             "crop": f"aligned by five points, {self.crop.size} px, margin {self.crop.margin:g}"

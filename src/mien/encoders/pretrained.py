@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import errors as hub_errors
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from mien import hub
+from mien import downloads, hub
 from mien.errors import ArtefactError, ConfigError
 from mien.hub_repository import first_line, is_network_error
 from mien.network_lock import NETWORK_LOCK
@@ -47,7 +47,7 @@ class WeightSource:
     licence: str = "unknown"
 
     def __str__(self) -> str:
-        size = f"about {hub.human_size(self.size)}" if self.size else "size unknown"
+        size = f"about {downloads.human_size(self.size)}" if self.size else "size unknown"
         return f"{self.source} ({size}, licence {self.licence})"
 
 
@@ -252,14 +252,29 @@ def provenance(about: WeightSource, weights: PretrainedWeights, **keys: str) -> 
     return {"network": about.source, "revision": weights.digest(), "version": "1", **keys}
 
 
+def _is_cached(source: str, revision: str | None) -> bool:
+    return isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+
+
 def _download(about: WeightSource, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of a snapshot in the cache of the Hub, brought up to date unless MIEN_OFFLINE forbids downloads."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if not _is_cached(about.source, revision):
+        if downloads.is_offline():
+            raise ArtefactError(
+                f"{about} is not in the cache of the Hub, and MIEN_OFFLINE forbids downloads.",
+                follows="No encoder was created.",
+                remedy=f"Unset MIEN_OFFLINE, or put the files into FOLDER/{about.source} and set MIEN_HUB=FOLDER.",
+            )
+        downloads.announce(str(about), endpoint or "huggingface.co", "the cache of the Hub (HF_HOME)")
     try:
         return Path(
             snapshot_download(
                 about.source,
                 revision=revision,
                 allow_patterns=patterns,
-                endpoint=os.environ.get("HF_ENDPOINT"),
+                endpoint=endpoint,
+                local_files_only=downloads.is_offline(),
             )
         )
     except hub_errors.GatedRepoError as error:

@@ -30,8 +30,17 @@ from mien.media.audio import blocks
 from mien.media.container import printable
 from mien.media.video import MediaInfo, frames, probe, sample_pictures
 from mien.memory import release_freed_memory
+from mien.predict.channels import (
+    beyond_notes,
+    channel_notes,
+    has_speech,
+    joined,
+    numbers_of_channels,
+    quality_notes,
+)
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
+from mien.predict.section import Section
 from mien.records import Frame
 from mien.timeline.table import Timeline, check_classes
 
@@ -111,9 +120,12 @@ class ModelPredictor:
         audio_track: int | None = None,
         split_channels: bool = False,
         min_quality: float = 0.0,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
+        section = Section(start_s, stop_s)
         if not (face or voice):
             raise ValueError("face=False and voice=False leave nothing to predict from")
         if not 0 <= min_quality <= 1:
@@ -129,20 +141,21 @@ class ModelPredictor:
         encoders = self._encoders_of(info, face, voice)
         channels: list[int | None] = [None]
         if split_channels and voice:
-            channels = _channels(info, face)
+            channels = numbers_of_channels(info, face)
+        on_time = _throttle(progress, info.duration_s)
         sources = [
-            self._encode(info, encoders, notes, seconds, _throttle(progress, info.duration_s), audio_track, channel)
-            for channel in channels
+            self._encode(info, section, encoders, notes, seconds, on_time, audio_track, channel) for channel in channels
         ]
-        media = next((source for source in sources if _has_speech(source)), sources[0])
+        media = next((source for source in sources if has_speech(source)), sources[0])
         if split_channels:
-            notes = [*dict.fromkeys(notes), *_channel_notes(sources)]
+            notes = [*dict.fromkeys(notes), *channel_notes(sources)]
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = _joined([timeline_rows(model, source, min_quality=min_quality) for source in sources])
-        notes += _beyond_notes(table, media)
+        table = joined([timeline_rows(model, source, min_quality=min_quality) for source in sources])
+        table = _in_section(table, info, section)
+        notes += beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
@@ -191,6 +204,7 @@ class ModelPredictor:
     def _encode(
         self,
         info: MediaInfo,
+        section: Section,
         encoders: Mapping[str, Encoder],
         notes: list[str],
         seconds: dict[str, float],
@@ -220,8 +234,8 @@ class ModelPredictor:
 
         media = encode_media(
             encoders,
-            frames=pictures if info.has_video else None,
-            audio=sound if info.has_audio else None,
+            frames=(lambda: section.frames(pictures())) if info.has_video else None,
+            audio=(lambda: section.blocks(sound())) if info.has_audio else None,
             width=info.width,
             max_faces=self.max_faces,
             reidentify=self.reidentify,
@@ -250,7 +264,7 @@ class ModelPredictor:
         """Notes on missing or shared evidence, which the table itself does not explain."""
         notes = []
         faces, speech = media.faces, media.speech
-        has_speech = _has_speech(media)
+        has_speech = has_speech(media)
         face_only = "; every row rests on the face alone" if faces.subjects else ""
         if face and info.has_video and faces.encoders and not faces.subjects:
             rest = "; every row rests on the voice alone" if has_speech else "" if media.audio else _NOTHING
@@ -278,70 +292,6 @@ class ModelPredictor:
         return notes
 
 
-def _channels(info: MediaInfo, face: bool) -> list[int | None]:
-    """Numbers of the channels of a sound, each of which is a subject.
-
-    Raises MediaError for a recording whose pictures are in use: it is unknown whose channel is whose face.
-    """
-    if face and info.has_video:
-        raise MediaError(
-            f"{info.path} has pictures, and split channels are for sound alone: which face speaks on which channel is "
-            "not known",
-            follows="Nothing was predicted.",
-            remedy="Add --no-face, or omit --audio-channels split.",
-        )
-    return list(range(info.audio_channels))
-
-
-def _channel_notes(sources: list[EncodedMedia]) -> list[str]:
-    """Notes on the channels that are subjects."""
-    if len(sources) == 1:
-        return ["the sound has one channel, so there is nothing to split"]
-    silent = [str(k) for k, source in enumerate(sources) if not _has_speech(source)]
-    notes = [f"each of the {len(sources)} channels of the sound is a subject"]
-    if 0 < len(silent) < len(sources):
-        notes.append(f"no speech was detected for subject {', '.join(silent)}")
-    return notes
-
-
-def _has_speech(media: EncodedMedia) -> bool:
-    return media.speech is not None and bool(media.speech.valid.any())
-
-
-def _joined(tables: list[pl.DataFrame]) -> pl.DataFrame:
-    """Tables of one subject each as one table; the k-th is subject k."""
-    if len(tables) == 1:
-        return tables[0]
-    return pl.concat([table.with_columns(subject=pl.lit(k, pl.Int64)) for k, table in enumerate(tables)])
-
-
-def _beyond_notes(table: pl.DataFrame, media: EncodedMedia) -> list[str]:
-    """A note on rows of a video that have no picture."""
-    rows = table.filter(pl.col("frame").is_null() & (pl.col("subject") == table["subject"][0]))
-    if not len(media.faces.times) or rows.is_empty():
-        return []
-    seconds = f"{media.faces.times[0]:.1f} to {media.faces.times[-1]:.1f} s"
-    rest = "they rest on the voice alone" if len(media.faces.subjects) < 2 else "whose voice it is cannot be seen"
-    return [
-        f"there are pictures from {seconds} and speech beyond them: {len(rows)} rows, ten per second, have no picture; "
-        f"{rest}"
-    ]
-
-
-def quality_notes(table: pl.DataFrame, min_quality: float) -> list[str]:
-    """Notes on faces that can hardly be read: how many rows are uncertain, and how many faces were not read."""
-    notes = []
-    faces = int(table["quality"].is_not_null().sum())
-    if uncertain := int(table["uncertain"].fill_null(False).sum()):
-        notes.append(
-            f"{uncertain} of {len(table)} rows rest on a face that can hardly be read (column uncertain): turned away, "
-            "covered, upside down, blurred or very small; --min-quality 0.5 leaves them out"
-        )
-    if unread := int((table["quality"] < min_quality).fill_null(False).sum()):
-        notes.append(f"{unread} of {faces} faces were not read, because their quality is below {min_quality:g}")
-    return notes
-
-
 #: End of a note where no row has a prediction.
 _NOTHING = "; nothing was predicted"
 
@@ -350,6 +300,23 @@ def _with_checked_classes(model: StreamModel) -> StreamModel:
     """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
     check_classes(model.labels)
     return model
+
+
+def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.DataFrame:
+    """The rows of a section, with the frame numbers of the whole recording.
+
+    Raises MediaError if there are none, as in a sound that ends before the section starts.
+    """
+    if section.is_all or info.kind == "image":
+        return table
+    rows = table.with_columns(pl.col("frame") + section.skipped).filter(pl.col("time_s") >= section.start_s)
+    if rows.is_empty():
+        raise MediaError(
+            f"{info.path} has nothing from {section.start_s:g} s on",
+            follows="Nothing was predicted.",
+            remedy="Choose --start and --end inside the recording.",
+        )
+    return rows
 
 
 def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:

@@ -36,6 +36,8 @@ class Predictor(Protocol):
         audio_track: int | None = None,
         split_channels: bool = False,
         min_quality: float = 0.0,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
@@ -54,6 +56,9 @@ class Predictor(Protocol):
                 each; without it the channels are averaged. For recordings without pictures, or with `face` False.
             min_quality: faces whose column `quality` is lower, in [0, 1], are not read. 0 reads every face; below 0.5
                 the column `uncertain` marks the reading.
+            start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
+                those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
+                those of the whole.
             progress: called a few times a second.
 
         Raises:
@@ -61,6 +66,7 @@ class Predictor(Protocol):
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.
-            ValueError: `face` and `voice` are both False, or `min_quality` is outside [0, 1].
+            ValueError: `face` and `voice` are both False, `min_quality` is outside [0, 1], or start_s is not before
+                stop_s.
         """
         ...

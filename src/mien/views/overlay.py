@@ -6,7 +6,7 @@ Audio and frame times are kept.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,14 +18,24 @@ import polars as pl
 from mien.atomic import atomic_path, make_folder
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS
+from mien.media.audio import SAMPLE_RATE, blocks
 from mien.media.video import frames, probe, write_video
+from mien.records import Frame
 from mien.views.palette import NO_EXPRESSION, VALENCE_AROUSAL, class_colours, rgb
 from mien.views.parts import parts_of
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _WHITE, _DIM = (18, 20, 24), (255, 255, 255), (150, 156, 164)
-#: Label height over image height: readable if the video fills half a screen. Our choice.
-LABEL_HEIGHT = 0.042
+#: x1, y1, x2, y2 in pixels. Name and colour of each class in a legend.
+Box = tuple[int, int, int, int]
+Legend = Sequence[tuple[str, str]]
+#: Largest label height over image height, readable if the video fills half a screen; label height over box height; and
+#: smallest label height in pixels. Our choice.
+LABEL_HEIGHT, LABEL_OF_BOX, MIN_LABEL = 0.042, 0.22, 13
+#: With more faces than this in some frame, labels are numbers and a legend names the colours. Our choice.
+CROWD = 6
+#: Where a label may be, best first: corner of the box that it touches, in shares of the box, and of the label.
+_PLACES = ((0, 0, 0, -1), (0, 1, 0, 0), (0, 0, 0, 0), (0, 1, 0, -1), (1, 0, -1, -1), (1, 0, 0, 0), (0, 0, -1, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +44,10 @@ class Annotation:
 
     Attributes:
         name: of the subject, "" if there is only one.
-        box: `(4,)` x1, y1, x2, y2 in pixels, None without a face.
+        box: `(4,)` x1, y1, x2, y2 in pixels, None for a voice without a face.
         estimate: text of the expression with its probability, or of valence and arousal.
         colour: of box and label, `#rrggbb`.
-        evidence: `both`, `face`, `voice` or `none`.
+        evidence: `both`, `face`, `voice` or `none`; "" where the recording has no speech, so that none is shown.
     """
 
     name: str
@@ -73,49 +83,96 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
             follows="No overlay was written.",
             remedy="Omit --overlay for audio, or use --report.",
         )
+    legend = _legend(table, classes)
+    annotations = frame_annotations(table, classes)
     if kind == "image":
         path = path.with_suffix(".png")
-        image = draw(next(iter(frames(media))).image, next(frame_annotations(table, classes)))
+        image = draw(next(iter(frames(media))).image, next(annotations)[1], legend)
         with atomic_path(path) as temporary:
             temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
-    annotations = frame_annotations(table, classes)
-    images = (draw(frame.image, shown) for frame, shown in zip(frames(media), annotations, strict=False))
+    first = int(table["frame"].min() or 0)  # type: ignore[arg-type]
+    start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, times[0], times[-1]))
+    images = _draw_frames(frames(media), annotations, legend)
     make_folder(path)
-    write_video(path, images, times=times, audio=media)
+    write_video(path, images, times=[t - start for t in times], audio=sound)
     return path
 
 
-def frame_annotations(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS) -> Iterator[list[Annotation]]:
-    """Yields the annotations of each frame, in frame order.
+def _draw_frames(
+    decoded: Iterable[Frame], annotations: Iterator[tuple[int, list[Annotation]]], legend: Legend
+) -> Iterator[np.ndarray]:
+    """The frames that the timeline has, drawn on; those before a section are decoded and dropped."""
+    wanted = next(annotations, None)
+    for frame in decoded:
+        if wanted is None:
+            return
+        if frame.index == wanted[0]:
+            yield draw(frame.image, wanted[1], legend)
+            wanted = next(annotations, None)
 
-    Labels show the expression; where the timeline has none in any row, valence and arousal.
+
+def _sound_from(media: Path, start_s: float, stop_s: float) -> np.ndarray | None:
+    """The sound of a section, 16 kHz; None without sound there."""
+    parts = []
+    for block_s, samples in blocks(media):
+        first, last = (max(0, round((t - block_s) * SAMPLE_RATE)) for t in (start_s, stop_s))
+        parts.append(samples[first:last])
+    sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return sound if len(sound) else None
+
+
+def _legend(table: pl.DataFrame, classes: Sequence[str]) -> Legend:
+    """Names and colours of the classes that occur, if some frame shows a crowd; else nothing."""
+    faces = table.drop_nulls("x1").group_by("frame").len()["len"].to_numpy()
+    if faces.max(initial=0) <= CROWD or not parts_of(table).expression:
+        return ()
+    occurring, colours = set(table["expression"].drop_nulls().unique()), class_colours(classes)
+    return tuple((text, colours[name]) for name, text in _names(classes).items() if name in occurring)
+
+
+def frame_annotations(
+    table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS
+) -> Iterator[tuple[int, list[Annotation]]]:
+    """Yields number and annotations of each frame, in order.
+
+    Labels show the expression; where the timeline has none in any row, valence and arousal. A person who is not seen
+    has an annotation only while their own voice is heard, or the voice of the only subject.
     """
     table = table.sort("frame", "subject")
     boxes = table.select("x1", "y1", "x2", "y2").cast(pl.Float64).fill_null(float("nan")).to_numpy()
     frame = table["frame"].to_numpy()
     several = table["subject"].n_unique() > 1
     estimates = _expression_texts(table, classes) if parts_of(table).expression else _valence_arousal_texts(table)
-    subjects, evidence = table["subject"].to_list(), table["evidence"].to_list()
+    subjects, evidence, speech = (table[name].to_list() for name in ("subject", "evidence", "speech"))
+    has_voice = any(e in ("voice", "both") for e in evidence)
+    is_seen = np.isfinite(boxes).all(axis=1)
 
     def annotation(i: int) -> Annotation:
-        box = boxes[i] if np.isfinite(boxes[i]).all() else None
-        return Annotation(str(subjects[i]) if several else "", box, *estimates[i], evidence[i])
+        box = boxes[i] if is_seen[i] else None
+        return Annotation(str(subjects[i]) if several else "", box, *estimates[i], evidence[i] if has_voice else "")
+
+    def is_shown(i: int) -> bool:
+        return bool(is_seen[i]) or (evidence[i] == "voice" and (not several or speech[i] == "own"))
 
     starts = np.flatnonzero(np.diff(frame, prepend=-1))
     for a, b in zip(starts, np.append(starts[1:], len(frame)), strict=True):
-        yield [annotation(i) for i in range(a, b)]
+        yield int(frame[a]), [annotation(i) for i in range(a, b) if is_shown(i)]
 
 
-def _expression_texts(table: pl.DataFrame, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Text and colour of each row's expression. A name without any letter or digit that the font has is `class N`, its
+def _names(classes: Sequence[str]) -> dict[str, str]:
+    """Class -> its name as the font can write it: one without any letter or digit that the font has is `class N`, its
     number in `classes` from 1."""
-    colours = class_colours(classes)
-    names = {
+    return {
         name: name if any(c.isalnum() for c in _ascii(name)) else f"class {number}"
         for number, name in enumerate(classes, 1)
     }
+
+
+def _expression_texts(table: pl.DataFrame, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Text and colour of each row's expression."""
+    colours, names = class_colours(classes), _names(classes)
     rows = zip(table["expression"].to_list(), table["confidence"].to_list(), strict=True)
     return [(f"{names[e]} {c:.0%}", colours[e]) if e else ("no expression", NO_EXPRESSION) for e, c in rows]
 
@@ -131,27 +188,96 @@ def _valence_arousal_texts(table: pl.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-def draw(image: np.ndarray, annotated: list[Annotation]) -> np.ndarray:
+def draw(image: np.ndarray, annotated: list[Annotation], legend: Legend = ()) -> np.ndarray:
     """Copy of an image `(height, width, 3)` uint8 RGB with boxes and labels.
 
-    Labels of subjects without a face are stacked in the lower left corner.
+    A label is as large as its box allows. Labels do not overlap: where a full label has no room, the number alone is
+    written, and where that has none, the box stands without a label. Voices without a face are stacked in the lower
+    left corner.
+
+    Args:
+        legend: names and colours for the lower edge; labels are then numbers.
     """
     image = np.ascontiguousarray(image).copy()
-    height = max(20, round(image.shape[0] * LABEL_HEIGHT))
-    line = max(2, round(height / 12))
-    without_face = 0
-    for annotation in annotated:
-        label = _label(_ascii(annotation.text), annotation.evidence, annotation.colour, height)
-        if annotation.box is None:
-            without_face += 1
-            _blend(image, label, 0, image.shape[0] - without_face * height)
-            continue
-        x1, y1, x2, y2 = (int(v) for v in np.rint(annotation.box))
-        tint = rgb(annotation.colour)
+    largest = max(20, round(image.shape[0] * LABEL_HEIGHT))
+    taken: list[Box] = []
+    if legend:
+        taken += _draw_legend(image, legend, max(MIN_LABEL, round(largest * 0.8)))
+    seen = [a for a in annotated if a.box is not None]
+    for annotation in seen:
+        x1, y1, x2, y2 = _corners(annotation)
+        line = max(1, min(round(largest / 12), round((y2 - y1) / 40)))
         cv2.rectangle(image, (x1, y1), (x2, y2), _DARK, line + 2, cv2.LINE_AA)
-        cv2.rectangle(image, (x1, y1), (x2, y2), tint, line, cv2.LINE_AA)
-        _blend(image, label, x1, y1 - height if y1 >= height else y2)
+        cv2.rectangle(image, (x1, y1), (x2, y2), rgb(annotation.colour), line, cv2.LINE_AA)
+    boxes = [_corners(a) for a in seen]
+    for annotation in sorted(seen, key=lambda a: -_height(a)):
+        height = min(largest, max(MIN_LABEL, round(_height(annotation) * LABEL_OF_BOX)))
+        number = _label(_ascii(annotation.name), "", annotation.colour, height) if annotation.name else None
+        full = None if legend and number is not None else _full_label(annotation, height)
+        for label in (full, number):
+            others = [box for box in boxes if box != _corners(annotation)]
+            if label is not None and (place := _find_place(label, _corners(annotation), taken, others, image.shape)):
+                _blend(image, label, *place)
+                taken.append((*place, place[0] + label.shape[1], place[1] + label.shape[0]))
+                break
+    bottom = image.shape[0] - sum(box[3] - box[1] for box in taken[:1] if legend)
+    for row, annotation in enumerate(a for a in annotated if a.box is None):
+        _blend(image, _full_label(annotation, largest), 0, bottom - (row + 1) * largest)
     return image
+
+
+def _corners(annotation: Annotation) -> Box:
+    """The box in whole pixels."""
+    assert annotation.box is not None
+    x1, y1, x2, y2 = (int(v) for v in np.rint(annotation.box))
+    return x1, y1, x2, y2
+
+
+def _height(annotation: Annotation) -> int:
+    _, y1, _, y2 = _corners(annotation)
+    return y2 - y1
+
+
+def _full_label(annotation: Annotation, height: int) -> np.ndarray:
+    return _label(_ascii(annotation.text), annotation.evidence, annotation.colour, height)
+
+
+def _find_place(
+    label: np.ndarray, box: Box, taken: Sequence[Box], others: Sequence[Box], shape: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Upper left corner of a label beside its box that overlaps no other label, and no other box if possible."""
+    tall, wide = label.shape[:2]
+    width, height = box[2] - box[0], box[3] - box[1]
+    free = []
+    for right, down, by_width, by_height in _PLACES:
+        x = round(box[0] + right * width + by_width * wide)
+        y = round(box[1] + down * height + by_height * tall)
+        x, y = min(max(x, 0), max(0, shape[1] - wide)), min(max(y, 0), max(0, shape[0] - tall))
+        area = (x, y, x + wide, y + tall)
+        if not any(_overlap(area, other) for other in taken):
+            free.append((x, y, any(_overlap(area, other) for other in others)))
+    return min(free, key=lambda place: place[2])[:2] if free else None
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _draw_legend(image: np.ndarray, legend: Legend, height: int) -> list[Box]:
+    """Draws names and colours along the lower edge, in as many rows as they need; returns the area."""
+    rows: list[list[np.ndarray]] = [[]]
+    for name, colour in legend:
+        label = _label(_ascii(name), "", colour, height)
+        if rows[-1] and sum(part.shape[1] for part in rows[-1]) + label.shape[1] > image.shape[1]:
+            rows.append([])
+        rows[-1].append(label)
+    top = max(0, image.shape[0] - height * len(rows))
+    for number, row in enumerate(rows):
+        x = 0
+        for label in row:
+            _blend(image, label, x, top + number * height)
+            x += label.shape[1]
+    return [(0, top, image.shape[1], image.shape[0])]
 
 
 def _ascii(text: str) -> str:
@@ -162,7 +288,8 @@ def _ascii(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _label(text: str, evidence: str, colour: str, height: int) -> np.ndarray:
-    """Image of a label: a colour bar, the text, and `face` and `voice`, bright and underlined if they are evidence.
+    """Image of a label: a colour bar, the text, and `face` and `voice`, bright and underlined if they are evidence;
+    without evidence "" the text alone.
 
     Drawn three times as large and reduced, because OpenCV's stroke fonts are ragged at the size of a small video.
     """
@@ -170,12 +297,12 @@ def _label(text: str, evidence: str, colour: str, height: int) -> np.ndarray:
     scale, thick = large / 34, max(1, round(large / 20))
     tint = rgb(colour)
     words = [(text, scale * 0.78, _WHITE, False)]
-    for kind in ("face", "voice"):
+    for kind in ("face", "voice") if evidence else ():
         is_evidence = evidence in (kind, "both")
         words.append((kind, scale * 0.62, _WHITE if is_evidence else _DIM, is_evidence))
     widths = [cv2.getTextSize(word, _FONT, size, thick)[0][0] for word, size, _, _ in words]
     pad = round(large * 0.28)
-    label = np.full((large, sum(widths) + pad * 5, 3), _DARK, np.uint8)
+    label = np.full((large, sum(widths) + pad * (5 if evidence else 3), 3), _DARK, np.uint8)
     label[:, : pad // 2] = tint
     x = round(pad * 1.4)
     for (word, size, ink, is_underlined), width in zip(words, widths, strict=True):

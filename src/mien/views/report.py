@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,22 +24,36 @@ from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, probability_column
 from mien.records import SubjectSummary
 from mien.views.embed import EmbeddedMedia, embed_media
+from mien.views.extracts import face_thumbnails, waveform
 from mien.views.palette import class_colours, text_colour
 from mien.views.parts import parts_of
 from mien.views.render import load_template, read_source
-from mien.views.terminal import format_time
+from mien.views.words import count, format_time, people_in
 
-#: Most rows of a subject in the page, 11 minutes at 30 frames a second; beyond it neighbours are averaged. Our choice,
-#: because a wide screen has about 1,500 columns.
-MAX_ROWS = 20_000
+#: Most rows of a subject in the page, 11 minutes at 30 frames a second, and of all subjects; beyond it neighbours are
+#: averaged. Our choice, because a wide screen has about 1,500 columns.
+MAX_ROWS, MAX_ROWS_OF_ALL = 20_000, 100_000
 #: Bytes of the recording per script element, a multiple of 3 so that each piece is complete base64.
 PIECE = 3 << 20
 _MARKER = "<!-- the recording -->"
+#: Start of the page's line that holds the faces, as JSON.
+_THUMBNAILS = '<script type="application/json" id="thumbnails">'
 #: Index of the expression of a row without evidence.
 _NO_EXPRESSION = 255
 #: Marks missing valence and arousal in the page's data.
 _NO_VALUE = -128
 _EVIDENCE_BITS = {"none": 0, "voice": 1, "face": 2, "both": 3}
+NO_WAVE = np.zeros(0, np.uint8)
+#: Bits above those of evidence: speech of the subject, possibly of the subject.
+_SPEECH_BITS = {"own": 4, "shared": 8, "other": 0, None: 0}
+
+
+class Peak(NamedTuple):
+    """The moment at which a class that is predicted somewhere is most probable. confidence: its probability there."""
+
+    expression: str
+    time_s: float
+    confidence: float
 
 
 def write_report(
@@ -78,7 +92,10 @@ def write_report(
     info = info or {}
     with atomic_path(path) as scratch, ExitStack() as stack:
         embedded = stack.enter_context(_embed(media, path)) if media else None
-        head, tail = _render(table, summaries, classes, name, notes, info, embedded).split(_MARKER)
+        thumbnails = face_thumbnails(embedded, table, _image_size(table, info)) if embedded else {}
+        wave = waveform(media, _duration(table, info)) if media and _kind(table, info) != "image" else NO_WAVE
+        page = _render(table, summaries, classes, name, notes, info, embedded, thumbnails, wave)
+        head, tail = page.split(_MARKER)
         with scratch.open("w", encoding="utf-8") as file:
             file.write(head)
             if embedded:
@@ -95,12 +112,15 @@ def _render(
     notes: Sequence[str],
     info: Mapping[str, Any],
     embedded: EmbeddedMedia | None,
+    thumbnails: Mapping[int, str],
+    wave: np.ndarray,
 ) -> str:
     kind = _kind(table, info)
     subjects = [rows for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]
     duration = _duration(table, info)
     width, height = _image_size(table, info)
     colours, parts = class_colours(classes), parts_of(table)
+    limit = min(MAX_ROWS, MAX_ROWS_OF_ALL // len(subjects))
     data = {
         "kind": kind,
         "duration": duration,
@@ -113,13 +133,17 @@ def _render(
             # After the last frame only the audio clock moves the cursor.
             "pictures": _largest(table["time_s"]) or 0.0,
         },
-        "subjects": [_pack(rows.sort("time_s"), classes, width, height) for rows in subjects],
+        "wave": _base64(wave, np.uint8),
+        "subjects": [_pack(rows.sort("time_s"), classes, width, height, limit) for rows in subjects],
     }
     name = name or "Timeline"
     return load_template("report.html").render(
         title=f"{name} · mien",
         name=name,
-        facts=_facts(table, kind, duration, info),
+        facts=_facts(table, summaries, kind, duration, info),
+        thumbnails=Markup(json.dumps(thumbnails)),
+        faces=thumbnails,
+        peaks={rows["subject"][0]: find_peaks(rows, classes) for rows in subjects},
         notes=notes,
         kind=kind,
         duration=duration,
@@ -128,7 +152,7 @@ def _render(
         parts=parts,
         format_time=format_time,
         format_signed=_format_signed,
-        stride=max(_stride(len(rows)) for rows in subjects),
+        stride=max(_stride(len(rows), limit) for rows in subjects),
         processing_time=_processing_time(info),
         model=info.get("model", ""),
         version=__version__,
@@ -140,6 +164,19 @@ def _render(
         mapping=read_source("mapping.js"),
         script=read_source("report.js"),
     )
+
+
+def read_thumbnails(report: Path) -> dict[int, str]:
+    """Faces of a report page: subject -> picture as a data URL. Empty for a page without them, or that is missing."""
+    try:
+        with report.open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(_THUMBNAILS):
+                    faces = json.loads(line.removeprefix(_THUMBNAILS).partition("</script>")[0])
+                    return {int(subject): str(picture) for subject, picture in faces.items()}
+    except (OSError, ValueError):
+        pass
+    return {}
 
 
 # --- facts -------------------------------------------------------------------------------------------------
@@ -172,9 +209,21 @@ def _largest(column: pl.Series) -> float | None:
     return float(known.max()) if len(known) else None
 
 
-def _facts(table: pl.DataFrame, kind: str, duration: float, info: Mapping[str, Any]) -> list[str]:
-    subjects = table["subject"].n_unique()
-    facts = [f"{subjects} subject{'s' * (subjects != 1)}", f"{len(table):,} row{'s' * (len(table) != 1)}"]
+def find_peaks(rows: pl.DataFrame, classes: Sequence[str]) -> list[Peak]:
+    """The peak of each class that one subject's rows name, in order of time."""
+    peaks = []
+    for name in classes:
+        named = rows.filter(pl.col("expression") == name)
+        if len(named):
+            best = named.row(int(named["confidence"].arg_max() or 0), named=True)
+            peaks.append(Peak(name, best["time_s"], best["confidence"]))
+    return sorted(peaks, key=lambda peak: peak.time_s)
+
+
+def _facts(
+    table: pl.DataFrame, summaries: Sequence[SubjectSummary], kind: str, duration: float, info: Mapping[str, Any]
+) -> list[str]:
+    facts = [people_in(summaries, pictures=kind != "audio"), count(len(table), "row")]
     if kind != "image":
         facts.insert(0, format_time(duration))
     media = info.get("media", {})
@@ -201,16 +250,18 @@ def _processing_time(info: Mapping[str, Any]) -> str:
 # --- numbers -----------------------------------------------------------------------------------------------
 
 
-def _stride(rows: int) -> int:
-    return -(-rows // MAX_ROWS)
+def _stride(rows: int, limit: int = MAX_ROWS) -> int:
+    return -(-rows // limit)
 
 
-def _pack(rows: pl.DataFrame, classes: Sequence[str], width: float, height: float) -> dict[str, Any]:
+def _pack(
+    rows: pl.DataFrame, classes: Sequence[str], width: float, height: float, limit: int = MAX_ROWS
+) -> dict[str, Any]:
     """One subject's rows as base64 integers, about 30 bytes per row with eight classes.
 
     Units: probabilities 1/255, valence and arousal 1/127 (-128: missing), boxes 1/65535 of the image size.
     """
-    k = _stride(len(rows))
+    k = _stride(len(rows), limit)
     probabilities = _means(rows.select(map(probability_column, classes)).to_numpy(), k)
     affect = _means(rows.select("valence", "arousal").to_numpy(), k)
     known = np.isfinite(probabilities).all(axis=1)
@@ -227,7 +278,10 @@ def _pack(rows: pl.DataFrame, classes: Sequence[str], width: float, height: floa
         "p": _base64(np.rint(np.nan_to_num(probabilities) * 255), np.uint8),
         "named": _base64(expression, np.uint8),
         "va": _base64(np.where(np.isfinite(affect), np.rint(np.clip(affect, -1, 1) * 127), _NO_VALUE), np.int8),
-        "evidence": _base64(np.array([_EVIDENCE_BITS[e] for e in middle["evidence"]]), np.uint8),
+        "evidence": _base64(
+            np.array([_EVIDENCE_BITS[e] + _SPEECH_BITS[s] for e, s in middle.select("evidence", "speech").iter_rows()]),
+            np.uint8,
+        ),
         "boxes": _base64(np.rint(np.clip(np.nan_to_num(boxes), 0, 1) * 65535), np.uint16),
     }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -13,9 +14,23 @@ from mien.labels import EXPRESSIONS
 from mien.records import SubjectSummary
 from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
+from mien.views.words import count, format_time, people_in
 
 #: Characters of a bar for a share of 100 %.
 BAR = 16
+
+
+class Signs(NamedTuple):
+    """The characters that a terminal can show. sure, unsure: parts of a bar. dot, dash, times: between words."""
+
+    sure: str
+    unsure: str
+    dot: str
+    dash: str
+    times: str
+
+
+UNICODE, ASCII = Signs("━", "╌", " · ", " – ", "×"), Signs("#", "-", " | ", " - ", "x")
 
 
 def summary_table(
@@ -28,61 +43,81 @@ def summary_table(
 ) -> RenderableType:
     """Rich renderable of a timeline's summary.
 
-    Per subject: the share of each expression, the longest stretches, means and evidence. Then the notes. A timeline
-    without any expression shows only the means of valence and arousal, and the other way round.
+    Per subject: the share of each expression with its mean confidence, the longest stretches, means and evidence. Then
+    the notes. A timeline without any expression shows only the means of valence and arousal, and the other way round.
+    A bar is as long as the share; its solid part is the share times the confidence. Where the terminal's encoding is
+    not Unicode, everything is ASCII.
 
     Args:
         classes: the timeline's class names.
     """
-    shown = choose_parts(any(s.shares for s in summaries), any(s.valence is not None for s in summaries))
-    colours = class_colours(classes)
-    lines: list[RenderableType] = [_headline(summaries, name, info or {})]
-    for subject in summaries:
-        lines += [_title(subject), *_body(subject, shown, colours)]
-    lines += [Text.assemble(("note  ", "yellow"), note) for note in notes]
-    return Group(*lines)
+    return _Summary(tuple(summaries), tuple(classes), name, tuple(notes), info or {})
 
 
-def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any]) -> Text:
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """A summary, written when the terminal that shows it is known."""
+
+    summaries: tuple[SubjectSummary, ...]
+    classes: tuple[str, ...]
+    name: str
+    notes: tuple[str, ...]
+    info: Mapping[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        signs = ASCII if options.ascii_only else UNICODE
+        summaries = self.summaries
+        shown = choose_parts(any(s.shares for s in summaries), any(s.valence is not None for s in summaries))
+        colours = class_colours(self.classes)
+        lines: list[RenderableType] = [_headline(summaries, self.name, self.info, signs)]
+        for subject in summaries:
+            lines += [_title(subject, signs), *_body(subject, shown, colours, signs)]
+        lines += [Text.assemble(("note  ", "yellow"), note) for note in self.notes]
+        yield Group(*lines)
+
+
+def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any], signs: Signs) -> Text:
     rows = sum(s.rows for s in summaries)
-    facts = [f"{rows} rows", f"{len(summaries)} subject{'s' * (len(summaries) != 1)}"]
+    facts = [count(rows, "row"), people_in(summaries, pictures=info.get("media", {}).get("kind") != "audio")]
     stop = max((s.stop_s for s in summaries), default=0.0)
     if stop > 0:
         facts.insert(0, format_time(stop))
     if (total := info.get("seconds", {}).get("total")) and stop > 0:
-        facts.append(f"predicted in {total:.1f} s ({stop / total:.1f}× real time)")
-    return Text.assemble((name or "timeline", "bold"), "  ", (" · ".join(facts), "dim"))
+        facts.append(f"predicted in {total:.1f} s ({stop / total:.1f}{signs.times} real time)")
+    return Text.assemble((name or "timeline", "bold"), "  ", (signs.dot.join(facts), "dim"))
 
 
-def _title(subject: SubjectSummary) -> Text:
+def _title(subject: SubjectSummary, signs: Signs) -> Text:
     evidence = ", ".join(f"{kind} {share:.0%}" for kind, share in subject.evidence.items() if share >= 0.005)
     means = [
         f"{axis} {value:+.2f}"
         for axis, value in (("valence", subject.valence), ("arousal", subject.arousal))
         if value is not None
     ]
-    facts = " · ".join([*means, f"evidence: {evidence}"])
+    facts = signs.dot.join([*means, f"evidence: {evidence}"])
     return Text.assemble((f"\nSubject {subject.subject}", "bold"), "  ", (facts, "dim"))
 
 
-def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str]) -> list[RenderableType]:
+def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str], signs: Signs) -> list[RenderableType]:
     if not subject.shares and (shown.expression or subject.valence is None):
         missing = "expression" if shown.expression else "valence or arousal"
         return [Text(f"  no face or voice evidence, so no {missing}", style="dim")]
     if not shown.expression:
         return []
     shares = Table.grid(padding=(0, 1))
+    is_moment = subject.stop_s <= subject.start_s
     for name, share in subject.shares.items():
         if share >= 0.005:
-            bar = Text("━" * max(1, round(share * BAR)), style=colours[name])
-            bar.pad_right(BAR - len(bar))
-            shares.add_row(" ", Text(name), bar, Text(f"{share:4.0%}"))
+            sure = _confidence(subject, name)
+            bar = _bar(sure if is_moment else share, 1.0 if is_moment else sure, colours[name], signs)
+            numbers = "" if is_moment else f"{share:4.0%}"
+            shares.add_row(" ", Text(name), bar, Text(numbers), Text(f"confidence {sure:.0%}", style="dim"))
     if subject.unnamed >= 0.005:
         shares.add_row(" ", Text("no expression", style="dim"), "", Text(f"{subject.unnamed:4.0%}", style="dim"))
     longest = [s for s in subject.dominant() if s.seconds > 0]
     stretches = Table.grid(padding=(0, 1))
     for s in longest:
-        interval = Text(f"{format_time(s.start_s)} – {format_time(s.stop_s)}", style="dim", justify="right")
+        interval = Text(f"{format_time(s.start_s)}{signs.dash}{format_time(s.stop_s)}", style="dim", justify="right")
         confidence = Text(f"{s.confidence:4.0%}", style="dim")
         stretches.add_row(interval, Text(s.expression, style=colours[s.expression]), confidence)
     body = Table.grid(padding=(0, 3))
@@ -90,11 +125,16 @@ def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str]) -> 
     return [body]
 
 
-def format_time(seconds: float) -> str:
-    """Duration as text: 4.2 s, 1:04.2, 1:02:04."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds, 1), 60)
-    if minutes < 60:
-        return f"{int(minutes)}:{rest:04.1f}"
-    return f"{int(minutes // 60)}:{int(minutes % 60):02d}:{int(rest):02d}"
+def _confidence(subject: SubjectSummary, name: str) -> float:
+    """Mean confidence of a class over the time that has it."""
+    spans = [(s.confidence, s.seconds or 1.0) for s in subject.stretches if s.expression == name]
+    return sum(c * w for c, w in spans) / sum(w for _, w in spans) if spans else 0.0
+
+
+def _bar(share: float, sure: float, colour: str, signs: Signs) -> Text:
+    """A bar for a share, whose first part, share times confidence, is solid."""
+    length = max(1, round(share * BAR))
+    solid = min(length, round(share * sure * BAR))
+    bar = Text.assemble((signs.sure * solid, colour), (signs.unsure * (length - solid), colour))
+    bar.pad_right(BAR - length)
+    return bar

@@ -41,10 +41,12 @@ const mapping = {
     for (let k = Math.ceil(view.from / step - 1e-9); k * step <= view.to + 1e-9; k++) out.push(k * step);
     return { step, at: out };
   },
+  // 0:04.2, 61:05 as 1:01:05: minutes and seconds, with hours from one hour on.
   clock(t, decimals) {
     const scale = 10 ** decimals, whole = Math.round(t * scale) / scale;
-    const minutes = Math.floor(whole / 60), seconds = whole - minutes * 60;
-    return minutes + ":" + seconds.toFixed(decimals).padStart(decimals ? decimals + 3 : 2, "0");
+    const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) - hours * 60, seconds = whole - hours * 3600 - minutes * 60;
+    const rest = seconds.toFixed(decimals).padStart(decimals ? decimals + 3 : 2, "0");
+    return hours ? hours + ":" + String(minutes).padStart(2, "0") + ":" + rest : minutes + ":" + rest;
   },
   // Scale and position of an image of width x height fitted into a box and centred.
   fit(width, height, boxWidth, boxHeight) {

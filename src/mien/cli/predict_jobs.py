@@ -1,0 +1,181 @@
+"""One input of `mien predict`: its options, its prediction, and the files that are written for it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.cli import console, provenance
+from mien.cli.inputs import MediaJob
+from mien.cli.provenance import RunFacts
+
+if TYPE_CHECKING:
+    from mien.predict import Predictor
+    from mien.records import SubjectSummary
+    from mien.timeline.table import Timeline
+
+
+class Format(StrEnum):
+    """File format of a Timeline."""
+
+    csv = "csv"
+    parquet = "parquet"
+    jsonl = "jsonl"
+
+
+class Channels(StrEnum):
+    """What the channels of a sound are."""
+
+    MIX = "mix"
+    SPLIT = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How to predict each input, and what to write for it. start_s, stop_s: the part to predict. rate_hz: rows per
+    second and person in the file, None for all. The others as `Predictor.predict`."""
+
+    format: Format
+    report: bool
+    embed: bool
+    overlay: bool
+    face: bool
+    voice: bool
+    as_json: bool
+    start_s: float = 0.0
+    stop_s: float | None = None
+    rate_hz: float | None = None
+    audio_track: int | None = None
+    split_channels: bool = False
+    min_quality: float = 0.0
+
+    @property
+    def timeline_name(self) -> str:
+        """Name of the timeline's file."""
+        return f"timeline.{self.format}"
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of the files that an input without pictures gets, too."""
+        return [self.timeline_name, *(["report.html"] if self.report else [])]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the inputs, as JSON prints it. skipped: finished by an earlier run."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What was predicted and written for one input. files: `timeline`, `provenance`, `report`, `overlay` -> path.
+    rows: of the file."""
+
+    media: Path
+    timeline: Timeline
+    summaries: list[SubjectSummary]
+    files: dict[str, Path]
+    notes: list[str]
+    seconds: dict[str, float]
+    rows: int
+
+    def record(self) -> dict[str, Any]:
+        """The result as JSON prints it."""
+        return {
+            "media": str(self.media),
+            **{name: str(path) for name, path in self.files.items()},
+            "rows": self.rows,
+            "subjects": _subject_records(self.summaries),
+            "notes": self.notes,
+            "seconds": self.seconds,
+        }
+
+
+def _subject_records(summaries: list[SubjectSummary]) -> list[dict[str, Any]]:
+    """The summaries as JSON holds them: without stretches, but with the mean confidence over them."""
+    records = []
+    for summary in summaries:
+        spans = [(s.confidence, s.seconds or 1.0) for s in summary.stretches]
+        confidence = sum(c * w for c, w in spans) / sum(w for _, w in spans) if spans else None
+        record = {k: v for k, v in asdict(summary).items() if k != "stretches"}
+        records.append(record | {"confidence": confidence})
+    return records
+
+
+def done_before(job: MediaJob, run: RunFacts, digest: str, options: PredictOptions) -> dict[str, Any] | None:
+    """A skipped job as JSON prints it; None if it has to be predicted."""
+    found = provenance.read(job.folder)
+    if found is None:
+        return None
+    has_pictures = found["media"].get("kind") != "audio"
+    names = [*options.file_names]
+    if options.overlay and has_pictures:
+        names.append("overlay.png" if found["media"].get("kind") == "image" else "overlay.mp4")
+    if not provenance.is_done(job, found, run, digest, names):
+        return None
+    files = {kind: str(job.folder / name) for kind, name in found["files"].items()}
+    return {"media": str(job.media), **files, "rows": found["rows"]}
+
+
+def predict_job(
+    job: MediaJob, predictor: Predictor, options: PredictOptions, run: RunFacts, digest: str, title: str
+) -> JobResult:
+    """Predict one input and write its files. digest: of the media. title: of the progress display.
+
+    Raises MediaError, ConfigError, ArtefactError and OutputError.
+    """
+    start = time.perf_counter()
+    with console.progress(title, quiet=options.as_json) as progress:
+        timeline = predictor.predict(
+            job.media,
+            face=options.face,
+            voice=options.voice,
+            audio_track=options.audio_track,
+            split_channels=options.split_channels,
+            min_quality=options.min_quality,
+            start_s=options.start_s,
+            stop_s=options.stop_s,
+            progress=progress,
+        )
+    predicted = time.perf_counter()
+    notes = list(timeline.notes)
+    if replaced := provenance.describe_replaced(job, run, digest):
+        removed = provenance.remove_replaced(job, options.file_names)
+        gone = f"; {', '.join(removed)} removed" if removed else ""
+        notes.append(f"{job.folder} held {replaced}, which this run replaced{gone}")
+    kept = provenance.files_of(job.folder)  # of a run with the same rows, or none
+    in_file = timeline if options.rate_hz is None else _thinned(timeline, options.rate_hz)
+    files = {"timeline": in_file.write(job.folder / options.timeline_name)}
+    if options.report:
+        files["report"] = timeline.report(job.folder / "report.html", embed=options.embed)
+    if options.overlay and timeline.table["frame"].null_count() < len(timeline):
+        files["overlay"] = timeline.overlay(job.folder / "overlay.mp4")
+    elif options.overlay:
+        notes.append("no overlay was written, because there are no pictures to draw on")
+    summaries = timeline.summaries()
+    files["provenance"] = provenance.write(
+        job, run, in_file, digest=digest, files=kept | files, notes=notes, subjects=_subject_records(summaries)
+    )
+    seconds = {
+        **timeline.info.get("seconds", {}),
+        "write": round(time.perf_counter() - predicted, 3),
+        "all": round(time.perf_counter() - start, 3),
+    }
+    return JobResult(job.media, timeline, summaries, files, notes, seconds, len(in_file))
+
+
+def _thinned(timeline: Timeline, rate_hz: float) -> Timeline:
+    """The timeline with the first row of each interval of 1/rate_hz seconds, for each person."""
+    import polars as pl
+
+    from mien.timeline.table import Timeline
+
+    interval = ((pl.col("time_s") + 1e-6) * rate_hz).floor()
+    rows = timeline.table.filter(interval.ne_missing(interval.shift(1).over("subject")))
+    return Timeline(rows, classes=timeline.classes, media=timeline.media, notes=timeline.notes, info=timeline.info)

@@ -1,0 +1,35 @@
+"""What downloads have in common: whether they are allowed, how they are announced, digests and sizes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+#: A logger of its own, so that commands which hide other warnings still show what is downloaded.
+log = logging.getLogger("mien.downloads")
+
+
+def is_offline() -> bool:
+    """Whether `MIEN_OFFLINE` forbids downloads."""
+    return os.environ.get("MIEN_OFFLINE", "") not in ("", "0")
+
+
+def announce(what: str, source: str, target: Path | str) -> None:
+    """Log, before it starts, what is downloaded, from where, and where it is kept."""
+    log.warning("downloading %s from %s into %s (MIEN_OFFLINE=1 forbids downloads)", what, source, target)
+
+
+def human_size(size: int) -> str:
+    """A size in bytes as text in kB or MB: 229714 -> `230 kB`."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """Digest of a file, `sha256:HEX` or `git:HEX`. kind: `sha256` or `git`."""
+    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{kind}:{digest.hexdigest()}"

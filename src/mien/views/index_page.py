@@ -1,0 +1,96 @@
+"""Index page of an output folder: one row for each recording, with links to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mien import __version__
+from mien.atomic import atomic_path
+from mien.views.palette import class_colours
+from mien.views.render import load_template, read_source
+from mien.views.report import read_thumbnails
+from mien.views.words import count, format_time, people
+
+#: Most faces shown for one recording.
+MAX_FACES = 6
+
+
+def write_index(
+    path: Path,
+    results: Sequence[tuple[Path, Mapping[str, Any]]],
+    *,
+    table: str = "",
+    passed: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Writes the page. Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
+
+    Args:
+        results: folders beside the page with the content of their timeline.json.
+        table: name of the combined table beside the page, "" for none.
+        passed: path and reason of the inputs that were passed over.
+        failed: path and error of the inputs that failed.
+
+    Raises:
+        OutputError: the page cannot be written.
+    """
+    entries = [_entry(folder, record) for folder, record in results]
+    facts = [count(len(entries), "recording"), format_time(sum(e["duration"] for e in entries))]
+    if failed:
+        facts.append(f"{len(failed)} failed")
+    page = load_template("index.html").render(
+        title="Results · mien",
+        name="Results",
+        facts=facts,
+        notes=[],
+        entries=entries,
+        several_models=len({e["model"] for e in entries}) > 1,
+        table=table,
+        passed=passed,
+        failed=failed,
+        version=__version__,
+        count=count,
+        format_time=format_time,
+        css=read_source("report.css", "index.css"),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of one recording."""
+    media, subjects = record["media"], record["subjects"]
+    colours = class_colours(record["classes"])
+    seen = [s for s in subjects if s["evidence"]["face"] + s["evidence"]["both"] > 0]
+    heard = any(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
+    files = {kind: name for kind, name in record["files"].items() if (folder / name).is_file()}
+    links = {kind: f"{quote(folder.name)}/{quote(name)}" for kind, name in files.items()}
+    report = folder / files["report"] if "report" in files else None
+    kind = media.get("kind", "")
+    return {
+        "name": Path(media["path"]).name,
+        "path": media["path"],
+        "kind": kind,
+        "duration": 0.0 if kind == "image" else float(media.get("duration_s") or 0.0),
+        "people": people(len(seen), heard, pictures=kind != "audio"),
+        "subjects": [
+            {
+                "id": s["subject"],
+                "shares": [(name, share, colours[name]) for name, share in s["shares"].items() if share >= 0.005],
+                "confidence": s.get("confidence"),
+                "valence": s["valence"],
+                "arousal": s["arousal"],
+            }
+            for s in subjects[:MAX_FACES]
+            if s["shares"] or s["valence"] is not None
+        ],
+        "more": max(0, len(subjects) - MAX_FACES),
+        "faces": list(read_thumbnails(report).items())[:MAX_FACES] if report else [],
+        "links": links,
+        "model": record["model"],
+        "notes": record["notes"],
+    }
