@@ -200,7 +200,7 @@ def _smoothing_widths(settings: InferenceSettings, columns: int) -> float | list
     """Width of the smoothing in seconds: one, or one for each class, for valence, arousal and each score; scores have
     that of the classes."""
     width = settings.smooth_s
-    if not isinstance(width, dict):
+    if isinstance(width, int | float):
         return width
     widths = [width.get("expression", 0.0)] * columns
     classes = len(settings.labels)

@@ -36,6 +36,7 @@ def channel_notes(sources: list[EncodedMedia]) -> list[str]:
 
 
 def has_speech(media: EncodedMedia) -> bool:
+    """Whether somebody speaks anywhere in the recording."""
     return media.speech is not None and bool(media.speech.valid.any())
 
 

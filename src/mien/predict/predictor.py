@@ -264,10 +264,10 @@ class ModelPredictor:
         """Notes on missing or shared evidence, which the table itself does not explain."""
         notes = []
         faces, speech = media.faces, media.speech
-        has_speech = has_speech(media)
+        speaks = has_speech(media)
         face_only = "; every row rests on the face alone" if faces.subjects else ""
         if face and info.has_video and faces.encoders and not faces.subjects:
-            rest = "; every row rests on the voice alone" if has_speech else "" if media.audio else _NOTHING
+            rest = "; every row rests on the voice alone" if speaks else "" if media.audio else _NOTHING
             notes.append("no face was detected" + rest)
         if faces.brief:
             count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
@@ -280,14 +280,14 @@ class ModelPredictor:
             )
         if voice and info.kind == "video" and not info.has_audio:
             notes.append(f"the video has no sound{face_only or ('' if encoders else _NOTHING)}")
-        if speech is not None and not has_speech:
+        if speech is not None and not speaks:
             notes.append(f"no speech was detected{face_only}")
-        if len(faces.subjects) > 1 and has_speech:
+        if len(faces.subjects) > 1 and speaks:
             notes.append(
                 f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with "
                 "it, and for all in view where that cannot be decided (column speech)"
             )
-        if self._voice_note and has_speech:
+        if self._voice_note and speaks:
             notes.append(self._voice_note)
         return notes
 
