@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mien.telemetry import switch_off
+
 if TYPE_CHECKING:
     from mien import custom_data
     from mien.config import names as recipes
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from mien.timeline.table import Timeline
 
     __version__: str
+
+switch_off()
 
 __all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
 
