@@ -295,8 +295,9 @@ def test_a_fusion_reads_what_mien_derive_writes(fusion: Path, corpus: Path) -> N
     clip = next(e.id for e in Index.load(corpus / "index.jsonl").entries if not e.side)
     streams = {name: store.open(f.encoder)[clip].stream() for name, f in model.features.items()}
     direct = model.direct_streams(streams)
-    assert direct.keys() == {"face", "behaviour", "voice"}
-    for modality, stream in direct.items():
+    assert direct.keys() == {"face", "behaviour", "voice", "mouth"}
+    for modality in ("face", "behaviour", "voice"):
+        stream = direct[modality]
         stored = store.open(f"va_{modality}")[clip].stream()
         np.testing.assert_array_equal(stream.times, stored.times)
         np.testing.assert_array_equal(stream.valid, stored.valid)

@@ -26,7 +26,7 @@ class SquareTracker:
 
     count = 0
 
-    def __init__(self, max_faces: int, threads: int) -> None:
+    def __init__(self, max_faces: int, threads: int, reidentify: bool = True) -> None:
         type(self).count += 1
         self.seconds = {"detect": 0.0, "mesh": 0.0}
 

@@ -112,7 +112,9 @@ class PairwiseSVM(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Probabilities `(n, classes)`; uniform before `fit`."""
-        logits = (vectors @ self.weight.T + self.bias).clamp(-_MAX_LOGIT, _MAX_LOGIT)
+        # In double precision: features are not scaled, so large terms cancel.
+        margins = vectors.double() @ self.weight.double().T + self.bias.double()
+        logits = margins.clamp(-_MAX_LOGIT, _MAX_LOGIT).to(vectors.dtype)
         columns = [torch.zeros_like(vectors[:, 0]) for _ in range(self.classes**2)]
         for (first, second), logit in zip(self.pairs, logits.unbind(dim=1), strict=True):
             columns[first * self.classes + second] = logit.sigmoid()

@@ -44,6 +44,9 @@ class System(nn.Module, Generic[BatchT]):
     #: `mien.layers.score_heads.ScoreObjective`; and those that this one is trained for.
     possible_score_tasks: ClassVar[tuple[str, ...]] = ()
     score_tasks: tuple[str, ...] = ()
+    #: Whether weights that are not trained are those of a pretrained network, which the set-up of a run loads: the file
+    #: of an unfinished run leaves them out.
+    has_fixed_base: ClassVar[bool] = False
     #: Width of what `embed` returns for a next stage; None if the system has no embedding.
     embedding_dim: int | None = None
 

@@ -13,8 +13,8 @@ class WeightAverage:
     """Exponential moving average (EMA) of a model's parameters: `a = d a + (1 - d) w` after every step.
 
     d is `decay`, and lower at first, `(1 + n) / (10 + n)` in step n, so that the random start is soon forgotten. With
-    decay 0 the average is the weights themselves. Buffers and weights that are not trained are
-    not averaged.
+    decay 0 the average is the weights themselves. Buffers and weights that are not
+    trained are not averaged.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

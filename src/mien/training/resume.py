@@ -106,7 +106,9 @@ def restore(model: nn.Module, optimiser: Optimizer, saved: SavedRun, average: We
 
 
 def _fixed(model: nn.Module) -> set[str]:
-    """Names of the weights that are not trained: the set-up of a run gives them, and they can be large."""
+    """Names of the weights of a pretrained network that is not trained (`System.has_fixed_base`); they can be large."""
+    if not getattr(model, "has_fixed_base", False):
+        return set()
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 

@@ -102,6 +102,7 @@ class TunedNetwork(System[Any]):
 
     input_kind = "images"
     predicts_valence_arousal = False
+    has_fixed_base = True
     class_weight: Tensor
     logit_offset: Tensor
 
