@@ -112,14 +112,15 @@ class PairwiseSVM(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Probabilities `(n, classes)`; uniform before `fit`."""
-        # In double precision: features are not scaled, so large terms cancel.
+        # In double precision: features are not scaled, so large terms cancel, and coupling is ill-conditioned.
         margins = vectors.double() @ self.weight.double().T + self.bias.double()
-        logits = margins.clamp(-_MAX_LOGIT, _MAX_LOGIT).to(vectors.dtype)
-        columns = [torch.zeros_like(vectors[:, 0]) for _ in range(self.classes**2)]
+        logits = margins.clamp(-_MAX_LOGIT, _MAX_LOGIT)
+        columns = [torch.zeros_like(margins[:, 0]) for _ in range(self.classes**2)]
         for (first, second), logit in zip(self.pairs, logits.unbind(dim=1), strict=True):
             columns[first * self.classes + second] = logit.sigmoid()
             columns[second * self.classes + first] = (-logit).sigmoid()
-        return couple(torch.stack(columns, dim=1).unflatten(1, (self.classes, self.classes)), self.seen)
+        pairs = torch.stack(columns, dim=1).unflatten(1, (self.classes, self.classes))
+        return couple(pairs, self.seen.double()).to(vectors.dtype)
 
     @torch.no_grad()
     def fit(self, vectors: np.ndarray, labels: np.ndarray, *, c: float, weights: np.ndarray | None = None) -> None:
