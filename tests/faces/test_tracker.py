@@ -449,3 +449,12 @@ def test_a_face_that_comes_out_slowly_from_behind_another_keeps_its_number(talke
 
     seen = track(frame(i) for i in range(210))
     assert numbers(seen[-1]) == numbers(seen[0])[::-1]
+
+
+def test_a_part_of_a_face_is_not_another_face() -> None:
+    """An eye taken for a face lies within the face; a small face that sticks out from behind a large one does not."""
+    from mien.faces.tracker import _same_face
+
+    face = np.array([[0.0, 0.0, 190.0, 224.0]])
+    assert _same_face(np.array([6.0, 26.0, 88.0, 110.0]), face).all()
+    assert not _same_face(np.array([130.0, 100.0, 210.0, 180.0]), face).any()

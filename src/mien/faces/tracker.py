@@ -49,6 +49,8 @@ MIN_HEIGHT = 10.0
 #: Seconds between appearance descriptors of a tracked face within a scene, of one person and of several.
 DESCRIBE_EVERY_S, DESCRIBE_SEVERAL_EVERY_S = 0.5, 0.1
 #: The scene changes when this share of a coarse grid of pixels changes by more than so many grey levels. A face whose
+#: A box of which so much lies within another is a part of that face: an eye, or a mouth, taken for a face.
+WITHIN = 0.85
 #: appearance changes in that frame is another person's.
 CHANGED_SHARE, CHANGED_LEVELS = 0.35, 12
 
@@ -337,9 +339,12 @@ def _plausible(image: np.ndarray, prediction: MeshPrediction, previous: MeshPred
 
 
 def _same_face(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """`(n,)` bool: whether `box` `(4,)` and each of `boxes` `(n, 4)` lie on one face: they overlap by more than 0.3, or
-    their centres are close (boxes of the detector and of the mesh differ in extent)."""
+    """`(n,)` bool: whether `box` `(4,)` and each of `boxes` `(n, 4)` lie on one face: they overlap by more than 0.3,
+    one lies within the other by more than `WITHIN`, or their centres are close (boxes of the detector and of the mesh
+    differ in extent)."""
     apart = np.linalg.norm((boxes[:, :2] + boxes[:, 2:] - box[:2] - box[2:]) / 2, axis=1)
     sides = np.minimum((boxes[:, 2:] - boxes[:, :2]).max(axis=1), (box[2:] - box[:2]).max())
-    same: np.ndarray = (iou(box, boxes) > 0.3) | (apart < 0.4 * sides)
+    shared = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(axis=1)
+    smaller = np.minimum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), (box[2:] - box[:2]).prod())
+    same: np.ndarray = (iou(box, boxes) > 0.3) | (shared > WITHIN * smaller) | (apart < 0.4 * sides)
     return same
