@@ -49,10 +49,10 @@ MIN_HEIGHT = 10.0
 #: Seconds between appearance descriptors of a tracked face within a scene, of one person and of several.
 DESCRIBE_EVERY_S, DESCRIBE_SEVERAL_EVERY_S = 0.5, 0.1
 #: The scene changes when this share of a coarse grid of pixels changes by more than so many grey levels. A face whose
-#: A box of which so much lies within another is a part of that face: an eye, or a mouth, taken for a face.
-WITHIN = 0.85
 #: appearance changes in that frame is another person's.
 CHANGED_SHARE, CHANGED_LEVELS = 0.35, 12
+#: A box of which so much lies within another is a part of that face: an eye, or a mouth, taken for a face.
+WITHIN = 0.85
 
 
 @dataclass(slots=True, eq=False)
