@@ -113,7 +113,7 @@ def place(slot: int, people: int) -> float:
 
 
 def leave(people: int, seconds: float, rng: np.random.Generator) -> Iterator[list[Shown]]:
-    """Who is where in each frame: one after the other leaves and returns elsewhere."""
+    """Positions of the people in each frame: one after the other leaves and returns elsewhere."""
     slots, period, slide = list(range(people)), 4 * RATE, RATE
     turn, away = 0, 0.0
     for frame in range(int(seconds * RATE)):
@@ -134,7 +134,7 @@ def leave(people: int, seconds: float, rng: np.random.Generator) -> Iterator[lis
 
 
 def cross(people: int, seconds: float, rng: np.random.Generator) -> Iterator[list[Shown]]:
-    """Who is where in each frame: two people change places in 1.2 s, then all rest for 0.8 s."""
+    """Positions of the people in each frame: two people change places in 1.2 s, then all rest for 0.8 s."""
     slots, period, moving = list(range(people)), 2 * RATE, int(1.2 * RATE)
     pair = (0, 1)
     for frame in range(int(seconds * RATE)):
@@ -152,7 +152,7 @@ def cross(people: int, seconds: float, rng: np.random.Generator) -> Iterator[lis
 
 
 def cut(people: int, seconds: float, rng: np.random.Generator) -> Iterator[list[Shown]]:
-    """Who is where in each frame: all, then one or two of them larger, and so on, at other places each time."""
+    """Positions of the people in each frame: shots of all people, then of one or two larger, each at other places."""
     order, size = list(range(people)), 300.0
     for frame in range(int(seconds * RATE)):
         if frame % (2 * RATE) == 0:

@@ -94,7 +94,8 @@ def write(
     notes: Sequence[str],
     subjects: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Writes timeline.json, last of all files of a job, so that it stands for finished results. Raises OutputError.
+    """Write timeline.json after all other files of a job, so that where it exists the results are complete. Raises
+    OutputError.
 
     Args:
         digest: of the media, `sha256:HEX`.

@@ -119,7 +119,7 @@ def submit(
 
 
 def _values(clip: ClipPrediction, kind: str) -> np.ndarray:
-    """What a submission of a challenge is written from: values of every frame, or of EMI one row.
+    """Predicted values that a submission file is written from: one row for each frame, for EMI one row.
 
     Raises ConfigError for a clip without the scores of the challenge.
     """

@@ -194,7 +194,7 @@ def _compare_calibrations(
         return None, f"fewer than two subjects of the split {CALIBRATION_SPLIT!r} have labels that the model predicts"
     plain = without_smoothing(model)
     comparison = calibration_fit.compare(
-        _predict_all(plain, scored, split, bars),
+        as_predicted if plain is model else _predict_all(plain, scored, split, bars),
         None if fit_on is None else _predict_all(plain, fit_on, CALIBRATION_SPLIT, bars),
         as_predicted=as_predicted,
         classes=model.labels,

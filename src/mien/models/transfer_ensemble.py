@@ -196,6 +196,16 @@ class HalvingAverage(nn.Module):
         return mean(maps) / mean(torch.ones_like(maps[:1, :1]))  # the divisor is 1, or 1/2 or 1/4 beside the padding
 
 
+def in_steps(values: Tensor, size: int) -> Tensor:
+    """Cut time into steps of `size` values, the last one padded with zeros; exports to ONNX for any time.
+
+    `(batch, channels, time)` -> `(batch, channels, ceil(time / size), size)`.
+    """
+    steps = (values.shape[2] + size - 1) // size
+    padded = nn.functional.pad(values, (0, steps * size - values.shape[2]))
+    return padded.view(*values.shape[:2], steps, size)
+
+
 class StepMean(nn.Module):
     """Mean of each `size` values in time; a shorter rest at the end is averaged alone. Exports to ONNX for any time.
 
@@ -209,13 +219,8 @@ class StepMean(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """`(batch, channels, time)` -> `(batch, channels, ceil(time / size))`."""
-        steps = (values.shape[2] + self.size - 1) // self.size
-        padding = steps * self.size - values.shape[2]
-
-        def mean(rows: Tensor) -> Tensor:
-            return nn.functional.pad(rows, (0, padding)).view(*rows.shape[:2], steps, self.size).mean(dim=3)
-
-        return mean(values) / mean(torch.ones_like(values[:1, :1]))
+        known = in_steps(torch.ones_like(values[:1, :1]), self.size).mean(dim=3)  # below 1 in a shorter rest
+        return in_steps(values, self.size).mean(dim=3) / known
 
 
 class PositiveMaximum(nn.Module):
@@ -231,9 +236,7 @@ class PositiveMaximum(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """`(batch, channels, time)`, each at least 0 -> `(batch, channels, ceil(time / size))`."""
-        steps = (values.shape[2] + self.size - 1) // self.size
-        padded = nn.functional.pad(values, (0, steps * self.size - values.shape[2]))
-        return padded.view(*values.shape[:2], steps, self.size).amax(dim=3)
+        return in_steps(values, self.size).amax(dim=3)
 
 
 class Cnn14(WindowMember):

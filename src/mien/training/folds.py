@@ -151,8 +151,14 @@ def fit_folds(
         train, select = ([clips[i] for i in indices] for indices in (part.train, part.select))
         fit(recipe, train, select, run, resume, device=device, stages=stages)
         trained = checkpoint.load(run, checkpoint.torch_device(device))
-        for model, clips_of in ((trained, predicted), (without_smoothing(trained), unsmoothed)):
-            clips_of += [predict(partial(trained_outputs, model), clips[i]) for i in part.held_out]
+        held_out = [clips[i] for i in part.held_out]
+        smoothed = [predict(partial(trained_outputs, trained), clip) for clip in held_out]
+        plain = without_smoothing(trained)
+        predicted += smoothed
+        if plain is trained:
+            unsmoothed += smoothed
+        else:
+            unsmoothed += [predict(partial(trained_outputs, plain), clip) for clip in held_out]
     position = {clip: i for i, clip in enumerate(ids)}
     predicted.sort(key=lambda p: position[p.id])
     unsmoothed.sort(key=lambda p: position[p.id])
