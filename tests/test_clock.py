@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,7 +21,6 @@ def stream(times: np.ndarray, values: np.ndarray | None = None, valid: np.ndarra
     return Stream(values, times, np.ones(len(times), bool) if valid is None else valid)
 
 
-@settings(deadline=None)
 @given(start=st.floats(-100, 1e4), seconds=st.floats(0, 50), rate=st.sampled_from([1.0, 10.0, 29.97, 30.0, 50.0]))
 def test_tokens_cover_the_span_with_cells_of_one_rate(start: float, seconds: float, rate: float) -> None:
     times = clock.token_times(start, start + seconds, rate)
@@ -52,7 +51,6 @@ def streams(draw: st.DrawFn) -> Stream:
     return Stream(values, np.cumsum(gaps), draw(hnp.arrays(bool, n)))
 
 
-@settings(deadline=None)
 @given(stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), tolerance=st.floats(0, 0.6))
 def test_resample_gives_the_mean_of_the_cell_or_the_nearest_sample(
     stream: Stream, rate: float, tolerance: float
@@ -88,7 +86,6 @@ def test_30_frames_a_second_give_three_samples_to_each_cell_of_a_tenth() -> None
     assert np.array_equal(indices[:, 0], np.arange(1000) * 3 + 1)
 
 
-@settings(deadline=None)
 @given(stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), bad=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_float16_streams_resample_to_the_values_of_float32_streams(stream: Stream, rate: float, bad: float) -> None:
     half = stream.values.astype(np.float16)
@@ -130,7 +127,6 @@ def test_interpolate_is_linear_constant_beyond_the_ends_and_keeps_gaps() -> None
     np.testing.assert_allclose(clock.interpolate(values, times, query)[:, 0], expected)
 
 
-@settings(deadline=None)
 @given(
     values=hnp.arrays(float, (10, 2), elements=st.floats(-5, 5)), query=hnp.arrays(float, 7, elements=st.floats(-1, 11))
 )

@@ -165,6 +165,16 @@ def test_any_flipped_bit_changes_the_digest(content: bytes, kind: str, at: int, 
 # Locations
 
 
+def test_a_file_is_digested_again_only_after_it_changed(tmp_path, monkeypatch) -> None:
+    path, read = tmp_path / "file", []
+    monkeypatch.setattr(downloads, "digest_of", lambda path, kind: read.append(path) or path.read_text())
+    path.write_text("a")
+    assert downloads.digest_once(path, "sha256") == downloads.digest_once(path, "sha256") == "a"
+    assert len(read) == 1
+    path.write_text("bb")
+    assert downloads.digest_once(path, "sha256") == "bb"
+
+
 def test_mirrors_are_searched_in_order_before_the_cache(toy, tmp_path, cache, monkeypatch) -> None:
     toy()
     folder(cache, BYTES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mien import losses
@@ -20,7 +20,6 @@ def batch(seed: int, *, dtype: torch.dtype = torch.float64) -> tuple[torch.Tenso
     return logits, torch.randint(-1, 8, (3, 7), generator=g), torch.rand(8, generator=g, dtype=torch.float64) + 0.1
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), smoothing=st.sampled_from([0.0, 0.1, 0.5]), weighted=st.booleans())
 def test_cross_entropy_equals_torchs(seed: int, smoothing: float, weighted: bool) -> None:
     logits, labels, weights = batch(seed)
@@ -54,7 +53,6 @@ def test_focal_with_class_weights_is_a_weighted_mean() -> None:
     assert float(both) == pytest.approx((float(one) + 3 * float(two)) / 4, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     gamma=st.sampled_from([0.0, 0.5, 2.0]),
@@ -118,7 +116,6 @@ def numpy_ccc(p: np.ndarray, t: np.ndarray) -> float:
     return 2 * covariance / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), hidden=st.floats(0, 0.7))
 def test_ccc_equals_numpys_over_the_pooled_entries(seed: int, hidden: float) -> None:
     r = np.random.default_rng(seed)
@@ -203,7 +200,6 @@ def test_prompt_contrastive_closed_forms() -> None:
     assert (values.grad == 0).all()
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]), weighted=st.booleans())
 def test_soft_focal_equals_focal_for_one_hot_labels(seed: int, gamma: float, weighted: bool) -> None:
     logits, labels, weights = batch(seed)
@@ -219,7 +215,6 @@ def test_soft_focal_equals_focal_for_one_hot_labels(seed: int, gamma: float, wei
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-8, atol=1e-10)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_soft_focal_without_gamma_is_torchs_cross_entropy(seed: int) -> None:
     logits, _, _ = batch(seed)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -14,7 +14,6 @@ from mien import config, soft_vote
 from mien.records import Window
 
 
-@settings(deadline=None)
 @given(tokens=st.integers(0, 200), length=st.integers(1, 50), data=st.data())
 def test_windows_cover_every_token(tokens: int, length: int, data: st.DataObject) -> None:
     hop = data.draw(st.integers(1, length))
@@ -36,7 +35,6 @@ def test_a_hop_that_leaves_gaps_is_refused(hop: int) -> None:
         soft_vote.windows(100, 10, hop)
 
 
-@settings(deadline=None)
 @given(tokens=st.integers(1, 60), length=st.integers(1, 20), triangular=st.booleans(), data=st.data())
 def test_vote_equals_the_double_loop(tokens: int, length: int, triangular: bool, data: st.DataObject) -> None:
     cut = soft_vote.windows(tokens, length, data.draw(st.integers(1, length)))
@@ -71,7 +69,6 @@ def test_triangle_weights_fall_to_both_ends() -> None:
     assert np.allclose(soft_vote.triangle_weights(1), [1])
 
 
-@settings(deadline=None)
 @given(
     values=hnp.arrays(float, (25, 2), elements=st.floats(-5, 5) | st.just(np.nan)),
     gaps=hnp.arrays(float, 25, elements=st.floats(0.01, 0.3)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 
 #: A logger of its own, so that commands which hide other warnings still show what is downloaded.
@@ -33,3 +34,14 @@ def digest_of(path: Path, kind: str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return f"{kind}:{digest.hexdigest()}"
+
+
+def digest_once(path: Path, kind: str) -> str:
+    """As `digest_of`, but a file is read once by a process until its size, time or inode changes."""
+    status = path.stat()
+    return _digest_once(path, kind, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _digest_once(path: Path, kind: str, version: tuple[int, int, int]) -> str:
+    return digest_of(path, kind)

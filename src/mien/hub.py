@@ -22,7 +22,7 @@ from pathlib import Path
 import platformdirs
 
 from mien.atomic import commit
-from mien.downloads import announce, digest_of, human_size, is_offline, log
+from mien.downloads import announce, digest_once, human_size, is_offline, log
 from mien.errors import ArtefactError
 
 
@@ -282,7 +282,7 @@ def _locate(artefact: Artefact) -> tuple[Path | None, str]:
 
 def _wrong_digest(artefact: Artefact, path: Path) -> str:
     """Sentence that reports a digest other than the pinned one, or ""."""
-    digest = digest_of(path, artefact.digest.partition(":")[0])
+    digest = digest_once(path, artefact.digest.partition(":")[0])
     if digest == artefact.digest:
         return ""
     return f"{path} is not {artefact.name}: its digest is {digest}, but {artefact.digest} is pinned."

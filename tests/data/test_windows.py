@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mien import data
@@ -242,7 +242,6 @@ def utterance(label: int, seconds: float, value: float) -> Recording:
     return Recording(Clip(f"u{value}", None, labels=labels), {"voice": Stream(ramp, times, np.ones(len(times), bool))})
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_same_class_augmentation_keeps_label_and_order(seed: int) -> None:
     pool = [utterance(1, 0.7, 10.0), utterance(2, 1.5, 20.0), utterance(1, 2.5, 11.0), utterance(2, 0.4, 21.0)]

@@ -18,7 +18,7 @@ from mien.errors import MediaError
 from mien.records import Face, Frame
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     steps=st.lists(st.floats(0.01, 0.7), min_size=1, max_size=60),
     length=st.floats(0.5, 4),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mien.encoders.audio_chunks import FrameGrid, cut_chunks
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     samples=st.integers(0, 40_000),
     length=st.integers(5, 30),

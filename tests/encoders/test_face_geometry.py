@@ -38,7 +38,7 @@ def test_every_feature_has_a_unique_name_and_a_description() -> None:
     assert all(f.description for f in face_geometry.FEATURES)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     turn=st.tuples(*[st.floats(-0.6, 0.6)] * 3),
     scale=st.floats(0.05, 500),
@@ -58,7 +58,7 @@ def test_similarity_transforms_change_only_the_pose(
     np.testing.assert_allclose(there[-3:], expected, atol=2e-3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(turn=st.tuples(*[st.floats(-0.35, 0.35)] * 3), distance=st.floats(7, 20), smile=st.floats(0, 1))
 def test_perspective_of_a_rotated_head_changes_features_within_the_bound(
     turn: tuple[float, float, float], distance: float, smile: float
@@ -168,7 +168,7 @@ def recording(seconds: float = 6.0, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return meshes + rng.normal(0, 0.1, meshes.shape), times
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([np.nan, np.inf, 1e9, 0.0]))
 def test_values_of_invalid_frames_change_no_valid_one(seed: int, garbage: float) -> None:
     meshes, times = recording()

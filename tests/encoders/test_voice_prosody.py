@@ -73,7 +73,7 @@ def column_mean(stream: Stream, name: str, from_s: float = 0.0, to_s: float = 1e
 
 
 @given(hz=st.floats(63, 480), harmonics=st.integers(1, 20), tilt=st.floats(0.3, 2.5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pitch_of_a_tone_is_within_one_percent(hz: float, harmonics: int, tilt: float) -> None:
     found = track(tone(hz, 0.4, harmonics, tilt))
     assert found.voiced.all()
@@ -133,7 +133,7 @@ def test_digital_silence_has_no_pitch_and_no_nan() -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 40_000), min_size=1, max_size=8), seed=st.integers(0, 9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_block_size_makes_no_difference(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     sound = tone(120 + 80 * rng.random(48_000).cumsum() / 24_000, 3.0) * rng.random()

@@ -33,7 +33,7 @@ def random_clips(rng: np.random.Generator, clips: int, frames: int) -> list[Clip
     return out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_the_point_estimate_is_the_pooled_metric(seed: int) -> None:
     clips = random_clips(np.random.default_rng(seed), 5, 40)
@@ -73,7 +73,7 @@ def test_ccc_from_moments_closed_form() -> None:
         bootstrap.moments([x], [x * np.nan])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_batched_scores_equal_single_ones(seed: int) -> None:
     rng = np.random.default_rng(seed)

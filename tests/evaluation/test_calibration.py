@@ -68,7 +68,7 @@ PROBABILITIES = arrays.arrays(np.float64, (30, 3), elements=st.floats(0.01, 1)).
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PROBABILITIES, st.floats(0, 3), st.lists(st.floats(-2, 2), min_size=3, max_size=3), st.floats(0.1, 10))
 def test_corrected_probabilities_sum_to_one_and_temperature_keeps_the_class(
     p: np.ndarray, radius: float, bias: list[float], temperature: float

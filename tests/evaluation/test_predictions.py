@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.errors import ConfigError, OutputError
@@ -17,7 +17,6 @@ from mien.evaluation.predictions import ClipPrediction, load, nearest_valid, pre
 from mien.records import Clip, Labels, Recording, Stream
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40).filter(any))
 def test_nearest_valid_frame_is_the_earlier_on_ties(known: list[bool]) -> None:
     places = [i for i, k in enumerate(known) if k]

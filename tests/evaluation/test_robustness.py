@@ -64,7 +64,7 @@ def face_first(
 # --- streams -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1), st.floats(2, 60))
 def test_drop_samples_drops_the_share_and_levels_nest(seed: int, share: float, more: float, seconds: float) -> None:
     one = recording(seed, seconds)

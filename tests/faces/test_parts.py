@@ -28,7 +28,7 @@ from mien.faces.detector import (
     tiles,
 )
 from mien.faces.mesh import ENLARGE, FaceMesh, MeshPrediction
-from mien.faces.tflite import _without_banner, default_backend
+from mien.faces.tflite import TfliteNetwork, _without_banner, default_backend
 
 #: Irises of scikit-image's astronaut, measured by eye in an enlargement.
 RIGHT_IRIS, LEFT_IRIS = (203.2, 100.2), (246.3, 103.2)
@@ -360,6 +360,16 @@ def test_only_litert_banner_is_removed_from_standard_error() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0
     assert done.stderr.splitlines() == ["during", "later"]
+
+
+def test_a_network_that_nothing_uses_any_more_serves_the_next_one_of_its_file() -> None:
+    path = hub.fetch("facemesh")
+    first, second = TfliteNetwork(path), TfliteNetwork(path)
+    assert first._run is not second._run  # both in use: two threads never share one
+    freed = first._run
+    del first
+    assert TfliteNetwork(path, threads=2)._run is not freed
+    assert TfliteNetwork(path)._run is freed
 
 
 def test_exceptions_pass_through_the_banner_filter() -> None:

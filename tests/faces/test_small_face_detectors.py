@@ -95,7 +95,7 @@ def test_views_are_searched_in_turn(monkeypatch) -> None:
     seen = []
 
     class StubDetector:
-        views = staticmethod(lambda image: small_face_detectors.grid(image, 288))
+        views = staticmethod(lambda image, coarse: small_face_detectors.grid(image, 288))
 
         def detect(self, image: np.ndarray, view: object) -> list[Detection]:
             seen.append(view)

@@ -23,6 +23,7 @@ class StubNetworks:
         self.found, self.logits = list(found), iter(logits)
         self.detections: list[Square | None] = []
         self.small: list[bool] = []
+        self.coarse: list[bool] = []
         monkeypatch.setattr(module, "BlazeFace", lambda *_, **__: self.detect)
         monkeypatch.setattr(module, "FaceMesh", lambda *_, **__: self.mesh)
         monkeypatch.setattr(module, "SmallFaceDetector", lambda **_: self.detect_small)
@@ -32,8 +33,9 @@ class StubNetworks:
         self.detections.append(square)
         return self.found
 
-    def detect_small(self, image: np.ndarray, *, all_views: bool) -> list[Detection]:
+    def detect_small(self, image: np.ndarray, *, all_views: bool, coarse: bool = False) -> list[Detection]:
         self.small.append(all_views)
+        self.coarse.append(coarse)
         return []
 
     def mesh(self, image: np.ndarray, square: Square) -> MeshPrediction:
@@ -70,6 +72,15 @@ def test_a_tracked_face_reduces_detections(monkeypatch) -> None:
     assert stubs.detections.count(None) == 8
     assert len(stubs.detections) - 8 == 2 + 7  # both tiles in the first frame, then one in turn
     assert len(stubs.small) == 2
+
+
+@pytest.mark.parametrize(("height", "coarse"), [(100.0, False), (130.0, True)])
+def test_behind_a_large_face_a_first_frame_is_searched_coarsely(monkeypatch, height, coarse) -> None:
+    """The frame is 360 pixels high; the later searches, in turn, are fine."""
+    face = Detection(np.array([300, 100, 300 + height, 100 + height]), 0.9, UNKNOWN_EYES)
+    stubs = StubNetworks(monkeypatch, found=[face])
+    stubs.show(4)
+    assert stubs.coarse == [coarse, False]
 
 
 def test_while_max_faces_are_tracked_detection_only_counts_the_others(monkeypatch) -> None:

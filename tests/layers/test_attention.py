@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -50,7 +50,6 @@ def run(layer: torch.nn.Module, query: Tensor, keys: Tensor, valid: Tensor) -> t
 
 
 @pytest.mark.parametrize("kind", ["attention", "cross"])
-@settings(deadline=None)
 @given(case=cases())
 def test_1_every_mask_is_finite(kind: str, case: dict[str, Tensor]) -> None:
     out, grads = run(layers(kind, case["query"].dtype), case["query"], case["keys"], case["valid"])
@@ -58,7 +57,6 @@ def test_1_every_mask_is_finite(kind: str, case: dict[str, Tensor]) -> None:
     assert all(torch.isfinite(g).all() for g in grads)
 
 
-@settings(deadline=None)
 @given(case=cases())
 def test_2_a_query_without_a_valid_key_gets_exactly_zero(case: dict[str, Tensor]) -> None:
     out, grads = run(layers("attention", case["query"].dtype), case["query"], case["keys"], case["valid"])
@@ -71,7 +69,6 @@ def test_2_a_query_without_a_valid_key_gets_exactly_zero(case: dict[str, Tensor]
 
 
 @pytest.mark.parametrize("kind", ["attention", "cross"])
-@settings(deadline=None)
 @given(case=cases(), bad=st.sampled_from(BAD))
 def test_3_values_at_invalid_keys_change_no_bit(kind: str, case: dict[str, Tensor], bad: float) -> None:
     layer = layers(kind, case["query"].dtype)
@@ -84,7 +81,6 @@ def test_3_values_at_invalid_keys_change_no_bit(kind: str, case: dict[str, Tenso
 
 
 @pytest.mark.parametrize("kind", ["attention", "cross"])
-@settings(deadline=None)
 @given(case=cases((torch.float64,)), padding=st.integers(1, 5))
 def test_4_padding_changes_nothing(kind: str, case: dict[str, Tensor], padding: int) -> None:
     layer = layers(kind, torch.float64)
@@ -97,7 +93,6 @@ def test_4_padding_changes_nothing(kind: str, case: dict[str, Tensor], padding: 
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(case=cases((torch.float64,)))
 def test_equals_plain_attention_over_the_valid_keys(case: dict[str, Tensor]) -> None:
     """Against a plain computation with only the valid keys there."""
@@ -140,7 +135,6 @@ def test_naive_is_not_safe() -> None:
     assert torch.isnan(naive(query, keys, valid)[0]).any()
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), bad=st.sampled_from(BAD))
 def test_transformer_layer_reads_valid_tokens_only(seed: int, bad: float) -> None:
     g = torch.Generator().manual_seed(seed)

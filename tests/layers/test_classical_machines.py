@@ -82,7 +82,7 @@ def test_sigmoid_is_the_most_likely_one() -> None:
     assert offset == pytest.approx(logistic.intercept_[0], abs=1e-3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(2, 8), st.integers(0, 1000))
 def test_coupled_pairs_minimise_the_published_criterion(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.layers.gated_fusion import GatedFusion
@@ -41,7 +41,6 @@ def test_bursts_are_blocks_of_the_given_length() -> None:
         assert all(n % 5 == 0 or n in edges for n in inner)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), face=st.floats(0, 1), p=st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_sample_keeps_a_token_and_gains_none(seed: int, face: float, p: float) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -76,7 +75,6 @@ def test_probabilities_above_one_in_sum_are_refused() -> None:
         ModalityDropout(whole={"face": 0.6, "voice": 0.6}, bursts={})
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_fusion_of_one_present_modality_equals_it(seed: int, dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(seed)

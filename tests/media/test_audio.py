@@ -92,7 +92,7 @@ def test_nan_and_infinite_samples_become_zero(tmp_path: Path) -> None:
 
 
 @given(seconds=st.floats(0.01, 3.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_blocks_are_contiguous_and_concatenate_to_the_whole_audio(
     tmp_path_factory: pytest.TempPathFactory, seconds: float
 ) -> None:

@@ -58,7 +58,7 @@ def spoil(values: dict[str, Tensor], valid: dict[str, Tensor], bad: float) -> di
     return {n: v.masked_fill(~valid[n][..., None], bad) for n, v in values.items()}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(case=cases(), bad=st.sampled_from([math.nan, math.inf, 1e30]))
 def test_1_and_3_finite_and_independent_of_missing_values(
     case: tuple[dict[str, Tensor], dict[str, Tensor]], bad: float
@@ -80,7 +80,7 @@ def test_1_and_3_finite_and_independent_of_missing_values(
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(case=cases((torch.float64,)), padding=st.integers(1, 4))
 def test_4_a_padded_batch_equals_its_rows_alone(
     case: tuple[dict[str, Tensor], dict[str, Tensor]], padding: int
@@ -99,7 +99,7 @@ def test_4_a_padded_batch_equals_its_rows_alone(
 
 
 @pytest.mark.parametrize("absent", ["face", "voice"])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(case=cases())
 def test_5_without_one_modality_the_other_predicts_alone(
     absent: str, case: tuple[dict[str, Tensor], dict[str, Tensor]]

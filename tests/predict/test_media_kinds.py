@@ -175,6 +175,20 @@ def test_an_upside_down_recording_is_read_like_the_upright_one(cases: Path, star
 
 
 @needs_faces
+def test_a_picture_upside_down_is_turned_and_described_once(starter: Predictor, tmp_path: Path) -> None:
+    from skimage.data import astronaut
+
+    picture = astronaut()
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
+    cv2.imwrite(str(tmp_path / "b.png"), turn(picture)[..., ::-1])
+    (a, b) = (starter.predict(tmp_path / name) for name in ("a.png", "b.png"))
+    assert [note for note in b.notes if "upside down" in note] == [note for note in b.notes if note not in a.notes]
+    assert b.table["expression"].to_list() == a.table["expression"].to_list()
+    (box, turned), height = [t.table.select("x1", "y1", "x2", "y2").row(0) for t in (a, b)], picture.shape[0]
+    assert np.abs(height - np.array(turned)[[2, 3, 0, 1]] - box).max() < 4
+
+
+@needs_faces
 def test_the_upside_down_case_is_turned(cases: Path, starter: Predictor) -> None:
     timeline = starter.predict(cases / "upsidedown_nometa.mp4")
     assert any("upside down" in note for note in timeline.notes)

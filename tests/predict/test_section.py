@@ -40,7 +40,7 @@ def test_an_empty_section_is_refused(start: float, stop: float | None) -> None:
         Section(start, stop)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=st.integers(0, 4000), length=st.integers(1, 4000), block=st.integers(1, 900))
 def test_blocks_are_cut_to_the_sample(first: int, length: int, block: int) -> None:
     sound = np.arange(3000, dtype=np.float32)

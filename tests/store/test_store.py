@@ -37,7 +37,7 @@ def test_unusual_ids_are_stored_inside_the_store_and_recovered(tmp_path: Path, c
 # -- round trips -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(0, 50), dim=st.integers(1, 9), seed=st.integers(0, 99), pieces=st.integers(1, 5))
 def test_written_streams_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, rows: int, dim: int, seed: int, pieces: int
@@ -67,7 +67,6 @@ def test_files_are_plain_safetensors(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["valid"], s.valid)
 
 
-@settings(deadline=None)
 @given(start=st.integers(-3, 60), stop=st.integers(-3, 60))
 def test_reading_rows_equals_slicing_the_stream(
     tmp_path_factory: pytest.TempPathFactory, start: int, stop: int
@@ -199,7 +198,7 @@ def test_a_missing_encoder_or_clip_is_an_error_that_lists_the_encoders(tmp_path:
 # -- damage ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_flipped_bit_is_detected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     store = FeatureStore(tmp_path_factory.mktemp("flip"))
@@ -211,7 +210,6 @@ def test_any_flipped_bit_is_detected(tmp_path_factory: pytest.TempPathFactory, d
     assert [f.path for f in faults] == [path]
 
 
-@settings(deadline=None)
 @given(keep=st.floats(0, 0.999))
 def test_a_truncated_file_is_refused_when_opening(tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
     store = FeatureStore(tmp_path_factory.mktemp("cut"))

@@ -315,7 +315,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_validate_agrees_with_a_strict_reader(tmp_path: Path, data: st.DataObject) -> None:
     header, good = data.draw(st.sampled_from([(EXPR_HEADER, VALID_EXPR[:4]), (VA_HEADER, VALID_VA[:4])]))

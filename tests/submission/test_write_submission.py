@@ -135,7 +135,7 @@ def test_the_sample_of_the_other_challenge_is_an_error(tmp_path: Path, expr: Pat
         validate(expr, expr, "va")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_predictions_give_a_valid_file(tmp_path: Path, data: st.DataObject) -> None:
     names = st.text("abz_-0189", min_size=1, max_size=6)

@@ -22,7 +22,7 @@ from mien.synthetic.scenario import (
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(SPLITS), st.floats(1.0, 60.0))
 def test_the_same_arguments_give_the_same_scenario(seed: int, split: str, seconds: float) -> None:
     first, again = (draw_scenario(split, 3, seconds=seconds, seed=seed) for _ in range(2))

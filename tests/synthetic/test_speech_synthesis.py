@@ -91,7 +91,7 @@ def test_voice_activity_detection_accepts_the_speech(expression: str) -> None:
         assert (probability[spoken] > 0.5).mean() >= 0.8
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     expression=st.sampled_from(EXPRESSIONS),
     sex=st.sampled_from(["female", "male"]),

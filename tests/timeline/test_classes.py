@@ -27,7 +27,7 @@ own_names = st.lists(
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(classes=own_names, gap=st.integers(0, 9), seed=st.integers(0, 99))
 def test_own_classes_round_trip(
     tmp_path_factory: pytest.TempPathFactory, ending: str, classes: list[str], gap: int, seed: int

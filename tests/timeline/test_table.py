@@ -96,7 +96,7 @@ def test_quality_is_kept_in_files_and_null_in_older_ones(ending: str, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     n=st.integers(1, 60),
     subjects=st.integers(1, 3),

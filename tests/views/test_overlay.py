@@ -187,7 +187,7 @@ def test_letters_that_the_font_lacks_are_replaced() -> None:
     assert texts == ["calm 100%", "class 2 100%", "悲 (sad) 100%"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 700),
     width=st.integers(1, 700),

@@ -41,7 +41,7 @@ class BatchEncoder(Generic[Item, Key]):
         on_error: gets the exception of a batch, after which further items are dropped; None raises it.
 
     Attributes:
-        seconds: processor time of encoding. failed: whether a batch raised.
+        seconds: time of encoding. failed: whether a batch raised.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class BatchEncoder(Generic[Item, Key]):
         self._running.append((keys, future))
 
     def _values(self, items: list[Item]) -> np.ndarray:
-        start = time.thread_time()
+        start = time.perf_counter()
         values = np.asarray(self._encode(items))
-        self.seconds += time.thread_time() - start
+        self.seconds += time.perf_counter() - start
         if values.shape != (len(items), self._dim):
             raise ConfigError(
                 f"encoder {self._name!r} returned an array {values.shape} for {len(items)} items of dim {self._dim}",

@@ -95,7 +95,7 @@ def encode_media(
         threads: of the face networks.
         side_by_side: decode ahead and encode the sound in threads of their own: done sooner, with 15 % more processor
             time. Otherwise one after the other, for processes that share the cores.
-        seconds: gets the processor seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
+        seconds: gets the seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
         on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
             on. None raises the first exception.
@@ -126,7 +126,7 @@ def encode_media(
 
         def make_tracker() -> FaceTracker | StillImageFaces:
             if still:
-                return StillImageFaces(threads=threads)
+                return StillImageFaces()  # of one image there is too little to share between threads
             return FaceTracker(max_faces=max_faces, reidentify=reidentify, threads=threads)
 
         def read() -> VideoFaces:
@@ -230,7 +230,7 @@ def _encode_audio(
             yield start_s, samples
 
     level = SoundLevel()
-    start = time.thread_time()
+    start = time.perf_counter()
     # These are valid exactly where there is speech, so their stream serves as voice activity too.
     prosody = next((m for m, e in encoders.items() if isinstance(e, VoiceProsody | VoiceSpeech)), None)
     result = _Audio()
@@ -250,7 +250,7 @@ def _encode_audio(
             result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
             result.level = level.stream()
         result.is_present, result.stop_s = sound.has_blocks, sound.stop_s
-    seconds["voice"] = time.thread_time() - start
+    seconds["voice"] = time.perf_counter() - start
     return result if result.is_present else _Audio()
 
 

@@ -29,6 +29,8 @@ OnError = Callable[[str, Exception], None]
 MAX_GAP_S = 0.25
 #: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
 _MESH_BATCH = 256
+#: Presence probability of a face that is certain: a logit of 11.5. Faces upside down give up to 10.
+CERTAIN_SCORE = 0.99999
 _OPENING = face_geometry.NAMES.index("mouth_opening")
 _POSE = {name: face_geometry.NAMES.index(f"head_{name}") for name in ("yaw", "pitch", "roll")}
 
@@ -59,7 +61,7 @@ class VideoFaces:
 
     times: `(frame,)` seconds. subjects: in order of appearance; methods take the index into this list. encoders:
     modality -> face encoder. brief: number of subjects left out because they were visible too briefly. encode_s:
-    processor seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
+    seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
     names: modality -> key of `encoders`; two modalities may share one encoder. turned: (width, height) in pixels where
     the frames were turned by half to be read; boxes are then given in pixels of the frames as they are stored.
     passed_over: most faces seen at once beyond the limit of tracked ones.
@@ -116,10 +118,18 @@ class VideoFaces:
                 known[name][rows] = values
         return known | {"quality": face_quality.quality(known)}
 
+    def has_upright_face(self) -> bool:
+        """Whether a face is certain and not upside down in any frame."""
+        for number in range(len(self.subjects)):
+            measured = self.quality(number)
+            if ((measured["face_score"] >= CERTAIN_SCORE) & (np.abs(measured["roll"]) < 90)).any():
+                return True
+        return False
+
     def stream(self, number: int, modality: str = FACE) -> Stream:
         """Stream of a subject and a face encoder over all frames; invalid where the subject has no face. That of a crop
         encoder with a rate leaves out the frames with a face that it did not encode."""
-        start = time.thread_time()
+        start = time.perf_counter()
         modality = self.names[modality]
         encoder, subject = self.encoders[modality], self.subjects[number]
         rows, valid = subject.rows.array(), self._valid(number)
@@ -139,7 +149,7 @@ class VideoFaces:
             stream = Stream(values, self.times[kept], valid[kept], encoder.provenance)
         else:
             stream = Stream(scatter(known, rows, len(self.times)), self.times, valid, encoder.provenance)
-        self.encode_s += time.thread_time() - start
+        self.encode_s += time.perf_counter() - start
         return stream
 
     def most_visible(self) -> int | None:
@@ -195,7 +205,7 @@ class SubjectCollector:
 
     @property
     def seconds(self) -> float:
-        """Processor time of measuring and encoding."""
+        """Time of measuring and encoding."""
         return self._measure_s + sum(batches.seconds for batches in self._crops.values())
 
     def add(self, row: int, frame: Frame, face: Face, scale: float) -> None:
@@ -221,10 +231,10 @@ class SubjectCollector:
         """`face_quality.measure` of a face, ten times a second; between, the last measures with the own score."""
         last_s, last = self._qualities.get(face.subject, (-np.inf, None))
         if last is None or not 0 <= frame.time_s - last_s < face_quality.EVERY_S:
-            start = time.thread_time()
+            start = time.perf_counter()
             last = face_quality.measure(frame.image, face)
             self._qualities[face.subject] = frame.time_s, last
-            self._measure_s += time.thread_time() - start
+            self._measure_s += time.perf_counter() - start
         return np.append(np.float32(face.score), last[1:])
 
     def add_crop(self, row: int, time_s: float, image: np.ndarray, subject: int = 0) -> None:
@@ -273,7 +283,7 @@ class SubjectCollector:
     def _measure_meshes(self) -> None:
         if not self._pending:
             return
-        start = time.thread_time()
+        start = time.perf_counter()
         numbers, rows, boxes, meshes, qualities = map(np.array, zip(*self._pending, strict=True))
         geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
         measures = self._measures(meshes)
@@ -288,7 +298,7 @@ class SubjectCollector:
             for modality, values in measures.items():
                 _extend(subject, modality, values[mask])
         self._pending = []
-        self._measure_s += time.thread_time() - start
+        self._measure_s += time.perf_counter() - start
 
     def _measures(self, meshes: np.ndarray) -> dict[str, np.ndarray]:
         """Modality -> measures of meshes; geometry is measured apart."""

@@ -59,7 +59,7 @@ class Prefetch(Generic[Item]):
         depth: number of items that may wait, computed from an item, since its size is known only then.
 
     Attributes:
-        seconds: processor time spent on the items.
+        seconds: time spent on the items.
     """
 
     def __init__(self, items: Iterable[Item], depth: Callable[[Item], int]) -> None:
@@ -89,13 +89,14 @@ class Prefetch(Generic[Item]):
                 continue
 
     def _run(self) -> None:
-        start = time.thread_time()
+        start = time.perf_counter()
         try:
             for item in self._items:
-                self.seconds = time.thread_time() - start
+                self.seconds += time.perf_counter() - start
                 self._queue.maxsize = max(self._queue.maxsize, self._depth(item))
                 if not self._put(item, None):
                     break
+                start = time.perf_counter()
             self._put(None, None)
         except BaseException as error:
             self._put(None, error)
@@ -111,7 +112,7 @@ class Prefetch(Generic[Item]):
 
 
 class _InTurn:
-    """Items computed when they are asked for. seconds: processor time spent on them."""
+    """Items computed when they are asked for. seconds: time spent on them."""
 
     def __init__(self, items: Iterable[Frame]) -> None:
         self.seconds = 0.0
@@ -120,9 +121,9 @@ class _InTurn:
     def __iter__(self) -> Iterator[Frame]:
         iterator = iter(self._items)
         while True:
-            start = time.thread_time()
+            start = time.perf_counter()
             item = next(iterator, None)
-            self.seconds += time.thread_time() - start
+            self.seconds += time.perf_counter() - start
             if item is None:
                 return
             yield item
@@ -156,7 +157,7 @@ def read_faces(
         tracker: detects and tracks the faces; None returns times and segments only.
         encoders: modality -> encoder of crops, meshes or segments.
         width: of the original frames in pixels, to which boxes are scaled; None: that of the frames given.
-        seconds: gets the processor seconds of `decode`, `detect`, `mesh` and `track`.
+        seconds: gets the seconds of `decode`, `detect`, `mesh` and `track`.
         on_time: called with the time of each frame, seconds.
         min_visible_s: subjects never visible for this long without a gap are left out; in a shorter recording, for half
             of it.
@@ -178,9 +179,9 @@ def read_faces(
     with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
         for frame in source:
             if tracker is not None:
-                start = time.thread_time()
+                start = time.perf_counter()
                 found = tracker(frame)
-                tracker_s += time.thread_time() - start
+                tracker_s += time.perf_counter() - start
                 if sides is not None:
                     chosen = selector(found, frame.image.shape[1])
                     found = [replace(chosen[side], subject=i) for i, side in enumerate(sides) if side in chosen]

@@ -104,9 +104,9 @@ class FullRange:
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self._detector = BlazeFace(path, variant=FULL_RANGE, threads=threads, threshold=self.THRESHOLD)
 
-    def views(self, image: np.ndarray) -> list[Square]:
-        """Squares that cover the frame."""
-        return grid(image, self.SIDE)
+    def views(self, image: np.ndarray, *, coarse: bool = False) -> list[Square]:
+        """Squares that cover the frame. coarse: of the frame's shorter side."""
+        return grid(image, min(image.shape[:2]) if coarse else self.SIDE)
 
     def detect(self, image: np.ndarray, view: Square) -> list[Detection]:
         """Detections, merged, in one square of `image` `(height, width, 3)` uint8 RGB."""
@@ -125,11 +125,11 @@ class InQuarters:
     def __init__(self, detector: Callable[[np.ndarray], list[Detection]]) -> None:
         self._detector = detector
 
-    def views(self, image: np.ndarray) -> list[tuple[int, int, int, int]]:
-        """(x, y, width, height) of the whole frame and, for large frames, of four overlapping quarters."""
+    def views(self, image: np.ndarray, *, coarse: bool = False) -> list[tuple[int, int, int, int]]:
+        """(x, y, width, height) of the whole frame and, for large frames unless coarse, of four overlapping quarters."""
         height, width = image.shape[:2]
         views = [(0, 0, width, height)]
-        if max(height, width) >= self.LARGE:
+        if max(height, width) >= self.LARGE and not coarse:
             w, h = int(width * 0.6), int(height * 0.6)
             views += [(x, y, w, h) for y in (0, height - h) for x in (0, width - w)]
         return views
@@ -160,15 +160,16 @@ class SmallFaceDetector:
         self._detector: FullRange | InQuarters | None = None
         self._next = 0
 
-    def __call__(self, image: np.ndarray, *, all_views: bool) -> list[Detection]:
+    def __call__(self, image: np.ndarray, *, all_views: bool, coarse: bool = False) -> list[Detection]:
         """Detections, merged, in `image` `(height, width, 3)` uint8 RGB.
 
-        all_views: search all views (for a first frame or a new scene), not only the next ones in turn.
+        all_views: search all views (for a first frame or a new scene), not only the next ones in turn. coarse: search
+        fewer, larger views, in which BlazeFace full-range finds faces from a twelfth of the frame's shorter side.
         """
         detector = self._load_detector()
         if detector is None:
             return []
-        views: Sequence[Any] = detector.views(image)
+        views: Sequence[Any] = detector.views(image, coarse=coarse)
         chosen = views
         if not all_views:
             count = -(-len(views) // self.CYCLE)

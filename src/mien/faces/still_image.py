@@ -33,7 +33,7 @@ class StillImageFaces:
         max_faces: largest number of faces, larger ones first; None: no limit. threads: as in `FaceTracker`.
 
     Attributes:
-        seconds: processor seconds by stage, as in `FaceTracker`.
+        seconds: seconds by stage, as in `FaceTracker`.
 
     Raises:
         ArtefactError: a network is missing and cannot be downloaded.

@@ -44,6 +44,9 @@ RETRY_LOGIT = -4.0
 WEAK_LOGIT, TURNED_LOGIT = 12.0, 8.0
 #: Seconds between searches for new faces, and between runs of the second detector while a face is tracked.
 SEARCH_EVERY_S, SMALL_EVERY_S = 0.5, 2.0
+#: Behind a face of this share of the frame's height, a first frame is searched for small faces coarsely. Our choice:
+#: such pictures are portraits, and a fine search takes more time than all the rest.
+PORTRAIT_SHARE = 1 / 3
 #: Smallest height of a tracked face in pixels.
 MIN_HEIGHT = 10.0
 #: Seconds between appearance descriptors of a tracked face within a scene, of one person and of several.
@@ -96,7 +99,7 @@ class FaceTracker:
         reidentify: bool = True,
         threads: int = 1,
     ) -> None:
-        #: CPU seconds by stage, `detect` and `mesh`; the rest of a call is tracking and identification.
+        #: Seconds by stage, `detect` and `mesh`; the rest of a call is tracking and identification.
         self.seconds = {"detect": 0.0, "mesh": 0.0}
         self._detector = self._timed("detect", BlazeFace(hub.fetch("blazeface"), threads=threads))
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
@@ -115,12 +118,14 @@ class FaceTracker:
         self._scene_start_s = self._searched_s = self._searched_small_s = self._counted_s = -np.inf
 
     def _timed(self, stage: str, call: Callable[P, T]) -> Callable[P, T]:
+        seconds = self.seconds  # not self: a tracker in a cycle would keep its networks until the next collection
+
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            start = time.thread_time()
+            start = time.perf_counter()
             try:
                 return call(*args, **kwargs)
             finally:
-                self.seconds[stage] += time.thread_time() - start
+                seconds[stage] += time.perf_counter() - start
 
         return timed
 
@@ -263,7 +268,8 @@ class FaceTracker:
         small_due = not 0 <= now - self._searched_small_s < SMALL_EVERY_S
         if self._small is not None and (small_due or not self._tracks):
             self._searched_small_s = now
-            yield self._small(image, all_views=all_views)
+            portrait = any(np.ptp(t.prediction.box[1::2]) >= PORTRAIT_SHARE * image.shape[0] for t in self._tracks)
+            yield self._small(image, all_views=all_views, coarse=all_views and portrait)
 
     def _start_tracks(self, image: np.ndarray, now: float, detections: list[Detection]) -> None:
         """Start a track for every detection in which the mesh network also finds a face, larger ones first."""

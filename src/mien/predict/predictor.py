@@ -148,7 +148,8 @@ class ModelPredictor:
         ]
         media = next((source for source in sources if has_speech(source)), sources[0])
         if split_channels:
-            notes = [*dict.fromkeys(notes), *channel_notes(sources)]
+            notes += channel_notes(sources)
+        notes = [*dict.fromkeys(notes)]  # a recording that is decoded twice is described once
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
@@ -219,11 +220,12 @@ class ModelPredictor:
 
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
-        turned = looks and is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
-        if turned:
-            notes.append(
-                "the pictures are upside down; they were turned to be read, and boxes are given as they are stored"
-            )
+        still = info.kind == "image"
+
+        def check_orientation() -> bool:
+            return looks and is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
+
+        turned = not still and check_orientation()
 
         def pictures() -> Iterator[Frame]:
             for frame in frames(info.path, max_side=max_side, notes=notes):
@@ -232,18 +234,29 @@ class ModelPredictor:
         def sound() -> Iterator[tuple[float, np.ndarray]]:
             return blocks(info.path, seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
 
-        media = encode_media(
-            encoders,
-            frames=(lambda: section.frames(pictures())) if info.has_video else None,
-            audio=(lambda: section.blocks(sound())) if info.has_audio else None,
-            width=info.width,
-            max_faces=self.max_faces,
-            reidentify=self.reidentify,
-            still=info.kind == "image",
-            seconds=seconds,
-            on_time=on_position,
-        )
-        media.faces.turned = (info.width, info.height) if turned else None
+        def encode() -> EncodedMedia:
+            return encode_media(
+                encoders,
+                frames=(lambda: section.frames(pictures())) if info.has_video else None,
+                audio=(lambda: section.blocks(sound())) if info.has_audio else None,
+                width=info.width,
+                max_faces=self.max_faces,
+                reidentify=self.reidentify,
+                still=still,
+                side_by_side=not still,
+                seconds=seconds,
+                on_time=on_position,
+            )
+
+        media = encode()
+        if still and not media.faces.has_upright_face() and check_orientation():
+            turned = True
+            media = encode()
+        if turned:
+            notes.append(
+                "the pictures are upside down; they were turned to be read, and boxes are given as they are stored"
+            )
+            media.faces.turned = (info.width, info.height)
         return media
 
     def _info(
