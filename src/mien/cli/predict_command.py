@@ -117,6 +117,15 @@ def predict(
             "row of its interval, not a mean. Report and overlay use all rows.",
         ),
     ] = None,
+    face_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="HZ",
+            help="Read faces so many times a second, and more often while one moves; each frame keeps its rows, "
+            "interpolated between two readings. Default: 15 for the starter, every frame for models that read each.",
+        ),
+    ] = None,
     skip_done: Annotated[
         bool,
         typer.Option(
@@ -182,7 +191,7 @@ def predict(
         )
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, as_json, start, end, rate, audio_track,
-            audio_channels is Channels.SPLIT, min_quality,
+            audio_channels is Channels.SPLIT, min_quality, face_rate,
         )  # fmt: skip
         run = RunFacts(
             predictor.name,
@@ -195,6 +204,7 @@ def predict(
                 "audio_track": audio_track,
                 "audio_channels": str(audio_channels),
                 "min_quality": min_quality,
+                "face_rate": face_rate,
                 "start": start,
                 "end": end,
                 "rate": rate,

@@ -51,6 +51,7 @@ class PredictOptions:
     audio_track: int | None = None
     split_channels: bool = False
     min_quality: float = 0.0
+    face_rate_hz: float | None = None
 
     @property
     def timeline_name(self) -> str:
@@ -139,6 +140,7 @@ def predict_job(
             audio_track=options.audio_track,
             split_channels=options.split_channels,
             min_quality=options.min_quality,
+            face_rate_hz=options.face_rate_hz,
             start_s=options.start_s,
             stop_s=options.stop_s,
             progress=progress,
