@@ -22,7 +22,7 @@ from mien.encode.create_encoders import (
 )
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.face_rate import automatic_rate
-from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
+from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
@@ -65,7 +65,7 @@ class ModelPredictor:
         voice_note: a note for timelines to which the voice contributed.
 
     Attributes:
-        reidentify: as in `Predictor`; True at first.
+        reidentify, one_thread: as in `Predictor`; True and False at first.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ModelPredictor:
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
-        self.reidentify = True
+        self.reidentify, self.one_thread = True, False
 
     @property
     def model(self) -> StreamModel:
@@ -250,7 +250,8 @@ class ModelPredictor:
                 max_faces=self.max_faces,
                 reidentify=self.reidentify,
                 still=still,
-                side_by_side=not still,
+                side_by_side=not (still or self.one_thread),
+                threads=1 if self.one_thread else THREADS,
                 face_rate_hz=rate_hz,
                 seconds=seconds,
                 on_time=on_position,

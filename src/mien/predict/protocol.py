@@ -21,11 +21,13 @@ class Predictor(Protocol):
         name: the model's name, which results record as `info["model"]`.
         max_faces: the largest number of people tracked at once in a video; a still has no limit.
         reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
+        one_thread: decode, listen and look one after the other, for several processes that share the cores.
     """
 
     name: str
     max_faces: int
     reidentify: bool
+    one_thread: bool
 
     def predict(
         self,
