@@ -66,7 +66,7 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
     """Writes the annotated recording as MP4 (H.264, AAC), or as PNG for an image (the suffix of `path` is replaced).
 
     Args:
-        table: a timeline's table (see `mien.timeline.table.schema`) of this media.
+        table: a timeline's table (see `mien.timeline.columns.schema`) of this media.
         classes: its class names.
 
     Returns:

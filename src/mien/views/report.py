@@ -72,7 +72,7 @@ def write_report(
     A timeline without any expression has a page of valence and arousal, and the other way round.
 
     Args:
-        table: a timeline's table (see `mien.timeline.table.schema`).
+        table: a timeline's table (see `mien.timeline.columns.schema`).
         summaries: one per subject, from `mien.timeline.summary.summarise`.
         classes: class names of the timeline.
         name: title of the page.
