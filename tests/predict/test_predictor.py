@@ -16,13 +16,13 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 import mien
-from mien import checkpoint, config, hub, models
+from mien import checkpoint, config, hub
 from mien.encode import encode_media, video_pass
 from mien.encoders import face_geometry as face_encoder
 from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.inference import InferenceSettings, InputFeature
 from mien.media.video import write_video
-from mien.predict import Predictor, create_predictor, load
+from mien.predict import Predictor, load
 from mien.predict.predictor import ModelPredictor
 from mien.predict.rows import speech_at
 from mien.records import Face, Frame, Stream
