@@ -193,7 +193,8 @@ class Timeline:
         """
         from mien.views.overlay import write_overlay
 
-        return write_overlay(Path(path), self.table, classes=self.classes, media=Path(self.media))
+        track = self.info.get("media", {}).get("audio_track")
+        return write_overlay(Path(path), self.table, classes=self.classes, media=Path(self.media), audio_track=track)
 
     def summary(self) -> RenderableType:
         """Summary for the terminal, a rich renderable."""
