@@ -288,10 +288,15 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
 
 
 def _brief_estimate(result: JobResult) -> str:
-    """The first subject in a few words: the two most frequent expressions, or mean valence and arousal."""
+    """The first subject in a few words: the two most frequent expressions, else mean valence and arousal, else the
+    highest two means of score tasks."""
     from mien.views.parts import parts_of
 
     first = result.summaries[0] if result.summaries else None
+    means = {name: mean for name, mean in first.scores.items() if mean is not None} if first else {}
+    if first and means and not first.shares and first.valence is None:
+        highest = sorted(means, key=lambda name: -means[name])[:2]
+        return ", ".join(f"{name} {means[name]:.2f}" for name in highest)
     if first is None or parts_of(result.timeline.table).expression:
         shares = list(first.shares.items()) if first else []
         return ", ".join(f"{name} {share:.0%}" for name, share in shares[:2]) or "no expression"

@@ -9,7 +9,7 @@ from pathlib import Path
 from mien import ensemble, ensemble_folder, trained_model
 from mien.errors import ConfigError
 from mien.inference import InputFeature, StreamModel
-from mien.labels import EXPRESSIONS, SCORE_TASKS
+from mien.labels import EXPRESSIONS
 from mien.onnx_model import SHIPPED
 from mien.predict import face_network
 from mien.predict.face_network import FaceNetworkModel
@@ -150,20 +150,7 @@ def _load(model: str | Path, device: str) -> StreamModel:
         loaded = trained_model.load(model)
     else:
         loaded = trained_model.load(model, usable_device(device), onnx=False)
-    _check_predicts_timeline(loaded, str(model))
     return loaded
-
-
-def _check_predicts_timeline(model: StreamModel, name: str) -> None:
-    """Raise ConfigError for a model that is trained for score tasks alone: a Timeline has no columns for them."""
-    settings = model.settings
-    if settings.scores and not (settings.expression or settings.valence_arousal):
-        titles = " and ".join(SCORE_TASKS[task].title for task in settings.scores)
-        raise ConfigError(
-            f"{name} predicts {titles} alone, and a timeline holds expressions, valence and arousal",
-            follows="Nothing was predicted.",
-            remedy="Use `mien evaluate` or `mien submit`, or train it with objective.expression=1 too.",
-        )
 
 
 def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | str | Path) -> StreamModel:

@@ -170,6 +170,8 @@ class ModelPredictor:
         notes += quality_notes(table, min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
+        if audio_track is not None and voice:
+            facts["media"]["audio_track"] = audio_track  # of report and overlay
         return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
