@@ -11,7 +11,8 @@ from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 
 
-def save_tiny(folder: Path, seed: int = 0) -> Path:
+def save_tiny(folder: Path, seed: int = 0, objective: dict[str, float] | None = None) -> Path:
+    """Save it in a folder. objective: weights of the tasks that it counts as trained for."""
     raw = {
         "paper": {"title": "random weights", "arxiv": ""},
         "corpus": {"name": "none"},
@@ -21,6 +22,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
         },
         "windows": {"seconds": 2.0, "hop_seconds": 1.0},
         "model": {"name": "safe_cross_attention", "dim": 16, "heads": 2, "layers": 1},
+        "objective": objective or {},
         "train": {},
         "vote": {},
     }

@@ -16,14 +16,14 @@ from mien.telemetry import switch_off
 if TYPE_CHECKING:
     from mien import custom_data
     from mien.config import names as recipes
-    from mien.predict import Predictor, load, predict
+    from mien.predict import Predictor, load, predict, predict_many
     from mien.timeline.table import Timeline
 
     __version__: str
 
 switch_off()
 
-__all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
+__all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes"]
 
 #: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.
 _LAZY = {
@@ -32,6 +32,7 @@ _LAZY = {
     "custom_data": ("mien.custom_data", ""),
     "load": ("mien.predict", "load"),
     "predict": ("mien.predict", "predict"),
+    "predict_many": ("mien.predict", "predict_many"),
     "recipes": ("mien.config", "names"),
 }
 

@@ -12,7 +12,6 @@ docs/CUSTOM_DATA.md explains it in full, also for folders of videos.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,13 +29,11 @@ from mien.evaluation.record import summarise
 from mien.inference import trained_outputs
 from mien.labels import EXPRESSIONS, UNLABELLED, probability_column
 from mien.records import Clip, Labels, Recording, Stream
+from mien.training.data_defaults import HZ, RECIPE, defaults, stream_seconds
 from mien.training.fit import fit
 from mien.views import evaluation as view
 
-#: Rate in Hz of labels and of single vectors repeated over a clip. Our choice.
-_HZ = 10.0
-#: Name of the shipped recipe, some values of which are chosen by the recordings (`defaults`).
-_RECIPE = "custom_data"
+__all__ = ["defaults", "evaluate", "predict", "recording", "split", "train"]
 
 
 def recording(
@@ -103,13 +100,13 @@ def _array(name: str, modality: str, value: np.ndarray) -> np.ndarray:
 def _length(value: np.ndarray | Stream, rate_hz: float) -> float:
     """Length in seconds; 0 for a single vector."""
     if isinstance(value, Stream):
-        return float(value.times[-1]) + 0.5 / rate_hz if len(value.times) else 0.0
+        return stream_seconds(value, rate_hz)
     return len(value) / rate_hz if len(value) > 1 else 0.0
 
 
 def _stream(values: np.ndarray, rate_hz: float, seconds: float) -> Stream:
     if len(values) == 1:
-        rate_hz, values = _HZ, np.repeat(values, max(1, round(seconds * _HZ)), axis=0)
+        rate_hz, values = HZ, np.repeat(values, max(1, round(seconds * HZ)), axis=0)
     times = (np.arange(len(values)) + 0.5) / rate_hz
     return Stream(values, times, np.isfinite(values).all(axis=1), {"network": "own"})
 
@@ -128,7 +125,7 @@ def _labels(
     affect = None if valence_arousal is None else np.asarray(valence_arousal, float)
     if times is None:
         given = len(names) if names is not None else len(affect) if affect is not None and affect.ndim == 2 else 0
-        count = given or max(1, round(seconds * _HZ))
+        count = given or max(1, round(seconds * HZ))
         times = (np.arange(count) + 0.5) * seconds / count
     n = len(times)
     if names is None:
@@ -175,7 +172,7 @@ def train(
     out: str | Path,
     overrides: Sequence[str] = (),
     *,
-    recipe: str | Path = _RECIPE,
+    recipe: str | Path = RECIPE,
     classes: Sequence[str] | None = None,
     val: float = 0.2,
     resume: bool = False,
@@ -200,7 +197,7 @@ def train(
     if not any(r.clip.split for r in recordings):
         recordings = split(recordings, {"val": val})
     present = {name for r in recordings for name in r.streams}
-    chosen = defaults(recordings, overrides) if recipe == _RECIPE else []
+    chosen = defaults(recordings, overrides) if recipe == RECIPE else []
     settings = config.load(recipe, [*chosen, *overrides], check=models.problems)
     raw = settings.model_dump()
     raw["features"] = {n: {"encoder": "own", "dim": None} for n in ("face", "voice") if n in present}
@@ -215,55 +212,6 @@ def train(
             remedy="Give recordings label=..., and split='train' or no split at all.",
         )
     return fit(settings, train_clips, val_clips, Path(out), resume, **options)
-
-
-def defaults(recordings: Sequence[Recording], overrides: Sequence[str] = ()) -> list[str]:
-    """Values of the recipe `custom_data` that suit the recordings, as `key=value`.
-
-    * Constant clips (single vectors, one label): a window is one token as long as the longest clip, because the ten
-      tokens a second of the recipe would be copies of it. Classes are not balanced, inputs get no noise, training does
-      not stop early, and the loss of each modality alone has full weight: the recipe's values cost .01 to .03 macro
-      F1 there (docs/CUSTOM_DATA.md, "Compared with a logistic regression").
-    * Batch and epochs: 32 windows a batch, and more for more than a thousand windows, up to 128. 30 epochs, fewer where
-      the run would exceed 1,000 steps, at least 12. Our choice: a step with 128 short windows takes hardly longer than
-      one with 32.
-
-    Args:
-        overrides: changes of the recipe. Keys that they set are left out, and all windows if they set any.
-    """
-    settings = config.load(_RECIPE, overrides, check=models.problems)
-    given = {override.partition("=")[0].strip() for override in overrides}
-    chosen: dict[str, float | str] = {}
-    seconds, hop = settings.windows.seconds, settings.windows.hop_seconds
-    if all(_is_constant(r) for r in recordings):
-        if not any(key.startswith("windows") for key in given):
-            seconds = hop = math.ceil(1000 * max((_seconds(r) for r in recordings), default=0.0)) / 1000 or 1.0
-            chosen |= {"windows.seconds": seconds, "windows.hop_seconds": seconds, "windows.rate_hz": 1 / seconds}
-            chosen |= {"windows.jitter": "false", "vote.hop_seconds": seconds}
-        chosen |= {"train.balance": 0.0, "train.patience": 0}
-        if settings.model.name == "safe_cross_attention":
-            chosen |= {"objective.class_weights": "none", "objective.unimodal": 1.0}
-            chosen |= {"model.modality_dropout.noise": "{}"}
-    trained = [r for r in recordings if r.clip.labels is not None and r.clip.split in ("", "train")]
-    count = sum(1 + max(0, math.ceil((_seconds(r) - seconds) / hop)) for r in trained)
-    batch = min(128, max(settings.train.batch, count // 32))
-    steps = -(-count // (settings.train.batch if "train.batch" in given else batch)) or 1
-    chosen |= {"train.batch": batch, "train.epochs": min(settings.train.epochs, max(12, 1000 // steps))}
-    return [
-        f"{key}={value}" for key, value in chosen.items() if not any(key == g or key.startswith(f"{g}.") for g in given)
-    ]
-
-
-def _seconds(recording: Recording) -> float:
-    return max((_length(s, _HZ) for s in recording.streams.values()), default=0.0)
-
-
-def _is_constant(recording: Recording) -> bool:
-    """Whether neither the valid features nor the labels change within the clip."""
-    parts = [np.asarray(s.values)[np.asarray(s.valid, bool)] for s in recording.streams.values()]
-    if (labels := recording.clip.labels) is not None:
-        parts += [labels.expression, np.nan_to_num(labels.valence_arousal, nan=2.0)]
-    return all(bool((part == part[:1]).all()) for part in parts)
 
 
 def evaluate(
@@ -312,7 +260,7 @@ def predict(run: str | Path | checkpoint.Checkpoint, recording: Recording) -> pl
         run: folder of a checkpoint, or a loaded one.
     """
     trained = _checkpoint(run)
-    stop = max((_length(s, _HZ) for s in recording.streams.values()), default=1.0)
+    stop = max((stream_seconds(s) for s in recording.streams.values()), default=1.0)
     times, p, affect = trained_outputs(trained, recording.streams, 0.0, stop)
     known = np.isfinite(p).all(axis=1)
     labels = [trained.labels[i] if ok else None for i, ok in zip(np.nan_to_num(p).argmax(axis=1), known, strict=True)]

@@ -99,6 +99,19 @@ def is_probability_column(column: str) -> bool:
     return column.startswith(_COLUMN_PREFIX)
 
 
+def score_columns(task: str) -> tuple[str, ...]:
+    """Columns of a score task in a Timeline: `au1`, `au2`, ... for action units, otherwise the name of the task first,
+    as in `emi_empathic_pain`."""
+    names = (name.lower().replace(" ", "_") for name in SCORE_TASKS[task].columns)
+    return tuple(name if name.startswith(task) else f"{task}_{name}" for name in names)
+
+
+def score_tasks(columns: Iterable[str]) -> tuple[str, ...]:
+    """The score tasks of which a Timeline with these columns has at least one column."""
+    present = set(columns)
+    return tuple(task for task in SCORE_TASKS if not present.isdisjoint(score_columns(task)))
+
+
 def check_class_names(names: Sequence[str]) -> list[str]:
     """Check that each class can have its own column in a Timeline; returns the names as a list.
 

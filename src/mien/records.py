@@ -326,7 +326,8 @@ class SubjectSummary:
 
     shares: expression -> share of the time that has an expression, largest first, in [0, 1]. unnamed: share of all
     time without an expression. evidence: kind -> share of all time. valence, arousal: means over the time that has
-    them, in [-1, 1], or None. stretches: in order of time.
+    them, in [-1, 1], or None. stretches: in order of time. scores: column of a score task -> mean over the time that
+    has it, in [0, 1], or None.
     """
 
     subject: int
@@ -339,6 +340,7 @@ class SubjectSummary:
     valence: float | None
     arousal: float | None
     stretches: tuple[Stretch, ...]
+    scores: dict[str, float | None] = field(default_factory=dict)
 
     def dominant(self, most: int = 6) -> list[Stretch]:
         """The longest stretches, in order of time."""

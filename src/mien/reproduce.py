@@ -13,7 +13,7 @@ finished epoch, and the report is written once. A folder of another recipe or co
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from mien.config import Recipe
 from mien.datasets.index import Index, build_index, recipe_options
 from mien.errors import ConfigError
 from mien.evaluation.evaluate import PAGE, RECORD, ProgressBars, evaluate, no_progress_bar
+from mien.records import Recording
 from mien.training.fit import fit
 from mien.training.stages import ChainSettings, ExtractionProgressBar, extract_features, labelled, stage_recipes
 
@@ -58,6 +59,7 @@ def reproduce(
     task: str | None = None,
     faces: str | None = None,
     stages: Mapping[str, Path] | None = None,
+    suit: Callable[[Recipe, Sequence[Recording]], Recipe] = lambda recipe, _: recipe,
     workers: int = 1,
     device: str = "auto",
     robustness: bool = False,
@@ -75,6 +77,7 @@ def reproduce(
         task: one of `mien.labels.TASKS`, which selects labels and splits; by default what the system predicts.
         faces: `video` or `crops` (`mien extract`); by default the recipe's.
         stages: encoder name -> trained stage; other stages of the recipe are trained on the corpus first.
+        suit: changes the recipe by the labelled clips before training, see `mien.training.data_defaults.suited`.
         workers: processes that extract features.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         robustness: also score with missing, noisy and delayed streams.
@@ -109,6 +112,7 @@ def reproduce(
             follows="Nothing was trained.",
             remedy=f"See {out / INDEX} for the problems of the corpus and {store}/failures.jsonl for unreadable clips.",
         )
+    recipe = suit(recipe, [*train, *val])
     on_step(f"3/4 train: {recipe.model.name} on {len(train)} clips; {len(val)} clips select the epoch")
     run = fit(recipe, train, val, out / "run", resume=True, device=device, stages=folders)
     on_step("4/4 evaluate")

@@ -172,6 +172,16 @@ def test_class_counts_equal_a_loop() -> None:
         assert counts[i].tolist() == [int((expression == c).sum()) for c in range(8)]
 
 
+def test_a_window_counts_once_with_its_last_label_where_it_has_one_prediction() -> None:
+    clips = [recording(5.0, labels=[-1, -1, 4, -1, -1]), recording(1.2, name="b", labels=[-1, 3]), recording(3.0)]
+    dataset = data.WindowDataset(clips, WINDOWS, last_label=True)
+    counts = dataset.class_counts(8)
+    for i in range(len(dataset)):
+        known = [label for label in dataset[i].expression[0].tolist() if label >= 0]
+        assert counts[i].tolist() == [int(known[-1:] == [c]) for c in range(8)]
+    assert counts.sum(0).tolist() == [0, 1, 1, 1, 2, 0, 0, 0]
+
+
 def test_window_weights_balance_the_classes() -> None:
     common = [recording(10.0, name=str(i), labels=[0] * 10, seed=i) for i in range(9)]
     rare = [recording(10.0, name="r", labels=[5] * 10)]

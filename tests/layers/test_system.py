@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.layers.pooling import AttentionStatistics, masked_mean
-from mien.layers.system import last_label
+from mien.layers.system import last_token
 from mien.layers.temporal import TemporalConvolutions, forward_fill
+from mien.records import Batch, Output
 
 
 def test_convolutions_are_causal_and_have_the_stated_receptive_field() -> None:
@@ -60,6 +61,27 @@ def test_pooling_ignores_missing_tokens(kind: str) -> None:
     assert (out[1] == 0).all()
 
 
-def test_last_label_of_each_window() -> None:
-    labels = last_label(torch.tensor([[1, 2, -1], [-1, -1, -1], [0, 1, 3]]))
-    assert labels.tolist() == [2, -1, 3]
+def test_the_last_token_of_each_window_has_the_last_known_labels() -> None:
+    nan = torch.nan
+    output = Output(
+        logits=torch.arange(18.0).view(3, 3, 2), valence_arousal=torch.arange(18.0).view(3, 3, 2),
+        weights=torch.ones(3, 3, 1), evidence=torch.tensor([True, True, False]), modalities=["face"],
+        score_logits={"au": torch.arange(9.0).view(3, 3, 1)},
+    )  # fmt: skip
+    batch = Batch(
+        values={}, valid={}, expression=torch.tensor([[1, 2, -1], [-1, -1, -1], [0, 1, 3]]),
+        valence_arousal=torch.tensor([[[0.1, 0.2], [0.3, nan], [nan, nan]], [[nan, nan]] * 3, [[0.4, 0.5]] * 3]),
+        scores={"au": torch.tensor([[[1.0], [0.0], [nan]], [[nan]] * 3, [[nan], [nan], [1.0]]])},
+    )  # fmt: skip
+    last, labels = last_token(output, batch)
+    assert last.logits.tolist() == [[[4.0, 5.0]], [[10.0, 11.0]], [[16.0, 17.0]]]
+    assert last.valence_arousal.shape == (3, 1, 2)
+    assert last.weights.shape == (3, 1, 1)
+    assert last.score_logits["au"].flatten().tolist() == [2.0, 5.0, 8.0]
+    assert labels.expression is not None
+    assert labels.expression.tolist() == [[2], [-1], [3]]
+    assert labels.valence_arousal is not None
+    torch.testing.assert_close(
+        labels.valence_arousal, torch.tensor([[[0.1, 0.2]], [[nan, nan]], [[0.4, 0.5]]]), equal_nan=True
+    )
+    torch.testing.assert_close(labels.scores["au"].flatten(), torch.tensor([0.0, nan, 1.0]), equal_nan=True)

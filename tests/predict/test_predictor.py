@@ -16,13 +16,13 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 import mien
-from mien import checkpoint, config, hub, models
+from mien import checkpoint, config, hub
 from mien.encode import encode_media, video_pass
 from mien.encoders import face_geometry as face_encoder
 from mien.errors import ArtefactError, ConfigError, MediaError
 from mien.inference import InferenceSettings, InputFeature
 from mien.media.video import write_video
-from mien.predict import Predictor, create_predictor, load
+from mien.predict import Predictor, load
 from mien.predict.predictor import ModelPredictor
 from mien.predict.rows import speech_at
 from mien.records import Face, Frame, Stream
@@ -528,15 +528,3 @@ def test_a_device_that_is_not_here_is_refused_by_load(folder: Path) -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
         load(folder, device="cuda")
-
-
-def test_a_model_of_action_units_alone_is_refused(folder: Path, tmp_path: Path) -> None:
-    weights = {"action_units": 1.0, "expression": 0.0, "valence_arousal": 0.0}
-    recipe = config.changed(checkpoint.load(folder).recipe, objective=weights)
-    run = checkpoint.save(tmp_path / "units", models.build(recipe), recipe)
-    with pytest.raises(ConfigError) as error:
-        create_predictor._load(run, "cpu")
-    assert "units predicts action units alone" in error.value.what
-    assert "mien submit" in error.value.remedy
-    both = config.changed(recipe, objective={"expression": 1.0})
-    create_predictor._load(checkpoint.save(tmp_path / "both", models.build(both), both), "cpu")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import QUALITY, Timeline, schema
+from mien.timeline.columns import QUALITY, schema
+from mien.timeline.table import Timeline
 from tests.timeline_rows import rows
 
 COLUMNS = [

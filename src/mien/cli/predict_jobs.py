@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class PredictOptions:
     audio_track: int | None = None
     split_channels: bool = False
     min_quality: float = 0.0
+    face_rate_hz: float | None = None
 
     @property
     def timeline_name(self) -> str:
@@ -123,6 +125,12 @@ def done_before(job: MediaJob, run: RunFacts, digest: str, options: PredictOptio
     return {"media": str(job.media), **files, "rows": found["rows"]}
 
 
+def predict_in_process(predictor: Predictor, item: tuple[MediaJob, PredictOptions, RunFacts]) -> JobResult:
+    """`predict_job` in one of several processes, which print nothing."""
+    job, options, run = item
+    return predict_job(job, predictor, replace(options, as_json=True), run, provenance.digest_of(job.media), "")
+
+
 def predict_job(
     job: MediaJob, predictor: Predictor, options: PredictOptions, run: RunFacts, digest: str, title: str
 ) -> JobResult:
@@ -139,6 +147,7 @@ def predict_job(
             audio_track=options.audio_track,
             split_channels=options.split_channels,
             min_quality=options.min_quality,
+            face_rate_hz=options.face_rate_hz,
             start_s=options.start_s,
             stop_s=options.stop_s,
             progress=progress,
@@ -168,6 +177,46 @@ def predict_job(
         "all": round(time.perf_counter() - start, 3),
     }
     return JobResult(job.media, timeline, summaries, files, notes, seconds, len(in_file))
+
+
+def without_done(jobs: list[MediaJob], options: PredictOptions, run: RunFacts, outcome: Outcome) -> list[MediaJob]:
+    """The jobs that an earlier run has not finished; the others are recorded in `outcome`."""
+    left = []
+    for job in jobs:
+        done = done_before(job, run, provenance.digest_of(job.media), options)
+        if done is None:
+            left.append(job)
+            continue
+        outcome.skipped.append(done)
+        if not options.as_json:
+            console.stdout().print(f"{job.media}: done before, skipped ({job.folder})", markup=False)
+    return left
+
+
+def one_by_one(
+    jobs: list[MediaJob], predictor: Predictor, options: PredictOptions, run: RunFacts
+) -> Iterator[tuple[MediaJob, JobResult | Exception]]:
+    """Each job and its result, or what it raised."""
+    for number, job in enumerate(jobs, start=1):
+        title = job.media.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.media.name}"
+        try:
+            digest = provenance.digest_of(job.media)
+            yield job, predict_job(job, predictor, options, run, digest, title)
+        except Exception as error:
+            yield job, error
+
+
+def in_processes(
+    jobs: list[MediaJob], options: PredictOptions, run: RunFacts, settings: dict[str, Any], workers: int
+) -> Iterator[tuple[MediaJob, JobResult | Exception]]:
+    """As `one_by_one`, in processes and in the order of completion. settings: arguments of `mien.load`."""
+    from mien.predict.in_processes import run as run_in_processes
+
+    items = [(job, options, run) for job in jobs]
+    with console.progress("predicting", quiet=options.as_json, unit="inputs") as progress:
+        for done, (index, result) in enumerate(run_in_processes(predict_in_process, items, settings, workers), start=1):
+            yield jobs[index], result
+            progress(done, len(jobs))
 
 
 def _thinned(timeline: Timeline, rate_hz: float) -> Timeline:

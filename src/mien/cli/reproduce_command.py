@@ -64,6 +64,7 @@ def reproduce(
     from mien import config, models
     from mien.cli.extract_commands import extraction_progress
     from mien.reproduce import reproduce as run_all_steps
+    from mien.training.data_defaults import suited
 
     settings = config.load(recipe, overrides or (), check=models.problems)
     result = run_all_steps(
@@ -75,6 +76,7 @@ def reproduce(
         task=task,
         faces=faces,
         stages=parse_stages(stage or ()),
+        suit=lambda settings, clips: suited(settings, recipe, clips, overrides or ()),
         workers=workers,
         device=device,
         robustness=robustness,

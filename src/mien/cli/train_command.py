@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,8 @@ def train(
     if folds is not None and index is not None and store is not None:
         _train_on_folds(
             settings,
-            Path(recipe).stem,
+            recipe,
+            overrides or (),
             index,
             store,
             task,
@@ -118,11 +120,12 @@ def train(
             parse_stages(stage or ()),
         )
         return
+    from mien.training.data_defaults import suited
     from mien.training.fit import fit  # takes seconds, so errors in the recipe are reported before
 
     data = _simulate(settings, emodb) if index is None or store is None else _load(settings, index, store, task, root)
     folder = fit(
-        settings,
+        suited(settings, recipe, [*data.train, *data.val], overrides or ()),
         data.train,
         data.val,
         run,
@@ -158,7 +161,8 @@ def _check_folds(settings: Recipe, index: Path | None, store: Path | None, proce
 
 def _train_on_folds(
     settings: Recipe,
-    name: str,
+    recipe: str,
+    overrides: Sequence[str],
     index: Path,
     store: Path,
     task: str | None,
@@ -171,17 +175,19 @@ def _train_on_folds(
     stages: dict[str, Path],
 ) -> None:
     from mien.evaluation.evaluate import PAGE
+    from mien.training.data_defaults import suited
     from mien.training.folds import fit_folds
     from mien.views.evaluation import format_interval, format_score
 
     data = _load(settings, index, store, task, root, quiet=True)
     screen = console.stderr()
+    clips = [*data.train, *data.val]
     record = fit_folds(
-        settings,
-        [*data.train, *data.val],
+        suited(settings, recipe, clips, overrides),
+        clips,
         out,
         folds,
-        name=name,
+        name=Path(recipe).stem,
         resume=resume,
         device=device,
         stages=stages,

@@ -49,6 +49,7 @@ class WindowDataset(Dataset[Batch]):
         augment: modality -> augmentation, for training batches only.
         labelled: keep only windows with at least one label.
         scores: score tasks whose labels are read; None reads all.
+        last_label: a window counts once in `class_counts`, with the last label in it; otherwise all its labels count.
 
     Raises:
         ValueError: see `build_table`.
@@ -63,11 +64,13 @@ class WindowDataset(Dataset[Batch]):
         augment: Mapping[str, Augment] | None = None,
         labelled: bool = False,
         scores: Sequence[str] | None = None,
+        last_label: bool = False,
     ) -> None:
         table = data if isinstance(data, TokenTable) else build_table(data, windows.rate_hz, modalities)
         kept = {task: values for task, values in table.scores.items() if scores is None or task in scores}
         self.table = replace(table, scores=kept)
         self.augment = dict(augment or {})
+        self.last_label = last_label
         length = clock.token_count(windows.seconds, windows.rate_hz)
         hop = min(length, clock.token_count(windows.hop_seconds, windows.rate_hz))
         self.shift = hop // 2 if windows.jitter else 0
@@ -142,8 +145,14 @@ class WindowDataset(Dataset[Batch]):
         )
 
     def class_counts(self, classes: int) -> Tensor:
-        """Labelled tokens of each class in each window, `(window, classes)` int64."""
-        one_hot = torch.nn.functional.one_hot(self.table.expression + 1, classes + 1)[:, 1:]
+        """Labels of each class in each window, `(window, classes)` int64; with `last_label` at most one a window."""
+        expression = self.table.expression
+        if self.last_label:
+            place = torch.where(expression != UNLABELLED, torch.arange(len(expression)), -1).cummax(0).values
+            last = place[self.starts + self.lengths - 1]
+            labels = torch.where(last >= self.starts, expression[last.clamp_min(0)], UNLABELLED)
+            return torch.nn.functional.one_hot(labels + 1, classes + 1)[:, 1:]
+        one_hot = torch.nn.functional.one_hot(expression + 1, classes + 1)[:, 1:]
         return _window_sums(one_hot, self.starts, self.lengths)
 
     def score_means(self) -> dict[str, Tensor]:

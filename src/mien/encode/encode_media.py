@@ -74,6 +74,7 @@ def encode_media(
     speakers: bool = True,
     threads: int = THREADS,
     side_by_side: bool = True,
+    face_rate_hz: float | None = None,
     seconds: dict[str, float] | None = None,
     on_time: Callable[[float], None] = lambda time_s: None,
     on_error: OnError | None = None,
@@ -95,6 +96,8 @@ def encode_media(
         threads: of the face networks.
         side_by_side: decode ahead and encode the sound in threads of their own: done sooner, with 15 % more processor
             time. Otherwise one after the other, for processes that share the cores.
+        face_rate_hz: faces are read so many times a second, and in the next frame too while one moves; between, their
+            boxes and measures are interpolated. None: in every frame.
         seconds: gets the seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
         on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
@@ -144,6 +147,7 @@ def encode_media(
                 sides=sides,
                 geometry=speakers,
                 decode_ahead=side_by_side,
+                rate_hz=face_rate_hz,
                 on_error=on_error,
             )
 

@@ -16,6 +16,7 @@ import numpy as np
 from mien.clock import TIME_DECIMALS, row_durations
 from mien.encode import face_quality
 from mien.encode.batches import BatchEncoder
+from mien.encode.face_rate import Filled, fill
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import Crop, CropEncoder, MeshEncoder
@@ -64,7 +65,8 @@ class VideoFaces:
     seconds spent on encoding. shared: modality -> stream of a segment encoder, shared by all subjects.
     names: modality -> key of `encoders`; two modalities may share one encoder. turned: (width, height) in pixels where
     the frames were turned by half to be read; boxes are then given in pixels of the frames as they are stored.
-    passed_over: most faces seen at once beyond the limit of tracked ones.
+    passed_over: most faces seen at once beyond the limit of tracked ones. read: `(n,)` frames whose faces were read, if
+    not all were; in the others, boxes and measures are interpolated (`mien.encode.face_rate`).
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -78,31 +80,37 @@ class VideoFaces:
     names: dict[str, str] = field(default_factory=dict)
     turned: tuple[int, int] | None = None
     passed_over: int = 0
+    read: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.names = self.names or {name: name for name in self.encoders}
 
+    def _filled(self, number: int) -> Filled:
+        return fill(self.subjects[number].rows.array(), self.read, self.times)
+
     def _valid(self, number: int) -> np.ndarray:
         """`(frame,)` bool, whether the subject has a face."""
         valid = np.zeros(len(self.times), bool)
-        valid[self.subjects[number].rows.array()] = True
+        valid[self._filled(number).frames] = True
         return valid
+
+    def _over_frames(self, number: int, values: np.ndarray) -> np.ndarray:
+        """`(frame, width)` float64 values of a subject, from those of its readings; NaN without a face."""
+        filled = self._filled(number)
+        out = np.full((len(self.times), values.shape[1]), np.nan)
+        out[filled.frames] = filled.interpolate(values)
+        return out
 
     def track(self, number: int) -> FaceTrack:
         """Track of a subject over all frames."""
-        subject = self.subjects[number]
-        boxes = np.full((len(self.times), 4), np.nan)
-        boxes[subject.rows.array()] = subject.boxes.array()
+        boxes = self._over_frames(number, self.subjects[number].boxes.array())
         if self.turned is not None:
             boxes = np.tile(self.turned, 2) - boxes[:, [2, 3, 0, 1]]
         return FaceTrack(number, self.times, boxes, self._valid(number))
 
     def mouth_opening(self, number: int) -> np.ndarray:
         """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
-        subject = self.subjects[number]
-        out = np.full(len(self.times), np.nan)
-        out[subject.rows.array()] = subject.geometry.array()[:, _OPENING]
-        return out
+        return self._over_frames(number, self.subjects[number].geometry.array()[:, _OPENING : _OPENING + 1])[:, 0]
 
     def quality(self, number: int) -> dict[str, np.ndarray]:
         """Measures of a subject's face over all frames, each `(frame,)`, NaN without a face: `face_quality.NAMES`;
@@ -114,8 +122,8 @@ class VideoFaces:
         columns |= {name: np.degrees(geometry[:, i]) for name, i in _POSE.items()}
         known = {name: np.full(frames, np.nan) for name in columns}
         if len(measured) == len(rows) == len(geometry):  # crops that a corpus provides are not measured
-            for name, values in columns.items():
-                known[name][rows] = values
+            values = self._over_frames(number, np.stack(list(columns.values()), axis=1))
+            known = dict(zip(columns, values.T, strict=True))
         return known | {"quality": face_quality.quality(known)}
 
     def has_upright_face(self) -> bool:
@@ -137,11 +145,12 @@ class VideoFaces:
             return Stream(np.zeros((len(self.times), encoder.dim), np.float32), self.times, valid, encoder.provenance)
         known = subject.geometry.array() if isinstance(encoder, FaceGeometry) else subject.features[modality].array()
         if isinstance(encoder, MeshEncoder):
+            filled = self._filled(number)
             values = np.full((len(self.times), known.shape[1]), np.nan, np.float32)
-            values[rows] = known
+            values[filled.frames] = filled.interpolate(known)
             stream = encoder.encode_measures(values, self.times, valid)
-        elif modality in subject.encoded_rows:
-            encoded = subject.encoded_rows[modality].array()
+        elif modality in subject.encoded_rows or self.read is not None:
+            encoded = subject.encoded_rows[modality].array() if modality in subject.encoded_rows else rows
             kept = ~valid
             kept[encoded] = True
             places = np.searchsorted(np.flatnonzero(kept), encoded)
@@ -333,12 +342,17 @@ def _extend(subject: SubjectTrack, modality: str, values: np.ndarray) -> None:
 
 
 def drop_brief_subjects(
-    times: np.ndarray, collector: SubjectCollector, min_visible_s: float
+    times: np.ndarray, collector: SubjectCollector, min_visible_s: float, read: np.ndarray | None = None
 ) -> tuple[list[SubjectTrack], int]:
-    """The subjects visible for `min_visible_s` without a gap, in order of appearance, and the number of the others."""
+    """The subjects visible for `min_visible_s` without a gap, in order of appearance, and the number of the others.
+    read: as in `VideoFaces`."""
     durations = row_durations(times)
     everyone = sorted(collector.subjects.values(), key=lambda subject: subject.rows.array()[0])
-    kept = [s for s in everyone if _longest_visible_s(times, durations, s.rows.array(), min_visible_s) >= min_visible_s]
+
+    def visible_s(subject: SubjectTrack) -> float:
+        return _longest_visible_s(times, durations, fill(subject.rows.array(), read, times).frames, min_visible_s)
+
+    kept = [subject for subject in everyone if visible_s(subject) >= min_visible_s]
     return kept, len(everyone) - len(kept)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from mien.clock import row_durations
 from mien.encode.batches import BatchEncoder
+from mien.encode.face_rate import FaceSchedule
 from mien.encode.segments import Segmenter
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
 from mien.encode.subject_selection import SubjectSelector
@@ -132,6 +133,17 @@ class _InTurn:
         """Nothing to end."""
 
 
+def _with_last(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
+    """Each frame, and whether it is the last one, which is read in any case: the end of a recording is seen."""
+    waiting: Frame | None = None
+    for frame in frames:
+        if waiting is not None:
+            yield waiting, False
+        waiting = frame
+    if waiting is not None:
+        yield waiting, True
+
+
 def _prefetch_depth(frame: Frame) -> int:
     return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
 
@@ -148,6 +160,7 @@ def read_faces(
     sides: Sequence[str] | None = None,
     geometry: bool = True,
     decode_ahead: bool = True,
+    rate_hz: float | None = None,
     on_error: OnError | None = None,
 ) -> VideoFaces:
     """Read frames once; return their times, the faces in them, and what the encoders make of both.
@@ -165,6 +178,7 @@ def read_faces(
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
         decode_ahead: decode in a thread of its own.
+        rate_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
         on_error: see `SubjectCollector`.
 
     Raises:
@@ -173,14 +187,17 @@ def read_faces(
     faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
     segments = [_SegmentPass(m, e, on_error) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
     collector = SubjectCollector(faces, geometry=geometry, on_error=on_error)
-    selector = SubjectSelector()
+    selector, schedule = SubjectSelector(), FaceSchedule(rate_hz)
     times: list[float] = []
+    read: list[int] = []
     tracker_s = 0.0
     with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
-        for frame in source:
-            if tracker is not None:
+        for frame, is_last in _with_last(source):
+            if tracker is not None and (schedule.is_due(frame.time_s) or is_last):
+                read.append(len(times))
                 start = time.perf_counter()
                 found = tracker(frame)
+                schedule.note(found)
                 tracker_s += time.perf_counter() - start
                 if sides is not None:
                     chosen = selector(found, frame.image.shape[1])
@@ -196,16 +213,19 @@ def read_faces(
     if tracker is not None:
         seconds |= tracker.seconds
         seconds["track"] = tracker_s - sum(tracker.seconds.values())
+    some = np.array(read, np.int64) if len(read) < len(times) and tracker is not None else None
     if sides is None:
         length_s = float(row_durations(np.array(times)).sum())
         if length_s < min_visible_s:
             min_visible_s = BRIEF_CLIP_SHARE * length_s
-        subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s)
+        subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s, some)
     else:
         subjects, brief = [collector.subject(i) for i in range(len(sides))], 0
     shared = {one.modality: one.end() for one in segments}
     passed_over = tracker.passed_over if isinstance(tracker, FaceTracker) else 0
-    return VideoFaces(np.array(times), subjects, faces, brief, collector.seconds, shared, passed_over=passed_over)
+    return VideoFaces(
+        np.array(times), subjects, faces, brief, collector.seconds, shared, passed_over=passed_over, read=some
+    )
 
 
 @dataclass(frozen=True, slots=True)

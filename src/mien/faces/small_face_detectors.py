@@ -126,7 +126,7 @@ class InQuarters:
         self._detector = detector
 
     def views(self, image: np.ndarray, *, coarse: bool = False) -> list[tuple[int, int, int, int]]:
-        """(x, y, width, height) of the whole frame and, for large frames unless coarse, of four overlapping quarters."""
+        """(x, y, width, height) of the frame and, if it is large and not coarse, of four overlapping quarters."""
         height, width = image.shape[:2]
         views = [(0, 0, width, height)]
         if max(height, width) >= self.LARGE and not coarse:

@@ -7,6 +7,7 @@ normalisation, class weights, missing modalities), `ImageSystem` what systems ov
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -37,6 +38,9 @@ class System(nn.Module, Generic[BatchT]):
     uses_prompts: ClassVar[bool] = False
     #: Whether something is fitted after gradient training: a fusion, a random forest, a support vector machine.
     has_late_stage: ClassVar[bool] = False
+    #: Whether a window of streams has one prediction, whose label is the last one in it. Class weights and validation
+    #: then count windows, not tokens.
+    predicts_window: ClassVar[bool] = False
     #: Whether the logits, and valence and arousal, are trained. Where not, prediction leaves them out.
     predicts_expression: bool = True
     predicts_valence_arousal: bool = True
@@ -261,8 +265,27 @@ class ImageSystem(System[ImageBatch]):
         return self(images), None
 
 
-def last_label(labels: Tensor) -> Tensor:
-    """The last known label of each window: `(batch, time)` int -> `(batch,)`, -1 where none is known."""
-    known = labels != UNLABELLED
+def last_token(output: Output, batch: Batch) -> tuple[Output, Batch]:
+    """Each window's last prediction and its last known labels, as an output and a batch of one token a window."""
+    output = replace(
+        output,
+        logits=output.logits[:, -1:],
+        valence_arousal=output.valence_arousal[:, -1:],
+        weights=output.weights[:, -1:],
+        score_logits={task: logits[:, -1:] for task, logits in output.score_logits.items()},
+    )
+    expression, affect = batch.expression, batch.valence_arousal
+    return output, Batch(
+        values=batch.values,
+        valid=batch.valid,
+        expression=None if expression is None else _last_known(expression, expression != UNLABELLED),
+        valence_arousal=None if affect is None else _last_known(affect, torch.isfinite(affect).all(dim=-1)),
+        scores={task: _last_known(values, torch.isfinite(values).any(dim=-1)) for task, values in batch.scores.items()},
+    )
+
+
+def _last_known(labels: Tensor, known: Tensor) -> Tensor:
+    """Labels `(batch, 1, ...)` of the last token of each window that is `known` `(batch, time)`; where none is, of its
+    last token."""
     place = labels.shape[1] - 1 - known.flip(1).float().argmax(dim=1)
-    return torch.where(known.any(dim=1), labels.gather(1, place[:, None])[:, 0], UNLABELLED)
+    return labels[torch.arange(len(labels), device=labels.device)[:, None], place[:, None]]

@@ -85,14 +85,17 @@ class AudioTrack:
     Args:
         audio: media file; or `(n,)` float samples at 16 kHz that begin at `start_s` seconds; or None.
         notes: collects warnings for the user.
+        track: number of the media file's sound track, from 1; None: the one that `probe` chooses.
     """
 
-    def __init__(self, audio: Path | np.ndarray | None, start_s: float, notes: list[str] | None) -> None:
+    def __init__(
+        self, audio: Path | np.ndarray | None, start_s: float, notes: list[str] | None, track: int | None = None
+    ) -> None:
         chunks: Iterator[AudioChunk] = iter(())
         if isinstance(audio, np.ndarray):
             chunks = _chunks_from_array(audio)
         elif audio is not None:
-            info = probe(audio, video=False)
+            info = probe(audio, video=False, audio_track=track)
             if info.has_audio:
                 start_s, chunks = info.audio_start_s or 0.0, read_chunks(info, channels=2, notes=notes)
         first = next(chunks, None)

@@ -33,6 +33,7 @@ def write_video(
     rate: Fraction | float | None = None,
     audio: Path | np.ndarray | None = None,
     audio_start_s: float = 0.0,
+    audio_track: int | None = None,
     crf: int = 23,
     preset: str = "veryfast",
     notes: list[str] | None = None,
@@ -46,6 +47,7 @@ def write_video(
         rate: frames a second, exact as a Fraction (30000/1001): frame i is at i / rate. Give one of the two.
         audio: a media file, whose audio keeps its sample rate, its start time and up to two channels; or `(n,)` float
             samples at 16 kHz that begin at `audio_start_s` seconds.
+        audio_track: number of the media file's sound track, from 1; None: the one that `probe` chooses.
         crf: x264's constant rate factor: 18 is hardly distinguishable from the original, 28 is coarse.
         preset: x264's speed.
         notes: collects warnings for the user.
@@ -64,7 +66,10 @@ def write_video(
         timed = ((i * base, image) for i, image in enumerate(frames))
     else:
         raise ValueError("write_video needs times or rate, and not both")
-    write_frames(path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes)
+    write_frames(
+        path, timed, base=base, audio=audio, audio_start_s=audio_start_s, audio_track=audio_track, crf=crf,
+        preset=preset, notes=notes,
+    )  # fmt: skip
 
 
 def write_frames(
@@ -74,6 +79,7 @@ def write_frames(
     base: Fraction = Fraction(1, TICKS),
     audio: Path | np.ndarray | None = None,
     audio_start_s: float = 0.0,
+    audio_track: int | None = None,
     crf: int = 23,
     preset: str = "veryfast",
     notes: list[str] | None = None,
@@ -81,7 +87,7 @@ def write_frames(
     """As `write_video`, from (time in seconds, image) pairs; `base` is the seconds of one tick of the times."""
     path = Path(path)
     temporary = temporary_path(path)
-    audio_track = AudioTrack(audio, audio_start_s, notes)
+    sound = AudioTrack(audio, audio_start_s, notes, audio_track)
     try:
         with _output_errors(path):
             if path.is_dir():
@@ -90,7 +96,7 @@ def write_frames(
             options = {"movflags": "faststart", "movie_timescale": str(TICKS)}
             output = av.open(os.path.abspath(temporary), "w", format="mp4", options=options)
         try:
-            _encode(path, output, iter(frames), base, audio_track, {"crf": str(crf), "preset": preset}, notes)
+            _encode(path, output, iter(frames), base, sound, {"crf": str(crf), "preset": preset}, notes)
         except BaseException:
             with suppress(Exception):  # Closing fails for the same reason, and the first error is more precise.
                 output.close()

@@ -24,6 +24,7 @@ def transcode(
     *,
     max_height: int | None = 720,
     crf: int = 26,
+    audio_track: int | None = None,
     notes: list[str] | None = None,
 ) -> None:
     """Write `path_in` as an H.264/AAC MP4, streamed: all frames upright at their own times, with the audio.
@@ -35,6 +36,7 @@ def transcode(
     Args:
         max_height: pixels; taller upright frames are scaled down to it, with their aspect ratio.
         crf: x264's constant rate factor, as `write_video`.
+        audio_track: number of the sound track, from 1; None: the one that `probe` chooses.
         notes: collects warnings for the user.
 
     Raises:
@@ -47,7 +49,8 @@ def transcode(
         max_side = max(1, round(max(info.width, info.height) * max_height / info.height))
     decoded = frames(path_in, max_side=max_side, notes=notes) if info.has_video else iter(())
     timed = ((frame.time_s, frame.image) for frame in decoded)
-    write_frames(path_out, timed, audio=path_in if info.has_audio else None, crf=crf, notes=notes)
+    sound = path_in if info.has_audio else None
+    write_frames(path_out, timed, audio=sound, audio_track=audio_track, crf=crf, notes=notes)
 
 
 def is_browser_playable(path: Path) -> bool:

@@ -10,8 +10,9 @@ Architecture:
 * Cross-attention in both directions, each with a residual connection and LayerNorm, then the mean of each modality over
   the window, then an MLP with LayerNorm after its first layer. It predicts one class per window, that of the window's
   last frame.
-* Objective: cross-entropy weighted by N / (C n_c), plus a contrastive loss (InfoNCE) between the fused face features,
-  which are the mean over the window after cross-attention, and the CLIP embedding of "A face expressing {label}".
+* Objective: cross-entropy weighted by N / (C n_c), where n_c is the number of windows of a class, plus a contrastive
+  loss (InfoNCE) between the fused face features, which are the mean over the window after cross-attention, and the CLIP
+  embedding of "A face expressing {label}".
 * Prediction: a window ends at every frame. Before the start, the first frame is repeated (`mien.inference`).
 
 Differs:
@@ -43,7 +44,7 @@ from mien.layers.attention import SafeAttention
 from mien.layers.options import check_face_and_voice, check_heads
 from mien.layers.pooling import masked_mean
 from mien.layers.score_heads import TASK_OF_KEY, ScoreHeads, ScoreObjective
-from mien.layers.system import StreamSystem, last_label
+from mien.layers.system import StreamSystem, last_token
 from mien.layers.temporal import TemporalConvolutions, TokenEmbedding, forward_fill
 from mien.losses import ccc_loss, cross_entropy, prompt_contrastive
 from mien.records import FACE, VOICE, Batch, Output
@@ -81,7 +82,7 @@ class Config(Section):
 
 class Objective(ScoreObjective):
     """`expression * (cross-entropy + contrastive * prompt loss) + valence_arousal * (1 - CCC) + losses of score tasks`,
-    see `ScoreObjective`; class weights N / (C n_c). Labels are those of a window's last token.
+    see `ScoreObjective`; class weights N / (C n_c), where n_c counts windows. A window's label is the last one in it.
 
     prompt: text with {label} in it, embedded by the text encoder `text` (name, and options, as under `features`).
     Without `text` the classes get fixed orthogonal vectors, which carry no meaning but are maximally far apart.
@@ -101,6 +102,7 @@ class PromptedTCN(StreamSystem):
     """Network and objective of the prompted TCN; see the module's docstring and `Config`."""
 
     uses_prompts = True
+    predicts_window = True
     possible_score_tasks = tuple(TASK_OF_KEY.values())
     prompts: Tensor
 
@@ -168,11 +170,12 @@ class PromptedTCN(StreamSystem):
         """The loss of `Objective` and its terms; a window's label is the last one in it."""
         inputs = self.select_inputs(batch.values, batch.valid)
         output, face = self._predict(inputs)
+        output, batch = last_token(output, batch)
         logs: dict[str, Tensor] = {}
         loss = output.logits.sum() * 0.0
         if batch.expression is not None and self.loss.expression:
-            labels = last_label(batch.expression).masked_fill(~output.evidence, UNLABELLED)
-            logs["expression"] = cross_entropy(output.logits[:, -1], labels, weights=self.class_weight)
+            labels = batch.expression[:, 0].masked_fill(~output.evidence, UNLABELLED)
+            logs["expression"] = cross_entropy(output.logits[:, 0], labels, weights=self.class_weight)
             loss = loss + self.loss.expression * logs["expression"]
             if self.loss.contrastive and FACE in inputs:
                 face_labels = labels.masked_fill(~inputs[FACE][1].any(dim=1), UNLABELLED)
@@ -185,13 +188,11 @@ class PromptedTCN(StreamSystem):
                 )
                 loss = loss + self.loss.expression * self.loss.contrastive * logs["contrastive"]
         if batch.valence_arousal is not None and self.loss.valence_arousal:
-            target = batch.valence_arousal[:, -1]
+            target = batch.valence_arousal[:, 0]
             mask = output.evidence[:, None].expand_as(target)
-            logs["valence_arousal"] = ccc_loss(output.valence_arousal[:, -1], target, mask)
+            logs["valence_arousal"] = ccc_loss(output.valence_arousal[:, 0], target, mask)
             loss = loss + self.loss.valence_arousal * logs["valence_arousal"]
-        last = {task: values[:, -1:] for task, values in batch.scores.items()}
-        logits = {task: values[:, -1:] for task, values in output.score_logits.items()}
-        for name, value in self.scores.losses(logits, last, output.evidence[:, None]).items():
+        for name, value in self.scores.losses(output.score_logits, batch.scores, output.evidence[:, None]).items():
             logs[name], loss = value, loss + value
         return loss, {"loss": loss.detach()} | {name: value.detach() for name, value in logs.items()}
 

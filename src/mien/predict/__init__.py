@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mien.predict.create_predictor import load
+from mien.predict.in_processes import predict_many
 from mien.predict.protocol import Predictor, ProgressCallback
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
 
-__all__ = ["Predictor", "ProgressCallback", "load", "predict"]
+__all__ = ["Predictor", "ProgressCallback", "load", "predict", "predict_many"]
 
 
 def predict(

@@ -9,7 +9,7 @@ from pathlib import Path
 from mien import ensemble, ensemble_folder, extras, trained_model
 from mien.errors import ConfigError
 from mien.inference import InputFeature, StreamModel
-from mien.labels import EXPRESSIONS, SCORE_TASKS
+from mien.labels import EXPRESSIONS
 from mien.onnx_model import SHIPPED
 from mien.predict import face_network
 from mien.predict.face_network import FaceNetworkModel
@@ -30,6 +30,7 @@ def load(
     weights: Sequence[float] | None = None,
     prompts: Mapping[str, str] | str | Path | None = None,
     reidentify: bool = True,
+    one_thread: bool = False,
 ) -> Predictor:
     """Create a predictor. Returns at once: a checkpoint's weights load in the background during the first prediction.
 
@@ -45,6 +46,8 @@ def load(
         prompts: classes to predict instead of the checkpoint's, for systems with text prompts (`prompted_tcn`): class
             -> text, or a file of them (`mien.zero_shot.read_prompts`). The checkpoint is then loaded at once.
         reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
+        one_thread: decode, listen and look one after the other, for several processes that share the cores
+            (`mien.predict_many`). Otherwise side by side, which is done sooner but takes more processor time.
 
     Raises:
         ConfigError: no such model, an unusable device, weights for a single model, or prompts for a model that has
@@ -57,7 +60,7 @@ def load(
     if len(several) > 1 or ensemble_folder.is_ensemble(several[0]):
         _refuse_prompts(str(model), prompts)
         predictor = _load_ensemble(several, weights, device, max_faces)
-        predictor.reidentify = reidentify
+        predictor.reidentify, predictor.one_thread = reidentify, one_thread
         return predictor
     if weights is not None:
         raise ConfigError(
@@ -66,7 +69,7 @@ def load(
             remedy="Omit the weights, or give several checkpoints.",
         )
     predictor = _load_single(several[0], device, max_faces, prompts)
-    predictor.reidentify = reidentify
+    predictor.reidentify, predictor.one_thread = reidentify, one_thread
     return predictor
 
 
@@ -147,20 +150,7 @@ def _load(model: str | Path, device: str) -> StreamModel:
         loaded = trained_model.load(model)
     else:
         loaded = trained_model.load(model, usable_device(device), onnx=False)
-    _check_predicts_timeline(loaded, str(model))
     return loaded
-
-
-def _check_predicts_timeline(model: StreamModel, name: str) -> None:
-    """Raise ConfigError for a model that is trained for score tasks alone: a Timeline has no columns for them."""
-    settings = model.settings
-    if settings.scores and not (settings.expression or settings.valence_arousal):
-        titles = " and ".join(SCORE_TASKS[task].title for task in settings.scores)
-        raise ConfigError(
-            f"{name} predicts {titles} alone, and a timeline holds expressions, valence and arousal",
-            follows="Nothing was predicted.",
-            remedy="Use `mien evaluate` or `mien submit`, or train it with objective.expression=1 too.",
-        )
 
 
 def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | str | Path) -> StreamModel:

@@ -21,7 +21,8 @@ from mien.encode.create_encoders import (
     source_of_encoder,
 )
 from mien.encode.encode_media import EncodedMedia, encode_media
-from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
+from mien.encode.face_rate import automatic_rate
+from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
@@ -64,7 +65,7 @@ class ModelPredictor:
         voice_note: a note for timelines to which the voice contributed.
 
     Attributes:
-        reidentify: as in `Predictor`; True at first.
+        reidentify, one_thread: as in `Predictor`; True and False at first.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class ModelPredictor:
         self._features, self._device, self._voice_note = features, device, voice_note
         self._encoders: dict[str, Encoder] = {}
         self.name, self.max_faces = name, max_faces
-        self.reidentify = True
+        self.reidentify, self.one_thread = True, False
 
     @property
     def model(self) -> StreamModel:
@@ -120,6 +121,7 @@ class ModelPredictor:
         audio_track: int | None = None,
         split_channels: bool = False,
         min_quality: float = 0.0,
+        face_rate_hz: float | None = None,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -130,6 +132,8 @@ class ModelPredictor:
             raise ValueError("face=False and voice=False leave nothing to predict from")
         if not 0 <= min_quality <= 1:
             raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
+        if face_rate_hz is not None and not face_rate_hz > 0:
+            raise ValueError(f"face_rate_hz must be positive, got {face_rate_hz}")
         start = time.perf_counter()
         path = Path(path)
         seconds: dict[str, float] = {}
@@ -143,8 +147,10 @@ class ModelPredictor:
         if split_channels and voice:
             channels = numbers_of_channels(info, face)
         on_time = _throttle(progress, info.duration_s)
+        rate_hz = face_rate_hz or automatic_rate(encoders.values())
         sources = [
-            self._encode(info, section, encoders, notes, seconds, on_time, audio_track, channel) for channel in channels
+            self._encode(info, section, encoders, notes, seconds, on_time, audio_track, channel, rate_hz)
+            for channel in channels
         ]
         media = next((source for source in sources if has_speech(source)), sources[0])
         if split_channels:
@@ -164,6 +170,8 @@ class ModelPredictor:
         notes += quality_notes(table, min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
+        if audio_track is not None and voice:
+            facts["media"]["audio_track"] = audio_track  # of report and overlay
         return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
@@ -212,6 +220,7 @@ class ModelPredictor:
         on_time: Callable[[float], None],
         audio_track: int | None,
         channel: int | None,
+        rate_hz: float | None,
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
             if self._future is not None and self._future.done() and (error := self._future.exception()):
@@ -243,7 +252,9 @@ class ModelPredictor:
                 max_faces=self.max_faces,
                 reidentify=self.reidentify,
                 still=still,
-                side_by_side=not still,
+                side_by_side=not (still or self.one_thread),
+                threads=1 if self.one_thread else THREADS,
+                face_rate_hz=rate_hz,
                 seconds=seconds,
                 on_time=on_position,
             )
@@ -268,6 +279,7 @@ class ModelPredictor:
             "version": version("mien"),
             "inputs": {name: {"encoder": e.name, "licence": e.licence} for name, e in encoders.items()},
             "media": media_facts(info, len(media.faces.times)),
+            "faces_read": len(media.faces.times) if media.faces.read is None else len(media.faces.read),
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
 

@@ -21,11 +21,13 @@ class Predictor(Protocol):
         name: the model's name, which results record as `info["model"]`.
         max_faces: the largest number of people tracked at once in a video; a still has no limit.
         reidentify: someone who returns, or is seen again after a cut, keeps the number, by appearance.
+        one_thread: decode, listen and look one after the other, for several processes that share the cores.
     """
 
     name: str
     max_faces: int
     reidentify: bool
+    one_thread: bool
 
     def predict(
         self,
@@ -36,6 +38,7 @@ class Predictor(Protocol):
         audio_track: int | None = None,
         split_channels: bool = False,
         min_quality: float = 0.0,
+        face_rate_hz: float | None = None,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -56,6 +59,10 @@ class Predictor(Protocol):
                 each; without it the channels are averaged. For recordings without pictures, or with `face` False.
             min_quality: faces whose column `quality` is lower, in [0, 1], are not read. 0 reads every face; below 0.5
                 the column `uncertain` marks the reading.
+            face_rate_hz: read faces so many times a second, and in the next frame too while one moves; every frame has
+                its rows all the same, with what lies between two readings interpolated. A rate above that of the frames
+                reads each of them. None: 15 for models that read faces at a rate of their own, as the starter does
+                (12), otherwise every frame.
             start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
                 those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
                 those of the whole.
@@ -66,7 +73,7 @@ class Predictor(Protocol):
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
                 the device.
-            ValueError: `face` and `voice` are both False, `min_quality` is outside [0, 1], or start_s is not before
-                stop_s.
+            ValueError: `face` and `voice` are both False, `min_quality` is outside [0, 1], `face_rate_hz` is not
+                positive, or start_s is not before stop_s.
         """
         ...

@@ -12,7 +12,7 @@ from mien.encode.encode_media import EncodedMedia
 from mien.encode.face_quality import UNCERTAIN_BELOW
 from mien.encode.subject_features import VideoFaces
 from mien.errors import MediaError
-from mien.inference import StreamModel, trained_outputs
+from mien.inference import StreamModel, scores_of, trained_outputs
 from mien.predict.active_speaker import OTHER, SHARED, attribute_speech
 from mien.predict.presence import is_near, rows_from_tokens, supported_tokens
 from mien.records import Stream
@@ -65,7 +65,8 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
             streams[modality] = _mask_unreadable(streams[modality], times, readable)
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
-        token_times, probabilities, valence_arousal = trained_outputs(checkpoint, streams, 0.0, stop)
+        prediction = trained_outputs(checkpoint, streams, 0.0, stop)
+        token_times, probabilities, valence_arousal = prediction
         face = _at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool)
         voice = is_speech & (attributed[number] != OTHER)
         evidence = (face & readable) | voice
@@ -80,6 +81,10 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
                 classes=checkpoint.labels,
                 probabilities=rows_from_tokens(probabilities, token_times, supported, times, seen),
                 valence_arousal=rows_from_tokens(valence_arousal, token_times, supported, times, seen),
+                scores={
+                    task: rows_from_tokens(values, token_times, supported, times, seen)
+                    for task, values in scores_of(prediction).items()
+                },
                 voice=voice,
                 speech=attributed[number],
                 face=face,

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mien.clock import row_durations
-from mien.labels import EXPRESSIONS
+from mien.labels import EXPRESSIONS, score_columns, score_tasks
 from mien.records import Stretch, SubjectSummary
 
 #: Values of the column `evidence`.
@@ -50,6 +50,7 @@ def _summarise_subject(subject: int, table: pl.DataFrame, classes: tuple[str, ..
         evidence={kind: float(weight[evidence == kind].sum() / weight.sum()) for kind in EVIDENCE},
         valence=_mean(table["valence"], weight),
         arousal=_mean(table["arousal"], weight),
+        scores={c: _mean(table[c], weight) for task in score_tasks(table.columns) for c in score_columns(task)},
         stretches=tuple(_stretches(times, durations, expression, table["confidence"].to_numpy(), classes)),
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,59 +17,26 @@ import polars as pl
 
 from mien.atomic import atomic_path
 from mien.errors import ConfigError, MediaError, OutputError
-from mien.labels import EXPRESSIONS, check_class_names, class_names, is_probability_column, probability_column
+from mien.labels import EXPRESSIONS, check_class_names, class_names, probability_column, score_columns, score_tasks
 from mien.records import SubjectSummary
+from mien.timeline.columns import BOX, DECIMALS, QUALITY, SPEECH, file_schema, schema
 from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-BOX = ("x1", "y1", "x2", "y2")
-#: Decimals in CSV and JSON lines (Parquet keeps all): microseconds, hundredths of a pixel, 1e-5 elsewhere.
-DECIMALS = {"time_s": 6, **dict.fromkeys(BOX, 2)}
-#: Values of the column `speech`: the speech is the subject's, possibly the subject's, or another person's.
-SPEECH = ("own", "shared", "other")
-#: Columns of the quality of a reading; null in files that were written without them.
-QUALITY: dict[str, Any] = {
-    **dict.fromkeys(("face_score", "yaw", "pitch", "roll", "visible", "sharpness", "quality"), pl.Float32),
-    "speech_db": pl.Float32,
-    "uncertain": pl.Boolean,
-}
 _KEY = "mien"
 #: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
-
-
-def schema(classes: Sequence[str] = EXPRESSIONS) -> pl.Schema:
-    """Columns and types of a timeline's table, in order. Missing values are null, never NaN or a marker.
-
-    Args:
-        classes: class names, in the order of their probability columns.
-    """
-    return pl.Schema(
-        {
-            "time_s": pl.Float64,
-            "frame": pl.Int64,
-            "subject": pl.Int64,
-            **dict.fromkeys(BOX, pl.Float32),
-            "evidence": pl.String,
-            "speech": pl.String,
-            "expression": pl.String,
-            **{probability_column(name): pl.Float32 for name in classes},
-            "valence": pl.Float32,
-            "arousal": pl.Float32,
-            "confidence": pl.Float32,
-            **QUALITY,
-        }
-    )
 
 
 class Timeline:
     """Predictions over time for each subject of a recording.
 
     Attributes:
-        table: polars DataFrame with the columns of `schema(classes)`, sorted by subject, then time.
+        table: polars DataFrame with the columns of `columns.schema(classes, scores)`, sorted by subject, then time.
         classes: class names, in the order of the probability columns.
+        scores: score tasks (`mien.labels.SCORE_TASKS`) that the table has columns for, such as `au`.
         media: path of the recording, as given.
         notes: warnings of the run ("the file ends early at 4.2 s; ...").
         info: facts of the run, JSON-able: model, version, media facts, seconds per stage.
@@ -92,7 +59,8 @@ class Timeline:
         info: Mapping[str, Any] | None = None,
     ) -> None:
         self.classes = _classes(table, classes)
-        self.table = _validate(table, self.classes)
+        self.scores = score_tasks(table.columns)
+        self.table = _validate(table, self.classes, self.scores)
         self.media = str(media)
         self.notes = tuple(notes)
         self.info = dict(info or {})
@@ -225,7 +193,8 @@ class Timeline:
         """
         from mien.views.overlay import write_overlay
 
-        return write_overlay(Path(path), self.table, classes=self.classes, media=Path(self.media))
+        track = self.info.get("media", {}).get("audio_track")
+        return write_overlay(Path(path), self.table, classes=self.classes, media=Path(self.media), audio_track=track)
 
     def summary(self) -> RenderableType:
         """Summary for the terminal, a rich renderable."""
@@ -249,6 +218,7 @@ def subject_rows(
     boxes: np.ndarray | None = None,
     frames: np.ndarray | None = None,
     quality: Mapping[str, np.ndarray] | None = None,
+    scores: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Builds the table of one subject from arrays over its rows.
 
@@ -264,6 +234,7 @@ def subject_rows(
         frames: `(row,)` int frame numbers, -1 for rows without a picture, where the column is null; None: no pictures.
         quality: column of QUALITY -> `(row,)` values, NaN where unknown; `uncertain` is bool, and null without an
             estimate. Columns that are not given are null.
+        scores: score task -> `(row, columns)` in [0, 1], NaN where unknown; None without score tasks.
 
     Raises:
         ValueError: `probabilities` has another number of classes.
@@ -292,12 +263,15 @@ def subject_rows(
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
         **{name: pl.repeat(None, n, dtype=kind, eager=True) for name, kind in QUALITY.items()},
         **{name: values for name, values in (quality or {}).items() if name != "uncertain"},
+        **{c: v[:, i] for task, v in (scores or {}).items() for i, c in enumerate(score_columns(task))},
     }
     if quality is not None and "uncertain" in quality:
-        estimated = known | np.isfinite(valence_arousal).any(axis=1)
+        estimates = np.concatenate([valence_arousal, *(scores or {}).values()], axis=1)
+        estimated = known | np.isfinite(estimates).any(axis=1)
         flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
         data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
-    return pl.DataFrame(data).cast(schema(names)).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    table = pl.DataFrame(data).cast(schema(names, scores or {}))
+    return table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
 
 
 @contextmanager
@@ -331,8 +305,8 @@ def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, .
     return check_classes(classes)
 
 
-def _validate(table: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
-    columns = schema(classes)
+def _validate(table: pl.DataFrame, classes: Sequence[str], scores: Sequence[str]) -> pl.DataFrame:
+    columns = schema(classes, scores)
     absent = [pl.lit(None, kind).alias(name) for name, kind in QUALITY.items() if name not in table.columns]
     table = table.with_columns(absent)
     missing = [c for c in columns if c not in table.columns] + ([] if classes else ["p_<class>"])
@@ -357,19 +331,13 @@ def _round(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(c).cast(pl.Float64).round(DECIMALS.get(c, 5)) for c in floats)
 
 
-def _file_schema(columns: Iterable[str]) -> pl.Schema:
-    """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
-    known = schema(())
-    return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
-
-
 def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     # polars does not unescape quotes in a header.
     with path.open(encoding="utf-8-sig", newline="") as file:
         columns = next(csv.reader(file), [])
     if not columns:
         raise ValueError("it is empty")
-    return pl.read_csv(path, has_header=False, skip_rows=1, schema=_file_schema(columns)), {}
+    return pl.read_csv(path, has_header=False, skip_rows=1, schema=file_schema(columns)), {}
 
 
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -378,7 +346,7 @@ def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     if not isinstance(first, dict):
         raise ValueError("its first line is not a JSON object")
     # With the whole schema, because without it polars does not keep the order of many columns.
-    return pl.read_ndjson(path, schema=_file_schema(first)), {}
+    return pl.read_ndjson(path, schema=file_schema(first)), {}
 
 
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

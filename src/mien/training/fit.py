@@ -20,7 +20,7 @@ from mien.data import Augment, WindowDataset, WindowSampler, collate, input_stat
 from mien.errors import ConfigError
 from mien.evaluation import metrics
 from mien.labels import SCORE_TASKS
-from mien.layers.system import Measure, System
+from mien.layers.system import Measure, System, last_token
 from mien.memory import keep_freed_memory
 from mien.mouth_filter import mask_streams
 from mien.records import Batch, Recording
@@ -88,13 +88,13 @@ def fit(
     with reproducible(recipe.train.threads):
         torch.manual_seed(recipe.train.seed)
         system = models.build(recipe)
-        windows = _training_windows(recipe, train, augment)
+        windows = _training_windows(recipe, train, augment, last_label=system.predicts_window)
         statistics = input_statistics(windows, len(recipe.corpus.labels), balance=recipe.train.balance)
         system.prepare(statistics.mean, statistics.deviation, statistics.counts)
         system.prepare_scores(windows.score_means())
         if system.uses_prompts:
             _set_prompts(system, recipe)
-        data = WindowData(recipe, windows, _validation_windows(recipe, val))
+        data = WindowData(recipe, windows, _validation_windows(recipe, val, last_label=system.predicts_window))
         run = run_training(
             system, data, recipe, out, resume=resume, device=device, devices=devices, nodes=nodes,
             progress=progress, on_epoch=on_epoch,
@@ -149,7 +149,8 @@ def is_finished(out: Path) -> bool:
 
 class WindowData:
     """Training and validation windows as `mien.training.loop.TrainingData`. Validation windows do not
-    overlap: this suffices to choose an epoch and costs a fraction of voting."""
+    overlap: this suffices to choose an epoch and costs a fraction of voting. Where a window has one prediction
+    (`System.predicts_window`), they overlap as in training, since each of them has one label only."""
 
     counted = "training windows"
 
@@ -189,6 +190,8 @@ class WindowData:
         for batch in self._loader(self.validation, [chunk.tolist() for chunk in order]):
             batch = batch.to(device)
             out = system(batch.values, batch.valid)
+            if system.predicts_window:
+                out, batch = last_token(out, batch)
             assert batch.expression is not None
             assert batch.valence_arousal is not None
             has_labels = has_labels or bool(
@@ -312,7 +315,7 @@ def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, fl
 
 
 def _training_windows(
-    recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None
+    recipe: Recipe, train: Sequence[Recording], augment: Mapping[str, Augment] | None, *, last_label: bool = False
 ) -> WindowDataset:
     recordings, given = _masked(recipe, train), recipe.mouth_filter
     data = WindowDataset(
@@ -322,6 +325,7 @@ def _training_windows(
         augment=augment,
         labelled=True,
         scores=models.score_tasks(recipe),
+        last_label=last_label,
     )
     if not len(data):
         raise ValueError("no training window has a label; give recordings whose clips have labels")
@@ -339,10 +343,11 @@ def _training_windows(
     return data
 
 
-def _validation_windows(recipe: Recipe, val: Sequence[Recording]) -> WindowDataset | None:
+def _validation_windows(recipe: Recipe, val: Sequence[Recording], *, last_label: bool) -> WindowDataset | None:
     if not val:
         return None
-    windows = recipe.windows.model_copy(update={"hop_seconds": recipe.windows.seconds, "jitter": False})
+    hop_s = recipe.windows.hop_seconds if last_label else recipe.windows.seconds
+    windows = recipe.windows.model_copy(update={"hop_seconds": hop_s, "jitter": False})
     return WindowDataset(
         _masked(recipe, val), windows, modalities=list(recipe.inputs), labelled=True, scores=models.score_tasks(recipe)
     )

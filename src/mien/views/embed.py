@@ -29,8 +29,11 @@ class EmbeddedMedia:
 
 
 @contextmanager
-def embed_media(media: Path, folder: Path) -> Iterator[EmbeddedMedia]:
+def embed_media(media: Path, folder: Path, *, audio_track: int | None = None) -> Iterator[EmbeddedMedia]:
     """Context manager that writes a downscaled copy of `media` into `folder` and deletes it on exit.
+
+    Args:
+        audio_track: number of the sound track in the copy, from 1; None: the one that `probe` chooses.
 
     Raises:
         MediaError: media cannot be read. OutputError: the copy cannot be written.
@@ -41,7 +44,7 @@ def embed_media(media: Path, folder: Path) -> Iterator[EmbeddedMedia]:
         if kind == "image":
             _write_image(media, path)
         else:
-            transcode(media, path, max_height=VIDEO_HEIGHT, crf=_CRF)
+            transcode(media, path, max_height=VIDEO_HEIGHT, crf=_CRF, audio_track=audio_track)
         yield EmbeddedMedia(path, {"image": "image/jpeg", "audio": "audio/mp4"}.get(kind, "video/mp4"))
     finally:
         path.unlink(missing_ok=True)

@@ -97,14 +97,17 @@ def _crop(image: np.ndarray, box: list[float], size: tuple[float, float]) -> str
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
-def waveform(media: Path, duration: float) -> np.ndarray:
+def waveform(media: Path, duration: float, *, audio_track: int | None = None) -> np.ndarray:
     """Loudness of a recording's sound for drawing: `(columns,)` uint8 over `duration` seconds, 255 for its loudest.
 
     Each column is the peak of its samples. Empty without sound, or where it is silent throughout.
+
+    Args:
+        audio_track: number of the sound track, from 1; None: the one that `probe` chooses.
     """
     columns = min(WAVE_COLUMNS, max(1, round(duration * WAVE_HZ)))
     peaks = np.zeros(columns, np.float32)
-    for start_s, samples in blocks(media):
+    for start_s, samples in blocks(media, track=audio_track):
         times = start_s + np.arange(len(samples)) / 16_000
         index = (times / duration * columns).astype(int)
         inside = (index >= 0) & (index < columns)

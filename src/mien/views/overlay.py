@@ -62,12 +62,20 @@ class Annotation:
         return f"{self.name}  {self.estimate}" if self.name else self.estimate
 
 
-def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequence[str] = EXPRESSIONS) -> Path:
+def write_overlay(
+    path: Path,
+    table: pl.DataFrame,
+    *,
+    media: Path,
+    classes: Sequence[str] = EXPRESSIONS,
+    audio_track: int | None = None,
+) -> Path:
     """Writes the annotated recording as MP4 (H.264, AAC), or as PNG for an image (the suffix of `path` is replaced).
 
     Args:
-        table: a timeline's table (see `mien.timeline.table.schema`) of this media.
+        table: a timeline's table (see `mien.timeline.columns.schema`) of this media.
         classes: its class names.
+        audio_track: number of the sound track, from 1; None: the one that `probe` chooses.
 
     Returns:
         The path written.
@@ -93,10 +101,10 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
     first = int(table["frame"].min() or 0)  # type: ignore[arg-type]
-    start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, times[0], times[-1]))
+    start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, audio_track, times[0], times[-1]))
     images = _draw_frames(frames(media), annotations, legend)
     make_folder(path)
-    write_video(path, images, times=[t - start for t in times], audio=sound)
+    write_video(path, images, times=[t - start for t in times], audio=sound, audio_track=audio_track)
     return path
 
 
@@ -113,10 +121,10 @@ def _draw_frames(
             wanted = next(annotations, None)
 
 
-def _sound_from(media: Path, start_s: float, stop_s: float) -> np.ndarray | None:
+def _sound_from(media: Path, audio_track: int | None, start_s: float, stop_s: float) -> np.ndarray | None:
     """The sound of a section, 16 kHz; None without sound there."""
     parts = []
-    for block_s, samples in blocks(media):
+    for block_s, samples in blocks(media, track=audio_track):
         first, last = (max(0, round((t - block_s) * SAMPLE_RATE)) for t in (start_s, stop_s))
         parts.append(samples[first:last])
     sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)

@@ -74,7 +74,7 @@ def timeline_svg(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS, *, t
     A timeline without any expression has only the curves of valence and arousal, and the other way round.
 
     Args:
-        table: a timeline's table (see `mien.timeline.table.schema`).
+        table: a timeline's table (see `mien.timeline.columns.schema`).
         classes: its class names.
     """
     subjects = [rows.sort("time_s") for _, rows in sorted(table.group_by("subject"), key=lambda item: item[0])]

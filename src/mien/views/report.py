@@ -72,13 +72,14 @@ def write_report(
     A timeline without any expression has a page of valence and arousal, and the other way round.
 
     Args:
-        table: a timeline's table (see `mien.timeline.table.schema`).
+        table: a timeline's table (see `mien.timeline.columns.schema`).
         summaries: one per subject, from `mien.timeline.summary.summarise`.
         classes: class names of the timeline.
         name: title of the page.
         media: recording to embed, downscaled. With None the page can open it from the reader's disk.
         notes: warnings to show.
-        info: facts of the run; `info["media"]` holds kind, width, height in pixels and duration_s if known.
+        info: facts of the run; `info["media"]` holds kind, width, height in pixels, duration_s if known, and
+            audio_track, the number of the sound track, if one was chosen.
 
     Raises:
         OutputError: the table has no rows, or the page cannot be written. MediaError: media cannot be read.
@@ -90,10 +91,12 @@ def write_report(
             remedy="Check that the recording has a face or a voice.",
         )
     info = info or {}
+    track = info.get("media", {}).get("audio_track")
     with atomic_path(path) as scratch, ExitStack() as stack:
-        embedded = stack.enter_context(_embed(media, path)) if media else None
+        embedded = stack.enter_context(_embed(media, path, track)) if media else None
         thumbnails = face_thumbnails(embedded, table, _image_size(table, info)) if embedded else {}
-        wave = waveform(media, _duration(table, info)) if media and _kind(table, info) != "image" else NO_WAVE
+        is_still = _kind(table, info) == "image"
+        wave = NO_WAVE if media is None or is_still else waveform(media, _duration(table, info), audio_track=track)
         page = _render(table, summaries, classes, name, notes, info, embedded, thumbnails, wave)
         head, tail = page.split(_MARKER)
         with scratch.open("w", encoding="utf-8") as file:
@@ -308,9 +311,9 @@ def _base64(values: np.ndarray, kind: type[np.generic]) -> str:
 
 
 @contextmanager
-def _embed(media: Path, page_path: Path) -> Iterator[EmbeddedMedia]:
+def _embed(media: Path, page_path: Path, audio_track: int | None) -> Iterator[EmbeddedMedia]:
     try:
-        with embed_media(media, page_path.parent) as embedded:
+        with embed_media(media, page_path.parent, audio_track=audio_track) as embedded:
             yield embedded
     except OutputError as error:
         raise OutputError(

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from mien.labels import EXPRESSIONS
+from mien.labels import EXPRESSIONS, SCORE_TASKS, score_columns, score_tasks
 from mien.records import SubjectSummary
 from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
@@ -45,6 +45,7 @@ def summary_table(
 
     Per subject: the share of each expression with its mean confidence, the longest stretches, means and evidence. Then
     the notes. A timeline without any expression shows only the means of valence and arousal, and the other way round.
+    Score tasks are shown as means over time.
     A bar is as long as the share; its solid part is the share times the confidence. Where the terminal's encoding is
     not Unicode, everything is ASCII.
 
@@ -71,7 +72,10 @@ class _Summary:
         colours = class_colours(self.classes)
         lines: list[RenderableType] = [_headline(summaries, self.name, self.info, signs)]
         for subject in summaries:
-            lines += [_title(subject, signs), *_body(subject, shown, colours, signs)]
+            scores = _scores(subject, signs)
+            lines += [_title(subject, signs), *scores]
+            if any(s.shares or s.valence is not None for s in summaries) or not scores:
+                lines += _body(subject, shown, colours, signs)
         lines += [Text.assemble(("note  ", "yellow"), note) for note in self.notes]
         yield Group(*lines)
 
@@ -96,6 +100,18 @@ def _title(subject: SubjectSummary, signs: Signs) -> Text:
     ]
     facts = signs.dot.join([*means, f"evidence: {evidence}"])
     return Text.assemble((f"\nSubject {subject.subject}", "bold"), "  ", (facts, "dim"))
+
+
+def _scores(subject: SubjectSummary, signs: Signs) -> list[RenderableType]:
+    """A line for each score task that has an estimate: the mean of each of its scores."""
+    lines: list[RenderableType] = []
+    for task in score_tasks(subject.scores):
+        means = [subject.scores[column] for column in score_columns(task)]
+        if any(mean is not None for mean in means):
+            names = zip(SCORE_TASKS[task].columns, means, strict=True)
+            text = signs.dot.join(f"{name} {mean:.2f}" for name, mean in names if mean is not None)
+            lines.append(Text.assemble((f"  mean {SCORE_TASKS[task].title}  ", "dim"), text))
+    return lines
 
 
 def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str], signs: Signs) -> list[RenderableType]:
