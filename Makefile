@@ -28,7 +28,7 @@ help:  ## what there is
 	touch $@
 
 artefacts: .venv/ready  ## the small networks that the starter reads with (10 s, cached)
-	$(BIN)/mien hub pull blazeface blazeface-full-range facemesh smart-turn
+	$(BIN)/mien hub pull blazeface blazeface-full-range facemesh silero-vad smart-turn
 
 demo: artefacts  ## render a clip, predict it, write the report
 	$(BIN)/mien demo demo

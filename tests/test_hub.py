@@ -108,6 +108,7 @@ def test_pinned_digests_are_unchanged() -> None:
         "hsemotion": "git:7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011",
         "openwakeword-melspectrogram": "sha256:ba2b0e0f8b7b875369a2c89cb13360ff53bac436f2895cced9f479fa65eb176f",
         "openwakeword-embedding": "sha256:ba754db3cd768a524c655ea90655ee5e6055a43b8dfd29366a11e93716ae9e51",
+        "silero-vad": "sha256:9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
         "smart-turn": "sha256:2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
     }
 

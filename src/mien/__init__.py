@@ -47,7 +47,15 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     module, attribute = _LAZY[name]
-    return getattr(import_module(module), attribute) if attribute else import_module(module)
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError as error:
+        from mien import extras
+
+        if extras.is_missing(error):
+            raise extras.missing(str(error.name), f"mien.{name}", preferred="train") from error
+        raise
+    return getattr(loaded, attribute) if attribute else loaded
 
 
 def __dir__() -> list[str]:

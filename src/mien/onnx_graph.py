@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mien import extras
 from mien.errors import ConfigError
 
 #: Largest accepted difference between the outputs in ONNX Runtime and in torch, relative to the largest output (at
@@ -98,14 +99,8 @@ def _store_halves(model: Any) -> None:
 
 def require_exporter() -> None:
     """Raise ConfigError if the packages of the extra `mien[export]` are not installed."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "exporting to ONNX needs the packages onnx and onnxscript, which are not installed",
-            follows="Nothing was written.",
-            remedy="Run `pip install 'mien[export]'`.",
-        ) from None
+    extras.require("onnx", "exporting to ONNX", follows="Nothing was written.")
+    extras.require("onnxscript", "exporting to ONNX", follows="Nothing was written.")
 
 
 def write_network(model: Any, path: Path) -> Path:

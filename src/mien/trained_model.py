@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien import onnx_model
+from mien import extras, onnx_model
 from mien.atomic import write_bytes
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InferenceSettings, InputFeature, StreamModel, StreamPrediction
@@ -106,6 +106,10 @@ def load(model: str | Path, device: str = "cpu", *, onnx: bool = True) -> Traine
     folder = locate(model)
     network = _load_onnx(folder) if onnx else None
     if network is None:
+        extras.require(
+            "torch", f"the checkpoint {folder}, which has no ONNX network of its weights,",
+            follows="It was not loaded.", instead="Or run `mien export` on the folder where torch is installed.",
+        )  # fmt: skip
         from mien import checkpoint
 
         network = checkpoint.load(model, device)

@@ -328,13 +328,16 @@ def test_voice_activity_detection_does_not_import_torch(tmp_path: Path) -> None:
     assert out.stderr == ""
 
 
-def test_a_missing_silero_network_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voice_activity, "_FILE", "nothing.onnx")
+def test_a_missing_silero_network_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
+    monkeypatch.delenv("MIEN_HUB", raising=False)
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
     voice_activity._session.cache_clear()
     try:
-        with pytest.raises(ArtefactError, match=r"nothing\.onnx is missing \(installed version: 6") as caught:
+        with pytest.raises(ArtefactError, match=r"silero_vad_16k_sequence\.onnx.* is missing") as caught:
             VoiceActivity()
-        assert "pip install 'silero-vad>=6.2.2,<7'" in caught.value.remedy
+        assert "mien hub pull silero-vad" in caught.value.remedy
+        assert "--no-voice" in caught.value.remedy
     finally:
         voice_activity._session.cache_clear()
 

@@ -261,7 +261,7 @@ def test_settings_that_cannot_work_are_refused(beit: Path, tmp_path: Path, monke
         create_base(str(out), "cpu")
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(
-        ConfigError, match=r"LoRA needs the package peft.*\nNothing.*\nRun `pip install 'mien\[train\]'`"
+        ConfigError, match=r"LoRA needs the package peft.*\nNothing.*\nRun `pip install \"mien\[train\]\"`"
     ):
         run(f"beit-large={beit}", tmp_path / "other", {"lora": 2})
 

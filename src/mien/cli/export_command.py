@@ -31,7 +31,7 @@ def export(
     Writes network.onnx and network.json into the folder; for a system over face images the card network.yaml, and
     mien predict --model CHECKPOINT/network.onnx is then a face network. Checkpoints in CHECKPOINT/stages are exported
     too. Every network is compared with torch before it is written; they agree to 1e-4. Prediction starts several
-    seconds sooner and needs half the memory. Needs: pip install 'mien[export]'.
+    seconds sooner and needs half the memory. Needs: pip install "mien[export]".
 
     \b
     Examples:

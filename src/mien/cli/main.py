@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from mien import extras
 from mien.cli import (
     bench_command,
     console,
@@ -42,16 +43,33 @@ SECTIONS = {
 }  # fmt: skip
 
 
+#: Command -> the extra that brings what it needs beyond the base installation; `train` for the others.
+EXTRAS = {
+    "predict": "encoders", "models": "encoders", "hub": "encoders", "doctor": "encoders",
+    "demo": "synthetic", "synthetic": "synthetic", "export": "export",
+    "serve": "serve", "live": "live",
+}  # fmt: skip
+
+
 class Group(TyperGroup):
-    """Command group that prints a MienError without a traceback and exits with its code."""
+    """Command group that prints a MienError or a missing extra without a traceback, and exits with its code."""
 
     def invoke(self, ctx: Context) -> object:
-        """Run a command; a MienError ends it with its message and exit code."""
+        """Run a command; a MienError, or a missing extra, ends it with its message and exit code."""
         try:
             return super().invoke(ctx)
         except MienError as error:
             console.print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            if not extras.is_missing(error):
+                raise
+            command = ctx.invoked_subcommand or ""
+            told = extras.missing(
+                str(error.name), f"mien {command}", preferred=EXTRAS.get(command, "train"), follows="It was not run."
+            )
+            console.print_error(told)
+            raise typer.Exit(told.exit_code) from None
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the commands by SECTIONS."""

@@ -56,7 +56,7 @@ def tune(
     """Train a pretrained encoder further on labelled faces or sound.
 
     Trains BEiT, CLIP, DINOv2, ViT, WavLM or wav2vec 2.0 end to end with a classifier. --lora trains small updates of
-    all blocks and needs little memory (pip install 'mien[train]'); --last-blocks trains the last blocks themselves.
+    all blocks and needs little memory (pip install "mien[train]"); --last-blocks trains the last blocks themselves.
 
     Face encoders read rafdb, affectnet, ferplus, class-folders (a folder for each class), and two faces a second of
     corpora of recordings; voice encoders read the sound of those in windows. The corpus's own validation split, by

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from mien import extras
 from mien.encoders.face_geometry import NAME as FACE_GEOMETRY
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.mouth_opening import NAME as MOUTH_OPENING
@@ -74,6 +75,8 @@ def encoder_device(features: Mapping[str, InputFeature], device: str) -> str:
         return device
     if all(_is_light(feature) for feature in features.values()):
         return "cpu"
+    named = next(name for name, feature in features.items() if not _is_light(feature))
+    extras.require("torch", f"the encoder of the input {named!r}", follows="Nothing was decoded.")
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

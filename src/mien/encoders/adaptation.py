@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mien import extras
 from mien.errors import ConfigError
 
 #: Linear layers that get no update: the gate of WavLM's position bias has 8 outputs, fewer than a usual rank.
@@ -49,14 +50,11 @@ def add_lora(network: nn.Module, name: str, *, rank: int, alpha: float, dropout:
     Raises ConfigError if peft is not installed or the network has no blocks.
     """
     path, blocks = find_blocks(network, name)
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError(
-            f"LoRA needs the package peft, which cannot be imported: {error}",
-            follows="Nothing was trained.",
-            remedy="Run `pip install 'mien[train]'`, or train the last blocks instead (--last-blocks).",
-        ) from error
+    extras.require(
+        "peft", "LoRA", follows="Nothing was trained.", instead="Or train the last blocks instead (--last-blocks)."
+    )
+    from peft import LoraConfig, inject_adapter_in_model
+
     targets = [
         f"{path}.{part}"
         for part, module in blocks.named_modules()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from mien import hub
 from mien.encoders.onnx_session import open_session
 from mien.encoders.speech_stream import encode_speech
+from mien.media import voice_activity
 from mien.records import VOICE, Stream
 
 NAME = "voice-embedding"
@@ -122,7 +122,7 @@ def provenance() -> dict[str, str]:
         "encoder": NAME,
         "version": VERSION,
         "network": hub.ARTEFACTS[NETWORK].digest,
-        "speech": f"silero-vad {metadata.version('silero-vad')}",
+        "speech": voice_activity.RELEASE,
     }
 
 

@@ -7,13 +7,13 @@ the recording, so the result does not depend on the caller's blocks, and memory 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 
 import numpy as np
 
 from mien.encoders import prosody_features, spectrum
 from mien.encoders.prosody_features import COLUMN, DIM, FEATURES, FRAMES, RATE_HZ, RELATIVE
 from mien.encoders.spectrum import HOP
+from mien.media import voice_activity
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
 from mien.memory import GrowingArray
 from mien.records import VOICE, Stream
@@ -51,7 +51,7 @@ class ProsodyExtractor:
         _subtract_median(values, valid)
         values[~valid] = 0.0
         times = extraction.start_s + (np.arange(len(values)) + 0.5) / RATE_HZ
-        provenance = {"encoder": NAME, "version": VERSION, "speech": f"silero-vad {metadata.version('silero-vad')}"}
+        provenance = {"encoder": NAME, "version": VERSION, "speech": voice_activity.RELEASE}
         return Stream(values, times, valid, provenance)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mien import extras
 from mien.errors import ConfigError
 from mien.extract.job_runner import ClipResult, JobRunner
 from mien.extract.plan import EncoderInfo, ExtractionSettings, RecordingJob
@@ -43,14 +44,9 @@ class RayRunner:
         cpus: float = 1.0,
         gpus: float = 0.0,
     ) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError(
-                "--ray needs Ray, which is not installed",
-                follows="Nothing was extracted.",
-                remedy="Run pip install 'mien[ray]', or omit --ray.",
-            ) from None
+        extras.require("ray", "--ray", follows="Nothing was extracted.", instead="Or omit --ray.")
+        import ray
+
         device = ("cuda" if gpus else "cpu") if settings.device == "auto" else settings.device
         self._ray, self._specs, self._address = ray, list(specs), address
         self._settings = replace(settings, device=device, store=settings.store.absolute())

@@ -1,22 +1,20 @@
 """Voice activity detection with silero-vad (Silero Team, MIT): one speech probability every 32 ms.
 
-The network is the ONNX file in silero-vad's wheel. Its Python package is not imported, because that imports torch. The
-"sequence" export takes many steps in one call: the same numbers as step by step (tested) in a third of the time.
+The network is the ONNX file in silero-vad's wheel, which `mien.hub` takes from there: the package itself requires
+torch. The "sequence" export takes many steps in one call: the same numbers as step by step (tested) in a third of the
+time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib import metadata
-from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from mien.errors import ArtefactError
+from mien import hub
 from mien.records import Stream
 
 #: Samples of one step at 16 kHz (32 ms), and samples before it that are also input to the network.
@@ -24,7 +22,9 @@ STEP, CONTEXT = 512, 64
 STEP_S = STEP / 16_000
 #: Steps in one call of the network: 8 s of audio, which keeps its working memory under 10 MB.
 _STEPS = 256
-_FILE = "silero_vad_16k_sequence.onnx"
+#: Name of the network in `mien.hub`, and the release that it comes from, as provenance states it.
+NETWORK = "silero-vad"
+RELEASE = hub.ARTEFACTS[NETWORK].wheel.replace("==", " ")
 
 
 class VoiceActivity:
@@ -35,7 +35,7 @@ class VoiceActivity:
     last, incomplete step with zeros, as silero-vad does.
 
     Raises:
-        ArtefactError: the installed silero-vad does not contain the network's file.
+        ArtefactError: the network is missing and cannot be downloaded.
     """
 
     def __init__(self) -> None:
@@ -72,21 +72,15 @@ class VoiceActivity:
 
 
 @lru_cache(maxsize=1)
-def _session() -> onnxruntime.InferenceSession:
-    spec = find_spec("silero_vad")  # locates the package without importing it
-    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-    if folder is None or not (folder / "data" / _FILE).is_file():
-        version = metadata.version("silero-vad") if spec else "none"
-        raise ArtefactError(
-            f"silero-vad's network {_FILE} is missing (installed version: {version}, required: 6.2.2 or later).",
-            follows="Speech cannot be detected without it.",
-            remedy="Run: pip install 'silero-vad>=6.2.2,<7'",
-        )
+def _session() -> Any:
+    import onnxruntime
+
+    path = hub.fetch(NETWORK)
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
     options.enable_cpu_mem_arena = False  # the arena grows by doubling and is never freed
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(folder / "data" / _FILE), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def speech_probability(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -121,7 +115,7 @@ def speech_stream(blocks: Iterable[tuple[float, np.ndarray]]) -> Stream:
     parts = list(speech_probability(blocks))
     times = np.concatenate([t for t, _ in parts]) if parts else np.zeros(0)
     probability = np.concatenate([p for _, p in parts]) if parts else np.zeros(0, np.float32)
-    made_by = {"encoder": "silero-vad", "version": metadata.version("silero-vad"), "file": _FILE}
+    made_by = {"encoder": NETWORK, "version": RELEASE.split()[1], "file": hub.ARTEFACTS[NETWORK].file}
     return Stream(probability[:, None], times, is_speech(probability), made_by)
 
 

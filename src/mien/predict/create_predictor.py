@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mien import ensemble, ensemble_folder, trained_model
+from mien import ensemble, ensemble_folder, extras, trained_model
 from mien.errors import ConfigError
 from mien.inference import InputFeature, StreamModel
 from mien.labels import EXPRESSIONS
@@ -155,6 +155,7 @@ def _load(model: str | Path, device: str) -> StreamModel:
 
 def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | str | Path) -> StreamModel:
     """The checkpoint with other classes, described by text."""
+    extras.require("torch", "prompts", follows="Nothing was predicted.")
     from mien import checkpoint
     from mien.zero_shot import read_prompts, with_prompts
 
@@ -167,6 +168,7 @@ def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | 
 
 def usable_device(device: str) -> str:
     """The torch device of a name; `auto` is CUDA where it is available. Raises ConfigError for an unusable one."""
+    extras.require("torch", f"--device {device}", follows="Nothing was predicted.", instead="Or omit --device.")
     import torch
 
     if device == "auto":

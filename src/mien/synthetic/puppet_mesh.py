@@ -12,9 +12,8 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay
-from skimage.data import astronaut
 
+from mien import extras
 from mien.encoders.face_geometry import LANDMARKS, align, load_canonical_face, mirrored_landmarks, pose
 from mien.records import Frame
 from mien.synthetic import mesh_deformation
@@ -262,6 +261,8 @@ def _triangulate(source: np.ndarray) -> tuple[np.ndarray, int]:
         return np.array([cv2.pointPolygonTest(ring, (float(x), float(y)), False) > 0 for x, y in centres])
 
     open_face = _add_units(load_canonical_face()["vertices"], GAPING)[:, :2]
+    from scipy.spatial import Delaunay
+
     within = Delaunay(open_face).simplices
     rim = np.concatenate([oval, np.arange(LANDMARKS, len(source))])
     around = rim[Delaunay(source[rim]).simplices]
@@ -332,6 +333,10 @@ def load_puppet_mesh() -> PuppetMesh:
     Raises:
         ArtefactError: the face networks are neither here nor can be downloaded.
     """
+    for module in ("skimage", "scipy"):  # both before the landmarks are located, which takes a second
+        extras.require(module, "rendering a face", preferred="synthetic", follows="Nothing was rendered.")
+    from skimage.data import astronaut
+
     photo: np.ndarray = astronaut()[:HEIGHT, :WIDTH]  # type: ignore[no-untyped-call]
     mesh = _locate_landmarks(photo)
     person = _cut_out(photo, mesh[list(mesh_deformation.OVAL), :2])

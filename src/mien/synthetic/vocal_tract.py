@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import resample_poly
+
+from mien import extras
 
 RATE_HZ = 16000
 #: Samples for each value of a control curve (5 ms).
@@ -69,6 +70,9 @@ def glottal_source(curves: Curves, jitter: float, shimmer: float, rng: np.random
     rise = np.pi / (2 * opening) * np.sin(np.pi * p / opening)
     fall = -np.pi / (2 * (closing - opening)) * np.sin(np.pi / 2 * (p - opening) / (closing - opening))
     flow = np.where(p < opening, rise, np.where(p < closing, fall, 0.0))
+    extras.require("scipy", "synthesising a voice", preferred="synthetic", follows="Nothing was rendered.")
+    from scipy.signal import resample_poly
+
     return np.asarray(resample_poly(flow * size / 4, 1, _OVERSAMPLING))
 
 

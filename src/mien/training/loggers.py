@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mien import config
+from mien import config, extras
 from mien.atomic import write_bytes
 from mien.config import Recipe
-from mien.errors import ConfigError
 
 #: Logger -> the package that it needs, as pip names it.
 PACKAGES = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -55,14 +54,11 @@ def make_logger(name: str, recipe: Recipe, out: Path) -> Logger:
 
 
 def _import(module: str, logger: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"train.logger: {logger} needs the package {PACKAGES[logger]}, which cannot be imported: {error}",
-            follows="Nothing was trained.",
-            remedy=f"Run `pip install {PACKAGES[logger]}`, or set train.logger=csv.",
-        ) from error
+    extras.require(
+        module, f"train.logger: {logger}", preferred="train", follows="Nothing was trained.",
+        instead="Or set train.logger=csv.",
+    )  # fmt: skip
+    return importlib.import_module(module)
 
 
 class _CsvLog:
