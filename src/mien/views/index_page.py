@@ -26,7 +26,9 @@ def write_index(
     passed: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Writes the page. Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
+    """Writes the page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
+
+    Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
 
     Args:
         results: folders beside the page with the content of their timeline.json.
@@ -56,7 +58,7 @@ def write_index(
         format_time=format_time,
         css=read_source("report.css", "index.css"),
     )
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

@@ -67,7 +67,7 @@ def write_report(
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the report page.
+    """Writes the report page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
 
     A timeline without any expression has a page of valence and arousal, and the other way round.
 
@@ -90,7 +90,7 @@ def write_report(
             remedy="Check that the recording has a face or a voice.",
         )
     info = info or {}
-    with atomic_path(path) as scratch, ExitStack() as stack:
+    with atomic_path(path, private=True) as scratch, ExitStack() as stack:
         embedded = stack.enter_context(_embed(media, path)) if media else None
         thumbnails = face_thumbnails(embedded, table, _image_size(table, info)) if embedded else {}
         wave = waveform(media, _duration(table, info)) if media and _kind(table, info) != "image" else NO_WAVE
