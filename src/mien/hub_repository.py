@@ -21,7 +21,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub import errors as hub_errors
 
-from mien import downloads
+from mien import downloads, saved_state
 from mien.errors import ArtefactError, ConfigError, MienError, OutputError
 from mien.scratch import scratch_folder
 
@@ -83,6 +83,9 @@ def verify(folder: Path) -> None:
     Raises ArtefactError if a required file is missing or unreadable, or weights or ONNX network differ from the
     SHA-256 that checkpoint.json or network.json states.
     """
+    for about in folder.glob("**/checkpoint.json"):
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            saved_state.settle(about.parent, about.name)
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
         raise ArtefactError(

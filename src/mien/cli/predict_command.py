@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -320,7 +319,7 @@ def _finish(outcome: Outcome, passed: list[PassedOver], written: batch.BatchFile
         record = asdict(outcome) | {"passed_over": [{"path": str(p.path), "reason": p.reason} for p in passed]}
         if written:
             record |= {"table": written.table, "index": written.index, "left_out_of_table": written.left_out}
-        print(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        console.print_json(record)
     else:
         _print_batch(written, len(outcome.skipped))
         if failed and total > 1:
