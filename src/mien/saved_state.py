@@ -134,6 +134,8 @@ def update(folder: Path, manifest: str, files: Mapping[str, bytes]) -> None:
         return
     settle(folder, manifest)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    if digests.items() <= state.files.items() and all(_has(folder / name, data) for name, data in files.items()):
+        return
     _stage(folder, files, digests)
     content = {key: value for key, value in state.facts.items() if key not in ("files", "digest")}
     _replace(folder, manifest, content, state.files | digests)
@@ -211,6 +213,13 @@ def _move(folder: Path, digests: Mapping[str, str]) -> None:
             moved = True
     if moved:
         sync_folder(folder)
+
+
+def _has(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _staged(path: Path, digest: str) -> Path:
