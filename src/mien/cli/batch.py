@@ -35,6 +35,7 @@ def write(
     Raises:
         OutputError: a file cannot be written.
     """
+    from mien.media.container import printable
     from mien.views.index_page import write_index
 
     found = _finished(out)
@@ -43,7 +44,7 @@ def write(
     wanted = run.record()
     same, left_out = [], []
     for folder, record in found:
-        name = str(record["media"]["path"])
+        name = printable(record["media"]["path"])
         timeline = folder / f"timeline.{format}"
         if all(record.get(key) == wanted[key] for key in provenance.DECIDES) and timeline.is_file():
             same.append((name, timeline))
@@ -57,8 +58,8 @@ def write(
         out / INDEX,
         found,
         table=table.name if table else "",
-        passed=[(str(item.path), item.reason) for item in passed],
-        failed=[(item["media"], item["what"]) for item in failed],
+        passed=[(printable(item.path), item.reason) for item in passed],
+        failed=[(printable(item["media"]), printable(item["what"])) for item in failed],
     )
     return BatchFiles(table, index, left_out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 import time
@@ -71,6 +72,16 @@ def print_error(error: MienError) -> None:
         console.print(Text("       " + error.follows, style="dim"))
     if error.remedy:
         console.print(Text.assemble("       ", ("try  ", "bold green"), error.remedy))
+
+
+def print_json(record: object) -> None:
+    """Print a value as JSON, with escapes if the encoding of stdout lacks a letter."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record, indent=2, default=str)
+    print(text)
 
 
 def show_log() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -193,8 +192,11 @@ def predict(
     written: batch.BatchFiles | None = None
     if plan.jobs:
         from mien.atomic import check_folder
+        from mien.scratch import remove_abandoned
 
         check_folder(out)  # fail now rather than after an hour of work
+        for folder in (path for path in out.iterdir() if path.is_dir()):
+            remove_abandoned(folder)
         jobs = provenance.choose_folders(plan.jobs)
         _print_renamed(jobs, as_json)
         from mien.ensemble import parse_weights
@@ -347,7 +349,7 @@ def _finish(outcome: Outcome, passed: list[PassedOver], written: batch.BatchFile
         record = asdict(outcome) | {"passed_over": [{"path": str(p.path), "reason": p.reason} for p in passed]}
         if written:
             record |= {"table": written.table, "index": written.index, "left_out_of_table": written.left_out}
-        print(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        console.print_json(record)
     else:
         _print_batch(written, len(outcome.skipped))
         if failed and total > 1:

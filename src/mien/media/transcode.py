@@ -26,6 +26,7 @@ def transcode(
     crf: int = 26,
     audio_track: int | None = None,
     notes: list[str] | None = None,
+    private: bool = False,
 ) -> None:
     """Write `path_in` as an H.264/AAC MP4, streamed: all frames upright at their own times, with the audio.
 
@@ -38,6 +39,7 @@ def transcode(
         crf: x264's constant rate factor, as `write_video`.
         audio_track: number of the sound track, from 1; None: the one that `probe` chooses.
         notes: collects warnings for the user.
+        private: only the user may read the file, see `mien.atomic.atomic_path`.
 
     Raises:
         MediaError: as `frames`.
@@ -50,7 +52,7 @@ def transcode(
     decoded = frames(path_in, max_side=max_side, notes=notes) if info.has_video else iter(())
     timed = ((frame.time_s, frame.image) for frame in decoded)
     sound = path_in if info.has_audio else None
-    write_frames(path_out, timed, audio=sound, audio_track=audio_track, crf=crf, notes=notes)
+    write_frames(path_out, timed, audio=sound, audio_track=audio_track, crf=crf, notes=notes, private=private)
 
 
 def is_browser_playable(path: Path) -> bool:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from mien import checkpoint, config, recipe_yaml
-from mien.atomic import temporary_path, write_bytes
+from mien.atomic import write_bytes
 from mien.config import Recipe
 from mien.encoders import adaptation, registry
 from mien.encoders.images import ImageEncoder
@@ -27,6 +27,7 @@ from mien.encoders.tuned import ABOUT, find_tuned
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import System
 from mien.memory import keep_freed_memory
+from mien.scratch import temporary_path
 from mien.training import resume as unfinished
 from mien.training.callbacks import EpochCallback, KeepBest
 from mien.training.fit import run_training
@@ -199,6 +200,8 @@ class KeepTuned(KeepBest):
                 system.network.save_pretrained(temporary, state_dict=adaptation.merged_state(system.network))
             shutil.copyfile(encoder.weights_folder / _PROCESSOR, temporary / _PROCESSOR)
             save_file({name: value.cpu() for name, value in system.head.state_dict().items()}, temporary / _HEAD)
+            # Without tuned.json the folder is no encoder, so a kill in between leaves no mixture of two epochs.
+            (self.out / ABOUT).unlink(missing_ok=True)
             for path in sorted(temporary.iterdir()):
                 path.replace(self.out / path.name)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from mien import __version__
 from mien.atomic import atomic_path
+from mien.media.container import printable
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
 from mien.views.report import read_thumbnails
@@ -26,7 +28,9 @@ def write_index(
     passed: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Writes the page. Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
+    """Writes the page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
+
+    Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
 
     Args:
         results: folders beside the page with the content of their timeline.json.
@@ -56,7 +60,7 @@ def write_index(
         format_time=format_time,
         css=read_source("report.css", "index.css"),
     )
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
@@ -68,12 +72,12 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     seen = [s for s in subjects if s["evidence"]["face"] + s["evidence"]["both"] > 0]
     heard = any(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
     files = {kind: name for kind, name in record["files"].items() if (folder / name).is_file()}
-    links = {kind: f"{quote(folder.name)}/{quote(name)}" for kind, name in files.items()}
+    links = {kind: "/".join(quote(os.fsencode(part)) for part in (folder.name, name)) for kind, name in files.items()}
     report = folder / files["report"] if "report" in files else None
     kind = media.get("kind", "")
     return {
-        "name": Path(media["path"]).name,
-        "path": media["path"],
+        "name": printable(Path(media["path"]).name),
+        "path": printable(media["path"]),
         "kind": kind,
         "duration": 0.0 if kind == "image" else float(media.get("duration_s") or 0.0),
         "people": people(len(seen), heard, pictures=kind != "audio"),
@@ -92,5 +96,5 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "faces": list(read_thumbnails(report).items())[:MAX_FACES] if report else [],
         "links": links,
         "model": record["model"],
-        "notes": record["notes"],
+        "notes": [printable(note) for note in record["notes"]],
     }

@@ -72,6 +72,8 @@ def write_overlay(
 ) -> Path:
     """Writes the annotated recording as MP4 (H.264, AAC), or as PNG for an image (the suffix of `path` is replaced).
 
+    Only the user may read it, unless the folder says otherwise (`mien.scratch.private_mode`).
+
     Args:
         table: a timeline's table (see `mien.timeline.columns.schema`) of this media.
         classes: its class names.
@@ -96,7 +98,7 @@ def write_overlay(
     if kind == "image":
         path = path.with_suffix(".png")
         image = draw(next(iter(frames(media))).image, next(annotations)[1], legend)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, private=True) as temporary:
             temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
@@ -104,7 +106,8 @@ def write_overlay(
     start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, audio_track, times[0], times[-1]))
     images = _draw_frames(frames(media), annotations, legend)
     make_folder(path)
-    write_video(path, images, times=[t - start for t in times], audio=sound, audio_track=audio_track)
+    timed = [t - start for t in times]
+    write_video(path, images, times=timed, audio=sound, audio_track=audio_track, private=True)
     return path
 
 

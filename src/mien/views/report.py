@@ -22,6 +22,7 @@ from mien.atomic import atomic_path
 from mien.clock import row_durations
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, probability_column
+from mien.media.container import printable
 from mien.records import SubjectSummary
 from mien.views.embed import EmbeddedMedia, embed_media
 from mien.views.extracts import face_thumbnails, waveform
@@ -67,7 +68,7 @@ def write_report(
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the report page.
+    """Writes the report page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
 
     A timeline without any expression has a page of valence and arousal, and the other way round.
 
@@ -92,7 +93,7 @@ def write_report(
         )
     info = info or {}
     track = info.get("media", {}).get("audio_track")
-    with atomic_path(path) as scratch, ExitStack() as stack:
+    with atomic_path(path, private=True) as scratch, ExitStack() as stack:
         embedded = stack.enter_context(_embed(media, path, track)) if media else None
         thumbnails = face_thumbnails(embedded, table, _image_size(table, info)) if embedded else {}
         is_still = _kind(table, info) == "image"
@@ -139,7 +140,7 @@ def _render(
         "wave": _base64(wave, np.uint8),
         "subjects": [_pack(rows.sort("time_s"), classes, width, height, limit) for rows in subjects],
     }
-    name = name or "Timeline"
+    name, notes = printable(name) or "Timeline", [printable(note) for note in notes]
     return load_template("report.html").render(
         title=f"{name} · mien",
         name=name,
