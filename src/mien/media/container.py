@@ -26,6 +26,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
+from mien.media.limits import MAX_FRAME_PIXELS
 
 LOGGER = logging.getLogger("mien")
 Kind = Literal["video", "audio"]
@@ -141,6 +142,9 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     except (av.FFmpegError, ValueError) as error:
         raise _unreadable_error(path, error) from None
     try:
+        for stream in container.streams.video:
+            if stream.codec_context is not None:  # later frames may be larger; decoders pad
+                stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS + MAX_FRAME_PIXELS // 8)}
         yield container
     finally:
         container.close()

@@ -103,6 +103,17 @@ def write_frames(
             temporary.unlink(missing_ok=True)
 
 
+def storable(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames `(time in seconds, image)` that an MP4 of `TICKS` can hold: one that is nearer to the last than a tick
+    is left out."""
+    last_tick = -1
+    for time_s, image in frames:
+        tick = round(time_s * TICKS)
+        if tick > last_tick:
+            last_tick = tick
+            yield time_s, image
+
+
 def _encode(
     path: Path,
     output: OutputContainer,

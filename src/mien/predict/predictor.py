@@ -219,14 +219,17 @@ class ModelPredictor:
 
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
-        turned = looks and is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
+        # A still picture is decoded once.
+        still = list(frames(info.path, max_side=max_side, notes=notes)) if info.kind == "image" else None
+        sample = (f.image for f in still) if still else sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE)
+        turned = looks and is_upside_down(sample)
         if turned:
             notes.append(
                 "the pictures are upside down; they were turned to be read, and boxes are given as they are stored"
             )
 
         def pictures() -> Iterator[Frame]:
-            for frame in frames(info.path, max_side=max_side, notes=notes):
+            for frame in still or frames(info.path, max_side=max_side, notes=notes):
                 yield replace(frame, image=turn(frame.image)) if turned else frame
 
         def sound() -> Iterator[tuple[float, np.ndarray]]:
