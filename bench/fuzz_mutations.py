@@ -10,7 +10,8 @@ import numpy as np
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, (1 << 63) - 1)
 #: Values that take the place of one in a text.
 _VALUES = (
-    "0", "-1", "1e999", "-1e999", "NaN", "Infinity", "null", "true", '""', "[]", "{}", "9" * 400, "1e-320", "2147483648",
+    "0", "-1", "1e999", "-1e999", "NaN", "Infinity", "null", "true", '""', "[]", "{}", "9" * 400, "1e-320",
+    "2147483648",
     "18446744073709551616", '"\\ud800"', '"../../x"', "\x00", "[" * 2000, '{"a":' * 500, "'", '"', ",", ":", "\ufeff",
     "../..", "\x1b[31m", "[/red]", "!!python/object/apply:os.system", "*a", "&a [*a]", "2026-11-26", "0x10", "\u202e",
 )  # fmt: skip
@@ -18,8 +19,8 @@ _TOKEN = re.compile(r"[-+.\w]+|\"[^\"]*\"")
 
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator, *, is_text: bool) -> bytes:
-    """One to four kinds of damage. other: another input, of which a part may be spliced in. is_text: values and lines are
-    changed, too."""
+    """One to four kinds of damage. other: another input, of which a part may be spliced in. is_text: values and lines
+    are changed, too."""
     mutated = bytearray(data)
     for _ in range(int(rng.integers(1, 5))):
         choices = [*_OF_BYTES, *(_OF_TEXT * 2 if is_text else [])]

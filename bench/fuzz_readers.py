@@ -153,7 +153,7 @@ def _peak_mb() -> float:
 
 
 def _answer(reader: Callable[[Path, int], None], folder: Path, number: int) -> dict[str, Any]:
-    """Outcome, seconds of processor time, peak memory in MB, and the traceback of an error that is not one of mien's."""
+    """Outcome, processor seconds, peak memory in MB, and the traceback of an error that is not one of mien's."""
     from mien.errors import MienError
 
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
