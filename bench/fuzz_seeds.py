@@ -1,4 +1,4 @@
-"""Intact inputs of `fuzz.py`, all made here: small media of a rendered face and a synthetic voice, and files of mien's own.
+"""Intact inputs of `fuzz.py`: small media of a rendered face and a synthetic voice, and files of mien's own.
 
 Folder of a seed: its files. The name of the folder begins with the reader that reads it (`fuzz_readers.py`).
 """

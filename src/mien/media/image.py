@@ -154,8 +154,8 @@ def _checked_header(path: Path, data: bytes) -> ImageHeader:
     width, height = header.shown_size
     if width * height > MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
         raise MediaError(
-            f"{printable(path)} is {width}×{height} pixels; mien reads images of up to {MAX_PICTURE_PIXELS:,} pixels and "
-            f"{MAX_SIDE:,} a side.",
+            f"{printable(path)} is {width}×{height} pixels; mien reads images of up to {MAX_PICTURE_PIXELS:,} pixels "
+            f"and {MAX_SIDE:,} a side.",
             follows="It was not decoded.",
             remedy="Scale it down first.",
         )

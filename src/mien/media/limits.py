@@ -1,7 +1,7 @@
-"""Limits of what a media file may ask for: size of pictures, sample rates, and time in relation to the size of the file.
+"""Limits of what a media file may ask for: size of pictures, sample rates, and time against the size of the file.
 
-A header, or a few bytes of timestamps, can declare years of sound or gigapixels. Everything here is compared before memory
-or time is spent. docs/SECURITY.md lists the numbers. All are our choice; each comment says what the largest real case is.
+A header, or a few bytes of timestamps, can declare years of sound or gigapixels. All limits are compared before memory
+or time is spent. docs/SECURITY.md lists the numbers. They are our choice; the comments name the largest real cases.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ class AudioChunk:
 @dataclass(slots=True)
 class _SampleClock:
     """Time of the next sample. base_s: time at which the present rate began; count: samples since then; offset: seconds
-    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far. longest_s:
-    time from which holes are closed; longest_sound_s: seconds of sound and silence that are given; given_s: so far."""
+    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far.
+    longest_s: time from which holes are closed; longest_sound_s: seconds of sound and silence that may be given; given_s:
+    so far."""
 
     base_s: Fraction
     rate: int
@@ -123,8 +124,8 @@ def read_chunks(
         channel: number of the only channel to read, from 0.
         notes: collects warnings for the user.
 
-    A gap of more than `HOLE_S` is a hole: its silence is not given, and the chunk after it states its length. Sound ends,
-    with a note, where there is more of it than the file's size allows (`mien.media.limits`).
+    A gap of more than `HOLE_S` is a hole: its silence is not given, and the chunk after it states its length. Sound
+    ends, with a note, where there is more of it than the file's size allows (`mien.media.limits`).
 
     Raises:
         MediaError: during iteration, if nothing decodes and there are no pictures either.
@@ -191,8 +192,8 @@ def read_chunks(
     if is_full and clock is not None:
         add_note(
             notes,
-            f"{printable(info.path)}: its sound was read up to {clock.given_s:.0f} s, because so small a file cannot hold "
-            f"more ({info.path.stat().st_size:,} bytes): the file is damaged.",
+            f"{printable(info.path)}: its sound was read up to {clock.given_s:.0f} s, because so small a file cannot "
+            f"hold more ({info.path.stat().st_size:,} bytes): the file is damaged.",
         )
     if mix is not None and mix.cancelled:
         add_note(
@@ -202,7 +203,7 @@ def read_chunks(
 
 
 def split_at_holes(chunks: Iterable[AudioChunk]) -> Iterator[tuple[float, Iterator[AudioChunk]]]:
-    """Runs of chunks without a hole: (seconds of the hole before the run, its chunks). Exhaust each run before the next."""
+    """Runs of chunks without a hole: (seconds of the hole before the run, its chunks). Exhaust each before the next."""
     source = iter(chunks)
     first = next(source, None)
 
@@ -280,8 +281,8 @@ def _add_notes(
         count = "a hole" if len(clock.holes_s) == 1 else f"{len(clock.holes_s)} holes"
         add_note(
             notes,
-            f"{name}: the audio has {count} of more than {HOLE_S:.0f} s (first at {clock.holes_s[0]:.2f} s); nothing was "
-            "read in them.",
+            f"{name}: the audio has {count} of more than {HOLE_S:.0f} s (first at {clock.holes_s[0]:.2f} s); nothing "
+            "was read in them.",
         )
     if clock.clock_jumps:
         add_note(notes, f"{name}: the audio's clock jumps {clock.clock_jumps} times; the parts were joined.")
