@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -16,18 +17,32 @@ from typing import Any
 
 #: Bytes of address space that reading may add: beyond, an allocation fails instead of ending other processes.
 MAX_ADDED = 4 << 30
-#: A report is written of one medium in so many.
-REPORT_EVERY = 10
+#: One medium in so many is predicted, and of one in so many a report is written; the others are decoded.
+PREDICT_EVERY, REPORT_EVERY = 5, 25
+#: Memory in MB from which garbage is collected before an input, so that the peak is that of the input alone.
+COLLECT_MB = 400.0
 
 
 def media_reader() -> Callable[[Path, int], None]:
-    """Predict a medium, and sometimes write its report."""
+    """Decode a medium as prediction does; predict some, and write a report of some of these."""
     import mien
+    from mien.encode.video_pass import MAX_SIDE
+    from mien.media.audio import blocks
+    from mien.media.video import frames, probe, sample_pictures
 
     predictor = mien.load("starter")
 
     def read(folder: Path, number: int) -> None:
         path = next(folder.iterdir())
+        if number % PREDICT_EVERY:
+            info = probe(path)
+            if info.has_video:
+                list(sample_pictures(path, 5, max_side=MAX_SIDE))
+                for _frame in frames(path, max_side=MAX_SIDE):
+                    pass
+            for _block in blocks(path, seconds=2.0):
+                pass
+            return
         timeline = predictor.predict(path)
         timeline.summaries()
         if number % REPORT_EVERY == 0:
@@ -109,7 +124,7 @@ def prompts_reader() -> Callable[[Path, int], None]:
     """Read a file of classes described by text."""
     from mien.zero_shot import read_prompts
 
-    return lambda folder, _number: (read_prompts(next(folder.iterdir()), "a {}"), None)[1]
+    return lambda folder, _number: (read_prompts(next(folder.iterdir()), "a {label}"), None)[1]
 
 
 def provenance_reader() -> Callable[[Path, int], None]:
@@ -148,14 +163,18 @@ READERS: dict[str, Callable[[], Callable[[Path, int], None]]] = {
 }
 
 
-def _peak_mb() -> float:
-    return int(Path("/proc/self/status").read_text(encoding="ascii").split("VmHWM:")[1].split()[0]) / 1024
+def _memory_mb(field: str) -> float:
+    return int(Path("/proc/self/status").read_text(encoding="ascii").split(field + ":")[1].split()[0]) / 1024
 
 
 def _answer(reader: Callable[[Path, int], None], folder: Path, number: int) -> dict[str, Any]:
     """Outcome, processor seconds, peak memory in MB, and the traceback of an error that is not one of mien's."""
     from mien.errors import MienError
+    from mien.memory import release_freed_memory
 
+    if _memory_mb("VmRSS") > COLLECT_MB:
+        gc.collect()
+        release_freed_memory()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     start, trace = time.process_time(), ""
     try:
@@ -167,7 +186,7 @@ def _answer(reader: Callable[[Path, int], None], folder: Path, number: int) -> d
             trace = traceback.format_exc()
     except BaseException as error:
         outcome, trace = f"! {type(error).__name__}", traceback.format_exc()
-    return {"outcome": outcome, "seconds": time.process_time() - start, "mb": _peak_mb(), "trace": trace}
+    return {"outcome": outcome, "seconds": time.process_time() - start, "mb": _memory_mb("VmHWM"), "trace": trace}
 
 
 def main() -> None:

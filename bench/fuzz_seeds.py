@@ -95,7 +95,13 @@ def make_own(folder: Path) -> None:
     about = {
         "format": "mien-timeline-1", "mien": "0", "model": "starter", "weights": {"a": "b"}, "options": {"face": True},
         "media": {"path": "a.mp4", "digest": "sha256:0", "size": 3, "kind": "video", "duration_s": 1.0},
-        "classes": ["calm"], "rows": 3, "subjects": [{"subject": 0, "shares": {"calm": 1.0}}], "notes": [],
+        "classes": ["calm"], "rows": 3, "notes": ["a note"],
+        "subjects": [
+            {
+                "subject": 0, "shares": {"calm": 1.0}, "confidence": 0.9, "valence": 0.1, "arousal": None,
+                "evidence": {"face": 1.0, "voice": 0.0, "both": 0.0, "none": 0.0},
+            },
+        ],
         "seconds": {"total": 1.0}, "files": {"timeline": "timeline.csv"},
     }  # fmt: skip
     (_place(folder, "provenance-json") / "timeline.json").write_text(json.dumps(about, indent=1), encoding="utf-8")

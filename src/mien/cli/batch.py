@@ -10,6 +10,7 @@ from typing import Any
 from mien.cli import combined_table, provenance
 from mien.cli.inputs import INDEX, PROVENANCE, PassedOver
 from mien.cli.provenance import RunFacts
+from mien.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def write(
         name = str(record["media"]["path"])
         timeline = folder / f"timeline.{format}"
         if all(record.get(key) == wanted[key] for key in provenance.DECIDES) and timeline.is_file():
-            same.append((name, timeline))
+            same.append((printable(name), timeline))
         else:
             left_out.append(name)
     table = None

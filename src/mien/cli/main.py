@@ -20,6 +20,7 @@ from mien.cli import (
     hub_command,
     models_command,
     predict_command,
+    process,
     reproduce_command,
     submission_commands,
     synthetic_command,
@@ -48,7 +49,8 @@ class Group(TyperGroup):
     def invoke(self, ctx: Context) -> object:
         """Run a command; a MienError ends it with its message and exit code."""
         try:
-            return super().invoke(ctx)
+            with process.ended_output():
+                return super().invoke(ctx)
         except MienError as error:
             console.print_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -113,4 +115,4 @@ submission_commands.register(app)
 
 def main() -> None:
     """Run the `mien` command."""
-    app(prog_name="mien")
+    process.run(lambda: app(prog_name="mien"))

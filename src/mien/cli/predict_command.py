@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from mien.cli.options import WeightsOption
 from mien.cli.predict_jobs import Channels, Format, JobResult, Outcome, PredictOptions, done_before, predict_job
 from mien.cli.provenance import RunFacts
 from mien.errors import MienError
+from mien.printable import printable
 from mien.views.words import count
 
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ def _predict_jobs(
             if skip_done and (done := done_before(job, run, digest, options)):
                 outcome.skipped.append(done)
                 if not options.as_json:
-                    console.stdout().print(f"{job.media}: done before, skipped ({job.folder})", markup=False)
+                    name, folder = printable(job.media), printable(job.folder)
+                    console.stdout().print(f"{name}: done before, skipped ({folder})", markup=False)
                 continue
             result = predict_job(job, predictor, options, run, digest, title)
         except MienError as error:
@@ -248,17 +249,17 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         estimate = _brief_estimate(result)
         more = len(result.summaries) - 1
         others = f" and {more} more subject{'s' * (more > 1)}" if more > 0 else ""
-        screen.print(f"{result.media}: {count(result.rows, 'row')}, {estimate}{others}", markup=False)
+        screen.print(f"{printable(result.media)}: {count(result.rows, 'row')}, {estimate}{others}", markup=False)
         for note in result.notes:
             screen.print(f"  note  {note}", style="yellow", markup=False)
-        screen.print(f"  timeline {result.files['timeline']}", markup=False)
+        screen.print(f"  timeline {printable(result.files['timeline'])}", markup=False)
         return
     screen.print(result.timeline.summary())
     for note in result.notes[len(result.timeline.notes) :]:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:12}{path}", markup=False)
+        screen.print(f"{name:12}{printable(path)}", markup=False)
     screen.print()
 
 
@@ -283,9 +284,9 @@ def _report_error(error: MienError, media: str, quiet: bool) -> dict[str, str]:
 
 def _unexpected_error(job: MediaJob, error: Exception) -> MienError:
     return MienError(
-        f"{job.media}: {type(error).__name__}: {error}",
+        f"{printable(job.media)}: {type(error).__name__}: {error}",
         follows="This is a bug in mien. The other inputs are not affected.",
-        remedy=f"Run `MIEN_DEBUG=1 mien predict '{job.media}'` for the traceback, and please report it.",
+        remedy=f"Run `MIEN_DEBUG=1 mien predict '{printable(job.media)}'` for the traceback, and please report it.",
     )
 
 
@@ -295,7 +296,7 @@ def _print_renamed(jobs: list[MediaJob], quiet: bool) -> None:
         screen = console.stderr()
         screen.print("other recordings share a name, so results go to:", style="yellow")
         for job in renamed:
-            screen.print(f"  {job.media} -> {job.folder}", markup=False)
+            screen.print(f"  {printable(job.media)} -> {printable(job.folder)}", markup=False)
 
 
 def _print_passed(passed: list[PassedOver], quiet: bool) -> None:
@@ -305,7 +306,7 @@ def _print_passed(passed: list[PassedOver], quiet: bool) -> None:
     screen = console.stderr()
     screen.print(f"passed over {count(len(passed), 'input')}:", style="yellow")
     for item in passed[:MAX_PASSED]:
-        screen.print(f"  {item.path} ({item.reason})", markup=False)
+        screen.print(f"  {printable(item.path)} ({item.reason})", markup=False)
     if len(passed) > MAX_PASSED:
         screen.print(f"  and {len(passed) - MAX_PASSED} more (--json names all)", markup=False)
 
@@ -317,7 +318,7 @@ def _finish(outcome: Outcome, passed: list[PassedOver], written: batch.BatchFile
         record = asdict(outcome) | {"passed_over": [{"path": str(p.path), "reason": p.reason} for p in passed]}
         if written:
             record |= {"table": written.table, "index": written.index, "left_out_of_table": written.left_out}
-        print(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+        console.print_json(record)
     else:
         _print_batch(written, len(outcome.skipped))
         if failed and total > 1:

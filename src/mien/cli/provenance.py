@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -79,9 +80,54 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The timeline.json of a folder; None if there is none, or it cannot be read."""
     try:
         content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    return content if _is_record(content) else None
+
+
+def _is_record(content: object) -> bool:
+    """Whether a JSON value is a timeline.json of this format, with all that other runs read of it."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    media, files, subjects = content.get("media"), content.get("files"), content.get("subjects")
+    return (
+        isinstance(media, dict)
+        and isinstance(media.get("path"), str)
+        and "\0" not in media["path"]
+        and isinstance(media.get("digest"), str)
+        and _is_number(media.get("duration_s", 0), optional=True)
+        and isinstance(media.get("kind", ""), str)
+        and isinstance(files, dict)
+        and all(isinstance(name, str) and Path(name).name == name and "\0" not in name for name in files.values())
+        and isinstance(subjects, list)
+        and all(map(_is_subject, subjects))
+        and all(isinstance(content.get(key), str) for key in ("mien", "model"))
+        and all(isinstance(content.get(key, {}), dict) for key in ("weights", "options"))
+        and all(isinstance(content.get(key), list) for key in ("classes", "notes"))
+        and all(isinstance(text, str) for text in (*content["classes"], *content["notes"]))
+        and all(name in content["classes"] for subject in subjects for name in subject["shares"])
+        and isinstance(content.get("rows"), int)
+    )
+
+
+def _is_subject(subject: object) -> bool:
+    if not isinstance(subject, dict):
+        return False
+    evidence, shares = subject.get("evidence"), subject.get("shares")
+    return (
+        isinstance(subject.get("subject"), int)
+        and isinstance(evidence, dict)
+        and all(_is_number(evidence.get(kind)) for kind in ("face", "voice", "both"))
+        and isinstance(shares, dict)
+        and all(map(_is_number, shares.values()))
+        and all(_is_number(subject.get(name), optional=True) for name in ("confidence", "valence", "arousal"))
+    )
+
+
+def _is_number(value: object, *, optional: bool = False) -> bool:
+    if value is None:
+        return optional
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write(
@@ -119,7 +165,9 @@ def write(
         "files": {kind: path.name for kind, path in files.items()},
     }
     path = job.folder / PROVENANCE
-    write_bytes(path, (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    text = json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n"
+    # Bytes of a name that are not UTF-8 are lone surrogates here; escaped as in JSON, they are read back as they were.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 
 from mien.errors import MediaError
 from mien.media.limits import MAX_FRAME_PIXELS
+from mien.printable import printable
 
 LOGGER = logging.getLogger("mien")
 Kind = Literal["video", "audio"]
@@ -44,11 +45,6 @@ CONTAINERS_WITH_DURATION = frozenset({"mov", "mpeg", "mpegts", "matroska", "avi"
 SHORT_S = 0.5
 _REENCODE = "Re-encode it, for example: ffmpeg -i INPUT -c:v libx264 -c:a aac OUTPUT.mp4"
 _COPY_AGAIN = "Copy or download it again and compare its size with the original's."
-
-
-def printable(path: Path | str) -> str:
-    """A path as printable text: bytes of a name that are not UTF-8 become escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def add_note(notes: list[str] | None, text: str) -> None:

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
-from mien.media.container import check_file, printable
+from mien.media.container import check_file
 from mien.media.image_header import HeaderError, ImageHeader, read_header
 from mien.media.limits import MAX_ANIMATION_PIXELS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE
+from mien.printable import printable
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 #: Bytes in which the mark of an animation stands.

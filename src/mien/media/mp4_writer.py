@@ -16,8 +16,9 @@ from av.container import OutputContainer
 
 from mien.atomic import FULL, NO_PERMISSION, commit, temporary_path
 from mien.errors import OutputError
-from mien.media.container import add_note, printable
+from mien.media.container import add_note
 from mien.media.mp4_streams import TICKS, AudioTrack, VideoTrack
+from mien.printable import printable
 
 #: Seconds by which audio is passed to the muxer ahead of the video, which bounds how much the muxer buffers.
 _AHEAD_S = 0.5

@@ -29,7 +29,6 @@ from mien.media.container import (
     lacks_presentation_times,
     open_container,
     presentation_time,
-    printable,
     select_video,
     undecodable_error,
 )
@@ -46,6 +45,7 @@ from mien.media.limits import (
 )
 from mien.media.orientation import Orientation, orientation_of
 from mien.media.timestamps import LEAP_S
+from mien.printable import printable
 
 #: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
 _PACKETS = 300

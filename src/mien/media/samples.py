@@ -25,11 +25,11 @@ from mien.media.container import (
     decode_frames,
     open_container,
     presentation_time,
-    printable,
 )
 from mien.media.limits import HOLE_S, is_sample_rate, longest_sound_s, longest_span_s
 from mien.media.probe import MediaInfo
 from mien.media.timestamps import BACK_S, LEAP_S
+from mien.printable import printable
 
 #: Seconds from which gaps and overlaps are repaired. Shorter ones are rounding (Matroska: 1 ms) or jitter, and samples
 #: follow each other without a gap.
@@ -62,8 +62,8 @@ class AudioChunk:
 class _SampleClock:
     """Time of the next sample. base_s: time at which the present rate began; count: samples since then; offset: seconds
     added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far.
-    longest_s: time from which holes are closed; longest_sound_s: seconds of sound and silence that may be given; given_s:
-    so far."""
+    longest_s: time from which holes are closed; longest_sound_s: seconds of sound and silence that may be given;
+    given_s: so far."""
 
     base_s: Fraction
     rate: int

@@ -25,7 +25,6 @@ from mien.media.container import (
     decode_frames,
     open_container,
     presentation_time,
-    printable,
     select_video,
 )
 from mien.media.frame_converter import AspectTracker, FrameConverter, fitted_size
@@ -33,6 +32,7 @@ from mien.media.limits import longest_span_s, usable_frame_rate
 from mien.media.mp4_writer import write_video
 from mien.media.probe import MediaInfo, probe
 from mien.media.timestamps import TimestampRepair
+from mien.printable import printable
 from mien.records import Frame
 
 __all__ = ["MediaInfo", "frames", "probe", "write_video"]

@@ -27,7 +27,6 @@ from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
-from mien.media.container import printable
 from mien.media.video import MediaInfo, frames, probe, sample_pictures
 from mien.memory import release_freed_memory
 from mien.predict.channels import (
@@ -41,6 +40,7 @@ from mien.predict.channels import (
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
 from mien.predict.section import Section
+from mien.printable import printable
 from mien.records import Frame
 from mien.timeline.table import Timeline, check_classes
 
@@ -196,7 +196,7 @@ class ModelPredictor:
             )
         if not (info.has_video if pictures else info.has_audio) and not info.has_video:
             raise MediaError(
-                f"{info.path} has {other} only, and the model {self.name!r} reads {what} only",
+                f"{printable(info.path)} has {other} only, and the model {self.name!r} reads {what} only",
                 follows="Nothing was predicted.",
                 remedy="Use --model starter, which reads both.",
             )
@@ -315,7 +315,7 @@ def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.Da
     rows = table.with_columns(pl.col("frame") + section.skipped).filter(pl.col("time_s") >= section.start_s)
     if rows.is_empty():
         raise MediaError(
-            f"{info.path} has nothing from {section.start_s:g} s on",
+            f"{printable(info.path)} has nothing from {section.start_s:g} s on",
             follows="Nothing was predicted.",
             remedy="Choose --start and --end inside the recording.",
         )
@@ -327,7 +327,7 @@ def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
     if not ((face and info.has_video) or (voice and info.has_audio)):
         content, option = ("sound", "--no-voice") if info.has_audio else ("pictures", "--no-face")
         raise MediaError(
-            f"{info.path} has {content} only, which {option} excludes",
+            f"{printable(info.path)} has {content} only, which {option} excludes",
             follows="Nothing was predicted.",
             remedy=f"Omit {option}.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from mien import __version__
 from mien.atomic import atomic_path
+from mien.printable import printable, printable_lines
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
 from mien.views.report import read_thumbnails
@@ -49,8 +51,8 @@ def write_index(
         entries=entries,
         several_models=len({e["model"] for e in entries}) > 1,
         table=table,
-        passed=passed,
-        failed=failed,
+        passed=[(printable(name), reason) for name, reason in passed],
+        failed=[(printable(name), printable_lines(what)) for name, what in failed],
         version=__version__,
         count=count,
         format_time=format_time,
@@ -68,12 +70,12 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     seen = [s for s in subjects if s["evidence"]["face"] + s["evidence"]["both"] > 0]
     heard = any(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
     files = {kind: name for kind, name in record["files"].items() if (folder / name).is_file()}
-    links = {kind: f"{quote(folder.name)}/{quote(name)}" for kind, name in files.items()}
+    links = {kind: f"{quote(os.fsencode(folder.name))}/{quote(name)}" for kind, name in files.items()}
     report = folder / files["report"] if "report" in files else None
     kind = media.get("kind", "")
     return {
-        "name": Path(media["path"]).name,
-        "path": media["path"],
+        "name": printable(Path(media["path"]).name),
+        "path": printable(media["path"]),
         "kind": kind,
         "duration": 0.0 if kind == "image" else float(media.get("duration_s") or 0.0),
         "people": people(len(seen), heard, pictures=kind != "audio"),

@@ -22,6 +22,7 @@ from mien.atomic import atomic_path
 from mien.clock import row_durations
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, probability_column
+from mien.printable import printable
 from mien.records import SubjectSummary
 from mien.views.embed import EmbeddedMedia, embed_media
 from mien.views.extracts import face_thumbnails, waveform
@@ -136,7 +137,7 @@ def _render(
         "wave": _base64(wave, np.uint8),
         "subjects": [_pack(rows.sort("time_s"), classes, width, height, limit) for rows in subjects],
     }
-    name = name or "Timeline"
+    name = printable(name) or "Timeline"
     return load_template("report.html").render(
         title=f"{name} · mien",
         name=name,

@@ -1,0 +1,110 @@
+"""The process of a command: signals that end it, and an output that is closed or full.
+
+Exit codes are those of shells: 128 and the number of the signal, thus 130 for Ctrl-C, 143 for SIGTERM and 141 where the
+reader of the output ends first, as in `mien models | head`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from mien.cli import console
+from mien.errors import OutputError
+
+#: Signals that end a command, and how its message begins.
+_ENDED_BY = {
+    signal.SIGINT: "interrupted by Ctrl-C",
+    signal.SIGTERM: "ended by SIGTERM",
+    signal.SIGHUP: "ended, because its terminal was closed",
+}
+
+
+class Stopped(BaseException):
+    """A signal ends the process, after `finally` blocks have removed unfinished files. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
+
+
+@contextmanager
+def ended_output() -> Iterator[None]:
+    """Turn Ctrl-C and errors of standard output inside the block into `Stopped` and `OutputError`.
+
+    Raises:
+        Stopped: Ctrl-C, or the reader of standard output has ended.
+        OutputError: standard output cannot be written.
+    """
+    try:
+        yield
+        _flush(sys.stdout)
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT) from None
+    except OSError as error:
+        if error.filename is not None or not _is_broken(sys.stdout):
+            raise
+        if error.errno == errno.EPIPE:
+            raise Stopped(signal.SIGPIPE) from None
+        raise OutputError(
+            f"standard output could not be written: {os.strerror(error.errno or 0).lower()}",
+            follows="The command ended there; files that were finished are kept.",
+            remedy="Free some space, or send the output elsewhere.",
+        ) from None
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run the command line, and end the process with its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        console.replace_unknown_signs(stream)
+    code: object = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = _report(signal.SIGINT)
+    except Stopped as stopped:
+        code = _report(stopped.number)
+    for stream in (sys.stdout, sys.stderr):
+        if _is_broken(stream):  # the interpreter would report it again when it ends
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the cleaning up
+    raise Stopped(number)
+
+
+def _report(number: signal.Signals) -> int:
+    """Say by what the command was ended; return the exit code."""
+    if number in _ENDED_BY:
+        with suppress(OSError):
+            text = f"stopped  {_ENDED_BY[number]}. Finished results are kept; unfinished files were removed."
+            print(text, file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def _flush(stream: TextIO) -> None:
+    if not stream.closed:
+        stream.flush()
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether what was printed cannot be written."""
+    try:
+        _flush(stream)
+    except OSError:
+        return True
+    return False
