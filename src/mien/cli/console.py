@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,10 +47,6 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
     from rich.segment import Segment
 
-    class Quiet(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # rich would end the process with code 1
-
     class Printable:
         def __init__(self, renderable: RenderableType) -> None:
             self.renderable = renderable
@@ -66,7 +60,7 @@ def _console(file: TextIO) -> Console:
             return [Printable(renderable) for renderable in renderables]
 
     replace_unknown_signs(file)
-    screen = Quiet(file=file, markup=False, emoji=False, highlight=False, soft_wrap=not file.isatty())
+    screen = Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=not file.isatty())
     screen.push_render_hook(Hook())
     return screen
 

@@ -49,7 +49,7 @@ class Group(TyperGroup):
     def invoke(self, ctx: Context) -> object:
         """Run a command; a MienError ends it with its message and exit code."""
         try:
-            with process.ended_output():
+            with process.interruptible():
                 return super().invoke(ctx)
         except MienError as error:
             console.print_error(error)

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 from mien.cli import console
-from mien.errors import OutputError
+from mien.errors import MienError, OutputError
 
 #: Signals that end a command, and how its message begins.
 _ENDED_BY = {
@@ -35,28 +35,46 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def ended_output() -> Iterator[None]:
-    """Turn Ctrl-C and errors of standard output inside the block into `Stopped` and `OutputError`.
-
-    Raises:
-        Stopped: Ctrl-C, or the reader of standard output has ended.
-        OutputError: standard output cannot be written.
-    """
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C inside the block into `Stopped`, because click would end the process with code 1."""
     try:
         yield
-        _flush(sys.stdout)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
-    except OSError as error:
-        if error.filename is not None or not _is_broken(sys.stdout):
-            raise
-        if error.errno == errno.EPIPE:
-            raise Stopped(signal.SIGPIPE) from None
-        raise OutputError(
-            f"standard output could not be written: {os.strerror(error.errno or 0).lower()}",
-            follows="The command ended there; files that were finished are kept.",
-            remedy="Free some space, or send the output elsewhere.",
-        ) from None
+
+
+class _Output:
+    """Standard output that turns failures into `Stopped`, where its reader has ended, and `OutputError`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _output_error(error) from None
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _output_error(error) from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _output_error(error: OSError) -> BaseException:
+    if error.errno == errno.EPIPE:
+        return Stopped(signal.SIGPIPE)
+    return OutputError(
+        f"standard output could not be written: {os.strerror(error.errno or 0).lower()}",
+        follows="The command ended there; files that were finished are kept.",
+        remedy="Free some space, or send the output elsewhere.",
+    )
 
 
 def run(command: Callable[[], object]) -> NoReturn:
@@ -66,19 +84,27 @@ def run(command: Callable[[], object]) -> NoReturn:
             signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         console.replace_unknown_signs(stream)
+    standard = sys.stdout
+    sys.stdout = cast(TextIO, _Output(standard))
     code: object = 0
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except SystemExit as ended:
         code = ended.code
+    except MienError as error:
+        console.print_error(error)
+        code = error.exit_code
     except KeyboardInterrupt:
         code = _report(signal.SIGINT)
     except Stopped as stopped:
         code = _report(stopped.number)
-    for stream in (sys.stdout, sys.stderr):
-        if _is_broken(stream):  # the interpreter would report it again when it ends
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    try:
+        standard.flush()
+    except OSError:  # the interpreter would report it again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), standard.fileno())
     sys.exit(code)  # type: ignore[arg-type]
 
 
@@ -94,17 +120,3 @@ def _report(number: signal.Signals) -> int:
             text = f"stopped  {_ENDED_BY[number]}. Finished results are kept; unfinished files were removed."
             print(text, file=sys.stderr, flush=True)
     return 128 + number
-
-
-def _flush(stream: TextIO) -> None:
-    if not stream.closed:
-        stream.flush()
-
-
-def _is_broken(stream: TextIO) -> bool:
-    """Whether what was printed cannot be written."""
-    try:
-        _flush(stream)
-    except OSError:
-        return True
-    return False
