@@ -77,7 +77,10 @@ class Worker:
             answer: dict[str, Any] = json.loads(line)
             return answer
         spent = _processor_s(process.pid) - before
-        ended = process.poll()
+        try:
+            ended = process.wait(timeout=1)  # its output ends a little before it does
+        except subprocess.TimeoutExpired:
+            ended = None
         self.close()
         outcome = "! no answer" if ended is None else f"! process ended with {ended}"
         return {"outcome": outcome, "seconds": spent, "mb": 0.0, "trace": ""}

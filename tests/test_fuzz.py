@@ -80,8 +80,7 @@ def test_a_process_that_ends_and_one_that_computes_for_too_long_are_findings(
     monkeypatch.setattr(fuzz, "__file__", str(tmp_path / "fuzz.py"))
     monkeypatch.setattr(fuzz, "LIMIT_S", -1.5)
     worker = fuzz.Worker(["any"])
-    outcomes = [
-        worker.read(fuzz.Input(0, "any", Path(name)))["outcome"] for name in ("ok", "crash", "ok", "hang", "ok")
-    ]
+    inputs = [fuzz.Input(0, "any", Path(name)) for name in ("ok", "crash", "ok", "hang", "ok")]
+    outcomes = [worker.read(item)["outcome"] for item in inputs]
     worker.close()
     assert outcomes == ["read", "! process ended with -11", "read", "! no answer", "read"]
