@@ -16,10 +16,10 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 #: Bottom to top. A folder or file of src/mien imports only itself and what stands on a lower layer. No exceptions.
 LAYERS = (
-    ("errors", "labels", "memory", "network_lock", "printable", "results", "telemetry"),
-    ("recipe_yaml", "downloads"),
+    ("errors", "labels", "memory", "network_lock", "printable", "results", "telemetry", "json_object"),
+    ("recipe_yaml", "downloads", "scratch", "folder_lock"),
     ("records", "config", "atomic"),
-    ("clock", "losses", "hub", "onnx_graph", "recipe_facts"),
+    ("clock", "losses", "hub", "onnx_graph", "recipe_facts", "saved_state"),
     ("faces", "media", "store", "soft_vote", "mouth_filter", "hub_repository"),
     ("encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model", "ensemble"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import threading
 import time
@@ -20,6 +19,7 @@ from mien.encoders import pretrained
 from mien.encoders.pretrained import WeightSource
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
+from tests.earlier_version import without_digests
 from tests.encoders import test_images
 from tests.tiny_checkpoint import save_tiny
 
@@ -206,8 +206,7 @@ def test_damage_and_mixtures_are_noticed(folder: Path) -> None:
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ConfigError, match=r"weights.safetensors is not the file that checkpoint.json describes"):
         checkpoint.load(folder)
-    about = json.loads((folder / checkpoint.ABOUT).read_text())
-    (folder / checkpoint.ABOUT).write_text(json.dumps(about | {"format": 1}))
+    without_digests(folder, format=1)
     with pytest.raises(ConfigError, match=r"format 1, this mien reads format 2"):
         checkpoint.load(folder)
     (folder / checkpoint.ABOUT).write_text("{")
@@ -216,6 +215,7 @@ def test_damage_and_mixtures_are_noticed(folder: Path) -> None:
 
 
 def test_another_architecture_is_named_tensor_by_tensor(folder: Path) -> None:
+    without_digests(folder)
     text = (folder / checkpoint.RECIPE).read_text()
     (folder / checkpoint.RECIPE).write_text(text.replace("layers: 1", "layers: 2"))
     with pytest.raises(ConfigError, match=r"missing branch.face.layers.1(.|\n)*and \d+ more(.|\n)*Put back the recipe"):

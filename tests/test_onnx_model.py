@@ -15,6 +15,7 @@ from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
 from mien.records import Stream
+from tests.earlier_version import without_digests
 from tests.tiny_checkpoint import save_tiny
 
 
@@ -103,6 +104,7 @@ def test_other_weights_make_it_stale_and_it_is_not_used(folder: Path) -> None:
 def test_a_damaged_network_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in (onnx_model.NETWORK, onnx_model.ABOUT, checkpoint.ABOUT):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
+    without_digests(tmp_path)
     data = (folder / onnx_model.NETWORK).read_bytes()
     (tmp_path / onnx_model.NETWORK).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ConfigError, match=r"network.onnx is not the file that network.json describes"):

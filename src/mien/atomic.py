@@ -14,21 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mien.errors import OutputError
+from mien.scratch import create_private, remove_abandoned, temporary_path
 
 #: Error numbers for "no space": the disk is full, the user's quota is used up, or the file is too large.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Error numbers for "no permission", a read-only file system included.
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FOLLOWS = "No part of it was left behind; an earlier file of that name is unchanged."
-
-
-def temporary_path(path: Path) -> Path:
-    """The temporary name for `path`: hidden, in the same folder, with the same suffix, one for each process.
-
-    The stem is cut to 80 bytes, because file systems limit names to 255 bytes.
-    """
-    stem = os.fsencode(path.stem)[:80].decode(errors="ignore")
-    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
 
 
 def commit(temporary: Path, path: Path, *, sync: bool = False) -> None:
@@ -40,29 +32,47 @@ def commit(temporary: Path, path: Path, *, sync: bool = False) -> None:
     Raises OSError.
     """
     os.replace(temporary, path)
-    if sync and hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk. Raises OSError."""
+    if hasattr(os, "O_DIRECTORY"):
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(folder)
+            os.fsync(file)
         finally:
-            os.close(folder)
+            os.close(file)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file atomically. Raises OSError; an earlier file at `path` is then unchanged."""
+def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write a whole file atomically. Raises OSError; an earlier file at `path` is then unchanged.
+
+    Args:
+        sync: also flush the file and its name to the disk, so that both survive a power cut.
+    """
     temporary = temporary_path(path)
     try:
-        temporary.write_bytes(data)
-        commit(temporary, path)
+        with temporary.open("xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        commit(temporary, path, sync=sync)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; rename it to `path` when the block ends, remove it if the block raises.
 
-    Creates the folder if necessary.
+    Creates the folder if necessary. Removes temporary files in it whose process has ended.
+
+    Args:
+        private: the file shows faces or holds voices: only the user may read it, unless the folder says otherwise
+            (`mien.scratch.private_mode`). The temporary file exists then, empty.
 
     Raises:
         OutputError: no permission, no space, or an invalid name.
@@ -72,6 +82,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+        if private:
+            create_private(temporary, path)
         yield temporary
         commit(temporary, path)
     except OSError as error:
@@ -85,15 +97,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Create the parent folder of `path`. Raises OutputError, as `atomic_path`."""
+    """Create the parent folder of `path`, or remove abandoned temporary files in it. Raises OutputError, as
+    `atomic_path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _output_error(path, error) from error
+    remove_abandoned(path.parent)
 
 
 def check_folder(folder: Path) -> None:
-    """Check before any work that files can be written into a folder; create it if necessary.
+    """Check before any work that files can be written into a folder; create it if necessary, and remove temporary
+    files in it whose process has ended.
 
     Raises:
         OutputError: the folder cannot be created or written to.
@@ -104,6 +119,7 @@ def check_folder(folder: Path) -> None:
             file.write(b"mien")
     except OSError as error:
         raise _output_error(folder / "*", error) from error
+    remove_abandoned(folder)
 
 
 def _concerns(error: OSError, path: Path) -> bool:

@@ -2,11 +2,14 @@
 
     weights.safetensors   tensors by name, with the input normalisation
     recipe.yaml           the resolved recipe, every key written out
-    checkpoint.json       format, class labels, versions, sha256 of the weights
+    checkpoint.json       format, class labels, versions, sha256 of the weights and of every other file that changes an
+                          answer, and one digest over all of it (`mien.saved_state`)
     metrics.json          what the training run measured
     network.onnx, .json   if exported: the network for prediction without torch (`mien.onnx_model`)
+    calibration.json      if fitted: `mien.evaluation.calibration`
 
-There are no pickles: nothing in the folder is code. `load("starter")` loads the checkpoint shipped with mien.
+A save replaces all of it in one step: a process that is killed leaves the earlier checkpoint or the new one. There are
+no pickles: nothing in the folder is code. `load("starter")` loads the checkpoint shipped with mien.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
-from mien import config, inference, models
+from mien import config, inference, json_object, models, saved_state
 from mien.atomic import write_bytes
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import StreamSystem, System
@@ -157,13 +160,15 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     *,
     half: bool = False,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write a checkpoint folder, each file atomically; returns the folder.
+    """Write a checkpoint folder in one step; returns the folder. A killed process leaves the earlier checkpoint, whole.
 
     Args:
         labels: class names; by default the recipe's.
         metrics: for metrics.json.
         half: store weights in float16 (loading gives float32); buffers stay as they are.
+        files: further files under the digest, by name.
 
     Raises OutputError if the folder cannot be written.
     """
@@ -181,28 +186,36 @@ def save(
         "versions": _versions(),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / WEIGHTS, weights)
-        write_bytes(folder / RECIPE, config.dump(models.complete(recipe)).encode())
-        write_metrics(folder, metrics or {})
-        write_bytes(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+        content = {
+            WEIGHTS: weights,
+            RECIPE: config.dump(models.complete(recipe)).encode(),
+            METRICS: _json(metrics or {}),
+        }
+        saved_state.save(folder, ABOUT, about, content | dict(files or {}))
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: cannot be written: {error.strerror or error}",
-            follows="The checkpoint is incomplete.",
+            follows="An earlier checkpoint in it is unchanged.",
             remedy="Give another folder, or free some space and try again.",
         ) from error
     return folder
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, as hexadecimal. Raises OSError."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    """SHA-256 of a checkpoint's weights, as hexadecimal. Raises OSError, and ConfigError for a damaged folder."""
+    return hashlib.sha256(saved_state.read(folder, ABOUT).path(WEIGHTS).read_bytes()).hexdigest()
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Replace metrics.json of a checkpoint folder. Raises OSError."""
-    write_bytes(folder / METRICS, (json.dumps(dict(metrics), indent=2) + "\n").encode())
+    if (folder / ABOUT).is_file():
+        saved_state.update(folder, ABOUT, {METRICS: _json(metrics)})
+    else:
+        write_bytes(folder / METRICS, _json(metrics))
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(content), indent=2) + "\n").encode()
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -214,17 +227,27 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     Raises ConfigError for a folder that does not exist, a pickle, a missing or damaged file, another format, or
     weights of another architecture than the recipe describes.
     """
-    folder = locate(source)
-    about = read_json(folder / ABOUT)
-    writer = about.get("versions", {}).get("mien", "?")
+    return saved_state.load(locate(source), ABOUT, lambda state: _load(state, device))
+
+
+def _load(state: saved_state.State, device: str | torch.device) -> Checkpoint:
+    folder, about = state.folder, _checked(state)
+    writer = about["versions"].get("mien", "?")
     if about.get("format") != FORMAT:
         raise ConfigError(
-            f"checkpoint {folder}: format {about.get('format')!r}, this mien reads format {FORMAT}",
+            f"checkpoint {folder}: {ABOUT} has format {about.get('format')!r}, this mien reads format {FORMAT}",
             follows="It was not loaded.",
             remedy=f"It was written with mien {writer}: install that version, or train again.",
         )
-    recipe = config.load(folder / RECIPE, check=models.problems)
-    data = (folder / WEIGHTS).read_bytes()
+    recipe = config.parse(state.read(RECIPE), origin=str(folder / RECIPE), check=models.problems)
+    if not state.digest and about["labels"] != list(recipe.corpus.labels):
+        raise ConfigError(
+            f"checkpoint {folder}: the labels of {ABOUT} ({', '.join(about['labels'])}) are not those of {RECIPE} "
+            f"({', '.join(recipe.corpus.labels)})",
+            follows="One of the files is damaged or from another training run. It was not loaded.",
+            remedy="Copy the whole folder again.",
+        )
+    data = state.read(WEIGHTS)
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ConfigError(
             f"checkpoint {folder}: {WEIGHTS} is not the file that {ABOUT} describes (sha256 differs)",
@@ -232,7 +255,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
             remedy="Copy the whole folder again.",
         )
     try:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(data).items()}
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(data).items()}
     except SafetensorError as error:
         raise ConfigError(
             f"checkpoint {folder}: {WEIGHTS} is not a safetensors file: {error}",
@@ -242,17 +265,31 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     architecture = about.get("architecture") or {}
     with NETWORK_LOCK:
         model = models.build(config.changed(recipe, model=architecture) if architecture else recipe)
-    _check_shapes(folder, model, state)
-    model.load_state_dict(state)
+    _check_shapes(folder, model, tensors)
+    model.load_state_dict(tensors)
     model.eval().to(device)
-    return Checkpoint(model, recipe, list(about["labels"]), read_json(folder / METRICS), dict(about["versions"]))
+    return Checkpoint(model, recipe, list(about["labels"]), read_json(state.path(METRICS)), dict(about["versions"]))
+
+
+def _checked(state: saved_state.State) -> dict[str, Any]:
+    """The content of checkpoint.json with values of the types that `save` writes. Raises ConfigError."""
+    about = {"versions": {}, "architecture": {}, "sha256": "", "labels": [], **state.facts}
+    kinds = {"versions": dict, "architecture": dict, "sha256": str, "labels": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(about[name], kind)]
+    if wrong or not all(isinstance(label, str) for label in about["labels"]):
+        raise ConfigError(
+            f"{state.folder / ABOUT}: {(wrong or ['labels'])[0]} has a value of another type",
+            follows="The checkpoint was not loaded.",
+            remedy="Copy the whole folder again.",
+        )
+    return about
 
 
 def locate(source: str | Path) -> Path:
     """The folder of a checkpoint or of a shipped name. Raises ConfigError as `load` does."""
     shipped = str(source) in SHIPPED
     folder = shipped_folder(str(source)) if shipped else Path(source)
-    if shipped and not (folder / WEIGHTS).exists():
+    if shipped and not (folder / ABOUT).exists():
         raise ConfigError(
             f"the checkpoint {str(source)!r} is not in this installation of mien ({folder})",
             follows="An installed package has it; a working copy has it after training.",
@@ -275,7 +312,7 @@ def locate(source: str | Path) -> Path:
             follows="Nothing was loaded.",
             remedy=f"Give a folder that `mien train` wrote, or a shipped name: {', '.join(SHIPPED)}.",
         )
-    missing = [name for name in (WEIGHTS, RECIPE, ABOUT, METRICS) if not (folder / name).is_file()]
+    missing = missing_files(folder)
     if missing:
         raise ConfigError(
             f"checkpoint {folder}: {', '.join(missing)} missing",
@@ -283,6 +320,14 @@ def locate(source: str | Path) -> Path:
             remedy="Copy the whole folder again, or train with `mien train`.",
         )
     return folder
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Names of the files that a checkpoint folder needs and lacks. Raises ConfigError for a damaged checkpoint.json."""
+    if not (folder / ABOUT).is_file():
+        return [name for name in (WEIGHTS, RECIPE, ABOUT, METRICS) if not (folder / name).is_file()]
+    state = saved_state.read(folder, ABOUT)
+    return [name for name in (WEIGHTS, RECIPE, METRICS) if not state.path(name).is_file()]
 
 
 def _check_shapes(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -311,14 +356,13 @@ def _check_shapes(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a checkpoint. Raises ConfigError if it cannot be read."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        return json_object.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: cannot be read: {error}",
             follows="The checkpoint was not loaded.",
             remedy="Copy the whole folder again.",
         ) from error
-    return read if isinstance(read, dict) else {}
 
 
 def _versions() -> dict[str, str]:

@@ -265,10 +265,15 @@ def load(source: str | Path, overrides: Iterable[str] = (), check: Check | None 
     Raises ConfigError with the file and every problem: invalid YAML, a key given twice, unknown keys (with the
     nearest known one), missing keys, wrong types and ranges, and what `check` finds.
     """
-    path, text = _read(source)
-    raw = recipe_yaml.parse(text, str(path), Recipe.model_fields)
+    path, data = _read(source)
+    return parse(data, origin=str(path), overrides=overrides, check=check)
+
+
+def parse(data: bytes, *, origin: str, overrides: Iterable[str] = (), check: Check | None = None) -> Recipe:
+    """The recipe in the content of a YAML file. origin: its name. The others, and errors, as in `load`."""
+    raw = recipe_yaml.parse(data, origin, Recipe.model_fields)
     problems = [p for override in overrides if (p := recipe_yaml.override(raw, override))]
-    return read(raw, origin=str(path), check=check, problems=problems)
+    return read(raw, origin=origin, check=check, problems=problems)
 
 
 def read(
@@ -375,10 +380,10 @@ def locate(source: str | Path) -> Path:
     return Path(source)
 
 
-def _read(source: str | Path) -> tuple[Path, str]:
+def _read(source: str | Path) -> tuple[Path, bytes]:
     path = locate(source)
     try:
-        return path, path.read_text(encoding="utf-8")
+        return path, path.read_bytes()
     except FileNotFoundError:
         hint = nearest(str(source), names())
         raise ConfigError(
@@ -386,9 +391,9 @@ def _read(source: str | Path) -> tuple[Path, str]:
             follows="Nothing was started.",
             remedy="Give the path of a YAML file, or one of the names that `mien recipes` lists.",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read as a recipe: {error}",
             follows="Nothing was started.",
-            remedy="Check the permissions of the file, and save it as UTF-8 text.",
+            remedy="Check the permissions of the file.",
         ) from error

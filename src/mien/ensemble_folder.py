@@ -8,14 +8,14 @@ Nothing here imports torch: the caller loads the members.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mien.atomic import check_folder, write_bytes
+from mien import saved_state
+from mien.atomic import check_folder
 from mien.ensemble import EnsembleModel, check_weights, combine
 from mien.errors import ConfigError, OutputError
 from mien.inference import StreamModel
@@ -25,6 +25,7 @@ ABOUT, MEMBERS = "ensemble.json", "members"
 FORMAT = "mien-ensemble-1"
 #: Files that every checkpoint folder has (`mien.checkpoint`).
 _REQUIRED = ("weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json")
+_CHECKPOINT = "checkpoint.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def write(
 ) -> Path:
     """Write an ensemble folder with copies of checkpoint folders; returns `out`.
 
-    A run that is already below `out` is referred to in place of a copy. ensemble.json is written last.
+    A run that is already below `out` is referred to in place of a copy. ensemble.json is written last: a killed process
+    leaves the earlier ensemble or the new one, whole. Members of an earlier ensemble are removed then.
 
     Raises:
         ConfigError: a run is no checkpoint, `out` is one, or the weights are unusable.
@@ -80,25 +82,25 @@ def write(
     names: list[str] = []
     for run in runs:
         inside = Path(run).resolve().is_relative_to(out.resolve())
-        names.append(_relative(run, out) if inside else f"{MEMBERS}/{_free_name(Path(run).resolve().name, names)}")
+        names.append(_relative(run, out) if inside else f"{MEMBERS}/{_free_name(Path(run), out, names)}")
     try:
         for run, name in zip(runs, names, strict=True):
-            if (out / name).resolve() != Path(run).resolve():
-                _copy(Path(run), out / name)
+            copy_checkpoint(Path(run), out / name)
         about = {
             "format": FORMAT,
             "members": [
-                {"folder": name, "weight": share, "weights_sha256": facts.get("sha256", "")}
+                {"folder": name, "weight": share, "weights_sha256": facts.get("sha256", ""), **_digest(facts)}
                 for name, share, facts in zip(names, shares, abouts, strict=True)
             ],
             "fitted_on": fitted_on,
             "scores": dict(scores or {}),
         }
-        write_bytes(out / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+        saved_state.save(out, ABOUT, about, {})
+        _remove_others(out, names)
     except OSError as error:
         raise OutputError(
             f"ensemble {out}: cannot be written: {error.strerror or error}",
-            follows="The ensemble is incomplete.",
+            follows="An earlier ensemble in it is unchanged.",
             remedy="Give another folder with --out, or free some space and try again.",
         ) from error
     return out
@@ -112,7 +114,7 @@ def read(folder: str | Path) -> EnsembleFolder:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = saved_state.read(folder, ABOUT).facts
         if about["format"] != FORMAT:
             raise ConfigError(
                 f"ensemble {folder}: format {about['format']!r}, this mien reads {FORMAT!r}",
@@ -120,7 +122,7 @@ def read(folder: str | Path) -> EnsembleFolder:
                 remedy="Write it again with `mien ensemble`.",
             )
         names = [str(member["folder"]) for member in about["members"]]
-        digests = [str(member["weights_sha256"]) for member in about["members"]]
+        digests = [(str(member["weights_sha256"]), member.get("digest")) for member in about["members"]]
         weights = [float(member["weight"]) for member in about["members"]]
         fitted_on, scores = str(about["fitted_on"]), dict(about["scores"])
         if not names:
@@ -139,7 +141,8 @@ def read(folder: str | Path) -> EnsembleFolder:
                 follows="It was not loaded.",
                 remedy="Write it again with `mien ensemble`.",
             )
-        if _check_member(folder / name).get("sha256", "") != digest:
+        facts = _check_member(folder / name)
+        if facts.get("sha256", "") != digest[0] or digest[1] not in (None, facts.get("digest")):
             raise ConfigError(
                 f"ensemble {folder}: the member {name} is another checkpoint than {ABOUT} describes (sha256 differs)",
                 follows="It was not loaded: the weights and scores of the ensemble would not hold.",
@@ -167,8 +170,10 @@ def load(
 
 def _check_member(run: Path) -> dict[str, Any]:
     """checkpoint.json of a checkpoint folder. Raises ConfigError if the folder is not one."""
-    missing = [name for name in _REQUIRED if not (run / name).is_file()]
-    if missing:
+    state = saved_state.read(run, _CHECKPOINT) if (run / _CHECKPOINT).is_file() else None
+    find = state.path if state else run.joinpath
+    missing = [name for name in _REQUIRED if not find(name).is_file()]
+    if missing or state is None:
         what = f"{', '.join(missing)} missing" if run.is_dir() else "no such folder"
         if is_ensemble(run):
             what = "is itself an ensemble"
@@ -177,30 +182,38 @@ def _check_member(run: Path) -> dict[str, Any]:
             follows="The ensemble cannot be used: each member must be a checkpoint.",
             remedy="Give folders that `mien train` wrote; copy an incomplete one again.",
         )
-    try:
-        about = json.loads((run / "checkpoint.json").read_text(encoding="utf-8"))
-        if not isinstance(about, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"member {run}: checkpoint.json cannot be read: {error}",
-            follows="The ensemble cannot be used.",
-            remedy="Copy the checkpoint again.",
-        ) from None
-    return about
+    return dict(state.facts)
 
 
-def _copy(run: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)  # left from an earlier ensemble in this folder
-    copy_checkpoint(run, target)
+def _digest(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of a member's state as ensemble.json holds it; nothing for checkpoints of earlier versions."""
+    return {"digest": str(facts["digest"])} if "digest" in facts else {}
+
+
+def _remove_others(out: Path, names: Sequence[str]) -> None:
+    """Remove members of an earlier ensemble in this folder."""
+    used = {Path(name).parts[1] for name in names if Path(name).parts[0] == MEMBERS}
+    for folder in (out / MEMBERS).iterdir() if (out / MEMBERS).is_dir() else ():
+        if folder.name not in used and (folder / _CHECKPOINT).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _relative(run: Path, out: Path) -> str:
     return Path(run).resolve().relative_to(out.resolve()).as_posix()
 
 
-def _free_name(name: str, taken: Sequence[str]) -> str:
+def _free_name(run: Path, out: Path, taken: Sequence[str]) -> str:
+    """A folder name that no other member has, now or in an earlier ensemble there that has to stay whole meanwhile."""
+    name = run.resolve().name
     free, number = name, 2
-    while f"{MEMBERS}/{free}" in taken:
+    while f"{MEMBERS}/{free}" in taken or _is_other(out / MEMBERS / free, run):
         free, number = f"{name}-{number}", number + 1
     return free
+
+
+def _is_other(folder: Path, run: Path) -> bool:
+    """Whether a folder exists and is no copy of a checkpoint."""
+    try:
+        return folder.exists() and (folder / _CHECKPOINT).read_bytes() != (run / _CHECKPOINT).read_bytes()
+    except OSError:
+        return True

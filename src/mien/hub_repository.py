@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,8 +21,9 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub import errors as hub_errors
 
-from mien import downloads
+from mien import downloads, saved_state
 from mien.errors import ArtefactError, ConfigError, MienError, OutputError
+from mien.scratch import scratch_folder
 
 SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".md")
 _REQUIRED = ("weights.safetensors", "recipe.yaml", "checkpoint.json", "metrics.json")
@@ -83,6 +83,9 @@ def verify(folder: Path) -> None:
     Raises ArtefactError if a required file is missing or unreadable, or weights or ONNX network differ from the
     SHA-256 that checkpoint.json or network.json states.
     """
+    for about in folder.glob("**/checkpoint.json"):
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            saved_state.settle(about.parent, about.name)
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
         raise ArtefactError(
@@ -174,25 +177,42 @@ def pull(repository: str, out: Path, *, revision: str | None = None) -> Path:
         raise OutputError(
             f"{out} exists already", follows="Nothing was downloaded.", remedy="Use --out with a new folder."
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(
-            f"{out.parent} cannot be written: {error.strerror or error}",
-            follows="Nothing was downloaded.",
-            remedy="Use --out with a folder that you can write.",
-        ) from error
-    try:
+    with _temporary_folder(out) as temporary:
         folder = temporary / out.name
         _download(repository, revision, folder)
         verify(folder)
+        _place(folder, out)
+    return out
+
+
+@contextlib.contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`. Raises OutputError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(scratch_folder(out))
+        except OSError as error:
+            raise OutputError(
+                f"{out.parent} cannot be written: {error.strerror or error}",
+                follows="Nothing was downloaded.",
+                remedy="Use --out with a folder that you can write.",
+            ) from error
+        yield temporary
+
+
+def _place(folder: Path, out: Path) -> None:
+    """Rename a complete folder to `out`. Raises OutputError if another process put something there meanwhile."""
+    try:
         if out.is_dir():
             out.rmdir()
         folder.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return out
+    except OSError as error:
+        raise OutputError(
+            f"{out}: another process put files there while this one downloaded ({error.strerror or error})",
+            follows="The download was removed; those files are unchanged.",
+            remedy="Use what is there, or --out with a new folder.",
+        ) from error
 
 
 def _download(repository: str, revision: str | None, folder: Path) -> None:

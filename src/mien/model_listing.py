@@ -6,7 +6,6 @@ and from cards, so that a list needs no torch.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mien import config, hub, results
+from mien import config, hub, json_object, results, saved_state
 from mien.encoders import cards, registry
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InputFeature
@@ -120,14 +119,15 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _checkpoint(name: str, folder: Path) -> ModelInfo:
-    about, metrics, network = (_read_json(folder / f) for f in ("checkpoint.json", "metrics.json", "network.json"))
-    recipe = config.load(folder / "recipe.yaml")
+    state = saved_state.read(folder, "checkpoint.json")
+    about, metrics, network = state.facts, _read_json(state, "metrics.json"), _read_json(state, "network.json")
+    recipe = config.parse(state.read("recipe.yaml"), origin=str(folder / "recipe.yaml"))
     inputs, lacking = _inputs(folder, recipe)
     expression = recipe.model.name not in _VALENCE_AROUSAL_ONLY
-    weights = folder / "weights.safetensors"
+    weights = state.path("weights.safetensors")
     missing = [*lacking, *(i.missing for i in inputs if i.missing)]
     if not weights.is_file():
-        missing.insert(0, f"copy {weights.name} into {folder}")
+        missing.insert(0, f"copy weights.safetensors into {folder}")
     return ModelInfo(
         name=name,
         kind=_CHECKPOINT,
@@ -237,15 +237,15 @@ def _card_licence(folder: Path) -> str:
     return str(content.get("license", "")) if isinstance(content, dict) else ""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file() and path.name != "checkpoint.json":
-        return {}
+def _read_json(state: saved_state.State, name: str) -> dict[str, Any]:
+    """A JSON file of a checkpoint; empty if there is none. Raises ConfigError for a damaged one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json_object.parse(state.path(name).read_bytes())
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path}: cannot be read: {error}",
+            f"{state.folder / name}: cannot be read: {error}",
             follows="The checkpoint was not listed.",
-            remedy=f"Copy the folder {os.fspath(path.parent)} again.",
+            remedy=f"Copy the folder {os.fspath(state.folder)} again.",
         ) from error
-    return content if isinstance(content, dict) else {}

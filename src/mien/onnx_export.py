@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mien import onnx_graph, onnx_model
+from mien import onnx_graph, onnx_model, saved_state
 from mien.atomic import write_bytes
 from mien.checkpoint import ABOUT, Checkpoint, load, locate, read_json
 from mien.checkpoint_encoder import image_stage_provenance
@@ -124,9 +124,14 @@ def export_int8(folder: Path, crops: np.ndarray) -> float:
     sha256 = hashlib.sha256(data).hexdigest()
     card["sha256"] = about["files"][onnx_model.NETWORK] = sha256
     about["provenance"]["precision"] = "int8, static"
-    write_bytes(folder / onnx_model.NETWORK, data)
-    write_bytes(folder / CARD, yaml.safe_dump(card, sort_keys=False).encode())
-    write_bytes(folder / exported.ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+    _write(
+        folder,
+        {
+            onnx_model.NETWORK: data,
+            CARD: yaml.safe_dump(card, sort_keys=False).encode(),
+            exported.ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
+        },
+    )
     return agreement
 
 
@@ -167,10 +172,7 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
         network = _stream_network(checkpoint)
         files = {onnx_model.ABOUT: onnx_model.describe(checkpoint.settings, read_json(own / ABOUT)["sha256"], network)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / onnx_model.NETWORK, network)
-        for name, about in files.items():
-            write_bytes(folder / name, about)
+        _write(folder, {onnx_model.NETWORK: network, **files})
     except OSError as error:
         raise OutputError(
             f"checkpoint {folder}: {onnx_model.NETWORK} cannot be written: {error.strerror or error}",
@@ -178,6 +180,16 @@ def export(source: str | Path, *, out: Path | None = None) -> Path:
             remedy="Free some space, or give another folder, and try again.",
         ) from error
     return folder / onnx_model.NETWORK
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write exported files, in a checkpoint folder under its digest and in one step. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / ABOUT).is_file():
+        saved_state.update(folder, ABOUT, files)
+    else:
+        for name, data in files.items():
+            write_bytes(folder / name, data)
 
 
 class _PositionalNetwork(nn.Module):

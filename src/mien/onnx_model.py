@@ -21,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from mien import json_object, saved_state
 from mien.errors import ConfigError
 from mien.inference import InferenceSettings, InputFeature, StreamPrediction, embed_streams, predict_streams
 from mien.mouth_filter import VoiceMask
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
+#: The manifest of a checkpoint folder.
+CHECKPOINT = "checkpoint.json"
 FORMAT = 1
 #: Checkpoints inside the package, each a folder of that name. They stand here because this file needs no torch.
 SHIPPED = ("starter",)
@@ -132,11 +135,11 @@ def describe(settings: InferenceSettings, weights_sha256: str, network: bytes) -
 def fits(folder: Path, weights_sha256: str) -> bool:
     """Whether the folder holds an ONNX network that was exported from the weights of `weights_sha256`."""
     try:
-        facts = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json_object.parse(_path(folder, ABOUT).read_bytes())
+    except (OSError, ValueError, ConfigError):
         return False
     return bool(
-        facts.get("format") == FORMAT and facts.get("weights") == weights_sha256 and (folder / NETWORK).is_file()
+        facts.get("format") == FORMAT and facts.get("weights") == weights_sha256 and _path(folder, NETWORK).is_file()
     )
 
 
@@ -146,21 +149,34 @@ def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     Returns None if there is none, or if it was exported from other weights than those of `weights_sha256`, as after
     training again into the same folder.
 
-    Raises ConfigError if the network is not the file that network.json describes.
+    Raises ConfigError if network.json is damaged, or the network is not the file that it describes.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        data = (folder / NETWORK).read_bytes()
-    except (OSError, ValueError):
+        text, data = _read(folder, ABOUT), _read(folder, NETWORK)
+    except OSError:
         return None
+    try:
+        facts = json_object.parse(text)
+    except ValueError as error:
+        raise _damaged(folder, str(error)) from error
     if facts.pop("format", None) != FORMAT or facts.pop("weights", None) != weights_sha256:
         return None
-    if facts.pop("network") != hashlib.sha256(data).hexdigest():
+    if facts.pop("network", None) != hashlib.sha256(data).hexdigest():
         raise ConfigError(
             f"checkpoint {folder}: {NETWORK} is not the file that {ABOUT} describes (sha256 differs)",
             follows="It is damaged or half-copied.",
             remedy=f"Copy the whole folder again, or delete {NETWORK}: prediction then uses the weights themselves.",
         )
+    try:
+        settings = _settings(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+    _check_labels(folder, settings)
+    return OnnxModel(settings, OnnxSession(data, settings))
+
+
+def _settings(facts: dict[str, Any]) -> InferenceSettings:
+    """The settings of network.json. Raises KeyError, TypeError, ValueError or AttributeError for other content."""
     facts["features"] = {name: InputFeature(**feature) for name, feature in facts["features"].items()}
     if facts.pop("hamming", False):  # exports before the setting `kernel`
         facts["kernel"] = "hamming"
@@ -168,4 +184,38 @@ def load(folder: Path, weights_sha256: str) -> OnnxModel | None:
     if facts.get("voice_mask"):
         facts["voice_mask"] = VoiceMask(**facts["voice_mask"])
     settings = InferenceSettings(**facts)
-    return OnnxModel(settings, OnnxSession(data, settings))
+    for name in ("window_s", "rate_hz", "hop_s", "temperature"):
+        if not (isinstance(value := getattr(settings, name), int | float) and 0 < value < 1e6):
+            raise ValueError(f"{name} is {value!r}")
+    for name in ("triangular", "trailing", "expression", "valence_arousal"):
+        if not isinstance(value := getattr(settings, name), bool):
+            raise ValueError(f"{name} is {value!r}")
+    return settings
+
+
+def _check_labels(folder: Path, settings: InferenceSettings) -> None:
+    """Raise ConfigError if the labels are not those of the checkpoint."""
+    if not (folder / CHECKPOINT).is_file():
+        return
+    labels = saved_state.read(folder, CHECKPOINT).facts.get("labels")
+    if labels is not None and list(settings.labels) != labels:
+        raise _damaged(folder, f"its labels {settings.labels} are not those of {CHECKPOINT}, {labels}")
+
+
+def _path(folder: Path, name: str) -> Path:
+    """Where a file of a checkpoint folder is, or of a folder that holds a network alone."""
+    return saved_state.read(folder, CHECKPOINT).path(name) if (folder / CHECKPOINT).is_file() else folder / name
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if (folder / CHECKPOINT).is_file():
+        return saved_state.read(folder, CHECKPOINT).read(name)
+    return (folder / name).read_bytes()
+
+
+def _damaged(folder: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"{folder / ABOUT}: cannot be read: {what}",
+        follows="It is damaged, or was changed by hand. Nothing was predicted.",
+        remedy=f"Copy the whole folder again, or delete {ABOUT}: prediction then uses the weights themselves.",
+    )

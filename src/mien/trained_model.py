@@ -13,18 +13,22 @@ before it is needed.
 
 from __future__ import annotations
 
+import filecmp
 import json
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien import onnx_model
+from mien import json_object, onnx_model, saved_state
 from mien.atomic import write_bytes
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InferenceSettings, InputFeature, StreamModel, StreamPrediction
 from mien.onnx_model import SHIPPED, shipped_folder
 from mien.records import Stream
+from mien.scratch import scratch_folder
 
 INPUTS, STAGES, ENCODERS = "inputs.json", "stages", "encoders"
 #: The card of an exported image system.
@@ -128,9 +132,10 @@ def has_face_card(folder: Path) -> bool:
     import yaml
 
     try:
-        card = yaml.safe_load((folder / FACE_CARD).read_text(encoding="utf-8"))
+        saved_state.settle(folder, ABOUT)  # the card is read beside its network
+        card = yaml.safe_load(_read(folder, FACE_CARD))
         return bool(card["exported_from"] == _weights_sha256(folder) and (folder / onnx_model.NETWORK).is_file())
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         return False
 
 
@@ -140,11 +145,17 @@ def has_onnx(folder: Path) -> bool:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """The hash that checkpoint.json states for the weights; "" if it cannot be read."""
-    try:
-        return str(json.loads((folder / ABOUT).read_text(encoding="utf-8")).get("sha256", ""))
-    except (OSError, ValueError):
+    """The hash of the weights in checkpoint.json; "" without the file. Raises ConfigError for a damaged one."""
+    if not (folder / ABOUT).is_file():
         return ""
+    return str(saved_state.read(folder, ABOUT).facts.get("sha256", ""))
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """A file of a checkpoint folder, compared with its digest. Raises OSError, and ConfigError if it is another one."""
+    if (folder / ABOUT).is_file():
+        return saved_state.read(folder, ABOUT).read(name)
+    return (folder / name).read_bytes()
 
 
 def _load_onnx(folder: Path) -> StreamModel | None:
@@ -165,9 +176,9 @@ def read_features(model: str | Path) -> dict[str, EncoderInput] | None:
 def _direct_features(folder: Path) -> dict[str, InputFeature] | None:
     """The inputs of the network in a folder: from network.json, which is fast to read, else from its recipe."""
     try:
-        features = json.loads((folder / onnx_model.ABOUT).read_text(encoding="utf-8"))["features"]
+        features = json_object.parse(_read(folder, onnx_model.ABOUT))["features"]
         return {name: InputFeature(**feature) for name, feature in features.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     try:
         recipe = _read_recipe(folder)
@@ -184,8 +195,8 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return dict(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+        return dict(yaml.safe_load(_read(folder, RECIPE)))
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -270,29 +281,41 @@ def stage_provenance(system: str, weights_sha256: str, layer: str) -> dict[str, 
 
 
 def read_inputs(folder: Path) -> dict[str, dict[str, str]]:
-    """Modality -> provenance of the training features; empty if the folder does not say."""
+    """Modality -> provenance of the training features; empty if the folder does not say. Raises ConfigError."""
     try:
-        facts = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+        facts = json_object.parse(_read(folder, INPUTS))
         return {modality: dict(fact["provenance"]) for modality, fact in facts.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
         return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / INPUTS}: cannot be read: {error}",
+            follows="Nothing was predicted.",
+            remedy="Copy the whole folder again.",
+        ) from error
 
 
 def write_inputs(folder: Path, features: Mapping[str, str], provenance: Mapping[str, Mapping[str, str]]) -> None:
-    """Write inputs.json. features: modality -> encoder. provenance: modality -> that of its training features.
+    """Write inputs.json of a checkpoint, with its digest. See `inputs_file`. Raises OSError."""
+    saved_state.update(folder, ABOUT, {INPUTS: inputs_file(features, provenance)})
 
-    Raises OSError.
-    """
+
+def inputs_file(features: Mapping[str, str], provenance: Mapping[str, Mapping[str, str]]) -> bytes:
+    """The content of inputs.json. features: modality -> encoder. provenance: of the training features, by modality."""
     facts = {
         modality: {"encoder": encoder, "provenance": dict(provenance.get(modality, {}))}
         for modality, encoder in features.items()
     }
-    write_bytes(folder / INPUTS, (json.dumps(facts, indent=2) + "\n").encode())
+    return (json.dumps(facts, indent=2) + "\n").encode()
 
 
 def find_stage(provenance: Mapping[str, str], places: Iterator[Path]) -> Path | None:
     """The first of `places` that holds the checkpoint with the weights that `provenance` names."""
-    return next((place for place in places if _weights_sha256(place) == provenance["revision"]), None)
+    for place in places:
+        with suppress(ConfigError):  # a damaged one
+            if _weights_sha256(place) == provenance["revision"]:
+                return place
+    return None
 
 
 def copy_stage(source: Path, folder: Path, name: str) -> None:
@@ -301,13 +324,39 @@ def copy_stage(source: Path, folder: Path, name: str) -> None:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copy what of a checkpoint folder is needed to use it, with its stages and exported networks. Raises OSError."""
-    files = [p for part in _PARTS for p in _files(source / part)]
-    for path in sorted(files, key=lambda p: p == source / ABOUT):  # it makes the folder a checkpoint, so it comes last
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if copy.resolve() != path.resolve():
-            write_bytes(copy, path.read_bytes())
+    """Copy what of a checkpoint folder is needed to use it, with its stages and exported networks.
+
+    A new folder is complete or absent. In a folder that exists, the copies of each checkpoint replace an earlier one in
+    one step, its stages first; other files stay. Raises OSError.
+    """
+    if source.resolve() == target.resolve():
+        return
+    with suppress(OSError):  # a folder that may only be read is copied as it is
+        saved_state.settle(source, ABOUT)
+    files = [p.relative_to(source) for part in _PARTS for p in _files(source / part)]
+    if not target.exists():
+        with scratch_folder(_with_parent(target)) as scratch:
+            for name in files:
+                (scratch / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, scratch / "new" / name)
+            (scratch / "new").rename(target)
+        return
+    folders = {name.parent for name in files if name.name == ABOUT}
+    for folder in sorted(folders, key=lambda f: -len(f.parts)):
+        names = [n.name for n in files if n.parent == folder and n.name != ABOUT]
+        saved_state.copy(source / folder, target / folder, ABOUT, names)
+    for name in files:
+        if name.parent not in folders and not _same(source / name, target / name):
+            write_bytes(_with_parent(target / name), (source / name).read_bytes())
+
+
+def _with_parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mien.scratch import temporary_path
 from mien.store import FeatureStore
-from mien.store.writer import part_path
 from tests.store.streams import KEY, stream, write
 
 
@@ -31,9 +31,9 @@ def test_gc_removes_temporary_files_of_ended_processes_only(tmp_path: Path) -> N
     write(store, "b")
     broken = write(store, "c")
     os.truncate(broken, 20)
-    own_part = part_path(path)
+    own_part = temporary_path(path)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    dead = own_part.with_name(own_part.name.replace(f".{os.getpid()}.", f".{ended.stdout.strip()}."))
+    dead = own_part.with_name(own_part.name.replace(f".{os.getpid()}-", f".{ended.stdout.strip()}-"))
     other_host = own_part.with_name(f".a.elsewhere.{ended.stdout.strip()}.0.part")
     for part in (own_part, dead, other_host):
         part.write_bytes(b"half")

@@ -133,7 +133,7 @@ def test_metrics_of_the_run_are_saved(run: Path) -> None:
     assert {"expression", "unimodal", "valence_arousal", "val_ccc", "seconds"} <= set(told["history"][0])
     assert not (run / resume.FILE).exists()
     assert not list(run.glob("*.ckpt"))
-    assert not list(run.glob("*.part"))
+    assert not list(run.glob("*.part*"))
 
 
 class Stopped(Exception):

@@ -10,7 +10,6 @@ from typing import Any
 from mien.cli import combined_table, provenance
 from mien.cli.inputs import INDEX, PROVENANCE, PassedOver
 from mien.cli.provenance import RunFacts
-from mien.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,10 @@ def write(
     wanted = run.record()
     same, left_out = [], []
     for folder, record in found:
-        name = str(record["media"]["path"])
+        name = printable(record["media"]["path"])
         timeline = folder / f"timeline.{format}"
         if all(record.get(key) == wanted[key] for key in provenance.DECIDES) and timeline.is_file():
-            same.append((printable(name), timeline))
+            same.append((name, timeline))
         else:
             left_out.append(name)
     table = None
@@ -58,8 +57,8 @@ def write(
         out / INDEX,
         found,
         table=table.name if table else "",
-        passed=[(str(item.path), item.reason) for item in passed],
-        failed=[(item["media"], item["what"]) for item in failed],
+        passed=[(printable(item.path), item.reason) for item in passed],
+        failed=[(printable(item["media"]), printable(item["what"])) for item in failed],
     )
     return BatchFiles(table, index, left_out)
 

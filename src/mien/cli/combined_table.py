@@ -73,12 +73,15 @@ def _write_jsonl(file: IO[str], timelines: Sequence[tuple[str, Path]]) -> list[s
 def _write_parquet(path: Path, timelines: Sequence[tuple[str, Path]]) -> list[str]:
     import polars as pl
 
-    schemas = [pl.read_parquet_schema(timeline) for _, timeline in timelines]
+    from mien.timeline.read_file import source_of
+
+    tables = [pl.scan_parquet(source_of(timeline), glob=False) for _, timeline in timelines]
+    schemas = [table.collect_schema() for table in tables]
     parts, left_out = [], []
-    for (name, timeline), schema in zip(timelines, schemas, strict=True):
+    for (name, _), table, schema in zip(timelines, tables, schemas, strict=True):
         if schema != schemas[0]:
             left_out.append(name)
         else:
-            parts.append(pl.scan_parquet(timeline).select(pl.lit(name).alias(COLUMN), pl.all()))
+            parts.append(table.select(pl.lit(name).alias(COLUMN), pl.all()))
     pl.concat(parts).sink_parquet(path)
     return left_out

@@ -71,21 +71,6 @@ def replace_unknown_signs(file: object) -> None:
         file.reconfigure(errors="replace")
 
 
-def print_json(record: object) -> None:
-    """Print a JSON value on stdout. Signs that its encoding lacks, and control characters, become JSON's escapes."""
-    encoding = sys.stdout.encoding or "utf-8"
-
-    def fits(sign: str) -> bool:
-        try:
-            sign.encode(encoding)
-        except UnicodeEncodeError:
-            return False
-        return printable_lines(sign) == sign
-
-    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
-    print("".join(sign if fits(sign) else json.dumps(sign)[1:-1] for sign in text) if not text.isascii() else text)
-
-
 def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table without lines. right: the titles of the columns with right-aligned numbers."""
     from rich.table import Table
@@ -106,6 +91,17 @@ def print_error(error: MienError) -> None:
         console.print(Text("       " + error.follows, style="dim"))
     if error.remedy:
         console.print(Text.assemble("       ", ("try  ", "bold green"), error.remedy))
+
+
+def print_json(record: object) -> None:
+    """Print a value as JSON on stdout, all in ASCII where its encoding lacks a letter or a name holds controls."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+        is_safe = printable_lines(text) == text
+    except UnicodeEncodeError:
+        is_safe = False
+    print(text if is_safe else json.dumps(record, indent=2, default=str))
 
 
 def show_log() -> None:

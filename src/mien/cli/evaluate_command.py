@@ -18,6 +18,7 @@ from mien.cli.options import (
     RootOption,
     StoreOption,
     TaskOption,
+    VerifyOption,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Zero-shot: a text file with one label, or label: prompt, per line."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the report.")] = Path("evaluation"),
+    verify: VerifyOption = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -102,6 +104,7 @@ def evaluate(
         robustness=robustness,
         footage=footage,
         beside={path.name: checkpoint.load(path, device) for path in beside or ()},
+        verify=verify,
         bars=console.progress,
     )
     _print_scores(record, out / PAGE, as_json)

@@ -165,8 +165,11 @@ def predict(
     written: batch.BatchFiles | None = None
     if plan.jobs:
         from mien.atomic import check_folder
+        from mien.scratch import remove_abandoned
 
         check_folder(out)  # fail now rather than after an hour of work
+        for folder in (path for path in out.iterdir() if path.is_dir()):
+            remove_abandoned(folder)
         jobs = provenance.choose_folders(plan.jobs)
         _print_renamed(jobs, as_json)
         from mien.ensemble import parse_weights

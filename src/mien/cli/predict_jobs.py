@@ -129,8 +129,20 @@ def predict_job(
 ) -> JobResult:
     """Predict one input and write its files. digest: of the media. title: of the progress display.
 
-    Raises MediaError, ConfigError, ArtefactError and OutputError.
+    Raises MediaError, ConfigError, ArtefactError and OutputError (BusyError while another run writes into the folder).
     """
+    from mien.atomic import make_folder
+    from mien.folder_lock import lock_folder
+
+    make_folder(job.folder / options.timeline_name)
+    remedy = "Wait until that run has ended, or choose another folder with --out."
+    with lock_folder(job.folder, writer="another run of mien", remedy=remedy):
+        return _predict_and_write(job, predictor, options, run, digest, title)
+
+
+def _predict_and_write(
+    job: MediaJob, predictor: Predictor, options: PredictOptions, run: RunFacts, digest: str, title: str
+) -> JobResult:
     start = time.perf_counter()
     with console.progress(title, quiet=options.as_json) as progress:
         timeline = predictor.predict(

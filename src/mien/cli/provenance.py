@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien import downloads
+from mien import downloads, json_object, saved_state
 from mien.atomic import write_bytes
 from mien.cli.inputs import PROVENANCE, MediaJob
 
@@ -48,8 +47,9 @@ class RunFacts:
 def weights_of(models: Sequence[str]) -> dict[str, str]:
     """Hashes of the weights of models that `--model` accepts: file or checkpoint -> `sha256:HEX`.
 
-    Those of a checkpoint and of its stages are read from checkpoint.json, which is compared with the weights when they
-    are loaded. A network over single faces is joined with the voice of the starter, so both are named.
+    That of a checkpoint, and of each of its stages, is one hash of weights, labels and recipe. It is computed from
+    checkpoint.json, which is compared with the files when they are loaded. A network over single faces is joined with
+    the voice of the starter, so both are named.
     """
     from mien.encode.create_encoders import FACE_NETWORKS
     from mien.onnx_model import SHIPPED, shipped_folder
@@ -61,7 +61,7 @@ def weights_of(models: Sequence[str]) -> dict[str, str]:
         folder = shipped_folder(model) if model in SHIPPED else Path(model)
         if folder.is_dir():
             for about in sorted(folder.rglob("checkpoint.json")):
-                stated = json.loads(about.read_text(encoding="utf-8")).get("sha256", "")
+                stated = _digest(saved_state.read(about.parent, about.name))
                 digests[(Path(folder.name) / about.parent.relative_to(folder)).as_posix()] = f"sha256:{stated}"
         else:
             from mien.encoders import cards
@@ -71,63 +71,58 @@ def weights_of(models: Sequence[str]) -> dict[str, str]:
     return digests
 
 
+def _digest(state: saved_state.State) -> str:
+    """What decides the rows of a checkpoint: weights, labels and recipe; of earlier versions the weights alone."""
+    facts = state.facts
+    if not state.digest:
+        return str(facts.get("sha256", ""))
+    decides = {key: facts.get(key) for key in ("sha256", "labels", "architecture")}
+    return saved_state.digest_of(decides | {"recipe": state.files.get("recipe.yaml")})
+
+
 def digest_of(media: Path) -> str:
     """`sha256:HEX` of a recording; "" if there is no such file, which decoding reports."""
     return downloads.digest_of(media, "sha256") if media.is_file() else ""
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The timeline.json of a folder; None if there is none, or it cannot be read."""
+    """The timeline.json of a folder; None if there is none, or it cannot be read or used."""
     try:
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json_object.parse((folder / PROVENANCE).read_bytes())
+    except (OSError, ValueError):
         return None
-    return content if _is_record(content) else None
+    return content if content.get("format") == FORMAT and _is_complete(content) else None
 
 
-def _is_record(content: object) -> bool:
-    """Whether a JSON value is a timeline.json of this format, with all that other runs read of it."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def _is_complete(content: Mapping[str, Any]) -> bool:
+    """Whether a timeline.json has the values that its readers use, of the types that `write` gives."""
+    kinds = {"media": dict, "files": dict, "subjects": list, "notes": list, "classes": list, "model": str, "rows": int}
+    if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
         return False
-    media, files, subjects = content.get("media"), content.get("files"), content.get("subjects")
+    media, numbers = content["media"], int | float
     return (
-        isinstance(media, dict)
-        and isinstance(media.get("path"), str)
-        and "\0" not in media["path"]
+        isinstance(media.get("path"), str)
         and isinstance(media.get("digest"), str)
-        and _is_number(media.get("duration_s", 0), optional=True)
-        and isinstance(media.get("kind", ""), str)
-        and isinstance(files, dict)
-        and all(isinstance(name, str) and Path(name).name == name and "\0" not in name for name in files.values())
-        and isinstance(subjects, list)
-        and all(map(_is_subject, subjects))
-        and all(isinstance(content.get(key), str) for key in ("mien", "model"))
-        and all(isinstance(content.get(key, {}), dict) for key in ("weights", "options"))
-        and all(isinstance(content.get(key), list) for key in ("classes", "notes"))
-        and all(isinstance(text, str) for text in (*content["classes"], *content["notes"]))
-        and all(name in content["classes"] for subject in subjects for name in subject["shares"])
-        and isinstance(content.get("rows"), int)
+        and isinstance(media.get("duration_s") or 0, numbers)
+        and all(isinstance(name, str) for name in (*content["files"].values(), *content["classes"], *content["notes"]))
+        and all(_is_summary(subject) for subject in content["subjects"])
     )
 
 
-def _is_subject(subject: object) -> bool:
+def _is_summary(subject: Any) -> bool:
+    """Whether a value is the summary of a subject."""
     if not isinstance(subject, dict):
         return False
-    evidence, shares = subject.get("evidence"), subject.get("shares")
+    shares, evidence = subject.get("shares"), subject.get("evidence")
+    values = [*(shares.values() if isinstance(shares, dict) else [None])]
+    values += [evidence.get(k) for k in ("face", "voice", "both")] if isinstance(evidence, dict) else [None]
+    means = [subject.get(key) for key in ("valence", "arousal", "confidence")]
     return (
         isinstance(subject.get("subject"), int)
-        and isinstance(evidence, dict)
-        and all(_is_number(evidence.get(kind)) for kind in ("face", "voice", "both"))
-        and isinstance(shares, dict)
-        and all(map(_is_number, shares.values()))
-        and all(_is_number(subject.get(name), optional=True) for name in ("confidence", "valence", "arousal"))
+        and {"valence", "arousal"} <= subject.keys()
+        and all(isinstance(v, int | float) for v in values)
+        and all(v is None or isinstance(v, int | float) for v in means)
     )
-
-
-def _is_number(value: object, *, optional: bool = False) -> bool:
-    if value is None:
-        return optional
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write(
@@ -165,9 +160,11 @@ def write(
         "files": {kind: path.name for kind, path in files.items()},
     }
     path = job.folder / PROVENANCE
-    text = json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n"
-    # Bytes of a name that are not UTF-8 are lone surrogates here; escaped as in JSON, they are read back as they were.
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    try:
+        text = json.dumps(record, indent=1, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:  # a name whose bytes are not UTF-8: as escapes, which reading turns into that name again
+        text = json.dumps(record, indent=1, default=str).encode()
+    write_bytes(path, text + b"\n")
     return path
 
 

@@ -17,6 +17,7 @@ from mien.cli.options import (
     OptionalStoreOption,
     RootOption,
     SampleOption,
+    VerifyOption,
     WeightsOption,
 )
 
@@ -62,6 +63,7 @@ def submit(
     fill: Annotated[
         bool, typer.Option("--fill", help="Also write clips that were predicted in part or not at all.")
     ] = False,
+    verify: VerifyOption = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -104,7 +106,7 @@ def submit(
 
     template = read_sample(sample)
     shares = parse_weights(weights)
-    clips = _predict(runs, shares, template, index, store, root, calibration, device, as_json)
+    clips = _predict(runs, shares, template, index, store, root, calibration, verify, device, as_json)
     writers = {EXPR: write_expr, VA: write_va, AU: write_au, CE: write_ce, EMI: write_emi}
     values = {clip.id: _values(clip, template.kind) for clip in clips}
     report = writers[template.kind](out, values, sample, fill=fill)
@@ -193,6 +195,7 @@ def _predict(
     store: Path | None,
     root: Path | None,
     calibration: Path | None,
+    verify: bool,
     device: str,
     quiet: bool,
 ) -> list[ClipPrediction]:
@@ -217,7 +220,7 @@ def _predict(
             follows="Nothing was written.",
             remedy=f"Run `mien submit {names} --sample {template.path} --out FILE --index INDEX --store DIR`.",
         )
-    return list(_predict_from_store(runs, weights, template, index, store, root, calibrate, device, quiet))
+    return list(_predict_from_store(runs, weights, template, index, store, root, calibrate, verify, device, quiet))
 
 
 def _calibration(runs: list[Path], given: Path | None, kind: str) -> Calibration | None:
@@ -276,6 +279,7 @@ def _predict_from_store(
     store: Path,
     root: Path | None,
     calibration: Calibration | None,
+    verify: bool,
     device: str,
     quiet: bool,
 ) -> Iterator[ClipPrediction]:
@@ -303,6 +307,7 @@ def _predict_from_store(
             FeatureStore(store),
             clips,
             calibration=calibration,
+            verify=verify,
             progress=lambda done: bar(done, len(clips)),
         )
 

@@ -181,12 +181,20 @@ def read_table(path: Path, root: Path) -> tuple[list[LabelRow], list[Problem]]:
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    problems = _check_header(path, [name.strip() for name in reader.fieldnames or []])
+    try:
+        header_names, lines = reader.fieldnames or [], [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:  # such as a cell of more than 131,072 letters
+        raise CorpusError(
+            f"{path}:{reader.line_num + 1}: cannot be read as a table: {error}",
+            follows="Nothing was read.",
+            remedy="Correct that line: a quote may be missing.",
+        ) from None
+    problems = _check_header(path, [name.strip() for name in header_names])
     records = []
-    for cells in reader:
+    for line, cells in lines:
         complete = None not in cells and None not in cells.values()  # DictReader's marks of too many and too few
         texts = {k.strip(): (v or "").strip() for k, v in cells.items() if k is not None}
-        records.append((reader.line_num, texts if complete else {"": "broken"}))
+        records.append((line, texts if complete else {"": "broken"}))
     names = [_relative_media(record.get("media", ""), path, root) for _, record in records]
     defaults = dict(zip(sorted(set(names)), _clip_names(sorted(set(names))), strict=True))
     rows = []

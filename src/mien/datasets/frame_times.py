@@ -18,6 +18,8 @@ from mien.media.video import frames
 #: Labels of whole recordings and of spans become samples at this rate. Our choice: finer than any token clock in use.
 LABEL_RATE_HZ = 25.0
 _NANOSECONDS = 10**9
+#: Bytes of unpacked frame times, a bound for damaged text: 8 a frame, so a thousand hours at 30 frames a second.
+_MAX_TIMES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class FrameTimes:
 
     @classmethod
     def from_text(cls, text: str) -> FrameTimes:
-        """Unpack the text of `to_text`."""
-        steps = np.frombuffer(zlib.decompress(base64.b85decode(text)), "<i8")
+        """Unpack the text of `to_text`. Raises ValueError or zlib.error for other text."""
+        stream = zlib.decompressobj()
+        data = stream.decompress(base64.b85decode(text), _MAX_TIMES)
+        if not stream.eof:
+            raise ValueError(f"frame times of more than {_MAX_TIMES:,} bytes")
+        steps = np.frombuffer(data, "<i8")
         return cls(np.cumsum(steps) / _NANOSECONDS)
 
 

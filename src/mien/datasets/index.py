@@ -8,8 +8,7 @@ from the corpus. To add a dataset, write a module that follows `DatasetReader` a
 from __future__ import annotations
 
 import difflib
-import json
-import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,8 +17,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mien.atomic import atomic_path
-from mien.datasets import affwild2, cremad, csv_folder, emodb, emovo, ferplus, meld, ravdess, savee, tess, vidmimic2
+from mien.datasets import (
+    affwild2,
+    cremad,
+    csv_folder,
+    emodb,
+    emovo,
+    ferplus,
+    index_file,
+    meld,
+    ravdess,
+    savee,
+    tess,
+    vidmimic2,
+)
 from mien.datasets.index_entries import (
     ERROR,
     NOTE,
@@ -199,18 +210,8 @@ class Index:
             "classes": list(self.classes),
             "counts": self.counts,
         }
-        with (
-            atomic_path(path) as temporary,
-            open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            for record in (
-                header,
-                *map(entry_to_record, self.entries),
-                *({"problem": asdict(p)} for p in self.problems),
-            ):
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        problems = ({"problem": asdict(p)} for p in self.problems)
+        index_file.write(path, header, [*map(entry_to_record, self.entries), *problems])
 
     @classmethod
     def load(cls, path: Path, root: Path | None = None) -> Index:
@@ -223,12 +224,14 @@ class Index:
             ConfigError: the file cannot be read, or is not an index of this version.
         """
         try:
-            lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-            header, *rest = [json.loads(line) for line in lines if line]
+            header, records = index_file.read(path)
             if header["format"] != FORMAT:
                 raise KeyError(header["format"])
-            entries = [entry_from_record(record) for record in rest if "problem" not in record]
-            problems = [Problem(**record["problem"]) for record in rest if "problem" in record]
+            if header["corpus"] not in CORPORA:
+                raise ValueError(f"no corpus is called {header['corpus']!r}")
+            entries = [entry_from_record(record) for record in records if "problem" not in record]
+            problems = [Problem(**record["problem"]) for record in records if "problem" in record]
+            index_file.check(header, entries)
             root = Path(root or header["root"])
             return cls(header["corpus"], root, entries, problems, tuple(header["classes"]), header["counts"])
         except OSError as error:
@@ -237,7 +240,7 @@ class Index:
                 follows="No index was read.",
                 remedy="Make an index: mien index CORPUS ROOT --out FILE.",
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise ConfigError(
                 f"{path} is not an index of this version ({type(error).__name__}: {error})",
                 follows="No index was read.",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mien.datasets.frame_times import FrameTimes
-from mien.labels import EXPRESSIONS
+from mien.labels import EXPRESSIONS, TASKS
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 #: Bytes hashed at the start, the middle and the end of a media file.
@@ -107,6 +107,33 @@ class Entry:
     crops_stamp: Stamp | None = None
     present: np.ndarray | None = None
 
+    def problem(self) -> str:
+        """What is impossible in an entry that was read from a file, in words; "" for nothing."""
+        texts = (
+            self.id,
+            self.subject,
+            self.side,
+            self.crops,
+            *self.splits.values(),
+            *([self.media] if self.media else []),
+        )
+        what = ""
+        if not all(isinstance(text, str) for text in texts) or not self.id:
+            what = "has a name or a split that is no text"
+        elif not set(self.splits.values()) <= {"", "train", "val", "test"}:
+            what = f"has the split {next(s for s in self.splits.values() if s not in ('train', 'val', 'test'))!r}"
+        elif not set(self.splits) | set(self.labels) <= set(TASKS):
+            what = "has labels of an unknown task"
+        elif not all(isinstance(value, str | int) for value in self.labels.values()):
+            what = "has labels that are neither a file nor a number"
+        elif self.times is not None and not (np.diff(self.times.seconds) > 0).all():
+            what = "has frame times that do not increase"
+        elif self.duration_s is not None and not 0 <= self.duration_s < 1e9:
+            what = f"has a duration of {self.duration_s} s"
+        elif self.rows is not None and not (isinstance(self.rows, int) and self.rows >= 0):
+            what = f"has {self.rows!r} rows"
+        return what and f"clip {self.id!r} {what}"
+
 
 @dataclass
 class CorpusContents:
@@ -140,5 +167,8 @@ def entry_from_record(record: dict[str, Any]) -> Entry:
         record["times"] = FrameTimes.from_text(record["times"])
     if record.get("present"):
         count, bits = record["present"]
-        record["present"] = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:count].astype(bool)
+        present = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:count].astype(bool)
+        if len(present) != count:
+            raise ValueError(f"{record.get('id')!r} has {len(present)} marks of frames in place of {count}")
+        record["present"] = present
     return Entry(**record)

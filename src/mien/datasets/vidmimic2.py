@@ -145,7 +145,7 @@ def _rows(table: Path) -> list[tuple[int, str, str, np.ndarray | None]]:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             header, records = list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(
             f"{table} cannot be read: {error}", follows="Nothing was read.", remedy="Copy the table again."
         ) from None

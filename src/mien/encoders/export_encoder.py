@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from mien import downloads, onnx_graph
-from mien.atomic import temporary_path
 from mien.encoders import int8 as torch_int8
 from mien.encoders.audio_chunks import SAMPLE_RATE
 from mien.encoders.exported import ABOUT, FORMAT, NETWORK, ExportedImageEncoder, ExportedSpeechEncoder, open_exported
@@ -25,6 +24,7 @@ from mien.encoders.images import ImageEncoder
 from mien.encoders.protocol import Encoder
 from mien.encoders.speech import SpeechEncoder
 from mien.errors import ConfigError, OutputError
+from mien.scratch import temporary_path
 
 #: Largest accepted relative error of features in float32. Our choice: a tenth of that of bfloat16.
 TOLERANCE = 1e-3

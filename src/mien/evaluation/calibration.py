@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mien import soft_vote
+from mien import json_object, soft_vote
 from mien.atomic import write_bytes
 from mien.errors import ConfigError
 from mien.evaluation.calibration_metrics import log_probabilities
@@ -72,7 +71,11 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write the calibration as JSON, atomically. Raises OSError."""
-        write_bytes(path, (json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n").encode())
+        write_bytes(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of calibration.json."""
+        return (json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n").encode()
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -80,9 +83,18 @@ class Calibration:
 
         Raises ConfigError for any other file, and for one of the first format, which was fitted on training clips.
         """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise _no_calibration(path, error) from None
+        return cls.parse(data, path)
+
+    @classmethod
+    def parse(cls, data: bytes, path: Path) -> Calibration:
+        """The calibration in the content of a file of `save`. path: for errors, which are those of `load`."""
         remedy = "Write one with `mien evaluate CHECKPOINT`."
         try:
-            raw: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            raw = json_object.parse(data)
             if "format" not in raw and "radius_s" in raw:
                 raise ConfigError(
                     f"{path} was fitted on training clips, by an earlier version",
@@ -92,13 +104,27 @@ class Calibration:
             if raw.pop("format") != FORMAT:
                 raise ValueError("another format")
             smoothings = {name: Smoothing(**raw.pop(name)) for name in ("expression", "valence", "arousal")}
-            return cls(**{**raw, **smoothings, "bias": tuple(map(float, raw["bias"]))})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(
-                f"{path} is not a calibration ({type(error).__name__}: {error})",
-                follows="No calibration was applied.",
-                remedy=remedy,
-            ) from None
+            calibration = cls(**{**raw, **smoothings, "bias": tuple(map(float, raw["bias"]))})
+            calibration._check()
+            return calibration
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _no_calibration(path, error) from None
+
+    def _check(self) -> None:
+        """Raise ValueError for values that no fit gives."""
+        for smoothing in (self.expression, self.valence, self.arousal):
+            if smoothing.kernel not in soft_vote.KERNELS or not 0 <= smoothing.seconds < 1e6:
+                raise ValueError(f"{smoothing.kernel!r} of {smoothing.seconds!r} s is no smoothing")
+        if not (0 < self.temperature < 1e6 and np.isfinite(self.bias).all() and np.isfinite(self.strength)):
+            raise ValueError("temperature, bias or strength is not a finite number, or the temperature not positive")
+
+
+def _no_calibration(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path} is not a calibration ({type(error).__name__}: {error})",
+        follows="No calibration was applied.",
+        remedy="Write one with `mien evaluate CHECKPOINT`.",
+    )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

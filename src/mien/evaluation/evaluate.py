@@ -57,6 +57,7 @@ def evaluate(
     footage: bool = False,
     beside: Mapping[str, Checkpoint] | None = None,
     differs: Sequence[str] = (),
+    verify: bool = True,
     bars: ProgressBars = no_progress_bar,
 ) -> dict[str, Any]:
     """Writes `evaluation.html`, `evaluation.json` and `predictions.parquet` into `out`; returns the record.
@@ -70,13 +71,14 @@ def evaluate(
         footage: also corrupt video and audio before encoding. Decodes and encodes every clip for every condition.
         name, beside: name of the system, and other systems by name for the robustness curves.
         differs: differences to the publication, in words.
+        verify: compare the stored features with their hashes first (`mien.datasets.stored_recordings`).
 
-    Raises ConfigError if no clip is labelled, the store lacks clips, robustness of an ensemble is asked for, or the
-    model does not predict `task`.
+    Raises StoreError for damaged features. Raises ConfigError if no clip is labelled, the store lacks clips,
+    robustness of an ensemble is asked for, or the model does not predict `task`.
     """
     single = _single(checkpoint, name, robustness or footage)
     check_task(checkpoint, task, name)
-    scored = _labelled_clips(checkpoint, corpus, store, split, task)
+    scored = _labelled_clips(checkpoint, corpus, store, split, task, verify)
     if not scored:
         raise ConfigError(
             f"{corpus.root} has no labelled clip in the split {split!r}",
@@ -90,7 +92,7 @@ def evaluate(
     if calibrate:
         fit_on = None
         if split not in (CALIBRATION_SPLIT, "train"):
-            fit_on = _labelled_clips(checkpoint, corpus, store, CALIBRATION_SPLIT, task)
+            fit_on = _labelled_clips(checkpoint, corpus, store, CALIBRATION_SPLIT, task, verify)
         comparison, reason = _compare_calibrations(checkpoint, fit_on, scored, clips, split, bars)
         notes = [f"not calibrated: {reason}"] if reason else []
     if comparison is not None and folder is not None:
@@ -138,12 +140,12 @@ def _single(checkpoint: Checkpoint | EnsembleModel, name: str, corrupted: bool) 
 
 
 def _labelled_clips(
-    checkpoint: StreamModel, corpus: Index, store: Path, split: str, task: str | None
+    checkpoint: StreamModel, corpus: Index, store: Path, split: str, task: str | None, verify: bool
 ) -> list[Recording]:
     encoders = {modality: feature.encoder for modality, feature in checkpoint.features.items()}
     settings = checkpoint.settings
     task = task or corpus.task_of(expression=settings.expression, scores=settings.scores)
-    recordings = load_recordings(corpus, store, encoders, task=task, split=split, scores=settings.scores)
+    recordings = load_recordings(corpus, store, encoders, task=task, split=split, scores=settings.scores, verify=verify)
     return [r for r in recordings if r.clip.labels is not None]
 
 

@@ -23,6 +23,7 @@ def predict_clips(
     clips: Iterable[str],
     *,
     calibration: Calibration | None = None,
+    verify: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[ClipPrediction]:
     """Predicts clips one by one, at every frame of their recordings; holds one clip in memory.
@@ -34,20 +35,24 @@ def predict_clips(
         clips: ids of clips of the index.
         checkpoint: a checkpoint or an ensemble; features that two members read are loaded once.
         calibration: replaces the smoothing of the recipe, or of the members' recipes.
+        verify: compare the stored features with their hashes before they are read.
         progress: called with the number of finished clips.
 
     Raises:
         ConfigError: features of different provenance.
-        StoreError: an encoder without features, or a broken file.
+        StoreError: an encoder without features, or a broken or (with `verify`) damaged file.
         CorpusError: a clip that is not in the index, or that has no frames.
     """
     if calibration is not None:
         checkpoint = without_smoothing(checkpoint)
     encoders = {name: feature.encoder for name, feature in checkpoint.features.items()}
-    readers = {encoder: store.open(encoder, check=False) for encoder in dict.fromkeys(encoders.values())}
+    features = {encoder: store.open(encoder, check=False) for encoder in dict.fromkeys(encoders.values())}
     for done, clip in enumerate(clips, 1):
         entry = index[clip]
-        stored = {encoder: reader[clip].stream() for encoder, reader in readers.items() if clip in reader}
+        found = {encoder: clips_of[clip] for encoder, clips_of in features.items() if clip in clips_of}
+        for reader in found.values() if verify else ():
+            reader.verify()
+        stored = {encoder: reader.stream() for encoder, reader in found.items()}
         streams = {name: stored[encoder] for name, encoder in encoders.items() if encoder in stored}
         if streams and entry.times is not None:
             recording = Recording(Clip(clip, None, subject=entry.subject), streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from mien.extract.job_runner import ClipResult
 from mien.extract.local import InProcessRunner, ProcessRunner
 from mien.extract.plan import ChangedError, ExtractionSettings, RecordingJob, plan_extraction
 from mien.extract.worker import MediaPosition
+from mien.folder_lock import lock_folder
 from mien.store import FeatureStore
+from mien.store.filenames import escape
 from mien.store.writer import output_error
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def extract(
     Raises:
         ConfigError: an unknown encoder, or options that exclude each other.
         ProvenanceError: the store holds features of an encoder with another provenance.
+        BusyError: another extraction of one of the encoders writes into the store.
         OutputError: the store cannot be written; streams that are complete stay.
         ArtefactError: weights are missing.
     """
@@ -117,7 +121,9 @@ def extract(
     _create_store(root)
     recorder = _Recorder(root, progress)
     try:
-        with _make_runner(encoders, settings, workers, ray, gpus) as runner:
+        with _make_runner(encoders, settings, workers, ray, gpus) as runner, ExitStack() as locks:
+            for name in dict.fromkeys(info.name for info in runner.encoder_infos):
+                locks.enter_context(_lock(root, name))
             plan = plan_extraction(index, runner.encoder_infos, settings)
             recorder.report.there = plan.existing
             failures.remove(root, plan.clip_encoder_pairs | {(f.clip, f.encoder) for f in plan.failures})
@@ -129,6 +135,15 @@ def extract(
     finally:
         FeatureStore(root).gc()  # temporary files of processes that were stopped
     return recorder.report
+
+
+def _lock(store: Path, encoder: str) -> AbstractContextManager[None]:
+    """Hold the folder of an encoder, so that two extractions do not compute the same clips."""
+    return lock_folder(
+        store / escape(encoder),
+        writer=f"another extraction of {encoder}",
+        remedy="Wait until it has ended, or name another --store. Extractions of other encoders may run meanwhile.",
+    )
 
 
 def _threads_per_worker(workers: int) -> int:

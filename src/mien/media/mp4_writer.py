@@ -14,11 +14,12 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from mien.atomic import FULL, NO_PERMISSION, commit, temporary_path
+from mien.atomic import FULL, NO_PERMISSION, commit
 from mien.errors import OutputError
 from mien.media.container import add_note
 from mien.media.mp4_streams import TICKS, AudioTrack, VideoTrack
 from mien.printable import printable
+from mien.scratch import create_private, temporary_path
 
 #: Seconds by which audio is passed to the muxer ahead of the video, which bounds how much the muxer buffers.
 _AHEAD_S = 0.5
@@ -37,6 +38,7 @@ def write_video(
     crf: int = 23,
     preset: str = "veryfast",
     notes: list[str] | None = None,
+    private: bool = False,
 ) -> None:
     """Write an MP4 (H.264 4:2:0, tagged BT.709 limited range; AAC; index at the front), streamed and atomic.
 
@@ -50,6 +52,7 @@ def write_video(
         crf: x264's constant rate factor: 18 is hardly distinguishable from the original, 28 is coarse.
         preset: x264's speed.
         notes: collects warnings for the user.
+        private: only the user may read the file, see `mien.atomic.atomic_path`.
 
     Raises:
         OutputError: no permission, full disk, no such folder, or a folder of that name. Nothing is left behind.
@@ -65,7 +68,10 @@ def write_video(
         timed = ((i * base, image) for i, image in enumerate(frames))
     else:
         raise ValueError("write_video needs times or rate, and not both")
-    write_frames(path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes)
+    write_frames(
+        path, timed, base=base, audio=audio, audio_start_s=audio_start_s, crf=crf, preset=preset, notes=notes,
+        private=private,
+    )  # fmt: skip
 
 
 def write_frames(
@@ -78,6 +84,7 @@ def write_frames(
     crf: int = 23,
     preset: str = "veryfast",
     notes: list[str] | None = None,
+    private: bool = False,
 ) -> None:
     """As `write_video`, from (time in seconds, image) pairs; `base` is the seconds of one tick of the times."""
     path = Path(path)
@@ -87,7 +94,10 @@ def write_frames(
         with _output_errors(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "a folder has this name")
-            temporary.touch()
+            if private:
+                create_private(temporary, path)
+            else:
+                temporary.touch()
             options = {"movflags": "faststart", "movie_timescale": str(TICKS)}
             output = av.open(os.path.abspath(temporary), "w", format="mp4", options=options)
         try:

@@ -25,6 +25,7 @@ def transcode(
     max_height: int | None = 720,
     crf: int = 26,
     notes: list[str] | None = None,
+    private: bool = False,
 ) -> None:
     """Write `path_in` as an H.264/AAC MP4, streamed: all frames upright at their own times, with the audio.
 
@@ -36,6 +37,7 @@ def transcode(
         max_height: pixels; taller upright frames are scaled down to it, with their aspect ratio.
         crf: x264's constant rate factor, as `write_video`.
         notes: collects warnings for the user.
+        private: only the user may read the file, see `mien.atomic.atomic_path`.
 
     Raises:
         MediaError: as `frames`.
@@ -47,7 +49,7 @@ def transcode(
         max_side = max(1, round(max(info.width, info.height) * max_height / info.height))
     decoded = frames(path_in, max_side=max_side, notes=notes) if info.has_video else iter(())
     timed = storable((frame.time_s, frame.image) for frame in decoded)
-    write_frames(path_out, timed, audio=path_in if info.has_audio else None, crf=crf, notes=notes)
+    write_frames(path_out, timed, audio=path_in if info.has_audio else None, crf=crf, notes=notes, private=private)
 
 
 def is_browser_playable(path: Path) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mien import ensemble, ensemble_folder, trained_model
+from mien import ensemble, ensemble_folder, saved_state, trained_model
 from mien.errors import ConfigError
 from mien.inference import InputFeature, StreamModel
 from mien.labels import EXPRESSIONS, SCORE_TASKS
@@ -196,7 +195,7 @@ def _image_model(folder: Path, device: str) -> FaceNetworkModel:
     """The model of a trained image system: its exported network with its card on the CPU, else its weights."""
     if device in ("auto", "cpu") and trained_model.has_face_card(folder):
         return face_network.card_model(str(folder / trained_model.FACE_CARD))
-    facts = json.loads((folder / trained_model.ABOUT).read_text(encoding="utf-8"))
+    facts = saved_state.read(folder, trained_model.ABOUT).facts
     has_affect = bool(facts.get("valence_arousal", False))
     return face_network.checkpoint_model(folder, facts["labels"], valence_arousal=has_affect)
 

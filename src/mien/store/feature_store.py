@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +12,11 @@ from typing import Any
 
 from mien.errors import ConfigError
 from mien.records import Stream
+from mien.scratch import abandoned
 from mien.store.filenames import escape, unescape
 from mien.store.reader import Reader, read_header, verify_file
 from mien.store.writer import SUFFIX, StoreError, Writer
 
-#: Seconds for which temporary files of other machines are kept: whether their process runs cannot be checked here.
-_FOREIGN_PART_S = 86_400.0
 #: Files of one encoder that stay mapped. Each uses a file descriptor, of which a process has 1,024 by default.
 _MAX_MAPPED = 256
 
@@ -257,12 +254,10 @@ class FeatureStore:
         """
         removals = []
         for folder in (self.root / escape(e) for e in self.encoders()):
-            removals += [
-                Removal(p, p.stat().st_size, "left by a process that has ended") for p in orphaned_parts(folder)
-            ]
+            removals += [Removal(p, _size(p), "left by a process that has ended") for p in abandoned(folder)]
             for path in stored_files(folder) if broken or keep is not None else ():
                 if reason := _removal_reason(path, keep, broken):
-                    removals.append(Removal(path, path.stat().st_size, reason))
+                    removals.append(Removal(path, _size(path), reason))
         if not dry_run:
             for removal in removals:
                 removal.path.unlink(missing_ok=True)
@@ -280,6 +275,14 @@ def _removal_reason(path: Path, keep: Collection[str] | None, broken: bool) -> s
     return "its clip is not in the index" if keep is not None and clip not in keep else ""
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if another process removed it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def stored_files(folder: Path) -> list[Path]:
     """The complete files of a folder, sorted by name."""
     with os.scandir(folder) as entries:
@@ -291,23 +294,3 @@ def clip_id(path: Path) -> str:
     """The clip id of a stored file. Raises StoreError if the id is only in the header and the header is broken."""
     clip = unescape(path.name.removesuffix(SUFFIX))
     return Reader(path).clip if clip is None else clip
-
-
-def orphaned_parts(folder: Path) -> Iterator[Path]:
-    """Temporary files whose process has ended."""
-    this_host = escape(socket.gethostname())[:32]
-    for path in folder.glob(".*.part"):
-        host, pid = path.name.split(".")[-4:-2]
-        alive = time.time() - path.stat().st_mtime < _FOREIGN_PART_S
-        if host == this_host:
-            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else _is_running(int(pid))
-        if not alive:
-            yield path
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True

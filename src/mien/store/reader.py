@@ -123,6 +123,10 @@ class Reader:
             return Stream(self.values, self.times, self.valid, self.provenance)
         return self.read(0, self.rows)
 
+    def verify(self) -> None:
+        """Read the whole file and compare its hash. Raises StoreError if any byte differs from what was written."""
+        verify_file(self.path)
+
     def close(self) -> None:
         """Release the mapping. Arrays from `values`, `times` and `valid` keep it alive."""
         for name in ("values", "times", "valid", "_mapped"):

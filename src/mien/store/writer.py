@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +21,8 @@ import numpy as np
 
 from mien.atomic import FULL, commit
 from mien.errors import MienError, OutputError
-from mien.store.filenames import escape, quote
+from mien.scratch import temporary_path
+from mien.store.filenames import quote
 
 FORMAT = "mien-stream-1"
 SUFFIX = ".safetensors"
@@ -36,7 +35,6 @@ HASH_KEY = b'"sha256":"'
 _ZEROS = b"0" * 64
 #: Bytes reserved in the header for notes, which are complete only at the end.
 _NOTES = 2048
-_COUNT = itertools.count()
 
 
 class StoreError(MienError):
@@ -100,7 +98,7 @@ class Writer:
         self._valid: list[np.ndarray] = []
         self._rows, self._last = 0, -np.inf
         self._hash = hashlib.sha256()
-        self.part = part_path(path)
+        self.part = temporary_path(path)
         self._reserved = 0
         self._file: IO[bytes] | None = None
 
@@ -228,12 +226,3 @@ class Writer:
             self.close()
         else:
             self.abort()
-
-
-def part_path(path: Path) -> Path:
-    """A temporary name beside `path`, unique among processes, threads and machines.
-
-    It differs from `mien.atomic.temporary_path`, because `FeatureStore.gc` reads host and process from it.
-    """
-    host = escape(socket.gethostname())[:32]
-    return path.with_name(f".{path.stem[:120]}.{host}.{os.getpid()}.{next(_COUNT)}.part")

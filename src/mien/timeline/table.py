@@ -5,9 +5,8 @@ docs/TIMELINE.md explains each column.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ import polars as pl
 
 from mien.atomic import atomic_path
 from mien.errors import ConfigError, MediaError, OutputError
-from mien.labels import EXPRESSIONS, check_class_names, class_names, is_probability_column, probability_column
+from mien.labels import EXPRESSIONS, check_class_names, class_names, probability_column
 from mien.records import SubjectSummary
+from mien.timeline.possible import check_possible
+from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_file
 from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ QUALITY: dict[str, Any] = {
     "speech_db": pl.Float32,
     "uncertain": pl.Boolean,
 }
-_KEY = "mien"
 #: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
 
@@ -135,11 +135,10 @@ class Timeline:
 
     def to_parquet(self, path: str | Path) -> Path:
         """Writes Parquet, the only format that also stores classes, media, notes and info. Raises OutputError."""
-        about = json.dumps(
-            {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}, default=str
-        )
+        facts = {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}
+        about = json.dumps(facts | {"checksums": checksums(self.table)}, default=str)
         with _open_output(Path(path)) as file:
-            self.table.write_parquet(file, metadata={_KEY: about})
+            self.table.write_parquet(file, metadata={KEY: about})
         return Path(path)
 
     def write(self, path: str | Path) -> Path:
@@ -164,20 +163,22 @@ class Timeline:
                 never predicted are then lost.
 
         Raises:
-            MediaError: the file is missing, has another suffix, is not a timeline, or has other classes.
+            MediaError: the file is missing, has another suffix, is not a timeline, is truncated, holds values that no
+                prediction has (`mien.timeline.possible`), or has other classes.
             ConfigError: `classes` cannot name columns, see `Timeline`.
         """
         path = Path(path)
-        readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
-        if path.suffix.lower() not in readers:
-            raise _unreadable(path, f"its suffix is none of {', '.join(readers)}")
+        if path.suffix.lower() not in SUFFIXES:
+            raise _unreadable(path, f"its suffix is none of {', '.join(SUFFIXES)}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
         try:
-            table, about = readers[path.suffix.lower()](path)
-            return cls(table, **(about if classes is None else {**about, "classes": classes}))
-        except (pl.exceptions.PolarsError, ValueError, OSError) as error:
-            raise _unreadable(path, str(error).splitlines()[0]) from error
+            table, about = read_file(path, schema(()))
+            timeline = cls(table, **(about if classes is None else {**about, "classes": classes}))
+            check_possible(timeline.table, timeline.classes)
+            return timeline
+        except UNREADABLE as error:
+            raise _unreadable(path, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
     # --- views -------------------------------------------------------------------------------------------
 
@@ -341,6 +342,10 @@ def _validate(table: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
     if extra := [c for c in table.columns if c not in columns]:
         raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
     table = table.select(*columns).cast(columns).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    for name in ("time_s", "subject", "evidence"):
+        if table[name].null_count():
+            row = int(table[name].is_null().arg_max() or 0) + 1
+            raise ValueError(f"the column {name} is empty in row {row}")
     for name, allowed in (("evidence", EVIDENCE), ("speech", SPEECH), ("expression", classes)):
         unknown = set(table[name].drop_nulls().unique()) - set(allowed)
         if unknown:
@@ -355,35 +360,6 @@ def _round(table: pl.DataFrame) -> pl.DataFrame:
     floats = [c for c, kind in table.schema.items() if kind.is_float()]
     # Float64, because rounding in single precision would print 0.1 as 0.10000000149.
     return table.with_columns(pl.col(c).cast(pl.Float64).round(DECIMALS.get(c, 5)) for c in floats)
-
-
-def _file_schema(columns: Iterable[str]) -> pl.Schema:
-    """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
-    known = schema(())
-    return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
-
-
-def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    # polars does not unescape quotes in a header.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        columns = next(csv.reader(file), [])
-    if not columns:
-        raise ValueError("it is empty")
-    return pl.read_csv(path, has_header=False, skip_rows=1, schema=_file_schema(columns)), {}
-
-
-def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        first = json.loads(file.readline() or "{}")
-    if not isinstance(first, dict):
-        raise ValueError("its first line is not a JSON object")
-    # With the whole schema, because without it polars does not keep the order of many columns.
-    return pl.read_ndjson(path, schema=_file_schema(first)), {}
-
-
-def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    about = json.loads(pl.read_parquet_metadata(path).get(_KEY, "{}"))
-    return pl.read_parquet(path), about
 
 
 def _unreadable(path: Path, reason: str) -> MediaError:

@@ -63,11 +63,21 @@ class KeepBest(Callback):
 
     Args:
         out: folder of the checkpoint. total: epochs of the whole run. writes: whether this process writes, one of the
-            several that a run may have.
+            several that a run may have. files: further files of the checkpoint, by name.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, state: RunState, total: int, *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        state: RunState,
+        total: int,
+        *,
+        writes: bool = True,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.recipe, self.out, self.state, self.total, self.writes = recipe, out, state, total, writes
+        self.files = dict(files or {})
         self.extra: dict[str, float] = {}
         self.stop = self._is_patience_over()
 
@@ -89,7 +99,7 @@ class KeepBest(Callback):
 
     def save(self, system: System[Any]) -> None:
         """Write the weights of the best epoch."""
-        checkpoint.save(self.out, system, self.recipe, metrics=self.metrics())
+        checkpoint.save(self.out, system, self.recipe, metrics=self.metrics(), files=self.files)
 
     def _is_patience_over(self) -> bool:
         patience = self.recipe.train.patience

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mien.config import Recipe
 from mien.data import Augment, WindowDataset, WindowSampler, collate, input_statistics, speaking_windows, window_weights
 from mien.errors import ConfigError
 from mien.evaluation import metrics
+from mien.folder_lock import lock_folder
 from mien.labels import SCORE_TASKS
 from mien.layers.system import Measure, System
 from mien.memory import keep_freed_memory
@@ -97,11 +98,11 @@ def fit(
         data = WindowData(recipe, windows, _validation_windows(recipe, val))
         run = run_training(
             system, data, recipe, out, resume=resume, device=device, devices=devices, nodes=nodes,
-            progress=progress, on_epoch=on_epoch,
+            progress=progress, on_epoch=on_epoch, files=inputs.files(),
         )  # fmt: skip
-        scores = _fit_late_stage(out, recipe, data) if run.writes and system.has_late_stage else {}
+        scores = _fit_late_stage(run, recipe, data) if run.writes and system.has_late_stage else {}
         if run.writes:
-            inputs.save(out)
+            inputs.copy_stages(out)
         run.close(**scores)
     return out
 
@@ -119,10 +120,15 @@ def run_training(
     progress: bool | None = None,
     on_epoch: EpochCallback | None = None,
     keep: type[KeepBest] = KeepBest,
+    files: Mapping[str, bytes] | None = None,
 ) -> KeepBest:
     """Run the training loop with its callbacks; returns the `keep` callback, which the caller closes.
 
-    Raises ConfigError as `mien.training.resume.find` does.
+    The run is marked as unfinished before the first epoch, so that a checkpoint that it saves is known as that of an
+    unfinished run.
+    files: further files of the checkpoint, by name.
+
+    Raises ConfigError as `mien.training.resume.find` does; BusyError while another process trains into `out`.
     """
     state = RunState(config.dump(recipe), data.size, data.counted)
     saved = unfinished.find(out, state, resume)
@@ -130,21 +136,35 @@ def run_training(
     fabric = make_fabric(device, recipe.train, devices, nodes)
     fabric.launch()
     first = fabric.global_rank == 0
-    best = keep(recipe, out, state, data.epochs, writes=first)
+    best = keep(recipe, out, state, data.epochs, writes=first, files=files)
     callbacks: list[Callback] = [best]
     if first:
         callbacks.append(Report(recipe, out, state, data.epochs, on_epoch))
     shown = first and (sys.stderr.isatty() if progress is None else progress)
     bar = ProgressBar(state, data.total_steps) if shown else None
-    with bar or nullcontext():
+    with _lock(out) if first else nullcontext(), bar or nullcontext():
         callbacks += [bar] if bar else []
-        TrainingLoop(system, data, recipe.train, fabric, state, saved=saved, callbacks=callbacks).run()
+        loop = TrainingLoop(system, data, recipe.train, fabric, state, saved=saved, callbacks=callbacks)
+        if first and saved is None:
+            unfinished.begin(out, state)
+        try:
+            loop.run()
+        except BaseException:
+            if first and not state.epochs:
+                (out / unfinished.FILE).unlink(missing_ok=True)
+            raise
     return best
+
+
+def _lock(out: Path) -> AbstractContextManager[None]:
+    return lock_folder(
+        out, writer="another training", remedy="Wait until it has ended, or choose another folder with --out."
+    )
 
 
 def is_finished(out: Path) -> bool:
     """Whether `out` holds the checkpoint of a completed run."""
-    return not (out / unfinished.FILE).exists() and (out / checkpoint.ABOUT).exists()
+    return not (out / unfinished.FILE).exists() and not checkpoint.missing_files(out)
 
 
 class WindowData:
@@ -296,10 +316,10 @@ def _set_prompts(system: System[Any], recipe: Recipe) -> None:
     system.set_prompts(torch.from_numpy(embeddings))
 
 
-def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, float]:
+def _fit_late_stage(run: KeepBest, recipe: Recipe, data: WindowData) -> dict[str, float]:
     """Fit classical models to the training windows, and the fusion to the validation windows (to the training
     windows if there are none), with the best weights; save the checkpoint again. Returns the fusion's metrics."""
-    system = checkpoint.load(out).model
+    system = checkpoint.load(run.out).model
 
     def batches(windows: WindowDataset) -> Iterator[Batch]:
         order = torch.arange(len(windows)).split(64)
@@ -307,7 +327,7 @@ def _fit_late_stage(out: Path, recipe: Recipe, data: WindowData) -> dict[str, fl
 
     system.fit_classical(batches(data.windows))
     scores = system.fit_fusion(batches(data.validation or data.windows), MEASURES)
-    checkpoint.save(out, system, recipe)
+    checkpoint.save(run.out, system, recipe, metrics=run.metrics(), files=run.files)
     return dict(scores)
 
 

@@ -8,6 +8,7 @@ and epoch.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def write(folder: Path, model: nn.Module, optimiser: Optimizer, state: RunState,
     metadata = {"state": json.dumps(asdict(state)), "averaged_steps": str(average.steps)}
     with atomic_path(folder / FILE) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+        _sync(temporary)
+
+
+def begin(folder: Path, state: RunState) -> None:
+    """Mark a run as begun: what a killed process saves after this is of an unfinished run. Raises OutputError."""
+    with atomic_path(folder / FILE) as temporary:
+        save_file({}, temporary, metadata={"state": json.dumps(asdict(state)), "averaged_steps": "0"})
+        _sync(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read(folder: Path) -> SavedRun:
@@ -74,7 +89,7 @@ def read(folder: Path) -> SavedRun:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return SavedRun(RunState(**json.loads(metadata["state"])), tensors, int(metadata["averaged_steps"]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{folder / FILE}: cannot be read as an unfinished run: {error}",
             follows="Nothing was started.",
@@ -119,12 +134,16 @@ def find(out: Path, now: RunState, resume: bool) -> SavedRun | None:
         now: the state of a run that would begin now, to compare recipe and data with.
         resume: whether the caller asked to resume.
 
+    A run that was stopped in its first epoch has nothing to go on with; it begins again.
+
     Raises ConfigError if there is an unfinished run that was not asked for, or of another recipe or other data.
     """
     if not (out / FILE).exists():
         return None
     saved = read(out)
     state = saved.state
+    if not state.epochs:
+        return None
     if not resume:
         raise ConfigError(
             f"{out}: there is an unfinished run, {state.epochs} epochs ({state.steps} steps) done",

@@ -70,10 +70,13 @@ class TrainedInputs:
                 )
         return cls(encoders, provenance, found)
 
-    def save(self, out: Path) -> None:
-        """Write inputs.json and copy the stages into a checkpoint folder. Raises OutputError."""
+    def files(self) -> dict[str, bytes]:
+        """inputs.json, as a file of the checkpoint."""
+        return {trained_model.INPUTS: trained_model.inputs_file(self.encoders, self.provenance)}
+
+    def copy_stages(self, out: Path) -> None:
+        """Copy the stages into a checkpoint folder. Raises OutputError."""
         try:
-            trained_model.write_inputs(out, self.encoders, self.provenance)
             for name, folder in self.stages.items():
                 trained_model.copy_stage(folder, out, name)
         except OSError as error:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from mien import checkpoint, config, recipe_yaml
-from mien.atomic import temporary_path, write_bytes
+from mien.atomic import write_bytes
 from mien.config import Recipe
 from mien.encoders import adaptation, registry
 from mien.encoders.images import ImageEncoder
@@ -27,6 +27,7 @@ from mien.encoders.tuned import ABOUT, find_tuned
 from mien.errors import ConfigError, OutputError
 from mien.layers.system import System
 from mien.memory import keep_freed_memory
+from mien.scratch import temporary_path
 from mien.training import resume as unfinished
 from mien.training.callbacks import EpochCallback, KeepBest
 from mien.training.fit import run_training

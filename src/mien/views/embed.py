@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import cv2
 from mien.errors import OutputError
 from mien.media.transcode import transcode
 from mien.media.video import frames, probe
+from mien.scratch import create_private, temporary_path
 
 #: Largest height in pixels: enough to see a face, and 60 s stay near 3 MB. Our choice.
 VIDEO_HEIGHT, IMAGE_HEIGHT = 480, 1080
@@ -30,18 +30,19 @@ class EmbeddedMedia:
 
 @contextmanager
 def embed_media(media: Path, folder: Path) -> Iterator[EmbeddedMedia]:
-    """Context manager that writes a downscaled copy of `media` into `folder` and deletes it on exit.
+    """Context manager that writes a downscaled copy of `media` into `folder`, for the user alone, and deletes it on
+    exit. If the process is killed, the next one that writes into the folder deletes it (`mien.scratch`).
 
     Raises:
         MediaError: media cannot be read. OutputError: the copy cannot be written.
     """
     kind = probe(media).kind
-    path = folder / f".{media.stem[:80]}.{os.getpid()}.page{'.jpg' if kind == 'image' else '.mp4'}"
+    path = temporary_path(folder / f"{media.stem}{'.jpg' if kind == 'image' else '.mp4'}")
     try:
         if kind == "image":
             _write_image(media, path)
         else:
-            transcode(media, path, max_height=VIDEO_HEIGHT, crf=_CRF)
+            transcode(media, path, max_height=VIDEO_HEIGHT, crf=_CRF, private=True)
         yield EmbeddedMedia(path, {"image": "image/jpeg", "audio": "audio/mp4"}.get(kind, "video/mp4"))
     finally:
         path.unlink(missing_ok=True)
@@ -55,4 +56,5 @@ def _write_image(media: Path, path: Path) -> None:
     is_encoded, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG])
     if not is_encoded:
         raise OutputError(f"{media} could not be encoded as JPEG", follows="No report was written.")
+    create_private(path, path)
     path.write_bytes(data.tobytes())

@@ -28,7 +28,9 @@ def write_index(
     passed: Sequence[tuple[str, str]] = (),
     failed: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Writes the page. Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
+    """Writes the page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
+
+    Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
 
     Args:
         results: folders beside the page with the content of their timeline.json.
@@ -58,7 +60,7 @@ def write_index(
         format_time=format_time,
         css=read_source("report.css", "index.css"),
     )
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
@@ -70,7 +72,7 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     seen = [s for s in subjects if s["evidence"]["face"] + s["evidence"]["both"] > 0]
     heard = any(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
     files = {kind: name for kind, name in record["files"].items() if (folder / name).is_file()}
-    links = {kind: f"{quote(os.fsencode(folder.name))}/{quote(name)}" for kind, name in files.items()}
+    links = {kind: "/".join(quote(os.fsencode(part)) for part in (folder.name, name)) for kind, name in files.items()}
     report = folder / files["report"] if "report" in files else None
     kind = media.get("kind", "")
     return {
@@ -94,5 +96,5 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "faces": list(read_thumbnails(report).items())[:MAX_FACES] if report else [],
         "links": links,
         "model": record["model"],
-        "notes": record["notes"],
+        "notes": [printable(note) for note in record["notes"]],
     }

@@ -67,6 +67,8 @@ class Annotation:
 def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequence[str] = EXPRESSIONS) -> Path:
     """Writes the annotated recording as MP4 (H.264, AAC), or as PNG for an image (the suffix of `path` is replaced).
 
+    Only the user may read it, unless the folder says otherwise (`mien.scratch.private_mode`).
+
     Args:
         table: a timeline's table (see `mien.timeline.table.schema`) of this media.
         classes: its class names.
@@ -90,7 +92,7 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
     if kind == "image":
         path = path.with_suffix(".png")
         image = draw(next(iter(frames(media))).image, next(annotations)[1], legend)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, private=True) as temporary:
             temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
         return path
     times = table.unique("frame").sort("frame")["time_s"].to_list()
@@ -98,7 +100,7 @@ def write_overlay(path: Path, table: pl.DataFrame, *, media: Path, classes: Sequ
     start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, times[0], times[-1]))
     images = _draw_frames(frames(media), annotations, legend)
     make_folder(path)
-    write_frames(path, storable(zip((t - start for t in times), images, strict=True)), audio=sound)
+    write_frames(path, storable(zip((t - start for t in times), images, strict=True)), audio=sound, private=True)
     return path
 
 

@@ -68,7 +68,7 @@ def write_report(
     notes: Sequence[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the report page.
+    """Writes the report page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
 
     A timeline without any expression has a page of valence and arousal, and the other way round.
 
@@ -91,7 +91,7 @@ def write_report(
             remedy="Check that the recording has a face or a voice.",
         )
     info = info or {}
-    with atomic_path(path) as scratch, ExitStack() as stack:
+    with atomic_path(path, private=True) as scratch, ExitStack() as stack:
         embedded = stack.enter_context(_embed(media, path)) if media else None
         thumbnails = face_thumbnails(embedded, table, _image_size(table, info)) if embedded else {}
         wave = waveform(media, _duration(table, info)) if media and _kind(table, info) != "image" else NO_WAVE
@@ -137,7 +137,7 @@ def _render(
         "wave": _base64(wave, np.uint8),
         "subjects": [_pack(rows.sort("time_s"), classes, width, height, limit) for rows in subjects],
     }
-    name = printable(name) or "Timeline"
+    name, notes = printable(name) or "Timeline", [printable(note) for note in notes]
     return load_template("report.html").render(
         title=f"{name} · mien",
         name=name,

@@ -1,0 +1,108 @@
+"""Read the table of a timeline from CSV, JSON lines and Parquet; damage of the file is an error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mien import json_object
+from mien.labels import is_probability_column
+
+#: Key of the facts in the metadata of a Parquet file.
+KEY = "mien"
+#: What the readers raise for damaged files. The Parquet reader panics at some damaged pages.
+UNREADABLE = (
+    pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError, OSError, RecursionError, csv.Error,
+)  # fmt: skip
+
+
+def read_file(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Table of a timeline's file, unchecked, and `classes`, `media`, `notes` and `info`, which only Parquet stores.
+
+    Args:
+        path: its suffix is one of `SUFFIXES`.
+        known: types of the columns that every timeline has.
+
+    Raises: the types of `UNREADABLE`.
+    """
+    return _READERS[path.suffix.lower()](path, known)
+
+
+def checksums(table: pl.DataFrame) -> dict[str, int]:
+    """Column -> CRC-32 of its values and of which are missing. polars writes no checksums into Parquet files."""
+    sums = {}
+    for name in table.columns:
+        column = table[name]
+        if column.dtype == pl.String:
+            data = json.dumps(column.to_list()).encode()
+        else:
+            data = column.fill_null(strategy="zero").to_numpy().tobytes() + column.is_null().to_numpy().tobytes()
+        sums[name] = zlib.crc32(data)
+    return sums
+
+
+def source_of(path: Path) -> Path | BytesIO:
+    """A file as polars opens it: its path, or its content where the bytes of the path are not UTF-8. To be read with
+    `glob=False`, because brackets and stars in a path are patterns otherwise."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return BytesIO(path.read_bytes())
+    return path
+
+
+def _types(columns: Iterable[str], known: pl.Schema) -> pl.Schema:
+    """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
+    return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
+
+
+def _read_csv(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any]]:
+    _check_end(path)
+    # polars does not unescape quotes in a header.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        columns = next(csv.reader(file), [])
+    if not columns:
+        raise ValueError("it is empty")
+    return pl.read_csv(source_of(path), has_header=False, skip_rows=1, schema=_types(columns, known), glob=False), {}
+
+
+def _read_jsonl(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any]]:
+    _check_end(path)
+    with path.open("rb") as file:
+        first = json_object.parse(file.readline() or b"{}")
+        file.seek(0)
+        # With the whole schema, because without it polars does not keep the order of many columns. An open file,
+        # because brackets and stars in a path would be patterns.
+        return pl.read_ndjson(file, schema=_types(first, known)), {}
+
+
+def _check_end(path: Path) -> None:
+    """Raise ValueError for a text file that does not end with a line break, which mien always writes."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        if size and file.read(1) != b"\n":
+            raise ValueError("it ends in the middle of a row (if it is complete, end it with a line break)")
+
+
+def _read_parquet(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any]]:
+    with path.open("rb") as file:
+        about = json_object.parse(pl.read_parquet_metadata(file).get(KEY, "{}"))
+    table = pl.read_parquet(source_of(path), glob=False)
+    stated = about.get("checksums")  # earlier versions wrote none
+    if stated is not None and stated != (found := checksums(table)):
+        changed = [name for name in found if stated.get(name) != found[name]]
+        raise ValueError(f"its checksums differ: the file is damaged ({', '.join(changed) or 'a column is missing'})")
+    return table, {key: about[key] for key in ("classes", "media", "notes", "info") if key in about}
+
+
+_READERS = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
+#: Suffixes of files that `read_file` reads.
+SUFFIXES = tuple(_READERS)
