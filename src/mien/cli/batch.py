@@ -10,6 +10,7 @@ from typing import Any
 from mien.cli import combined_table, provenance
 from mien.cli.inputs import INDEX, PROVENANCE, PassedOver
 from mien.cli.provenance import RunFacts
+from mien.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
