@@ -188,7 +188,7 @@ def test_a_signal_ends_a_run_with_a_message_and_without_remains(
     tmp_path: Path, number: signal.Signals, said: str
 ) -> None:
     process = subprocess.Popen(
-        command("demo", tmp_path, "--seconds", 30), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command("demo", tmp_path, "--seconds", 8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".*")) and time.monotonic() < deadline:
