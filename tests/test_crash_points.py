@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 
 from mien import checkpoint, config, ensemble_folder, models, onnx_model, saved_state, trained_model
 from mien.checkpoint import Checkpoint
-from mien.errors import ConfigError
+from mien.errors import ConfigError, OutputError
 from mien.evaluation import saved_calibration
 from mien.evaluation.calibration import Calibration
 from mien.layers.system import System
@@ -138,6 +139,41 @@ def test_a_reader_beside_a_save_sees_one_state(
 
     monkeypatch.setattr(saved_state.State, "read", read)
     assert answer(checkpoint.load(tmp_path / "run")) == answers["new"]
+
+
+def test_a_reader_does_not_disturb_a_save_that_goes_on(tmp_path: Path, answers: dict[str, bytes]) -> None:
+    """Another process settles the folder after the files were staged and before checkpoint.json is replaced."""
+    save_old(tmp_path / "run")
+    write = saved_state.write_bytes
+
+    def write_and_settle(path: Path, data: bytes, *, sync: bool = False) -> None:
+        if path.name == checkpoint.ABOUT:
+            saved_state.settle(tmp_path / "run", checkpoint.ABOUT)
+            assert answer(checkpoint.load(tmp_path / "run")) == answers["old"]
+        write(path, data, sync=sync)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saved_state, "write_bytes", write_and_settle)
+        save_new(tmp_path / "run")
+    assert answer(checkpoint.load(tmp_path / "run")) == answers["new"]
+
+
+def test_a_save_that_fails_leaves_the_earlier_checkpoint_alone(tmp_path: Path, answers: dict[str, bytes]) -> None:
+    save_old(tmp_path / "run")
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == checkpoint.ABOUT:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    replace = os.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OutputError, match=r"An earlier checkpoint in it is unchanged"):
+            save_new(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
+    assert answer(checkpoint.load(tmp_path / "run")) == answers["old"]
 
 
 # Every file that changes an answer is under the digest.

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from mien import checkpoint, config, onnx_model
 from mien.cli import provenance
 from mien.datasets import csv_folder
+from mien.datasets.affwild2_labels import EXPR_HEADER
 from mien.datasets.frame_times import FrameTimes
 from mien.datasets.index import Index
 from mien.datasets.index_entries import Entry, Problem
@@ -85,6 +86,9 @@ def read_sample(kind: str, sample: Path, folder: Path) -> object:
         renamed.write_bytes(sample.read_bytes().replace(b'"theatre"', b'"synthetic"'))
         if "_128_" in sample.name:  # the name of a label file, whose bytes may be any
             changed = Index.load(renamed, folder)
+            labels = folder / "EXPR_Recognition_Challenge" / "Train_Set" / "train_0001.txt"
+            labels.parent.mkdir(parents=True)
+            labels.write_text(EXPR_HEADER + "\n1\n")
             with pytest.raises(CorpusError, match=r"VA_Estimation_Chall"):
                 changed.clip(next(entry for entry in changed.entries if entry.id == "train_0001"), "va")
         elif "swapline" not in sample.name:  # the order of two clips: no other answer
@@ -262,6 +266,17 @@ def test_an_index_of_an_earlier_version_has_possible_values(
     path.write_text("\n".join([json.dumps(old), json.dumps(json.loads(first) | {key: value}), *rest]))
     with pytest.raises(ConfigError, match=rf"i.jsonl is not an index of this version .*{reason}"):
         Index.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"\xff\x00", b"valence,arousal\n0,0\n"], ids=["gone", "garbage", "another task"]
+)
+def test_labels_that_can_no_longer_be_read_are_an_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "clip0.txt").write_bytes(content)
+    corpus = index(tmp_path)
+    with pytest.raises(CorpusError, match=r"clip0(.|\n)*Its labels were not read."):
+        corpus.clip(corpus.entries[0], "expr")
 
 
 def test_frame_times_that_unpack_to_more_than_their_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from mien.synthetic import affwild2_export
 from mien.training.fit import fit
 from mien.training.semi_supervised import fit_images
 from mien.training.stages import ChainSettings, extract_features, labelled
+from tests.earlier_version import without_digests
 from tests.encoders import test_images, test_onnx_face, test_speech, test_text, test_vision_language
 
 needs_faces = pytest.mark.skipif(
@@ -306,7 +307,7 @@ def test_a_fusion_reads_what_mien_derive_writes(fusion: Path, corpus: Path) -> N
 
 def test_another_revision_of_an_encoder_is_a_note(fusion: Path, recordings: dict[str, Path], tmp_path: Path) -> None:
     run = copy(fusion, tmp_path / "run")
-    inputs = run / "stages" / "va_voice" / "inputs.json"
+    inputs = without_digests(run / "stages" / "va_voice") / "inputs.json"
     facts = json.loads(inputs.read_text())
     facts["voice"]["provenance"]["revision"] = "sha256:0000000000000000"
     inputs.write_text(json.dumps(facts))
@@ -320,7 +321,7 @@ def test_an_encoder_that_is_not_here_is_named_before_decoding(
     fusion: Path, recordings: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy(fusion, tmp_path / "run")
-    recipe = run / "stages" / "va_voice" / "recipe.yaml"
+    recipe = without_digests(run / "stages" / "va_voice") / "recipe.yaml"
     recipe.write_text(
         "\n".join(line for line in recipe.read_text().splitlines() if not line.strip().startswith("source:"))
     )

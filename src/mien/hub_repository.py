@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub import errors as hub_errors
 
-from mien import downloads, saved_state
+from mien import downloads, json_object, saved_state
 from mien.errors import ArtefactError, ConfigError, MienError, OutputError
 from mien.scratch import scratch_folder
 
@@ -107,7 +106,7 @@ def local_paths(folder: Path) -> list[str]:
             continue
         try:
             content = yaml.safe_load((folder / name).read_text(encoding="utf-8"))  # JSON is YAML
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise ArtefactError(
                 f"{folder / name} cannot be read: {first_line(error)}",
                 follows="Nothing was uploaded.",
@@ -277,7 +276,7 @@ def _errors(repository: str, follows: str, revision: str | None = None) -> Itera
 
 def _check_digest(file: Path, about: Path, key: str) -> None:
     try:
-        stated = json.loads(about.read_text(encoding="utf-8"))[key]
+        stated = json_object.parse(about.read_bytes())[key]
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:

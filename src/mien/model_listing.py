@@ -232,7 +232,7 @@ def _card_licence(folder: Path) -> str:
     try:
         head, text, *_ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[:2]
         content = yaml.safe_load(text) if not head.strip() else None
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return ""
     return str(content.get("license", "")) if isinstance(content, dict) else ""
 

@@ -123,7 +123,7 @@ def _check_settings(out: Path, settings: Mapping[str, str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps(dict(settings), indent=1).encode())
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = checkpoint.read_json(path)
     changed = [name for name, value in settings.items() if stored.get(name) != value]
     if changed:
         lines = config.differences(stored["recipe"], settings["recipe"]) if "recipe" in changed else []
@@ -171,8 +171,9 @@ def _evaluate(
     weights = checkpoint.weights_digest(run)
     stamp_path, record_path = out / "report" / "stamp.json", out / "report" / RECORD
     stamp = json.dumps({"weights": weights, "robustness": robustness, "task": task})
-    if stamp_path.exists() and record_path.exists() and stamp_path.read_text() == stamp:
-        return dict(json.loads(record_path.read_text(encoding="utf-8")))
+    if stamp_path.exists() and record_path.exists() and stamp_path.read_bytes() == stamp.encode():
+        return checkpoint.read_json(record_path)
+    stamp_path.unlink(missing_ok=True)  # the report is replaced in several steps
     record = evaluate(
         checkpoint.load(run, checkpoint.torch_device(device)),
         index,
@@ -185,7 +186,7 @@ def _evaluate(
         differs=differences_from_paper(recipe, index),
         bars=bars,
     )
-    stamp_path.write_text(stamp)
+    write_bytes(stamp_path, stamp.encode())
     return record
 
 

@@ -1,10 +1,10 @@
 """Folders whose files change in one step: a manifest states the digest of each file and is replaced last.
 
 A manifest is a JSON object such as checkpoint.json. `files` maps names to SHA-256, and `digest` covers the whole
-object, so that no part of it can change unnoticed. A save writes each new file under a name with its digest
-(`.weights-0123456789abcdef.staged.safetensors`), then replaces the manifest, then moves the new files to their own
-names. `State` finds a file under either name. At every moment the folder therefore holds the state before the save or
-the one after it, complete.
+object, so that no part of it can change unnoticed. A save writes each new file under a name with its digest and its
+process (`.weights-0123456789abcdef.HOST.PID-RUN.staged.safetensors`), then replaces the manifest, then moves the new
+files to their own names. `State` finds a file under either name. At every moment the folder therefore holds the state
+before the save or the one after it, complete.
 
 Folders of earlier versions have no `files`; their files are read as they are.
 """
@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 from mien import json_object
 from mien.atomic import sync_folder, write_bytes
 from mien.errors import ConfigError
-from mien.scratch import remove_abandoned
+from mien.scratch import is_abandoned, process_name, remove_abandoned
 
-_STAGED = re.compile(r"\..*-[0-9a-f]{16}\.staged(?:\.[^.]*)?", re.DOTALL)
+_STAGED = re.compile(r"\.(.*)-([0-9a-f]{16})\.([^.]*)\.(\d+)-([0-9a-f]{6})\.staged((?:\.[^.]*)?)", re.DOTALL)
 #: Loads that are tried while another process saves.
 _ATTEMPTS = 20
 T = TypeVar("T")
@@ -52,8 +52,8 @@ class State:
 
     def path(self, name: str) -> Path:
         """Where a file is: under its own name, or under that of an interrupted save. It need not exist."""
-        staged = _staged(self.folder / name, self.files[name]) if name in self.files else None
-        return staged if staged is not None and staged.is_file() else self.folder / name
+        staged = _find_staged(self.folder / name, self.files[name]) if name in self.files else None
+        return staged or self.folder / name
 
     def read(self, name: str) -> bytes:
         """A file, compared with its digest. Raises OSError; ConfigError if it is another one."""
@@ -116,8 +116,7 @@ def save(folder: Path, manifest: str, facts: Mapping[str, Any], files: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     settle(folder, manifest)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    _stage(folder, files, digests)
-    _replace(folder, manifest, facts, digests)
+    _write(folder, manifest, facts, files, digests, digests)
 
 
 def update(folder: Path, manifest: str, files: Mapping[str, bytes]) -> None:
@@ -134,9 +133,10 @@ def update(folder: Path, manifest: str, files: Mapping[str, bytes]) -> None:
         return
     settle(folder, manifest)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    _stage(folder, files, digests)
+    if digests.items() <= state.files.items() and all(_has(folder / name, data) for name, data in files.items()):
+        return
     content = {key: value for key, value in state.facts.items() if key not in ("files", "digest")}
-    _replace(folder, manifest, content, state.files | digests)
+    _write(folder, manifest, content, files, digests, state.files | digests)
 
 
 def copy(source: Path, target: Path, manifest: str, names: Collection[str]) -> None:
@@ -159,7 +159,8 @@ def copy(source: Path, target: Path, manifest: str, names: Collection[str]) -> N
 
 
 def settle(folder: Path, manifest: str) -> None:
-    """Finish an interrupted save: move the files of the state to their names, and remove others that it left.
+    """Finish an interrupted save: move the files of the state to their names, and remove others that ended processes
+    left.
 
     Raises OSError.
     """
@@ -171,8 +172,9 @@ def settle(folder: Path, manifest: str) -> None:
         current = read(folder, manifest).files
     _move(folder, current)
     for entry in list(os.scandir(folder)):
-        if _STAGED.fullmatch(entry.name):
-            os.unlink(entry.path)
+        match = _STAGED.fullmatch(entry.name)
+        if match and is_abandoned(Path(entry.path), match[3], int(match[4]), match[5]):
+            Path(entry.path).unlink(missing_ok=True)
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
@@ -190,28 +192,60 @@ def _check(facts: Mapping[str, Any]) -> None:
         raise ValueError("it names a file outside its folder")
 
 
-def _stage(folder: Path, files: Mapping[str, bytes], digests: Mapping[str, str]) -> None:
-    for name, data in files.items():
-        write_bytes(_staged(folder / name, digests[name]), data, sync=True)
+def _write(
+    folder: Path,
+    manifest: str,
+    facts: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    digests: Mapping[str, str],
+    state: Mapping[str, str],
+) -> None:
+    """Write the staged files; replace the manifest, which makes them the state; move them to their names.
 
-
-def _replace(folder: Path, manifest: str, facts: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Replace the manifest, which makes the staged files the state, and move them to their names."""
-    content = {**facts, "files": dict(digests)}
+    digests: of `files`. state: name -> digest of all files of the new state.
+    """
+    content = {**facts, "files": dict(state)}
     content["digest"] = digest_of(content)
-    write_bytes(folder / manifest, (json.dumps(content, indent=2) + "\n").encode(), sync=True)
-    _move(folder, digests)
+    staged = {name: _staged(folder / name, digests[name]) for name in files}
+    try:
+        for name, path in staged.items():
+            write_bytes(path, files[name], sync=True)
+        write_bytes(folder / manifest, (json.dumps(content, indent=2) + "\n").encode(), sync=True)
+    except BaseException:
+        for path in staged.values():
+            path.unlink(missing_ok=True)
+        raise
+    _move(folder, state)
 
 
 def _move(folder: Path, digests: Mapping[str, str]) -> None:
     moved = False
     for name, digest in digests.items():
-        with suppress(FileNotFoundError):
-            os.replace(_staged(folder / name, digest), folder / name)
-            moved = True
+        with suppress(FileNotFoundError):  # another process moved it
+            if (staged := _find_staged(folder / name, digest)) is not None:
+                os.replace(staged, folder / name)
+                moved = True
     if moved:
         sync_folder(folder)
 
 
+def _has(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
+
+
 def _staged(path: Path, digest: str) -> Path:
-    return path.with_name(f".{path.stem}-{digest[:16]}.staged{path.suffix}")
+    """The name under which this process writes a file before it is part of the state."""
+    return path.with_name(f".{path.stem}-{digest[:16]}.{process_name()}.staged{path.suffix}")
+
+
+def _find_staged(path: Path, digest: str) -> Path | None:
+    """A file that an interrupted save, or one that goes on, wrote for `path`."""
+    wanted = (path.stem, digest[:16], path.suffix)
+    for name in os.listdir(path.parent):
+        match = _STAGED.fullmatch(name) if ".staged" in name else None
+        if match and (match[1], match[2], match[6]) == wanted:
+            return path.with_name(name)
+    return None

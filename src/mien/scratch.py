@@ -34,7 +34,12 @@ def temporary_path(path: Path) -> Path:
     The stem is cut to 80 bytes, because file systems limit names to 255 bytes.
     """
     stem = os.fsencode(path.stem)[:80].decode(errors="ignore")
-    return path.with_name(f".{stem}.{_host()}.{os.getpid()}-{_RUN}.{next(_COUNT)}.part{path.suffix}")
+    return path.with_name(f".{stem}.{process_name()}.{next(_COUNT)}.part{path.suffix}")
+
+
+def process_name() -> str:
+    """This process in the name of a scratch file: `HOST.PID-RUN`."""
+    return f"{_host()}.{os.getpid()}-{_RUN}"
 
 
 def abandoned(folder: Path) -> Iterator[Path]:
@@ -44,7 +49,7 @@ def abandoned(folder: Path) -> Iterator[Path]:
     except OSError:
         return
     for name in names:
-        if (match := _NAME.fullmatch(name)) and _is_abandoned(folder / name, match[1], int(match[2]), match[3]):
+        if (match := _NAME.fullmatch(name)) and is_abandoned(folder / name, match[1], int(match[2]), match[3]):
             yield folder / name
 
 
@@ -110,7 +115,8 @@ def _host() -> str:
     return re.sub(r"[^\w-]", "_", socket.gethostname())[:32]
 
 
-def _is_abandoned(path: Path, host: str, process: int, run: str | None) -> bool:
+def is_abandoned(path: Path, host: str, process: int, run: str | None) -> bool:
+    """Whether the process in a scratch file's name has ended; of another machine, whether the file is a day old."""
     if host != _host():
         with suppress(OSError):
             return time.time() - path.stat().st_mtime > FOREIGN_S

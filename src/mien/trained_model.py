@@ -39,7 +39,7 @@ FACE_ENCODER = "encoder.json"
 #: What of a checkpoint folder is needed to use it.
 _PARTS = (
     "weights.safetensors", RECIPE, ABOUT, "metrics.json", INPUTS, onnx_model.NETWORK, onnx_model.ABOUT, FACE_CARD,
-    FACE_ENCODER, ENCODERS, STAGES,
+    FACE_ENCODER, "calibration.json", ENCODERS, STAGES,
 )  # fmt: skip
 #: Encoder name of recipes that are trained on images themselves.
 PIXELS = "pixels"
@@ -285,9 +285,15 @@ def read_inputs(folder: Path) -> dict[str, dict[str, str]]:
     try:
         facts = json_object.parse(_read(folder, INPUTS))
         return {modality: dict(fact["provenance"]) for modality, fact in facts.items()}
-    except OSError:
+    except FileNotFoundError:
+        if (folder / ABOUT).is_file() and INPUTS in saved_state.read(folder, ABOUT).files:
+            raise ConfigError(
+                f"{folder / INPUTS} is missing, and {ABOUT} names it",
+                follows="Nothing was predicted: the inputs of the network might be others.",
+                remedy="Copy the whole folder again.",
+            ) from None
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / INPUTS}: cannot be read: {error}",
             follows="Nothing was predicted.",

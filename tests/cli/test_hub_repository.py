@@ -23,6 +23,7 @@ from mien import config, hub_repository, model_listing, models
 from mien.errors import ArtefactError, ConfigError, OutputError
 from mien.layers.system import StreamSystem
 from mien.synthetic.speech_synthesis import Speaker, synthesise
+from tests.earlier_version import without_digests
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -199,7 +200,7 @@ def test_push_asks_before_it_uploads(hub: Hub, tiny: Path) -> None:
 
 
 def test_push_without_a_licence_names_encoders_that_exclude_commercial_use(hub: Hub, tiny: Path) -> None:
-    recipe = tiny / "recipe.yaml"
+    recipe = without_digests(tiny) / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("encoder: voice-prosody", "encoder: pdem"))
     refused = mien("hub", "push", tiny, "lab/tiny", "--yes")
     assert refused.exit_code == 2

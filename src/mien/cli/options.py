@@ -55,7 +55,7 @@ WeightsOption = Annotated[
 ]
 RobustnessOption = Annotated[bool, typer.Option(help="Also score with missing, noisy and delayed streams of features.")]
 VerifyOption = Annotated[
-    bool, typer.Option(help="Compare the features with their checksums first; takes about 3 s a GB.")
+    bool, typer.Option(help="Compare the features with their checksums first; takes about a second a GB.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -25,7 +25,7 @@ from mien.datasets.affwild2_labels import LabelFile, read_labels
 from mien.datasets.affwild2_layout import Layout, find_crops, find_layout, find_recording
 from mien.datasets.frame_times import FrameTimes, frame_times
 from mien.datasets.index_entries import ERROR, NOTE, WARNING, CorpusContents, Entry, Problem, Stamp
-from mien.errors import MediaError
+from mien.errors import CorpusError, MediaError
 from mien.labels import EXPRESSIONS, SCORE_TASKS, TASKS, UNLABELLED
 from mien.media.probe import MediaInfo, probe
 from mien.records import Labels
@@ -98,9 +98,18 @@ def labels(root: Path, entry: Entry, tasks: Sequence[str], classes: Sequence[str
     """Read a clip's labels for the given tasks, at the times of its frames.
 
     Where one task has fewer rows than another, its missing rows are unlabelled. None if there are no rows or no
-    frame times.
+    frame times. Raises CorpusError for a label file that can no longer be read, or is of another task.
     """
-    values = {task: read_labels(root / str(entry.labels[task])).values for task in tasks if task in entry.labels}
+    files = {task: read_labels(root / str(entry.labels[task])) for task in tasks if task in entry.labels}
+    for task, file in files.items():
+        if file.task != task:
+            what = file.problems[0].what if file.problems else f"labels of the task {file.task}, not {task}"
+            raise CorpusError(
+                f"{root / str(entry.labels[task])}: {what}",
+                follows="Its labels were not read.",
+                remedy="Copy the file of the corpus again, or index the corpus again: mien index.",
+            )
+    values = {task: file.values for task, file in files.items()}
     rows = max(map(len, values.values()), default=0)
     if not rows or entry.times is None:
         return None

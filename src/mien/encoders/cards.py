@@ -114,7 +114,7 @@ def read(path: Path) -> Card:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not a readable card: {error}", follows="No encoder was created.", remedy=_EXAMPLE
         ) from error

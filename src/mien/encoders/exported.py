@@ -11,14 +11,13 @@ Features equal those of the torch encoder to a relative error of 1e-3 (1e-2 with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mien import downloads
+from mien import downloads, json_object
 from mien.encoders.audio_chunks import Chunking, FrameGrid, encode_in_chunks
 from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop, Encoder
@@ -123,7 +122,7 @@ class ExportedSpeechEncoder(_Exported):
 def _read(folder: Path) -> dict[str, Any]:
     """The content of encoder.json, after checking it and the files that it names. Raises ArtefactError."""
     try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json_object.parse((folder / ABOUT).read_bytes())
         version, files = about["format"], dict(about["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{ABOUT} cannot be read: {error}") from error

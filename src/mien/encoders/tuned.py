@@ -11,12 +11,12 @@ the changed weights is in the provenance of the features, so that a feature stor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mien import json_object
 from mien.encoders import registry
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError
@@ -50,7 +50,7 @@ def find_tuned(name: str, source: str | None) -> Path | None:
 def read_tuned(folder: Path) -> Tuned:
     """Read tuned.json. Raises ConfigError if it is damaged."""
     try:
-        facts = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        facts = json_object.parse((folder / ABOUT).read_bytes())
         return Tuned(
             str(facts["base"]), str(facts["modality"]), str(facts["base_revision"]), str(facts["method"]),
             tuple(facts["corpora"]), dict(facts["options"]),

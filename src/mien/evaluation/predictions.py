@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mien import clock
+from mien import clock, json_object
 from mien.atomic import atomic_path
 from mien.errors import ConfigError
 from mien.inference import scores_of
 from mien.labels import EXPRESSIONS, NEUTRAL, SCORE_TASKS, UNLABELLED, probability_column
 from mien.records import Recording, Stream
+from mien.timeline.read_file import UNREADABLE, checksums, source_of
 
 #: Function `(streams, start_s, stop_s)` -> times `(token,)` in seconds, probabilities `(token, classes)`, valence and
 #: arousal `(token, 2)`, such as `Checkpoint.predict_streams`. NaN means no evidence.
@@ -163,7 +164,7 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     path = Path(path)
     parts = [_table(p, classes) for p in predictions]
     table = pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
-    about = json.dumps({"format": FORMAT, "classes": list(classes)})
+    about = json.dumps({"format": FORMAT, "classes": list(classes), "checksums": checksums(table)})
     with atomic_path(path) as temporary:
         try:
             table.write_parquet(temporary, metadata={"mien": about})
@@ -201,12 +202,14 @@ def _score_columns(task: str, prefix: str = "") -> list[str]:
 def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
     """Reads predictions and class names from a file of `save`. Raises ConfigError for any other file."""
     try:
-        about = json.loads(pl.read_parquet_metadata(path)["mien"])
-        table = pl.read_parquet(path)
+        about = json_object.parse(pl.read_parquet_metadata(source_of(path))["mien"])
+        table = pl.read_parquet(source_of(path), glob=False)
+        if about.get("checksums") not in (None, checksums(table)):  # earlier versions wrote none
+            raise ValueError("its checksums differ: the file is damaged")
         if about["format"] != FORMAT:
             raise KeyError(about["format"])
         classes = list(about["classes"])
-    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+    except (KeyError, *UNREADABLE) as error:
         raise ConfigError(
             f"{path} is not a table of predictions ({type(error).__name__}: {error})",
             follows="Nothing was computed.",

@@ -53,7 +53,7 @@ def read(store: Path) -> list[Failure]:
     for line in lines:
         try:
             failures.append(Failure(**json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return failures
 

@@ -76,11 +76,18 @@ def _read_csv(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any
 def _read_jsonl(path: Path, known: pl.Schema) -> tuple[pl.DataFrame, dict[str, Any]]:
     _check_end(path)
     with path.open("rb") as file:
-        first = json_object.parse(file.readline() or b"{}")
+        first = _first_object(file.readline() or b"{}")
         file.seek(0)
         # With the whole schema, because without it polars does not keep the order of many columns. An open file,
         # because brackets and stars in a path would be patterns.
         return pl.read_ndjson(file, schema=_types(first, known)), {}
+
+
+def _first_object(line: bytes) -> dict[str, Any]:
+    try:
+        return json_object.parse(line)
+    except ValueError as error:
+        raise ValueError(f"its first line is not a JSON object ({error})") from None
 
 
 def _check_end(path: Path) -> None:

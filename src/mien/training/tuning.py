@@ -200,6 +200,8 @@ class KeepTuned(KeepBest):
                 system.network.save_pretrained(temporary, state_dict=adaptation.merged_state(system.network))
             shutil.copyfile(encoder.weights_folder / _PROCESSOR, temporary / _PROCESSOR)
             save_file({name: value.cpu() for name, value in system.head.state_dict().items()}, temporary / _HEAD)
+            # Without tuned.json the folder is no encoder, so a kill in between leaves no mixture of two epochs.
+            (self.out / ABOUT).unlink(missing_ok=True)
             for path in sorted(temporary.iterdir()):
                 path.replace(self.out / path.name)
         finally:
