@@ -274,16 +274,19 @@ def embed_streams(network: EmbeddingNetwork, settings: InferenceSettings, stream
     times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
     tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
-    rows = []
+    rows: list[tuple[Window, np.ndarray]] = []
+    is_near = _is_near_input(streams.values(), times)
     for window in soft_vote.windows(len(times), settings.tokens, hop) if tokens else ():
         part = slice(window.start, window.stop)
+        if rows and not is_near[part].any():
+            continue  # no token of it becomes valid; hours without data would take as long as hours with it
         values, known = network(
             {name: v[None, part] for name, (v, _) in tokens.items()},
             {name: mask[None, part] for name, (_, mask) in tokens.items()},
         )
         rows.append((window, np.where(known[0][:, None], values[0], np.nan)))
     voted = soft_vote.vote(rows, len(times))
-    valid = np.isfinite(voted).all(axis=1) & _is_near_input(streams.values(), times)
+    valid = np.isfinite(voted).all(axis=1) & is_near
     return Stream(np.where(valid[:, None], voted, 0.0).astype(np.float32), times, valid)
 
 

@@ -90,7 +90,7 @@ class GrowingArray:
         else a copy."""
         if self._file is not None:
             self._write(self._rows_in_file, self._length)
-            mapped = np.memmap(self._file, self._dtype, "r", shape=(self._length, *self._shape))
+            mapped = np.memmap(self._file, self._dtype, "r+", shape=(self._length, *self._shape))
             release_pages(mapped)
             return mapped
         if len(self._blocks) == 1:

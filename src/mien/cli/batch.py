@@ -10,6 +10,7 @@ from typing import Any
 from mien.cli import combined_table, provenance
 from mien.cli.inputs import INDEX, PROVENANCE, PassedOver
 from mien.cli.provenance import RunFacts
+from mien.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,6 @@ def write(
     Raises:
         OutputError: a file cannot be written.
     """
-    from mien.media.container import printable
     from mien.views.index_page import write_index
 
     found = _finished(out)

@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mien.errors import MienError
+from mien.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,22 +32,40 @@ class ProgressDisplay(Protocol):
 
 
 def stdout() -> Console:
-    """A rich console on stdout."""
-    from rich.console import Console
-
-    _replace_unknown_signs(sys.stdout)
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """A rich console on stdout; see `_console`."""
+    return _console(sys.stdout)
 
 
 def stderr() -> Console:
-    """A rich console on stderr."""
-    from rich.console import Console
-
-    _replace_unknown_signs(sys.stderr)
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    """A rich console on stderr; see `_console`."""
+    return _console(sys.stderr)
 
 
-def _replace_unknown_signs(file: object) -> None:
+def _console(file: TextIO) -> Console:
+    """A rich console that prints names as they are: without markup, and control characters as escapes. Use `Text` for
+    styles."""
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+    from rich.segment import Segment
+
+    class Printable:
+        def __init__(self, renderable: RenderableType) -> None:
+            self.renderable = renderable
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for segment in console.render(self.renderable, options):
+                yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+
+    class Hook(RenderHook):
+        def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+            return [Printable(renderable) for renderable in renderables]
+
+    replace_unknown_signs(file)
+    screen = Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=not file.isatty())
+    screen.push_render_hook(Hook())
+    return screen
+
+
+def replace_unknown_signs(file: object) -> None:
     """Write `?` for letters that the encoding of a terminal lacks, as in the name of a file, instead of failing."""
     if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
         file.reconfigure(errors="replace")
@@ -75,13 +94,14 @@ def print_error(error: MienError) -> None:
 
 
 def print_json(record: object) -> None:
-    """Print a value as JSON, with escapes if the encoding of stdout lacks a letter."""
+    """Print a value as JSON on stdout, all in ASCII where its encoding lacks a letter or a name holds controls."""
     text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
+        is_safe = printable_lines(text) == text
     except UnicodeEncodeError:
-        text = json.dumps(record, indent=2, default=str)
-    print(text)
+        is_safe = False
+    print(text if is_safe else json.dumps(record, indent=2, default=str))
 
 
 def show_log() -> None:
@@ -137,18 +157,18 @@ def status(title: str, *, quiet: bool = False) -> Iterator[StatusCallback]:
             nonlocal last
             if time.monotonic() - last >= LINE_EVERY_S:
                 last = time.monotonic()
-                print(f"{title}: {text}", file=sys.stderr, flush=True)
+                print(f"{printable(title)}: {text}", file=sys.stderr, flush=True)
 
         yield print_line
     else:
         from rich import progress as rich
 
         columns = (
-            rich.TextColumn("{task.description}"),
+            rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
-            rich.TextColumn("{task.fields[text]}"),
+            rich.TextColumn("{task.fields[text]}", markup=False),
             rich.TimeElapsedColumn(),
         )
         with rich.Progress(*columns, console=stderr(), transient=True) as bars:
-            task = bars.add_task(title, total=None, text="")
+            task = bars.add_task(printable(title), total=None, text="")
             yield lambda text, done, total: bars.update(task, completed=done, total=total, text=text)

@@ -267,20 +267,22 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
         ] + others
         print(json.dumps(records, indent=2))
         return
+    from rich.text import Text
+
     table = console.table("name", "size", "licence", "use", "downloaded")
     for row in rows:
         if row.problem:
-            state = f"[red]{row.problem}[/red]"
+            state = Text(row.problem, style="red")
         elif row.path:
-            state = f"[green]{'verified' if verified else 'yes'}[/green] ({row.place})"
+            state = Text.assemble(("verified" if verified else "yes", "green"), f" ({row.place})")
         else:
-            state = f"no: mien hub pull {row.artefact.name}"
+            state = Text(f"no: mien hub pull {row.artefact.name}")
         size = downloads.human_size(row.artefact.size) if row.artefact.size else "?"
         name = row.artefact.name
-        shown = f"[bold]{name}[/bold]" if name in cards.names() else name
+        shown = Text(name, style="bold" if name in cards.names() else "")
         table.add_row(shown, size, row.artefact.licence, row.artefact.use, state)
     for other in others:
-        state = f"[green]yes[/green] ({other['place']})" if other["path"] else f"no: {other['missing']}"
+        state = Text.assemble(("yes", "green"), f" ({other['place']})") if other["path"] else f"no: {other['missing']}"
         size = downloads.human_size(other["size"]) if other["size"] else "?"
-        table.add_row(f"[bold]{other['name']}[/bold]", size, other["licence"], other["use"], state)
+        table.add_row(Text(other["name"], style="bold"), size, other["licence"], other["use"], state)
     console.stdout().print(table)

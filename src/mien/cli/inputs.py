@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien.errors import MediaError, MienError
+from mien.printable import printable
 
 #: Suffixes of the media files that are taken from a folder. A file named by itself is tried whatever its suffix.
 # fmt: off
@@ -26,6 +27,8 @@ SUFFIXES = frozenset((
 PROVENANCE = "timeline.json"
 #: Name of the page that lists the results of an output folder.
 INDEX = "index.html"
+#: Name of the folder for a recording whose name consists of dots.
+NAMELESS = "recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def plan_jobs(paths: Sequence[Path], out: Path) -> Plan:
         if not files:
             errors.append(
                 MediaError(
-                    f"the folder {path} holds no media",
+                    f"the folder {printable(path)} holds no media",
                     follows="Nothing was predicted from it.",
                     remedy="Name files, or a folder of files with suffixes such as .mp4, .wav or .jpg.",
                 )
@@ -121,9 +124,11 @@ def _unique_names(paths: list[Path]) -> list[str]:
                 names[i] = name
     used = {INDEX}
     for i, name in enumerate(names):
-        unique, number = name, 2
+        # The stem of `...mp4` is `..`, which would be the folder above.
+        unique, number = name if name.strip(".") else NAMELESS, 2
+        base = unique
         while unique.casefold() in used:
-            unique, number = f"{name}-{number}", number + 1
+            unique, number = f"{base}-{number}", number + 1
         used.add(unique.casefold())
         names[i] = unique
     return names

@@ -21,6 +21,7 @@ from mien.cli import (
     hub_command,
     models_command,
     predict_command,
+    process,
     reproduce_command,
     submission_commands,
     synthetic_command,
@@ -57,7 +58,8 @@ class Group(TyperGroup):
     def invoke(self, ctx: Context) -> object:
         """Run a command; a MienError, or a missing extra, ends it with its message and exit code."""
         try:
-            return super().invoke(ctx)
+            with process.interruptible():
+                return super().invoke(ctx)
         except MienError as error:
             console.print_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -131,4 +133,4 @@ submission_commands.register(app)
 
 def main() -> None:
     """Run the `mien` command."""
-    app(prog_name="mien")
+    process.run(lambda: app(prog_name="mien"))

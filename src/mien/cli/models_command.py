@@ -69,10 +69,12 @@ def _size(model: ModelInfo) -> str:
 
 def _print_list(found: list[ModelInfo]) -> None:
     """Print a few lines for each model; a table would be wider than a terminal."""
+    from rich.text import Text
+
     screen = console.stdout()
     for model in found:
         facts = [model.kind, _size(model), model.licence or "licence not stated", "ONNX" if model.onnx else ""]
-        screen.print(f"[bold]{model.name}[/bold]  {', '.join(fact for fact in facts if fact)}")
+        screen.print(Text.assemble((model.name, "bold"), f"  {', '.join(fact for fact in facts if fact)}"))
         figures = ", ".join(
             f"{k.removeprefix('val_').replace('_', ' ')} {v:.3f}" for k, v in model.figures.items() if k[:4] == "val_"
         )

@@ -25,6 +25,7 @@ from mien.cli.predict_jobs import (
 )
 from mien.cli.provenance import RunFacts
 from mien.errors import MienError
+from mien.printable import printable
 from mien.views.words import count
 
 if TYPE_CHECKING:
@@ -275,17 +276,17 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         estimate = _brief_estimate(result)
         more = len(result.summaries) - 1
         others = f" and {more} more subject{'s' * (more > 1)}" if more > 0 else ""
-        screen.print(f"{result.media}: {count(result.rows, 'row')}, {estimate}{others}", markup=False)
+        screen.print(f"{printable(result.media)}: {count(result.rows, 'row')}, {estimate}{others}", markup=False)
         for note in result.notes:
             screen.print(f"  note  {note}", style="yellow", markup=False)
-        screen.print(f"  timeline {result.files['timeline']}", markup=False)
+        screen.print(f"  timeline {printable(result.files['timeline'])}", markup=False)
         return
     screen.print(result.timeline.summary())
     for note in result.notes[len(result.timeline.notes) :]:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:12}{path}", markup=False)
+        screen.print(f"{name:12}{printable(path)}", markup=False)
     screen.print()
 
 
@@ -315,9 +316,9 @@ def _report_error(error: MienError, media: str, quiet: bool) -> dict[str, str]:
 
 def _unexpected_error(job: MediaJob, error: Exception) -> MienError:
     return MienError(
-        f"{job.media}: {type(error).__name__}: {error}",
+        f"{printable(job.media)}: {type(error).__name__}: {error}",
         follows="This is a bug in mien. The other inputs are not affected.",
-        remedy=f"Run `MIEN_DEBUG=1 mien predict '{job.media}'` for the traceback, and please report it.",
+        remedy=f"Run `MIEN_DEBUG=1 mien predict '{printable(job.media)}'` for the traceback, and please report it.",
     )
 
 
@@ -327,7 +328,7 @@ def _print_renamed(jobs: list[MediaJob], quiet: bool) -> None:
         screen = console.stderr()
         screen.print("other recordings share a name, so results go to:", style="yellow")
         for job in renamed:
-            screen.print(f"  {job.media} -> {job.folder}", markup=False)
+            screen.print(f"  {printable(job.media)} -> {printable(job.folder)}", markup=False)
 
 
 def _print_passed(passed: list[PassedOver], quiet: bool) -> None:
@@ -337,7 +338,7 @@ def _print_passed(passed: list[PassedOver], quiet: bool) -> None:
     screen = console.stderr()
     screen.print(f"passed over {count(len(passed), 'input')}:", style="yellow")
     for item in passed[:MAX_PASSED]:
-        screen.print(f"  {item.path} ({item.reason})", markup=False)
+        screen.print(f"  {printable(item.path)} ({item.reason})", markup=False)
     if len(passed) > MAX_PASSED:
         screen.print(f"  and {len(passed) - MAX_PASSED} more (--json names all)", markup=False)
 

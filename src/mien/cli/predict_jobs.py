@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mien.cli import console, provenance
 from mien.cli.inputs import MediaJob
 from mien.cli.provenance import RunFacts
+from mien.printable import printable
 
 if TYPE_CHECKING:
     from mien.predict import Predictor
@@ -169,7 +170,7 @@ def _predict_and_write(
     if replaced := provenance.describe_replaced(job, run, digest):
         removed = provenance.remove_replaced(job, options.file_names)
         gone = f"; {', '.join(removed)} removed" if removed else ""
-        notes.append(f"{job.folder} held {replaced}, which this run replaced{gone}")
+        notes.append(f"{printable(job.folder)} held {replaced}, which this run replaced{gone}")
     kept = provenance.files_of(job.folder)  # of a run with the same rows, or none
     in_file = timeline if options.rate_hz is None else _thinned(timeline, options.rate_hz)
     files = {"timeline": in_file.write(job.folder / options.timeline_name)}
@@ -201,7 +202,8 @@ def without_done(jobs: list[MediaJob], options: PredictOptions, run: RunFacts, o
             continue
         outcome.skipped.append(done)
         if not options.as_json:
-            console.stdout().print(f"{job.media}: done before, skipped ({job.folder})", markup=False)
+            name, folder = printable(job.media), printable(job.folder)
+            console.stdout().print(f"{name}: done before, skipped ({folder})", markup=False)
     return left
 
 

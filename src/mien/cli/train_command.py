@@ -318,8 +318,10 @@ def recipes(
 
 
 def _print_recipe(record: dict[str, Any], *, details: bool) -> None:
+    from rich.text import Text
+
     screen = console.stdout()
-    screen.print(f"[bold]{record['name']}[/bold]" + (f"  arXiv {record['arxiv']}" if record["arxiv"] else ""))
+    screen.print(Text.assemble((record["name"], "bold"), f"  arXiv {record['arxiv']}" if record["arxiv"] else ""))
     rows = [("inputs", ", ".join(f"{modality} from {encoder}" for modality, encoder in record["inputs"].items()))]
     if record["reported"]:
         reported = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in record["reported"].items())

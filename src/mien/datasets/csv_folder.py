@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def read_table(path: Path, root: Path) -> tuple[list[LabelRow], list[Problem]]:
             row = _parse_row(line, record, name, defaults[name])
             if media_of.setdefault(row.clip, row.media) != row.media:
                 raise ValueError(f"clip {row.clip!r} is {media_of[row.clip]!r} above and {row.media!r} here")
-            if not (root / row.media).is_file():
+            if not os.path.isfile(root / row.media):
                 raise ValueError(f"{record.get('media')!r} does not exist" + _nearest_name(root / row.media))
         except ValueError as error:
             problems.append(Problem(ERROR, "bad row", str(path), line, str(error), _ROW_LEFT_OUT))
@@ -348,7 +349,7 @@ def _relative_media(name: str, table: Path, root: Path) -> str:
     if not name:
         return ""
     beside = table.parent / name
-    path = beside if beside.is_file() else root / name
+    path = beside if os.path.isfile(beside) else root / name
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path.resolve())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from mien.errors import ConfigError, OutputError
 from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
 from mien.media.sound_level import SoundLevel
+from mien.media.sound_runs import runs
 from mien.media.voice_activity import speech_stream
 from mien.memory import GrowingArray
 from mien.records import Frame, Stream
@@ -242,7 +244,9 @@ def _encode_audio(
     with AudioSpool(blocks(), keep=len(encoders) > 1 or listens) as sound:
         for modality, encoder in encoders.items():
             try:
-                stream = _join(encoder.encode_audio(iter(sound)), encoder.dim)
+                # Encoders read sound without holes, and keep nothing between calls.
+                pieces = chain.from_iterable(encoder.encode_audio(run) for run in runs(sound))
+                stream = _join(pieces, encoder.dim)
             except Exception as error:
                 if on_error is None:
                     raise
@@ -251,7 +255,7 @@ def _encode_audio(
             if stream is not None:
                 result.streams[modality] = stream
         if speakers:
-            result.speech = speech_stream(iter(sound)) if listens else result.streams.get(prosody or "")
+            result.speech = speech_stream(sound) if listens else result.streams.get(prosody or "")
             result.level = level.stream()
         result.is_present, result.stop_s = sound.has_blocks, sound.stop_s
     seconds["voice"] = time.perf_counter() - start

@@ -12,12 +12,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import cv2
 import numpy as np
 
 from mien.clock import row_durations
@@ -27,8 +26,10 @@ from mien.encode.segments import Segmenter
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
+from mien.errors import MediaError
 from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
+from mien.media import image
 from mien.media.video import MediaInfo
 from mien.memory import GrowingArray
 from mien.records import Frame, Stream
@@ -268,12 +269,11 @@ def read_crops(
 
 
 def _read_image(path: Path | None, unreadable: list[str]) -> np.ndarray | None:
-    raw = np.frombuffer(path.read_bytes(), np.uint8) if path is not None else np.zeros(0, np.uint8)
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
-    if image is None:
-        unreadable.append(path.name if path is not None else "a missing one")
-        return None
-    return np.ascontiguousarray(image[..., ::-1])
+    if path is not None:
+        with suppress(MediaError):
+            return image.read(path)
+    unreadable.append(path.name if path is not None else "a missing one")
+    return None
 
 
 class _SegmentPass:

@@ -17,7 +17,8 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from mien.errors import MediaError
-from mien.media.container import decode_frames, open_container, printable, select_audio
+from mien.media.container import decode_frames, open_container, select_audio
+from mien.printable import printable
 
 #: Seconds at the start of each track in which speech is looked for, and those more of it than the default track has
 #: from which another one is used. Our choice: below, both tracks may be the same conversation.

@@ -26,6 +26,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MediaError
+from mien.media.limits import MAX_FRAME_PIXELS
+from mien.printable import printable
 
 LOGGER = logging.getLogger("mien")
 Kind = Literal["video", "audio"]
@@ -43,11 +45,6 @@ CONTAINERS_WITH_DURATION = frozenset({"mov", "mpeg", "mpegts", "matroska", "avi"
 SHORT_S = 0.5
 _REENCODE = "Re-encode it, for example: ffmpeg -i INPUT -c:v libx264 -c:a aac OUTPUT.mp4"
 _COPY_AGAIN = "Copy or download it again and compare its size with the original's."
-
-
-def printable(path: Path | str) -> str:
-    """A path as printable text: bytes of a name that are not UTF-8 become escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def add_note(notes: list[str] | None, text: str) -> None:
@@ -141,6 +138,9 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     except (av.FFmpegError, ValueError) as error:
         raise _unreadable_error(path, error) from None
     try:
+        for stream in container.streams.video:
+            if stream.codec_context is not None:  # later frames may be larger; decoders pad
+                stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS + MAX_FRAME_PIXELS // 8)}
         yield container
     finally:
         container.close()

@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
-from mien.media.container import check_file, printable
+from mien.media.container import check_file
+from mien.media.image_header import HeaderError, ImageHeader, read_header
+from mien.media.limits import MAX_ANIMATION_PIXELS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE
+from mien.printable import printable
 
-#: Larger images are refused before decoding: 16384×8192 pixels, four 8K frames, 400 MB as RGB. Our choice.
-MAX_PIXELS = 1 << 27
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 #: Bytes in which the mark of an animation stands.
 _HEAD = 4096
-#: JPEG markers with the image size: all start-of-frame markers, which excludes DHT (C4), JPG (C8) and DAC (CC).
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Pixels of an animation that are decoded at once.
+_CHUNK_PIXELS = 1 << 24
 
 
 def is_still(path: Path) -> bool:
@@ -53,48 +54,78 @@ def _is_animated(head: bytes) -> bool:
     return head[12:16] == b"VP8X" and len(head) > 20 and bool(head[20] & 2)
 
 
-def read_animation(path: Path) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-    """Read an animated WebP: `(frame,)` times in seconds, and the frames, `(height, width, 3)` uint8 RGB each.
+def read_animation(path: Path, count: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Read an animated WebP: time in seconds and `(height, width, 3)` uint8 RGB of each frame.
 
-    OpenCV decodes all frames at once, so memory grows with their number.
+    Some frames at a time are decoded, the first ones at the call.
+
+    Args:
+        count: frames to read; None for all.
 
     Raises:
-        MediaError: the file is damaged, or has more than `MAX_PIXELS` pixels in all frames together.
+        MediaError: at the call; the file is damaged, or larger than `limits` allows, in one frame or in all together.
     """
-    data = check_file(path).read_bytes()
-    width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-    count = data.count(b"ANMF")
-    if width * height * count > MAX_PIXELS:
+    data = _read_bytes(path)
+    width, height = _checked_header(path, data).shown_size
+    frames = data.count(b"ANMF")
+    if width * height * frames > MAX_ANIMATION_PIXELS:
         raise MediaError(
-            f"{printable(path)} has about {count} frames of {width}×{height} pixels; mien reads animations of up to "
-            f"{MAX_PIXELS:,} pixels in all.",
+            f"{printable(path)} has about {frames} frames of {width}×{height} pixels; mien reads animations of up to "
+            f"{MAX_ANIMATION_PIXELS:,} pixels in all.",
             follows="It was not decoded.",
             remedy="Convert it to a video first.",
         )
-    try:
-        is_read, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8)[None])
-    except cv2.error:
-        is_read = False
-    if not is_read:
+    at_once = min(count or frames or 1, max(1, _CHUNK_PIXELS // (width * height)))
+    first = _decode_animation(data, 0, at_once)
+    if first is None:
         raise _damaged_error(path, len(data))
-    starts_s = np.cumsum([0, *animation.durations[:-1]]) / 1000
-    return starts_s, (np.ascontiguousarray(frame[..., 2::-1]) for frame in animation.frames)
+    return _animation_frames(data, first, at_once, count)
+
+
+def _animation_frames(
+    data: bytes, chunk: cv2.Animation | None, at_once: int, count: int | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    number, time_s = 0, 0.0
+    while chunk is not None and len(chunk.frames):
+        for frame, milliseconds in zip(chunk.frames, chunk.durations, strict=True):
+            if number == count:
+                return
+            yield time_s, np.ascontiguousarray(frame[..., 2::-1])
+            number, time_s = number + 1, time_s + max(1, int(milliseconds)) / 1000
+        if len(chunk.frames) < at_once:
+            return
+        chunk = _decode_animation(data, number, at_once)
+
+
+def _decode_animation(data: bytes, start: int, count: int) -> cv2.Animation | None:
+    try:
+        is_read, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8)[None], start, count)
+    except cv2.error:
+        return None
+    return animation if is_read else None
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image, upright, by its header; the pixels are not decoded.
+
+    Raises:
+        MediaError: the header is damaged, or states a size or a type of pixels that mien does not read.
+    """
+    data = _read_bytes(path)
+    header = _checked_header(path, data)
+    if header.is_float or header.bits > 16:
+        raise _type_error(path, header.is_float, header.bits)
+    return header.shown_size
 
 
 def read(path: Path) -> np.ndarray:
     """Read an image, upright: `(height, width, 3)` uint8 RGB.
 
     Raises:
-        MediaError: the file is damaged or has more than `MAX_PIXELS` pixels.
+        MediaError: as `read_size`, or the file is damaged.
     """
-    data = check_file(path).read_bytes()
-    width, height = _size(data)
-    if width * height > MAX_PIXELS:
-        raise MediaError(
-            f"{printable(path)} is {width}×{height} pixels; mien reads images of up to {MAX_PIXELS:,}.",
-            follows="It was not decoded.",
-            remedy="Scale it down first.",
-        )
+    data = _read_bytes(path)
+    _checked_header(path, data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
@@ -102,6 +133,34 @@ def read(path: Path) -> np.ndarray:
     if image is None:
         raise _unsupported_error(path, data) or _damaged_error(path, len(data))
     return image
+
+
+def _read_bytes(path: Path) -> bytes:
+    size = check_file(path).stat().st_size
+    if size > MAX_PICTURE_BYTES:
+        raise MediaError(
+            f"{printable(path)} has {size:,} bytes; mien reads pictures of up to {MAX_PICTURE_BYTES:,}.",
+            follows="It was not read.",
+            remedy="Save it as JPEG or PNG with another program.",
+        )
+    return path.read_bytes()
+
+
+def _checked_header(path: Path, data: bytes) -> ImageHeader:
+    """The header of a picture. Raises MediaError if it is damaged, or states more pixels than mien reads."""
+    try:
+        header = read_header(data)
+    except HeaderError:
+        raise _damaged_error(path, len(data)) from None
+    width, height = header.shown_size
+    if width * height > MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
+        raise MediaError(
+            f"{printable(path)} is {width}×{height} pixels; mien reads images of up to {MAX_PICTURE_PIXELS:,} pixels "
+            f"and {MAX_SIDE:,} a side.",
+            follows="It was not decoded.",
+            remedy="Scale it down first.",
+        )
+    return header
 
 
 def _unsupported_error(path: Path, data: bytes) -> MediaError | None:
@@ -112,10 +171,13 @@ def _unsupported_error(path: Path, data: bytes) -> MediaError | None:
         image = None
     if image is None:
         return None
-    kind = "floating-point numbers" if image.dtype.kind == "f" else "integers"
+    return _type_error(path, image.dtype.kind == "f", 8 * image.dtype.itemsize)
+
+
+def _type_error(path: Path, is_float: bool, bits: int) -> MediaError:
+    kind = "floating-point numbers" if is_float else "integers"
     return MediaError(
-        f"{printable(path)} stores its pixels as {kind} of {8 * image.dtype.itemsize} bits; mien reads pictures of "
-        "8 or 16 bits.",
+        f"{printable(path)} stores its pixels as {kind} of {bits} bits; mien reads pictures of 8 or 16 bits.",
         follows="Nothing was read from it.",
         remedy="Save it as PNG or JPEG with another program, which also decides how bright it is shown.",
     )
@@ -127,16 +189,3 @@ def _damaged_error(path: Path, size: int) -> MediaError:
         follows="Nothing was read from it.",
         remedy="Copy or download it again, or save it as PNG with another program.",
     )
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of a PNG or JPEG; (0, 0) for other formats, whose size OpenCV limits itself."""
-    if data.startswith(_SIGNATURES[1]):
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    position = 2
-    while data.startswith(_SIGNATURES[0]) and position + 9 <= len(data) and data[position] == 0xFF:
-        if data[position + 1] in _START_OF_FRAME:
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return 0, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from av.container import OutputContainer
 from av.stream import Stream
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
+from mien.media.container import add_note
 from mien.media.probe import probe
 from mien.media.samples import AudioChunk, read_chunks, resample
 
@@ -99,12 +100,23 @@ class AudioTrack:
             if info.has_audio:
                 start_s, chunks = info.audio_start_s or 0.0, read_chunks(info, channels=2, notes=notes)
         first = next(chunks, None)
-        self._chunks = chain([first] if first is not None else [], chunks)
+        self._chunks = self._until_hole(chain([first] if first is not None else [], chunks), notes)
         self._first, self._start_s, self._count = first, start_s, 0
         self._resampled: Iterator[np.ndarray] = iter(())
 
     def __bool__(self) -> bool:
         return self._first is not None
+
+    def _until_hole(self, chunks: Iterable[AudioChunk], notes: list[str] | None) -> Iterator[AudioChunk]:
+        """The chunks before the first hole: hours of silence are not encoded."""
+        for chunk in chunks:
+            if chunk.hole_s:
+                at_s = self._start_s + self._count / self.rate
+                add_note(
+                    notes, f"the copy of the sound ends at {at_s:.0f} s, where it has a hole of {chunk.hole_s:.0f} s."
+                )
+                return
+            yield chunk
 
     def open(self, output: OutputContainer) -> None:
         """Add the track to the open MP4; nothing without audio."""

@@ -16,8 +16,9 @@ from av.container import OutputContainer
 
 from mien.atomic import FULL, NO_PERMISSION, commit
 from mien.errors import OutputError
-from mien.media.container import add_note, printable
+from mien.media.container import add_note
 from mien.media.mp4_streams import TICKS, AudioTrack, VideoTrack
+from mien.printable import printable
 from mien.scratch import create_private, temporary_path
 
 #: Seconds by which audio is passed to the muxer ahead of the video, which bounds how much the muxer buffers.
@@ -114,6 +115,17 @@ def write_frames(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def storable(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames `(time in seconds, image)` that an MP4 of `TICKS` can hold: one that is nearer to the last than a tick
+    is left out."""
+    last_tick = -1
+    for time_s, image in frames:
+        tick = round(time_s * TICKS)
+        if tick > last_tick:
+            last_tick = tick
+            yield time_s, image
 
 
 def _encode(

@@ -29,22 +29,32 @@ from mien.media.container import (
     lacks_presentation_times,
     open_container,
     presentation_time,
-    printable,
     select_video,
     undecodable_error,
 )
 from mien.media.frame_converter import sample_aspect, square_pixel_size
+from mien.media.limits import (
+    MAX_FRAME_PIXELS,
+    MAX_SAMPLE_RATE,
+    MAX_SIDE,
+    MIN_SAMPLE_RATE,
+    is_sample_rate,
+    longest_sound_s,
+    longest_span_s,
+    usable_frame_rate,
+)
 from mien.media.orientation import Orientation, orientation_of
 from mien.media.timestamps import LEAP_S
+from mien.printable import printable
 
 #: Packets of a stream that `probe` tries to decode before it falls back to the header's start time.
 _PACKETS = 300
-#: Wider or taller frames are refused: twice the side of 8K. Our choice; one such frame is 400 MB of RGB.
-MAX_SIDE = 16384
 #: Major brands of HEIC and AVIF pictures, the entry of a picture that joins others, and the bytes in which it stands.
 _PICTURE_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
 _GRID_ITEM = re.compile(rb"infe.{8}grid", re.DOTALL)
 _TILE_HEAD = 1 << 16
+#: Containers whose timestamps count samples.
+_TIMED_BY_SAMPLES = frozenset({"flac", "wav", "w64", "aiff", "au", "tta", "wv"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: in
     """
     path = Path(path)
     if image.is_still(check_file(path)):
-        height, width = image.read(path).shape[:2]
+        width, height = image.read_size(path)
         return MediaInfo(path, "image", width, height, has_video=True, video_start_s=0.0, container="image")
     if image.is_animated_webp(path):
         return _describe_animation(path)
@@ -137,6 +147,11 @@ def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: in
             raise undecodable_error(path, "video")
         if audio_undecodable and (audio or video_stream is None):
             raise undecodable_error(path, "audio")
+        if audio_stream is not None and not audio_undecodable:
+            rate = _sample_rate(container, audio_stream)
+            if not is_sample_rate(rate) and (audio or video_stream is None):
+                raise _sample_rate_error(path, rate, video_stream is not None)
+            audio_undecodable = not is_sample_rate(rate)
         return _describe(
             path,
             container,
@@ -149,12 +164,10 @@ def probe(path: Path, *, video: bool = True, audio: bool = True, audio_track: in
 def _describe(
     path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None, notes: list[str]
 ) -> MediaInfo:
-    if video is not None and max(video.width, video.height) > MAX_SIDE:
-        raise MediaError(
-            f"{printable(path)}: frames have {video.width}×{video.height} pixels; mien reads up to {MAX_SIDE} a side.",
-            follows="Nothing was read from it.",
-            remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
-        )
+    if video is not None:
+        _check_frame_size(path, video.width, video.height)
+        if video.average_rate is not None and usable_frame_rate(video.average_rate) is None:
+            notes.append(f"its header declares {float(video.average_rate):.3g} frames a second, which was ignored")
     first, packets, pictures = _first_frames(container, [s for s in (video, audio) if s is not None])
     if video is not None and audio is not None and pictures == 1:
         video = None
@@ -178,7 +191,7 @@ def _describe(
     both = (video, audio)
     start_s = [float((t or o) - o) if s else None for s, t, o in zip(both, starts, origins, strict=True)]
     stop_s = [
-        _stop(s, o) if s is not None and name in CONTAINERS_WITH_DURATION else None
+        _plausible(path, _stop(s, o)) if s is not None and name in CONTAINERS_WITH_DURATION else None
         for s, o in zip(both, origins, strict=True)
     ]
     orientation, width, height = Orientation(), 0, 0
@@ -198,7 +211,7 @@ def _describe(
         orientation=orientation,
         has_video=video is not None,
         has_audio=audio is not None,
-        duration_s=_duration(container, origin, audio_origin, stop_s),
+        duration_s=_plausible(path, _duration(container, origin, audio_origin, stop_s)),
         origin=origin,
         audio_index=audio.index if audio is not None else None,
         audio_origin=audio_origin,
@@ -217,11 +230,38 @@ def _describe(
     )
 
 
+def _sample_rate(container: InputContainer, stream: AudioStream) -> int:
+    """Hz by the header; in FLAC and WAV the decoder may have found another rate, but times follow the header's."""
+    if container.format.name in _TIMED_BY_SAMPLES and stream.time_base:
+        return round(1 / stream.time_base)
+    return stream.rate
+
+
+def _sample_rate_error(path: Path, rate: int, has_video: bool) -> MediaError:
+    alone = ", or predict from the face alone (--no-voice)" if has_video else ""
+    return MediaError(
+        f"{printable(path)}: its sound has a sample rate of {rate} Hz; mien reads {MIN_SAMPLE_RATE:,} to "
+        f"{MAX_SAMPLE_RATE:,} Hz.",
+        follows="The sound cannot be used.",
+        remedy=f"Export it again at its true rate, for example: ffmpeg -i INPUT -ar 16000 OUTPUT.wav{alone}.",
+    )
+
+
+def _check_frame_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
+        raise MediaError(
+            f"{printable(path)}: frames have {width}×{height} pixels; mien reads videos of up to {MAX_FRAME_PIXELS:,} "
+            f"pixels a frame (8192×4352) and {MAX_SIDE:,} a side.",
+            follows="Nothing was read from it.",
+            remedy="Scale it down first, for example: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4",
+        )
+
+
 def _describe_animation(path: Path) -> MediaInfo:
     """Properties of an animated WebP."""
-    times, pictures = image.read_animation(path)
-    height, width = next(pictures).shape[:2]
-    kind: Literal["video", "image"] = "video" if len(times) > 1 else "image"
+    pictures = [picture for _, picture in image.read_animation(path, 2)]
+    height, width = pictures[0].shape[:2]
+    kind: Literal["video", "image"] = "video" if len(pictures) > 1 else "image"
     return MediaInfo(path, kind, width, height, has_video=True, video_start_s=0.0, container="image")
 
 
@@ -292,6 +332,13 @@ def _duration(
     if abs(origin - audio_origin) > LEAP_S:
         return max((stop for stop in stop_s if stop is not None), default=None)
     return container.duration / 1e6 if container.duration else None
+
+
+def _plausible(path: Path, seconds: float | None) -> float | None:
+    """A length by the header; None for one that no file of this size has."""
+    if seconds is None or not 0 <= seconds <= longest_span_s(path) + longest_sound_s(path):
+        return None
+    return seconds
 
 
 def _stop(stream: VideoStream | AudioStream, origin: Fraction) -> float | None:

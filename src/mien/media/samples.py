@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 from av.audio.stream import AudioStream
 
+from mien.errors import MediaError
 from mien.media.container import (
     SHORT_S,
     add_cut_note,
@@ -24,10 +25,11 @@ from mien.media.container import (
     decode_frames,
     open_container,
     presentation_time,
-    printable,
 )
+from mien.media.limits import HOLE_S, is_sample_rate, longest_sound_s, longest_span_s
 from mien.media.probe import MediaInfo
 from mien.media.timestamps import BACK_S, LEAP_S
+from mien.printable import printable
 
 #: Seconds from which gaps and overlaps are repaired. Shorter ones are rounding (Matroska: 1 ms) or jitter, and samples
 #: follow each other without a gap.
@@ -46,22 +48,32 @@ _MEMORY, _SILENCE = 0.1, 1e-7
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """Consecutive audio samples: `(n, channels)` float32 in [-1, 1], at `rate` Hz."""
+    """Consecutive audio samples: `(n, channels)` float32 in [-1, 1], at `rate` Hz.
+
+    hole_s: seconds without sound before them, which are not stored.
+    """
 
     rate: int
     samples: np.ndarray
+    hole_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _SampleClock:
     """Time of the next sample. base_s: time at which the present rate began; count: samples since then; offset: seconds
-    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far."""
+    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far.
+    longest_s: time from which holes are closed; longest_sound_s: seconds of sound and silence that may be given;
+    given_s: so far."""
 
     base_s: Fraction
     rate: int
+    longest_s: float
+    longest_sound_s: float
     offset: Fraction = Fraction(0)
     count: int = 0
+    given_s: float = 0.0
     gaps_s: list[float] = field(default_factory=list)
+    holes_s: list[float] = field(default_factory=list)
     clock_jumps: int = 0
     cutting: bool = False
 
@@ -77,18 +89,23 @@ class _SampleClock:
         if abs(ahead) < GAP_S and not (self.cutting and ahead < 0):
             self.cutting = False
             return 0, 0
-        if ahead > LEAP_S or ahead < -BACK_S:
+        if ahead > LEAP_S or ahead < -BACK_S or (ahead > HOLE_S and self.now > self.longest_s):
             # The stream's clock was set: the chunk follows without a gap.
             self.clock_jumps += 1
             self.offset -= ahead
             return 0, 0
-        if not self.cutting:
-            self.gaps_s.append(float(self.now))
         samples = round(ahead * self.rate)
+        if not self.cutting:
+            (self.holes_s if self.is_hole(samples) else self.gaps_s).append(float(self.now))
         cut = min(max(-samples, 0), length)
         # An overlap may be longer than a chunk. Cut until it is used up, its last 50 ms included.
         self.cutting = cut == length
         return max(samples, 0), cut
+
+    def is_hole(self, silence: int) -> bool:
+        """Whether a gap of so many samples is not stored: it is long, or the file has too little data for it."""
+        seconds = silence / self.rate
+        return seconds > HOLE_S or (seconds > 0 and self.given_s + seconds > self.longest_sound_s)
 
     def set_rate(self, rate: int) -> None:
         """Continue at another sample rate."""
@@ -106,10 +123,16 @@ def read_chunks(
             and mixes more channels to left and right. All chunks have as many channels as the first.
         channel: number of the only channel to read, from 0.
         notes: collects warnings for the user.
+
+    A gap of more than `HOLE_S` is a hole: its silence is not given, and the chunk after it states its length. Sound
+    ends, with a note, where there is more of it than the file's size allows (`mien.media.limits`).
+
+    Raises:
+        MediaError: during iteration, if nothing decodes and there are no pictures either.
     """
     faults: list[str] = []
     clock: _SampleClock | None = None
-    not_finite, skip = 0, info.audio_skip
+    not_finite, skip, is_full = 0, info.audio_skip, False
     # An MP4 states where its sound ends; what an encoder adds to fill its last packet is not part of it.
     stop = Fraction(info.audio_stop_s) if info.container == "mov" and info.audio_stop_s is not None else None
     mix = _MonoMix() if channels == 1 and channel is None else None
@@ -121,6 +144,9 @@ def read_chunks(
             if clock is None:
                 channels = min(channels, frame.layout.nb_channels)
             rate = frame.sample_rate
+            if not is_sample_rate(rate):
+                faults.append(f"a sample rate of {rate} Hz")
+                continue
             if channel is not None:
                 samples = _planes(frame)[channel : channel + 1].T
             else:
@@ -137,18 +163,38 @@ def read_chunks(
                 if not len(samples):
                     continue
             if clock is None:
-                clock = _SampleClock(Fraction(info.audio_start_s or 0) if time is None else time, rate)
+                start = Fraction(info.audio_start_s or 0) if time is None else time
+                clock = _SampleClock(start, rate, longest_span_s(info.path), longest_sound_s(info.path))
             clock.set_rate(rate)
             silence, cut = clock.place(time, len(samples))
             if stop is not None and (excess := round((clock.now - stop) * rate) + silence + len(samples) - cut) > 0:
                 samples = samples[: len(samples) - excess] if excess < len(samples) - cut else samples
             clock.count += silence + len(samples) - cut
+            hole_s = 0.0
+            if clock.is_hole(silence):
+                hole_s, silence = silence / rate, 0
+            clock.given_s += (silence + len(samples) - cut) / rate
+            if clock.given_s > clock.longest_sound_s:
+                is_full = True
+                break
             while silence > 0:
                 yield AudioChunk(rate, np.zeros((min(silence, _SILENCE_SAMPLES), samples.shape[1]), np.float32))
                 silence -= _SILENCE_SAMPLES
             if cut < len(samples):
-                yield AudioChunk(rate, samples[cut:])
+                yield AudioChunk(rate, samples[cut:], hole_s)
+    if clock is None and not info.has_video:
+        raise MediaError(
+            f"{printable(info.path)}: its sound has no samples that decode" + (f" ({faults[0]})." if faults else "."),
+            follows="Nothing was read from it.",
+            remedy="Copy or download it again, or export the sound anew.",
+        )
     _add_notes(info, clock, faults, not_finite, notes)
+    if is_full and clock is not None:
+        add_note(
+            notes,
+            f"{printable(info.path)}: its sound was read up to {clock.given_s:.0f} s, because so small a file cannot "
+            f"hold more ({info.path.stat().st_size:,} bytes): the file is damaged.",
+        )
     if mix is not None and mix.cancelled:
         add_note(
             notes,
@@ -156,8 +202,27 @@ def read_chunks(
         )
 
 
+def split_at_holes(chunks: Iterable[AudioChunk]) -> Iterator[tuple[float, Iterator[AudioChunk]]]:
+    """Runs of chunks without a hole: (seconds of the hole before the run, its chunks). Exhaust each before the next."""
+    source = iter(chunks)
+    first = next(source, None)
+
+    def run(chunk: AudioChunk) -> Iterator[AudioChunk]:
+        nonlocal first
+        yield chunk
+        first = None
+        for chunk in source:
+            if chunk.hole_s:
+                first = chunk
+                return
+            yield chunk
+
+    while first is not None:
+        yield first.hole_s, run(first)
+
+
 def resample(chunks: Iterable[AudioChunk], rate: int) -> Iterator[np.ndarray]:
-    """Resample chunks of any rates to one rate; yields `(n, channels)` float32.
+    """Resample chunks of any rates, without holes, to one rate; yields `(n, channels)` float32.
 
     soxr HQ: 20 bits, linear phase, delay compensated, so an impulse at time t stays at t (measured: 1e-6 of full scale
     from the ideal), and ten times as fast as FFmpeg's resampler.
@@ -211,6 +276,13 @@ def _add_notes(
             notes,
             f"{name}: the audio's timestamps have {len(clock.gaps_s)} gaps or overlaps (first at "
             f"{clock.gaps_s[0]:.2f} s); gaps were filled with silence, overlaps were cut.",
+        )
+    if clock.holes_s:
+        count = "a hole" if len(clock.holes_s) == 1 else f"{len(clock.holes_s)} holes"
+        add_note(
+            notes,
+            f"{name}: the audio has {count} of more than {HOLE_S:.0f} s (first at {clock.holes_s[0]:.2f} s); nothing "
+            "was read in them.",
         )
     if clock.clock_jumps:
         add_note(notes, f"{name}: the audio's clock jumps {clock.clock_jumps} times; the parts were joined.")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+
+from mien.media.limits import PAUSE_S
 
 #: A step back of up to `BACK_S` seconds is a fault of a few frames: they are placed 1 ms apart. A longer step back, or
 #: a step forward beyond `LEAP_S`, is a clock that was set: all later timestamps are shifted. Our choice: recordings do
 #: not pause for an hour, and broken timestamps do jump that far.
 BACK_S, LEAP_S = 0.5, 3600.0
+#: Steps of up to this many seconds are kept also beyond the longest span of a file.
+_SLOW_STEP_S = 1.0
 #: Seconds by which a frame out of order follows the previous one.
 _NUDGE = Fraction(1, 1000)
 
@@ -20,11 +25,17 @@ class TimestampRepair:
 
     Args:
         step: usual distance of two frames in seconds, used where a timestamp is missing or the clock was set.
+        longest_s: after so many seconds, steps longer than a second are closed: a small file could else last for years.
+
+    Attributes:
+        pauses_s: start and length in seconds of each step of `limits.PAUSE_S` or more.
     """
 
-    def __init__(self, step: Fraction) -> None:
+    def __init__(self, step: Fraction, longest_s: float = math.inf) -> None:
         self.step = step
         self.faults = 0
+        self.pauses_s: list[tuple[float, float]] = []
+        self._longest_s = longest_s
         self._missing = 0
         self._first_fault_s = 0.0
         self._offset = Fraction(0)
@@ -39,20 +50,36 @@ class TimestampRepair:
         else:
             time = raw + self._offset
             # Compared as floats, the type of the result: two fractions may differ by less than a float resolves.
-            if self._last is not None and (float(time) <= float(self._last) or time - self._last > LEAP_S):
+            if self._last is not None and (float(time) <= float(self._last) or self._is_leap(time - self._last, time)):
                 self._count_fault()
                 if self._last - time > BACK_S or time > self._last:
                     self._offset += self._last + self.step - time
                     time = self._last + self.step
                 else:
                     time = self._last + _NUDGE
+            if self._last is not None and time - self._last >= PAUSE_S:
+                self.pauses_s.append((float(self._last), float(time - self._last)))
         self._last = time
         return float(time)
+
+    def _is_leap(self, step: Fraction, time: Fraction) -> bool:
+        return step > LEAP_S or (time > self._longest_s and step > _SLOW_STEP_S)
 
     def _count_fault(self) -> None:
         if not self.faults:
             self._first_fault_s = float(self._last or 0)
         self.faults += 1
+
+    def pause_summary(self) -> str:
+        """Describe the pauses, as the end of a sentence; "" where there is none."""
+        if not self.pauses_s:
+            return ""
+        count = "a pause" if len(self.pauses_s) == 1 else f"{len(self.pauses_s)} pauses"
+        longest = max(length for _, length in self.pauses_s)
+        return (
+            f"pictures have {count} of {PAUSE_S:.0f} s or more (first after {self.pauses_s[0][0]:.2f} s, longest "
+            f"{longest:.0f} s): there are no rows in them."
+        )
 
     def summary(self) -> str:
         """Describe the repairs, as the end of a sentence that begins with the stream, such as "the video's"."""

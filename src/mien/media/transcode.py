@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 
 from mien.media.container import open_container, select_audio
-from mien.media.mp4_writer import write_frames
+from mien.media.mp4_writer import storable, write_frames
 from mien.media.probe import probe
 from mien.media.video import frames
 
@@ -32,7 +32,7 @@ def transcode(
 
     Second t of the output is second t of the recording, also where video or audio begins late, so that a page can
     synchronise a timeline with the player. A still image becomes a video of one frame, an audio file an MP4 without
-    video; a stream whose codec has no decoder is omitted.
+    video; a stream whose codec has no decoder is omitted. Of frames closer than 1/90000 s the first is kept.
 
     Args:
         max_height: pixels; taller upright frames are scaled down to it, with their aspect ratio.
@@ -50,7 +50,7 @@ def transcode(
     if max_height is not None and info.height > max_height:
         max_side = max(1, round(max(info.width, info.height) * max_height / info.height))
     decoded = frames(path_in, max_side=max_side, notes=notes) if info.has_video else iter(())
-    timed = ((frame.time_s, frame.image) for frame in decoded)
+    timed = storable((frame.time_s, frame.image) for frame in decoded)
     sound = path_in if info.has_audio else None
     write_frames(path_out, timed, audio=sound, audio_track=audio_track, crf=crf, notes=notes, private=private)
 

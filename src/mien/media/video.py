@@ -25,13 +25,14 @@ from mien.media.container import (
     decode_frames,
     open_container,
     presentation_time,
-    printable,
     select_video,
 )
 from mien.media.frame_converter import AspectTracker, FrameConverter, fitted_size
+from mien.media.limits import longest_span_s, usable_frame_rate
 from mien.media.mp4_writer import write_video
 from mien.media.probe import MediaInfo, probe
 from mien.media.timestamps import TimestampRepair
+from mien.printable import printable
 from mien.records import Frame
 
 __all__ = ["MediaInfo", "frames", "probe", "write_video"]
@@ -106,14 +107,14 @@ def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:
     """The frames of a file that OpenCV decodes."""
     if not image.is_animated_webp(info.path):
         return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
-    times, pictures = image.read_animation(info.path)
-    timed = enumerate(zip(times.tolist(), pictures, strict=True))
+    timed = enumerate(image.read_animation(info.path))
     return (Frame(number, time_s, _scale_down(picture, max_side)) for number, (time_s, picture) in timed)
 
 
 def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None) -> Iterator[Frame]:
     faults: list[str] = []
-    repair = TimestampRepair(1 / info.average_rate if info.average_rate else Fraction(1, 25))
+    rate = usable_frame_rate(info.average_rate)
+    repair = TimestampRepair(1 / rate if rate else Fraction(1, 25), longest_span_s(info.path))
     convert = FrameConverter(info.orientation, max_side)
     count, last_s = 0, 0.0
     with open_container(info.path) as container:
@@ -136,6 +137,8 @@ def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: l
         add_damage_note(notes, info.path, "video", faults)
     if repair.faults:
         add_note(notes, f"{name}: the video's {repair.summary()}")
+    if pauses := repair.pause_summary():
+        add_note(notes, f"{name}: the {pauses}")
     if convert.fitted:
         add_note(
             notes,

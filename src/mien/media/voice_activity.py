@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mien import hub
+from mien.media.sound_runs import runs
 from mien.records import Stream
 
 #: Samples of one step at 16 kHz (32 ms), and samples before it that are also input to the network.
@@ -87,11 +88,17 @@ def speech_probability(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[t
     """Speech probability, streamed: the steps that each block completes.
 
     Args:
-        blocks: consecutive (start_s, `(n,)` float32 at 16 kHz), as from `mien.media.audio.blocks`.
+        blocks: consecutive (start_s, `(n,)` float32 at 16 kHz), as from `mien.media.audio.blocks`; the network starts
+            anew after a hole.
 
     Yields:
         (times, probability): `(steps,)` float64, centres of the steps in seconds, and `(steps,)` float32 in [0, 1].
     """
+    for run in runs(blocks):
+        yield from _speech_in_run(run)
+
+
+def _speech_in_run(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     network, start_s, count = VoiceActivity(), 0.0, 0
 
     def with_times(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

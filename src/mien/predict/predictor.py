@@ -28,7 +28,6 @@ from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
 from mien.media.audio import blocks
-from mien.media.container import printable
 from mien.media.video import MediaInfo, frames, probe, sample_pictures
 from mien.memory import release_freed_memory
 from mien.predict.channels import (
@@ -42,6 +41,7 @@ from mien.predict.channels import (
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
 from mien.predict.section import Section
+from mien.printable import printable
 from mien.records import Frame
 from mien.timeline.table import Timeline, check_classes
 
@@ -205,7 +205,7 @@ class ModelPredictor:
             )
         if not (info.has_video if pictures else info.has_audio) and not info.has_video:
             raise MediaError(
-                f"{info.path} has {other} only, and the model {self.name!r} reads {what} only",
+                f"{printable(info.path)} has {other} only, and the model {self.name!r} reads {what} only",
                 follows="Nothing was predicted.",
                 remedy="Use --model starter, which reads both.",
             )
@@ -229,15 +229,20 @@ class ModelPredictor:
 
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
-        still = info.kind == "image"
+        # A still picture is decoded once.
+        still = list(frames(info.path, max_side=max_side, notes=notes)) if info.kind == "image" else None
 
         def check_orientation() -> bool:
-            return looks and is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
+            if not looks:
+                return False
+            if still is not None:
+                return is_upside_down(frame.image for frame in still)
+            return is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
 
-        turned = not still and check_orientation()
+        turned = still is None and check_orientation()
 
         def pictures() -> Iterator[Frame]:
-            for frame in frames(info.path, max_side=max_side, notes=notes):
+            for frame in still or frames(info.path, max_side=max_side, notes=notes):
                 yield replace(frame, image=turn(frame.image)) if turned else frame
 
         def sound() -> Iterator[tuple[float, np.ndarray]]:
@@ -251,8 +256,8 @@ class ModelPredictor:
                 width=info.width,
                 max_faces=self.max_faces,
                 reidentify=self.reidentify,
-                still=still,
-                side_by_side=not (still or self.one_thread),
+                still=still is not None,
+                side_by_side=still is None and not self.one_thread,
                 threads=1 if self.one_thread else THREADS,
                 face_rate_hz=rate_hz,
                 seconds=seconds,
@@ -260,7 +265,7 @@ class ModelPredictor:
             )
 
         media = encode()
-        if still and not media.faces.has_upright_face() and check_orientation():
+        if still is not None and not media.faces.has_upright_face() and check_orientation():
             turned = True
             media = encode()
         if turned:
@@ -337,7 +342,7 @@ def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.Da
     rows = table.with_columns(pl.col("frame") + section.skipped).filter(pl.col("time_s") >= section.start_s)
     if rows.is_empty():
         raise MediaError(
-            f"{info.path} has nothing from {section.start_s:g} s on",
+            f"{printable(info.path)} has nothing from {section.start_s:g} s on",
             follows="Nothing was predicted.",
             remedy="Choose --start and --end inside the recording.",
         )
@@ -349,7 +354,7 @@ def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
     if not ((face and info.has_video) or (voice and info.has_audio)):
         content, option = ("sound", "--no-voice") if info.has_audio else ("pictures", "--no-face")
         raise MediaError(
-            f"{info.path} has {content} only, which {option} excludes",
+            f"{printable(info.path)} has {content} only, which {option} excludes",
             follows="Nothing was predicted.",
             remedy=f"Omit {option}.",
         )

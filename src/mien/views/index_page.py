@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from mien import __version__
 from mien.atomic import atomic_path
-from mien.media.container import printable
+from mien.printable import printable, printable_lines
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
 from mien.views.report import read_thumbnails
@@ -53,8 +53,8 @@ def write_index(
         entries=entries,
         several_models=len({e["model"] for e in entries}) > 1,
         table=table,
-        passed=passed,
-        failed=failed,
+        passed=[(printable(name), reason) for name, reason in passed],
+        failed=[(printable(name), printable_lines(what)) for name, what in failed],
         version=__version__,
         count=count,
         format_time=format_time,

@@ -19,7 +19,9 @@ from mien.atomic import atomic_path, make_folder
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS
 from mien.media.audio import SAMPLE_RATE, blocks
-from mien.media.video import frames, probe, write_video
+from mien.media.mp4_writer import storable, write_frames
+from mien.media.sound_runs import runs
+from mien.media.video import frames, probe
 from mien.records import Frame
 from mien.views.palette import NO_EXPRESSION, VALENCE_AROUSAL, class_colours, rgb
 from mien.views.parts import parts_of
@@ -106,8 +108,8 @@ def write_overlay(
     start, sound = (0.0, media) if first == 0 else (times[0], _sound_from(media, audio_track, times[0], times[-1]))
     images = _draw_frames(frames(media), annotations, legend)
     make_folder(path)
-    timed = [t - start for t in times]
-    write_video(path, images, times=timed, audio=sound, audio_track=audio_track, private=True)
+    timed = storable(zip((t - start for t in times), images, strict=True))
+    write_frames(path, timed, audio=sound, audio_track=audio_track, private=True)
     return path
 
 
@@ -125,11 +127,14 @@ def _draw_frames(
 
 
 def _sound_from(media: Path, audio_track: int | None, start_s: float, stop_s: float) -> np.ndarray | None:
-    """The sound of a section, 16 kHz; None without sound there."""
-    parts = []
-    for block_s, samples in blocks(media, track=audio_track):
-        first, last = (max(0, round((t - block_s) * SAMPLE_RATE)) for t in (start_s, stop_s))
-        parts.append(samples[first:last])
+    """The sound of a section, 16 kHz, up to its first hole; None without sound there."""
+    parts: list[np.ndarray] = []
+    for run in runs(blocks(media, track=audio_track)):
+        for block_s, samples in run:
+            first, last = (max(0, round((t - block_s) * SAMPLE_RATE)) for t in (start_s, stop_s))
+            parts.append(samples[first:last])
+        if any(len(part) for part in parts):
+            break
     sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     return sound if len(sound) else None
 

@@ -22,7 +22,7 @@ from mien.atomic import atomic_path
 from mien.clock import row_durations
 from mien.errors import OutputError
 from mien.labels import EXPRESSIONS, probability_column
-from mien.media.container import printable
+from mien.printable import printable
 from mien.records import SubjectSummary
 from mien.views.embed import EmbeddedMedia, embed_media
 from mien.views.extracts import face_thumbnails, waveform

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mien.labels import EXPRESSIONS, SCORE_TASKS, score_columns, score_tasks
+from mien.printable import printable
 from mien.records import SubjectSummary
 from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
@@ -88,7 +89,7 @@ def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str,
         facts.insert(0, format_time(stop))
     if (total := info.get("seconds", {}).get("total")) and stop > 0:
         facts.append(f"predicted in {total:.1f} s ({stop / total:.1f}{signs.times} real time)")
-    return Text.assemble((name or "timeline", "bold"), "  ", (signs.dot.join(facts), "dim"))
+    return Text.assemble((printable(name) or "timeline", "bold"), "  ", (signs.dot.join(facts), "dim"))
 
 
 def _title(subject: SubjectSummary, signs: Signs) -> Text:
