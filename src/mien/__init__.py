@@ -15,6 +15,7 @@ from mien.telemetry import switch_off
 
 if TYPE_CHECKING:
     from mien import custom_data
+    from mien.client import Client
     from mien.config import names as recipes
     from mien.predict import Predictor, load, predict
     from mien.timeline.table import Timeline
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 switch_off()
 
-__all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
+__all__ = ["Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
 
 #: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.
 _LAZY = {
+    "Client": ("mien.client", "Client"),
     "Predictor": ("mien.predict", "Predictor"),
     "Timeline": ("mien.timeline.table", "Timeline"),
     "custom_data": ("mien.custom_data", ""),

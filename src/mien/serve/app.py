@@ -157,9 +157,11 @@ def _options(
     reidentify: Annotated[bool, Query(description="Who returns keeps the number, by appearance.")] = True,
     audio_track: Annotated[int | None, Query(ge=1, description="Sound track, from 1.")] = None,
     split_channels: Annotated[bool, Query(description="Each channel of a sound is a person.")] = False,
-    min_quality: Annotated[float, Query(ge=0, le=1, description="Faces below it are not read.")] = 0.0,
-    start_s: Annotated[float, Query(ge=0, description="First second to predict.")] = 0.0,
-    stop_s: Annotated[float | None, Query(gt=0, description="Second to end before.")] = None,
+    min_quality: Annotated[
+        float, Query(allow_inf_nan=False, ge=0, le=1, description="Faces below it are not read.")
+    ] = 0.0,
+    start_s: Annotated[float, Query(allow_inf_nan=False, ge=0, description="First second to predict.")] = 0.0,
+    stop_s: Annotated[float | None, Query(allow_inf_nan=False, gt=0, description="Second to end before.")] = None,
     report: Annotated[bool, Query(description="Write the report with the recording in it.")] = False,
 ) -> JobOptions:
     models = service.settings.models
