@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import h11
 import uvicorn
@@ -101,7 +103,20 @@ def serve(settings: Settings, on_start: Callable[[str], None] = lambda address: 
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         host, port = listener.getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        uvicorn.Server(config).run(sockets=[listener])
+        with _ending_quietly():
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """A context in which a signal that ended the server does not end the process: uvicorn raises it again."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -112,6 +127,7 @@ def _listen(settings: Settings) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(128)  # who connects before uvicorn runs waits
     except OSError as error:
         raise ConfigError(
             f"the server cannot listen on {settings.host}, port {settings.port}: {error.strerror}",
