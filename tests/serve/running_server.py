@@ -6,6 +6,7 @@ Run as a script it is that process: `python running_server.py '{"folder": ..., .
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,17 @@ def until(condition: Callable[[], bool], seconds: float = 20, what: Callable[[],
     while not condition():
         assert time.monotonic() < end, what()
         time.sleep(0.03)
+
+
+def silence_wav(seconds: float) -> bytes:
+    """A mono WAV file without a sound."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(16000)
+        out.writeframes(bytes(int(32000 * seconds)))
+    return file.getvalue()
 
 
 def main() -> None:

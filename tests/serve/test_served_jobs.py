@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import stat
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from running_server import RunningServer, until
+from running_server import RunningServer, silence_wav, until
 
 import mien
 from mien.errors import ConfigError, MediaError, ServerError
@@ -204,15 +203,3 @@ def kill_worker(server: RunningServer, address: str) -> list[int]:
     for pid in found:
         os.kill(pid, signal.SIGKILL)
     return found
-
-
-def silence_wav(seconds: float) -> bytes:
-    import wave
-
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(16000)
-        out.writeframes(bytes(int(32000 * seconds)))
-    return file.getvalue()

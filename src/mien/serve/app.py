@@ -70,7 +70,7 @@ def create_app(service: Service) -> FastAPI:
         token=settings.token,
         loopback=settings.is_loopback,
         public=settings.public_url,
-        is_open=_open_paths().__contains__,
+        is_open=lambda path, query, known=_open_paths(): path in known or service.tickets.use(path, query),
         on_response=lambda scope, status: _count(service, scope, status),
     )
     return app
@@ -244,6 +244,13 @@ def get_report(service: ServiceOf, job: JobOf) -> Any:
     path = results.report_of(service.store, job)
     headers = {"content-security-policy": REPORT_POLICY}
     return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
+
+
+@ROUTES.post("/v1/timelines/{job_id}/ticket", summary="A link to the report for a browser")
+def create_ticket(service: ServiceOf, job: JobOf) -> Any:
+    """A link to the report that works once, for a minute, without a token: a browser cannot send one with a link."""
+    results.check_done(job)
+    return NiceJSON({"link": service.tickets.issue(f"/v1/timelines/{job.id}/report")})
 
 
 @ROUTES.get("/v1/timelines/{job_id}/rows", summary="Rows of the timeline as JSON")

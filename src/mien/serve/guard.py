@@ -15,6 +15,8 @@ from mien.serve.settings import is_loopback
 
 #: Start of the WebSocket subprotocol that holds the token, because browsers cannot send another header there.
 TOKEN_PROTOCOL = "mien.token."
+#: Most bytes of the address, and of all headers.
+MAX_HEAD = 16 << 10
 _REFUSED = "The request was refused."
 #: Sent with every response. The page loads nothing from elsewhere; a report has its own rule (`app`).
 SECURITY = {
@@ -40,7 +42,7 @@ class Guard:
         loopback: the server listens on this machine only, so the header Host must name it. This stops DNS rebinding: a
             page whose name is made to point to this machine.
         public: the address under which a proxy publishes the server, as `https://mien.example.org`, or "".
-        is_open: paths that need no token.
+        is_open: whether a path and a query need no token.
         on_response: called with the scope and the status of each HTTP response.
     """
 
@@ -51,7 +53,7 @@ class Guard:
         token: str,
         loopback: bool,
         public: str,
-        is_open: Callable[[str], bool],
+        is_open: Callable[[str, bytes], bool],
         on_response: Callable[[Scope, int], None],
     ) -> None:
         self._app, self._token, self._loopback = app, token, loopback
@@ -84,7 +86,12 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         headers = Headers(scope=scope)
-        return self._check_host(headers) or self._check_origin(scope, headers) or self._check_token(scope, headers)
+        return (
+            _check_size(scope)
+            or self._check_host(headers)
+            or self._check_origin(scope, headers)
+            or self._check_token(scope, headers)
+        )
 
     def _check_host(self, headers: Headers) -> RequestError | None:
         hosts = headers.getlist("host")
@@ -122,7 +129,7 @@ class Guard:
         )
 
     def _check_token(self, scope: Scope, headers: Headers) -> RequestError | None:
-        if not self._token or (scope["type"] == "http" and self._is_open(scope["path"])):
+        if not self._token or (scope["type"] == "http" and self._is_open(scope["path"], scope["query_string"])):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -140,6 +147,23 @@ class Guard:
             remedy="Send the header `Authorization: Bearer TOKEN` with the token that the server was started with.",
             headers={"www-authenticate": "Bearer"},
         )
+
+
+def _check_size(scope: Scope) -> RequestError | None:
+    """A refusal of a head that is larger than MAX_HEAD: uvicorn limits only what has not arrived in one piece."""
+    address = len(scope["raw_path"]) + len(scope["query_string"])
+    if address > MAX_HEAD:
+        return RequestError(
+            HTTPStatus.REQUEST_URI_TOO_LONG, f"the address has {address} bytes", follows=_REFUSED,
+            remedy=f"Use at most {MAX_HEAD}.",
+        )  # fmt: skip
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MAX_HEAD:
+        return RequestError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers have {size} bytes", follows=_REFUSED,
+            remedy=f"Send at most {MAX_HEAD}.",
+        )  # fmt: skip
+    return None
 
 
 async def refuse_websocket(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,13 +16,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mien.errors import ConfigError
 from mien.serve.app import create_app
+from mien.serve.guard import MAX_HEAD
 from mien.serve.service import Service
 from mien.serve.settings import Settings
 
 #: Most connections at a time; more get 503.
 MAX_CONNECTIONS = 512
-#: Most bytes of the head of a request.
-MAX_HEAD = 16 << 10
 #: Largest message of a WebSocket in bytes: a picture in JPEG.
 MAX_MESSAGE = 2 << 20
 #: Seconds that requests and live sessions have to end when the server is stopped.
@@ -101,10 +100,17 @@ def serve(settings: Settings, on_start: Callable[[str], None] = lambda address: 
             proxy_headers=False,
         )
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn.error").addFilter(_is_fault)
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # its warnings quote the upload
         host, port = listener.getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         with _ending_quietly():
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """False for what uvicorn logs where a WebSocket is refused with a status, as its own extension allows."""
+    return "without completing handshake" not in record.getMessage()
 
 
 @contextmanager

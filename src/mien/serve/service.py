@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,30 @@ from mien.serve.settings import Settings
 from mien.serve.worker_process import Limits, Runner, WorkerProcess
 
 
+class Tickets:
+    """Links to one path that need no token: each for one use, within `SECONDS`."""
+
+    SECONDS, MOST = 60.0, 1000
+
+    def __init__(self) -> None:
+        self._issued: dict[tuple[str, bytes], float] = {}
+        self._lock = threading.Lock()
+
+    def issue(self, path: str) -> str:
+        """A link to the path."""
+        query = f"ticket={secrets.token_urlsafe(24)}"
+        now = time.monotonic()
+        with self._lock:
+            recent = {key: end for key, end in self._issued.items() if end > now}
+            self._issued = dict(list(recent.items())[-self.MOST :]) | {(path, query.encode()): now + self.SECONDS}
+        return f"{path}?{query}"
+
+    def use(self, path: str, query: bytes) -> bool:
+        """Whether this is a link that was issued and not used."""
+        with self._lock:
+            return self._issued.pop((path, query), 0.0) > time.monotonic()
+
+
 class Service:
     """The jobs, workers and figures of a server. `start` opens the folder; `stop` keeps jobs that are not over."""
 
@@ -23,6 +49,7 @@ class Service:
         self.store = JobStore(settings.folder)
         self.again, self.lost = self.store.recover()
         self.pool = Pool(self.store, self._runners(), keep_seconds=settings.keep_seconds, on_end=self._on_end)
+        self.tickets = Tickets()
         self._uploads = 0
 
     def _runners(self) -> list[Runner]:

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from mien.serve.responses import RequestError
 
 #: Types of a body that is the recording itself.
-RAW = re.compile(r"(video|audio|image)/[\w.+-]+|application/(octet-stream|mp4|ogg|mxf|x-matroska)")
+RAW = re.compile(r"(video|audio|image)/[\w.+-]+|application/(octet-stream|mp4|ogg|mxf|x-matroska)", re.ASCII)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 #: Slowest mean rate of an upload after its first idle time, in bytes per second. Our choice: below any mobile network.
 MIN_RATE = 8 << 10
