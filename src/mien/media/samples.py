@@ -69,6 +69,7 @@ class SampleClock:
 
     @property
     def now(self) -> Fraction:
+        """Time of the next sample, seconds."""
         return self.base_s + Fraction(self.count, self.rate)
 
     def place(self, time: Fraction | None, length: int) -> tuple[int, int]:
