@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +60,7 @@ def stream(
     max_faces: int = 4,
     reidentify: bool = True,
     min_quality: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> LiveStream:
     """Predict pictures and sound while they arrive.
 
@@ -75,6 +76,7 @@ def stream(
         max_faces: the largest number of people tracked at once.
         reidentify: someone who returns within two minutes keeps the number, by appearance.
         min_quality: faces whose column `quality` is lower, in [0, 1], are not read.
+        clock: seconds that pass, by which frames are late. Give another one where media time is faster or slower.
 
     Raises:
         ConfigError: no such model, or one with an input that cannot be encoded while it arrives.
@@ -85,7 +87,7 @@ def stream(
     assert isinstance(predictor, ModelPredictor)
     return LiveStream(
         predictor.model, name=predictor.name, delay_s=delay_s, late_s=late_s, max_faces=max_faces,
-        reidentify=reidentify, min_quality=min_quality,
+        reidentify=reidentify, min_quality=min_quality, clock=clock,
     )  # fmt: skip
 
 
@@ -113,6 +115,7 @@ class LiveStream:
         max_faces: int = 4,
         reidentify: bool = True,
         min_quality: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not SHORTEST_DELAY_S <= delay_s <= LONGEST_DELAY_S:
             raise ValueError(f"delay_s must be in [{SHORTEST_DELAY_S}, {LONGEST_DELAY_S:g}], got {delay_s}")
@@ -132,8 +135,8 @@ class LiveStream:
         self._voices = list(voices)
         self._pictures = LivePictures(visual, max_faces=max_faces, reidentify=reidentify)
         self._sound = LiveSound(next(iter(voices.values())).provenance) if voices else None
-        self._lateness = Lateness(late_s)
-        self._step_s = min(LONGEST_STEP_S, delay_s / 2)
+        self._lateness, self._clock = Lateness(late_s, clock), clock
+        self._step_s = self._pause_s = min(LONGEST_STEP_S, delay_s / 2)
         self._context_s, self._grid_s = _windows(model)
         self._start_s: float | None = None  # of what is kept
         self._next_s = self._returned_s = -math.inf
@@ -229,12 +232,19 @@ class LiveStream:
             self._next_s = time_s + self._step_s
 
     def _advance(self) -> list[Row]:
-        """The rows that became final, if it is time to compute some."""
+        """The rows that became final, if it is time to compute some.
+
+        Where that takes long, it is done less often, so that it takes half of the time at most: a slow computer gives
+        rows later, and does not fall behind for good.
+        """
         now = self._now_s
         if self._start_s is None or now < self._next_s:
             return []
-        self._next_s = now + self._step_s
-        return self._rows(now - (self.delay_s - self._step_s))
+        start = self._clock()
+        rows = self._rows(now - max(0.0, self.delay_s - self._pause_s))
+        self._pause_s = max(self._step_s, 2 * (self._clock() - start))
+        self._next_s = now + self._pause_s
+        return rows
 
     def _rows(self, until_s: float, *, is_end: bool = False) -> list[Row]:
         """The rows up to `until_s` that were not returned yet."""

@@ -126,7 +126,7 @@ def read_chunks(
                 channels = min(channels, frame.layout.nb_channels)
             rate = frame.sample_rate
             if channel is not None:
-                samples = _planes(frame)[channel : channel + 1].T
+                samples = planes_of(frame)[channel : channel + 1].T
             else:
                 samples = mix(frame) if mix is not None else _mix(frame, channels)
             if not np.isfinite(samples).all():
@@ -232,7 +232,7 @@ class MonoMix:
 
     def __call__(self, frame: av.AudioFrame) -> np.ndarray:
         """A decoded frame as `(n, 1)` float32."""
-        return self.mix(_planes(frame), frame.layout.name)
+        return self.mix(planes_of(frame), frame.layout.name)
 
     def mix(self, planes: np.ndarray, layout: str = "") -> np.ndarray:
         """`(channels, n)` float32 as `(n, 1)`. layout: FFmpeg's name of the channels; "": all count alike."""
@@ -256,12 +256,12 @@ class MonoMix:
 
 def _mix(frame: av.AudioFrame, channels: int) -> np.ndarray:
     """A decoded frame as `(n, channels)` float32 in [-1, 1]."""
-    planes = _planes(frame)
+    planes = planes_of(frame)
     mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), channels) @ planes
     return mixed.T
 
 
-def _planes(frame: av.AudioFrame) -> np.ndarray:
+def planes_of(frame: av.AudioFrame) -> np.ndarray:
     """A decoded frame as `(channels, n)` float32 in [-1, 1]."""
     samples: np.ndarray = frame.to_ndarray()
     if not frame.format.is_planar:
