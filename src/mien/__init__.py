@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mien import custom_data
     from mien.client import Client
     from mien.config import names as recipes
+    from mien.live.predictor import stream
     from mien.predict import Predictor, load, predict
     from mien.timeline.table import Timeline
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 switch_off()
 
-__all__ = ["Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes"]
+__all__ = ["Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "recipes", "stream"]
 
 #: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.
 _LAZY = {
@@ -35,6 +36,7 @@ _LAZY = {
     "load": ("mien.predict", "load"),
     "predict": ("mien.predict", "predict"),
     "recipes": ("mien.config", "names"),
+    "stream": ("mien.live.predictor", "stream"),
 }
 
 

@@ -18,6 +18,7 @@ from mien.cli import (
     export_command,
     extract_commands,
     hub_command,
+    live_command,
     models_command,
     predict_command,
     reproduce_command,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "serve", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "live", "serve", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -95,6 +96,7 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
+app.command(no_args_is_help=True)(live_command.live)
 app.command()(serve_command.serve)
 app.command()(models_command.models)
 app.command()(doctor.doctor)

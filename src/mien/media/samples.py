@@ -7,7 +7,7 @@ sequence is therefore at start + k / rate, which every reader relies on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
@@ -53,20 +53,23 @@ class AudioChunk:
 
 
 @dataclass(slots=True)
-class _SampleClock:
+class SampleClock:
     """Time of the next sample. base_s: time at which the present rate began; count: samples since then; offset: seconds
-    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far."""
+    added to timestamps since the stream's clock was set; gaps: number of gaps and overlaps, first_gap_s: the time of
+    the first; cutting: an overlap is longer than the chunks so far."""
 
     base_s: Fraction
     rate: int
     offset: Fraction = Fraction(0)
     count: int = 0
-    gaps_s: list[float] = field(default_factory=list)
+    gaps: int = 0
+    first_gap_s: float = 0.0
     clock_jumps: int = 0
     cutting: bool = False
 
     @property
     def now(self) -> Fraction:
+        """Time of the next sample, seconds."""
         return self.base_s + Fraction(self.count, self.rate)
 
     def place(self, time: Fraction | None, length: int) -> tuple[int, int]:
@@ -83,7 +86,8 @@ class _SampleClock:
             self.offset -= ahead
             return 0, 0
         if not self.cutting:
-            self.gaps_s.append(float(self.now))
+            self.first_gap_s = self.first_gap_s if self.gaps else float(self.now)
+            self.gaps += 1
         samples = round(ahead * self.rate)
         cut = min(max(-samples, 0), length)
         # An overlap may be longer than a chunk. Cut until it is used up, its last 50 ms included.
@@ -108,11 +112,11 @@ def read_chunks(
         notes: collects warnings for the user.
     """
     faults: list[str] = []
-    clock: _SampleClock | None = None
+    clock: SampleClock | None = None
     not_finite, skip = 0, info.audio_skip
     # An MP4 states where its sound ends; what an encoder adds to fill its last packet is not part of it.
     stop = Fraction(info.audio_stop_s) if info.container == "mov" and info.audio_stop_s is not None else None
-    mix = _MonoMix() if channels == 1 and channel is None else None
+    mix = MonoMix() if channels == 1 and channel is None else None
     with open_container(info.path) as container:
         assert info.audio_index is not None, "probe has found it"
         stream = container.streams[info.audio_index]
@@ -122,7 +126,7 @@ def read_chunks(
                 channels = min(channels, frame.layout.nb_channels)
             rate = frame.sample_rate
             if channel is not None:
-                samples = _planes(frame)[channel : channel + 1].T
+                samples = planes_of(frame)[channel : channel + 1].T
             else:
                 samples = mix(frame) if mix is not None else _mix(frame, channels)
             if not np.isfinite(samples).all():
@@ -137,7 +141,7 @@ def read_chunks(
                 if not len(samples):
                     continue
             if clock is None:
-                clock = _SampleClock(Fraction(info.audio_start_s or 0) if time is None else time, rate)
+                clock = SampleClock(Fraction(info.audio_start_s or 0) if time is None else time, rate)
             clock.set_rate(rate)
             silence, cut = clock.place(time, len(samples))
             if stop is not None and (excess := round((clock.now - stop) * rate) + silence + len(samples) - cut) > 0:
@@ -191,7 +195,7 @@ def resample(chunks: Iterable[AudioChunk], rate: int) -> Iterator[np.ndarray]:
 
 
 def _add_notes(
-    info: MediaInfo, clock: _SampleClock | None, faults: list[str], not_finite: int, notes: list[str] | None
+    info: MediaInfo, clock: SampleClock | None, faults: list[str], not_finite: int, notes: list[str] | None
 ) -> None:
     name = printable(info.path)
     if clock is None:
@@ -206,11 +210,11 @@ def _add_notes(
             "after the end of the audio only the face can be used.",
         )
     add_damage_note(notes, info.path, "audio", faults)
-    if clock.gaps_s:
+    if clock.gaps:
         add_note(
             notes,
-            f"{name}: the audio's timestamps have {len(clock.gaps_s)} gaps or overlaps (first at "
-            f"{clock.gaps_s[0]:.2f} s); gaps were filled with silence, overlaps were cut.",
+            f"{name}: the audio's timestamps have {clock.gaps} gaps or overlaps (first at "
+            f"{clock.first_gap_s:.2f} s); gaps were filled with silence, overlaps were cut.",
         )
     if clock.clock_jumps:
         add_note(notes, f"{name}: the audio's clock jumps {clock.clock_jumps} times; the parts were joined.")
@@ -218,7 +222,7 @@ def _add_notes(
         add_note(notes, f"{name}: {not_finite} audio samples are NaN or infinite; they were set to zero.")
 
 
-class _MonoMix:
+class MonoMix:
     """Mixes frames to one channel; takes the loudest channel while the channels cancel. cancelled: whether they did."""
 
     def __init__(self) -> None:
@@ -228,11 +232,14 @@ class _MonoMix:
 
     def __call__(self, frame: av.AudioFrame) -> np.ndarray:
         """A decoded frame as `(n, 1)` float32."""
-        planes = _planes(frame)
-        mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), 1) @ planes
+        return self.mix(planes_of(frame), frame.layout.name)
+
+    def mix(self, planes: np.ndarray, layout: str = "") -> np.ndarray:
+        """`(channels, n)` float32 as `(n, 1)`. layout: FFmpeg's name of the channels; "": all count alike."""
+        mixed: np.ndarray = _mixing_matrix(layout, len(planes), 1) @ planes
         if len(planes) == 1 or not planes.shape[1]:
             return mixed.T
-        counted = _mixing_matrix(frame.layout.name, len(planes), 1)[0] > 0  # without the subwoofer's
+        counted = _mixing_matrix(layout, len(planes), 1)[0] > 0  # without the subwoofer's
         powers = np.where(counted, np.einsum("cn,cn->c", planes, planes) / planes.shape[1], 0)
         if len(self._powers) != len(powers):
             self._powers, self._mixed_power = powers, float((mixed**2).mean())
@@ -249,12 +256,12 @@ class _MonoMix:
 
 def _mix(frame: av.AudioFrame, channels: int) -> np.ndarray:
     """A decoded frame as `(n, channels)` float32 in [-1, 1]."""
-    planes = _planes(frame)
+    planes = planes_of(frame)
     mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), channels) @ planes
     return mixed.T
 
 
-def _planes(frame: av.AudioFrame) -> np.ndarray:
+def planes_of(frame: av.AudioFrame) -> np.ndarray:
     """A decoded frame as `(channels, n)` float32 in [-1, 1]."""
     samples: np.ndarray = frame.to_ndarray()
     if not frame.format.is_planar:

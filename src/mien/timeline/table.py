@@ -35,7 +35,8 @@ QUALITY: dict[str, Any] = {
     "speech_db": pl.Float32,
     "uncertain": pl.Boolean,
 }
-_KEY = "mien"
+#: Key of classes, media, notes and info in the metadata of a Parquet file.
+METADATA_KEY = "mien"
 #: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
 
@@ -139,7 +140,7 @@ class Timeline:
             {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}, default=str
         )
         with _open_output(Path(path)) as file:
-            self.table.write_parquet(file, metadata={_KEY: about})
+            self.table.write_parquet(file, metadata={METADATA_KEY: about})
         return Path(path)
 
     @property
@@ -386,7 +387,7 @@ def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    about = json.loads(pl.read_parquet_metadata(path).get(_KEY, "{}"))
+    about = json.loads(pl.read_parquet_metadata(path).get(METADATA_KEY, "{}"))
     return pl.read_parquet(path), about
 
 
