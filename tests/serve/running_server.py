@@ -78,8 +78,15 @@ class RunningServer:
         until(reached, seconds, lambda: f"{found}")
         return found
 
-    def workers(self) -> list[int]:
-        """Numbers of the worker processes."""
+    def kill_children(self, module: str) -> list[int]:
+        """Kill the processes of a module as the system does where memory is short; returns their numbers."""
+        found = self.children(module)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return found
+
+    def children(self, module: str = "mien.serve.worker") -> list[int]:
+        """Numbers of the processes of a module that the server started."""
         found = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -87,7 +94,7 @@ class RunningServer:
                 command = path.with_name("cmdline").read_bytes()
             except OSError:
                 continue
-            if int(fields[1]) == self.process.pid and fields[0] != "Z" and b"mien.serve.worker" in command:
+            if int(fields[1]) == self.process.pid and fields[0] != "Z" and module.encode() in command.split(b"\0"):
                 found.append(int(path.parent.name))
         return found
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +139,7 @@ def test_killed_worker_is_tried_once_more_and_then_fails_with_a_reason(server: R
 
     address = server.upload(clip.read_bytes())
     first = kill_worker(server, address)
-    until(lambda: bool(server.workers()) and server.workers() != first)
+    until(lambda: bool(server.children()) and server.children() != first)
     kill_worker(server, address)
     reason = server.wait(address, "failed")["reason"]
     assert "signal 9 (SIGKILL)" in reason["what"]
@@ -156,8 +154,8 @@ def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Pat
     first = RunningServer(tmp_path / "data", workers=1)
     addresses = [first.upload(clip.read_bytes()) for _ in range(2)]
     first.wait(addresses[0], "running")
-    until(lambda: bool(first.workers()))
-    workers = first.workers()
+    until(lambda: bool(first.children()))
+    workers = first.children()
     (tmp_path / "data" / "incoming" / "half").write_bytes(b"part of an upload")
     first.kill()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))  # no worker is left alone
@@ -198,8 +196,5 @@ def test_limits_of_time_memory_queue_and_age(clip: Path, tmp_path: Path) -> None
 def kill_worker(server: RunningServer, address: str) -> list[int]:
     """Kill the workers during a job as the system does where memory is short."""
     server.wait(address, "running")
-    until(lambda: bool(server.workers()))
-    found = server.workers()
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
-    return found
+    until(lambda: bool(server.children()))
+    return server.kill_children("mien.serve.worker")

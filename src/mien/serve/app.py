@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -25,6 +25,7 @@ from mien.errors import MienError
 from mien.serve import results
 from mien.serve.guard import Guard
 from mien.serve.jobs import DONE, FAILED, QUEUED, Job, JobOptions
+from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.responses import NiceJSON, RequestError, error_response
 from mien.serve.service import Service
@@ -283,6 +284,12 @@ def get_models(service: ServiceOf) -> Any:
             },
         }
     )
+
+
+@ROUTES.websocket("/v1/live")
+async def live(websocket: WebSocket) -> None:
+    """Pictures and sound up, rows down; see docs/SERVER.md."""
+    await run_session(websocket, websocket.app.state.service)
 
 
 @ROUTES.get("/healthz", summary="Health check")

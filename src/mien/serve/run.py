@@ -109,8 +109,9 @@ def serve(settings: Settings, on_start: Callable[[str], None] = lambda address: 
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
-    """False for what uvicorn logs where a WebSocket is refused with a status, as its own extension allows."""
-    return "without completing handshake" not in record.getMessage()
+    """False for what a client causes: a WebSocket that is refused with a status, or that sends damaged text."""
+    message = record.getMessage()
+    return not any(text in message for text in ("without completing handshake", "Invalid UTF-8 sequence"))
 
 
 @contextmanager

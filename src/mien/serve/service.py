@@ -50,7 +50,7 @@ class Service:
         self.again, self.lost = self.store.recover()
         self.pool = Pool(self.store, self._runners(), keep_seconds=settings.keep_seconds, on_end=self._on_end)
         self.tickets = Tickets()
-        self._uploads = 0
+        self.live_sessions = self._uploads = 0
 
     def _runners(self) -> list[Runner]:
         settings = self.settings
