@@ -134,9 +134,7 @@ class DrawnFace:
         for nostril in (99, 328):
             _fill_ellipse(face, at[nostril], (0.05 * unit, 0.026 * unit), SKIN * 0.42)
         self._hair(image, crown, at + (low[0], max(0, low[1])))
-        small = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
-        noise = np.random.default_rng(frame).normal(0, 1.5, (*small.shape[:2], 1))
-        return np.clip(small + noise, 0, 255).astype(np.uint8)
+        return np.clip(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA), 0, 255).astype(np.uint8)
 
     def _skin(self, image: np.ndarray, head: np.ndarray, at: np.ndarray) -> None:
         """The surface of the face, shaded by the directions of its vertices."""

@@ -26,8 +26,8 @@ from mien.media.audio import SAMPLE_RATE, blocks
 from mien.media.video import frames
 
 SECONDS = 20.0
-#: Colours of a palette of the pictures, which makes them small.
-COLOURS = 128
+#: Moment of the clip that the report shows.
+MOMENT_S = 4.5
 
 
 def make_sources(folder: Path, clip: Path | None) -> Path:
@@ -72,24 +72,28 @@ def opened(browser: Browser, url: str, **options: Any) -> Page:
 
 
 def take(page: Page, path: Path, **options: Any) -> None:
-    """Write a picture of the page as a small PNG."""
-    from PIL import Image
-
+    """Write a picture of the page."""
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, animations="disabled", **options)
-    Image.open(path).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def show_report(page: Page, clip: Path) -> None:
     """Predict the clip and show its report at four seconds."""
-    sound = clip.with_name("microphone.wav")
-    page.set_input_files("#chooser", [{"name": "voice message.wav", "mimeType": "audio/wav", "buffer": sound.read_bytes()}])
-    page.check("#with-recording") if page.locator("#with-recording").is_visible() else None
+    sound = clip.with_name("microphone.wav").read_bytes()
+    page.locator(".options summary").click()
+    page.check("#with-recording")
+    page.locator(".options summary").click()
+    page.set_input_files("#chooser", [{"name": "voice message.wav", "mimeType": "audio/wav", "buffer": sound}])
     page.set_input_files("#chooser", str(clip))
     page.locator("#list li[data-state=done]").nth(1).wait_for(timeout=300_000)
     page.locator("#list .open").first.click()
-    report = page.frame_locator("#report-frame")
-    report.locator("#plot").wait_for()
-    report.locator("#plot").press("ArrowRight")
+    plot = page.frame_locator("#report-frame").locator("#plot")
+    plot.wait_for()
+    box = plot.bounding_box()
+    assert box is not None
+    left = 104  # pixels of the names beside the chart
+    plot.click(position={"x": left + (box["width"] - left) * MOMENT_S / SECONDS, "y": 250})
+    page.mouse.move(5, 5)
     page.wait_for_timeout(1500)
 
 
@@ -120,7 +124,6 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=given.browser, args=["--no-sandbox", *fakes])
         with running_server(folder) as url:
             wide = opened(browser, url, viewport={"width": 1400, "height": 900})
-            wide.locator(".options summary").click()
             show_report(wide, clip)
             take(wide, given.out / "page.png")
             wide.emulate_media(color_scheme="dark")

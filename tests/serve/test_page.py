@@ -248,7 +248,7 @@ def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
     until(lambda: live_sessions(server) == 0)
     assert server.files() == set()
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save all rows").click()
+        page.get_by_role("button", name="Save rows").click()
     saved.value.save_as(tmp_path / "live.jsonl")
     table = Timeline.read(tmp_path / "live.jsonl").table
     assert set(table["evidence"]) >= {"both"}

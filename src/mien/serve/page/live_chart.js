@@ -5,7 +5,7 @@ import { SHOWN_S } from "./live_rows.js";
 const RIBBON = 24, GAP = 12, CURVES = 110, STRIP = 12, AXIS = 22, MIN_GUTTER = 92, MAX_GUTTER = 150;
 const LABEL = "12.5px system-ui, sans-serif", SMALL = "11px system-ui, sans-serif";
 // A row lasts until the next one, and at most so many seconds.
-const LONGEST_S = 1;
+const LONGEST_S = 2.5;
 
 // Draw the chart. rows: of `LiveRows`, oldest first. colours: of each class. parts: what the model predicts
 // (expression, affect). latestS: right end of the chart.

@@ -92,7 +92,8 @@ function fail(item, ...texts) { item.state = "failed"; item.file = null; item.pr
 async function refresh() {
   clearTimeout(timer);
   try {
-    merge((await getJson("/v1/timelines")).timelines);
+    const asked = items.filter(i => i.id);
+    merge((await getJson("/v1/timelines")).timelines, asked);
     onTrouble(null);
   } catch (error) { onTrouble(error); }
   clearTimeout(timer);
@@ -100,7 +101,8 @@ async function refresh() {
   timer = setTimeout(refresh, isActive && !document.hidden ? ACTIVE_MS : IDLE_MS);
 }
 
-function merge(jobs) {
+// asked: the items that the server knew when it was asked.
+function merge(jobs, asked) {
   const known = new Map(items.filter(i => i.id).map(i => [i.id, i])), present = new Set(jobs.map(job => job.id));
   for (const job of [...jobs].reverse()) {
     const item = known.get(job.id);
@@ -115,7 +117,7 @@ function merge(jobs) {
         problem: job.reason && sentences(job.reason.what, job.reason.follows, job.reason.remedy) });
     }
   }
-  for (const item of known.values()) if (!present.has(item.id) && item.state !== "gone") { item.state = "gone"; update(item); }
+  for (const item of asked) if (!present.has(item.id) && item.state !== "gone") { item.state = "gone"; update(item); }
 }
 
 // --- the list ---------------------------------------------------------------------------------------------------
