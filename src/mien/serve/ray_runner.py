@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mien.errors import ConfigError
 from mien.serve.jobs import DONE, RESULT, JobOptions
@@ -26,6 +28,8 @@ from mien.serve.worker_process import DIED, STOPPED, Limits, OnProgress, RunResu
 ASK_EVERY_S = 0.2
 #: Seconds without an answer of an actor after which it counts as dead, and for its start.
 ANSWER_S, START_S = 60.0, 300.0
+#: Seconds for a connection to the cluster.
+CONNECT_S = 5.0
 #: Bytes of a recording sent at once.
 PIECE = 16 << 20
 
@@ -50,8 +54,9 @@ def create_runners(address: str, number: int, limits: Limits) -> list[RayRunner]
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not ray.is_initialized():
         try:
+            _check_port(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             if address != "auto":
                 raise ConfigError(
                     f"no Ray cluster is reachable at {address!r}: {error}",
@@ -60,6 +65,13 @@ def create_runners(address: str, number: int, limits: Limits) -> list[RayRunner]
                 ) from None
             ray.init(include_dashboard=False, **quiet)
     return [RayRunner(ray, limits) for _ in range(number)]
+
+
+def _check_port(address: str) -> None:
+    """Raise OSError if nothing listens at an address with a port: Ray would try for minutes and end the process."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.port is not None:
+        socket.create_connection((parts.hostname or "", parts.port), CONNECT_S).close()
 
 
 class RayRunner:
