@@ -29,6 +29,7 @@ import polars as pl
 
 from mien.encode.create_encoders import create_encoders
 from mien.encode.encode_media import EncodedMedia, check_kinds
+from mien.encode.subject_features import VideoFaces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
@@ -141,6 +142,8 @@ class LiveStream:
         self._start_s: float | None = None  # of what is kept
         self._next_s = self._returned_s = -math.inf
         self._is_finished = False
+        self._pictures.warm_up()
+        timeline_rows(model, EncodedMedia(VideoFaces(np.arange(2.0))))  # imports and sessions: now, not at a frame
         self.frames = self.dropped = 0
         self.seconds = {"pictures": 0.0, "sound": 0.0, "rows": 0.0}
 
