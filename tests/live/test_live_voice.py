@@ -78,7 +78,9 @@ def test_silence_runs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(12):
         voice.add(np.zeros(RATE // 4, np.float32))
         values, _, valid = voice.vectors(0.0)
-    assert not valid.any() and not values.any() and not calls
+    assert not valid.any()
+    assert not values.any()
+    assert not calls
 
 
 def placed(blocks: list[tuple[float, np.ndarray, int]]) -> tuple[Stream, Stream]:
@@ -105,7 +107,8 @@ def test_channels_that_cancel_do_not_silence_a_voice(speech: np.ndarray) -> None
     opposite = np.stack([speech[: 3 * RATE], -speech[: 3 * RATE]], axis=1)
     voice, _ = placed([(0.0, opposite, RATE)])
     own, _ = placed([(0.0, speech[: 3 * RATE], RATE)])
-    assert (voice.valid == own.valid).all() and voice.valid.any()
+    assert (voice.valid == own.valid).all()
+    assert voice.valid.any()
 
 
 @pytest.mark.parametrize("gap_s", [0.02, 0.4, LONGEST_GAP_S - 0.5, LONGEST_GAP_S + 2.0])
