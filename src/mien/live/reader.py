@@ -102,7 +102,7 @@ class Connection:
                 f"{title}: there is no {what} in it", follows="Nothing was read.", remedy="Name another source."
             )
         self._converter: FrameConverter | None = None
-        self._video = video
+        self._video, self._audio = video, audio
         duration = self._container.duration
         #: Seconds of a recording, None for a live stream.
         self.duration_s = duration / 1e6 if duration and duration > 0 else None
@@ -165,7 +165,8 @@ class Connection:
 
     def _time(self, frame: VideoFrame | AudioFrame) -> float:
         """Time of a frame on the clock."""
-        raw = presentation_time(frame)
+        stream = self._audio if isinstance(frame, AudioFrame) else self._video
+        raw = presentation_time(frame, stream.time_base if stream is not None else None)
         now = self._clock()
         if raw is None or self._container.format.name in _UNTIMED:
             return now
