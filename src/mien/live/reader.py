@@ -32,7 +32,8 @@ from mien.media.video import frames, probe
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 5.0
 #: Seconds before the first new connection, and the longest; each failure doubles them.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
-#: Times of a source that deviate from the computer's clock by more are replaced by that clock.
+#: Times of a source may differ from the computer's clock by this much, as where a server first sends what it has kept.
+#: Further ahead, reading waits; further behind, or after a longer jump, the clock counts again.
 MOST_DRIFT_S = 3.0
 #: Pictures and sound of a source begin within so many seconds of each other.
 SPREAD_S = 0.5
@@ -170,11 +171,14 @@ class Connection:
         now = self._clock()
         if raw is None or self._container.format.name in _UNTIMED:
             return now
-        if self._origin is None or (
-            not self.is_recording and abs(float(raw - self._origin) + self._shift_s - now) > MOST_DRIFT_S
-        ):
+        if self._origin is None:
             self._origin, self._shift_s = raw, max(now, self._not_before_s + SPREAD_S)
-        return float(raw - self._origin) + self._shift_s
+        time_s = float(raw - self._origin) + self._shift_s
+        has_jumped = math.isfinite(self.last_s) and abs(time_s - self.last_s) > MOST_DRIFT_S
+        if not self.is_recording and (has_jumped or time_s < now - MOST_DRIFT_S):
+            self._origin, self._shift_s = raw, max(now, self.last_s)
+            time_s = self._shift_s
+        return time_s
 
 
 def _open(address: Address, title: str) -> InputContainer:
@@ -238,10 +242,13 @@ class Reader:
             try:
                 connection = connection or self._connect(last_s)
                 with connection:
-                    pieces = connection.pieces()
-                    if connection.is_recording:
-                        pieces = paced(pieces, self._clock, should_stop=self._should_stop, sleep=self._sleep)
-                    for piece in pieces:
+                    ahead_s = 0.0 if connection.is_recording else MOST_DRIFT_S
+                    for piece in paced(
+                        connection.pieces(),
+                        lambda ahead_s=ahead_s: self._clock() + ahead_s,
+                        should_stop=self._should_stop,
+                        sleep=self._sleep,
+                    ):
                         if self._should_stop():
                             return
                         if not has_data:
