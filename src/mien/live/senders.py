@@ -148,11 +148,10 @@ class LslSender:
     def __init__(self, classes: Sequence[str], *, scope: str = "machine", name: str = "mien") -> None:
         try:
             import pylsl
-            from pylsl.lib import set_config_content
         except (ImportError, RuntimeError):
             raise _missing("pylsl", "--lsl") from None
         listen = "ListenAddress = 127.0.0.1\n" if scope == "machine" else ""
-        set_config_content(f"[multicast]\nResolveScope = {scope}\n{listen}[log]\nlevel = -2\n")
+        pylsl.set_config_content(f"[multicast]\nResolveScope = {scope}\n{listen}[log]\nlevel = -2\n")
         self.channels = ("subject", "time_s", *map(probability_column, classes), "valence", "arousal", "confidence")
         about = pylsl.StreamInfo(name, "Expression", len(self.channels), pylsl.IRREGULAR_RATE, "double64", name)
         description = about.desc().append_child("channels")
