@@ -48,6 +48,12 @@ class LivePictures:
         self.boxes: dict[int, Box] = {}
         self.latest_s = -np.inf
 
+    def warm_up(self) -> None:
+        """Run the networks once, because the first run takes several times as long."""
+        if self._tracker is not None:
+            self._tracker(Frame(0, 0.0, np.zeros((96, 96, 3), np.uint8)))
+            self._tracker.restart()
+
     def add(self, number: int, image: np.ndarray, time_s: float) -> None:
         """Read a frame. number: of the frame. image: `(height, width, 3)` uint8 RGB. time_s: later than the last."""
         width = image.shape[1]

@@ -29,6 +29,7 @@ import polars as pl
 
 from mien.encode.create_encoders import create_encoders
 from mien.encode.encode_media import EncodedMedia, check_kinds
+from mien.encode.subject_features import VideoFaces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
@@ -71,8 +72,9 @@ def stream(
             sound, in [0.1, 30]. A longer delay shows the networks more of what follows: see docs/LIVE.md for what each
             delay changes.
         late_s: frames that are handed over later than this, compared with the fastest so far, are dropped, so that a
-            slow computer falls no further behind. None drops none, for pictures that are read faster than they are
-            shown.
+            slow computer falls no further behind. It also returns rows less often, and later than `delay_s`. None drops
+            none and waits for all, for pictures that are read faster than they are shown: rows then depend on the
+            input alone.
         max_faces: the largest number of people tracked at once.
         reidentify: someone who returns within two minutes keeps the number, by appearance.
         min_quality: faces whose column `quality` is lower, in [0, 1], are not read.
@@ -135,12 +137,14 @@ class LiveStream:
         self._voices = list(voices)
         self._pictures = LivePictures(visual, max_faces=max_faces, reidentify=reidentify)
         self._sound = LiveSound(next(iter(voices.values())).provenance) if voices else None
-        self._lateness, self._clock = Lateness(late_s, clock), clock
+        self._lateness, self._clock, self._sheds_load = Lateness(late_s, clock), clock, late_s is not None
         self._step_s = self._pause_s = min(LONGEST_STEP_S, delay_s / 2)
         self._context_s, self._grid_s = _windows(model)
         self._start_s: float | None = None  # of what is kept
         self._next_s = self._returned_s = -math.inf
         self._is_finished = False
+        self._pictures.warm_up()
+        timeline_rows(model, EncodedMedia(VideoFaces(np.arange(2.0))))  # imports and sessions: now, not at a frame
         self.frames = self.dropped = 0
         self.seconds = {"pictures": 0.0, "sound": 0.0, "rows": 0.0}
 
@@ -235,14 +239,15 @@ class LiveStream:
         """The rows that became final, if it is time to compute some.
 
         Where that takes long, it is done less often, so that it takes half of the time at most: a slow computer gives
-        rows later, and does not fall behind for good.
+        rows later, and does not fall behind for good. With `late_s` None rows depend on the input alone.
         """
         now = self._now_s
         if self._start_s is None or now < self._next_s:
             return []
         start = self._clock()
         rows = self._rows(now - max(0.0, self.delay_s - self._pause_s))
-        self._pause_s = max(self._step_s, 2 * (self._clock() - start))
+        if self._sheds_load:
+            self._pause_s = max(self._step_s, 2 * (self._clock() - start))
         self._next_s = now + self._pause_s
         return rows
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,8 +32,11 @@ from mien.media.video import frames, probe
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 5.0
 #: Seconds before the first new connection, and the longest; each failure doubles them.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
-#: Times of a source that deviate from the computer's clock by more are replaced by that clock.
+#: Times of a source may differ from the computer's clock by this much, as where a server first sends what it has kept.
+#: Further ahead, reading waits; further behind, or after a longer jump, the clock counts again.
 MOST_DRIFT_S = 3.0
+#: Pictures and sound of a source begin within so many seconds of each other.
+SPREAD_S = 0.5
 #: Formats without times of their own: FFmpeg counts frames at 25 a second, whatever the camera does.
 _UNTIMED = frozenset(("mpjpeg", "mjpeg", "image2pipe"))
 #: A recording that ends this close to its stated end is complete, and not broken off.
@@ -68,6 +73,7 @@ class Connection:
         address: what is opened. want_pictures, want_sound: what is read of it.
         clock: seconds that pass, the time of pictures and sound. The first one is set to it; the others follow by the
             source's own times, or by the clock where it has none.
+        not_before_s: end of an earlier connection; times are later.
 
     Raises:
         MediaError: it cannot be opened, or has nothing that is wanted.
@@ -81,8 +87,9 @@ class Connection:
         want_pictures: bool = True,
         want_sound: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        not_before_s: float = -math.inf,
     ) -> None:
-        self.title, self._clock = title, clock
+        self.title, self._clock, self._not_before_s = title, clock, not_before_s
         self._container = _open(address, title)
         video = select_video(self._container) if want_pictures else None
         audio = select_audio(self._container) if want_sound else None
@@ -96,13 +103,14 @@ class Connection:
                 f"{title}: there is no {what} in it", follows="Nothing was read.", remedy="Name another source."
             )
         self._converter: FrameConverter | None = None
-        self._video = video
+        self._video, self._audio = video, audio
         duration = self._container.duration
         #: Seconds of a recording, None for a live stream.
         self.duration_s = duration / 1e6 if duration and duration > 0 else None
         self._origin: Fraction | None = None
         self._shift_s = 0.0
-        self.last_s = 0.0
+        #: Time of the end of what was read.
+        self.last_s = not_before_s
 
     def __enter__(self) -> Connection:
         return self
@@ -125,6 +133,7 @@ class Connection:
         Raises:
             Ended: a recording was read to its end. MediaError: the source broke off, or gave no data in time.
         """
+        reason = ""
         try:
             for packet in self._container.demux(self._streams):
                 try:
@@ -134,17 +143,22 @@ class Connection:
                 for frame in decoded:
                     yield self._piece(frame)
         except (av.FFmpegError, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise MediaError(f"{self.title}: the source broke off ({reason})") from None
+            reason = f" ({getattr(error, 'strerror', None) or error})"
+            for stream in self._streams:  # what the decoders still hold
+                with suppress(av.FFmpegError):
+                    for frame in stream.decode(None):
+                        yield self._piece(frame)
         if self.duration_s is not None and self.last_s - self._shift_s >= self.duration_s - _END_S:
-            raise Ended
-        raise MediaError(f"{self.title}: the source broke off")
+            raise Ended  # a server may hang up, which is an error to FFmpeg, behind the last byte
+        raise MediaError(f"{self.title}: the source broke off{reason}")
 
     def _piece(self, frame: VideoFrame | AudioFrame) -> Picture | Sound:
         time_s = self._time(frame)
-        self.last_s = time_s
         if isinstance(frame, AudioFrame):
-            return Sound(time_s, np.ascontiguousarray(planes_of(frame).T), frame.sample_rate)
+            sound = Sound(time_s, np.ascontiguousarray(planes_of(frame).T), frame.sample_rate)
+            self.last_s = max(self.last_s, end_s(sound))
+            return sound
+        self.last_s = max(self.last_s, time_s + 0.001)
         assert isinstance(self._video, VideoStream)
         if self._converter is None:
             self._converter = FrameConverter(orientation_of(frame), None)
@@ -152,15 +166,19 @@ class Connection:
 
     def _time(self, frame: VideoFrame | AudioFrame) -> float:
         """Time of a frame on the clock."""
-        raw = presentation_time(frame)
+        stream = self._audio if isinstance(frame, AudioFrame) else self._video
+        raw = presentation_time(frame, stream.time_base if stream is not None else None)
         now = self._clock()
         if raw is None or self._container.format.name in _UNTIMED:
             return now
-        if self._origin is None or (
-            not self.is_recording and abs(float(raw - self._origin) + self._shift_s - now) > MOST_DRIFT_S
-        ):
-            self._origin, self._shift_s = raw, now
-        return float(raw - self._origin) + self._shift_s
+        if self._origin is None:
+            self._origin, self._shift_s = raw, max(now, self._not_before_s + SPREAD_S)
+        time_s = float(raw - self._origin) + self._shift_s
+        has_jumped = math.isfinite(self.last_s) and abs(time_s - self.last_s) > MOST_DRIFT_S
+        if not self.is_recording and (has_jumped or time_s < now - MOST_DRIFT_S):
+            self._origin, self._shift_s = raw, max(now, self.last_s)
+            time_s = self._shift_s
+        return time_s
 
 
 def _open(address: Address, title: str) -> InputContainer:
@@ -219,19 +237,25 @@ class Reader:
             MediaError: the first connection failed, or the source stayed away for `retry_s`.
         """
         connection: Connection | None = self._connect()
-        wait_s, away_s, has_data = FIRST_WAIT_S, self._clock(), False
+        wait_s, away_s, has_data, last_s = FIRST_WAIT_S, self._clock(), False, -math.inf
         while True:
             try:
-                connection = connection or self._connect()
+                connection = connection or self._connect(last_s)
                 with connection:
-                    for piece in connection.pieces():
+                    ahead_s = 0.0 if connection.is_recording else MOST_DRIFT_S
+                    for piece in paced(
+                        connection.pieces(),
+                        lambda ahead_s=ahead_s: self._clock() + ahead_s,
+                        should_stop=self._should_stop,
+                        sleep=self._sleep,
+                    ):
                         if self._should_stop():
                             return
                         if not has_data:
                             self._on_state("")
                             wait_s, has_data = FIRST_WAIT_S, True
                         yield piece
-                        away_s = self._clock()
+                        away_s, last_s = self._clock(), connection.last_s
             except Ended:
                 return
             except MediaError as error:
@@ -248,9 +272,16 @@ class Reader:
                 wait_s, has_data = min(2 * wait_s, LONGEST_WAIT_S), False
                 self.reconnections += 1
 
-    def _connect(self) -> Connection:
+    def _connect(self, not_before_s: float = -math.inf) -> Connection:
         pictures, sound = self._wants
-        return Connection(self._address, self._title, want_pictures=pictures, want_sound=sound, clock=self._clock)
+        return Connection(
+            self._address,
+            self._title,
+            want_pictures=pictures,
+            want_sound=sound,
+            clock=self._clock,
+            not_before_s=not_before_s,
+        )
 
     def _pause(self, seconds: float) -> bool:
         """Wait; False if the reading should stop."""

@@ -148,11 +148,10 @@ class LslSender:
     def __init__(self, classes: Sequence[str], *, scope: str = "machine", name: str = "mien") -> None:
         try:
             import pylsl
-            from pylsl.lib import set_config_content
         except (ImportError, RuntimeError):
             raise _missing("pylsl", "--lsl") from None
-        listen = "ListenAddress = 127.0.0.1\n" if scope == "machine" else ""
-        set_config_content(f"[multicast]\nResolveScope = {scope}\n{listen}[log]\nlevel = -2\n")
+        listen = "ListenAddress = 127.0.0.1\n[ports]\nIPv6 = disable\n" if scope == "machine" else ""
+        pylsl.set_config_content(f"[log]\nlevel = -2\n[multicast]\nResolveScope = {scope}\n{listen}")
         self.channels = ("subject", "time_s", *map(probability_column, classes), "valence", "arousal", "confidence")
         about = pylsl.StreamInfo(name, "Expression", len(self.channels), pylsl.IRREGULAR_RATE, "double64", name)
         description = about.desc().append_child("channels")
@@ -161,7 +160,7 @@ class LslSender:
         self._outlet = pylsl.StreamOutlet(about)
         self._clock = pylsl.local_clock
         place = "this computer" if scope == "machine" else "the network"
-        self.notice = f"rows are announced on {place} as the LSL stream {name}"
+        self.notice = f"rows are announced on {place} as the LSL stream {name}, whose library listens on every network"
 
     def send(self, rows: Sequence[Row], age_s: Sequence[float]) -> None:
         """Send each row as a sample."""

@@ -1,6 +1,6 @@
 """The features of `VoiceSpeech` while the sound arrives.
 
-A vector of a file depends on sound that comes later: prosody on 2 s, speech states on a window of 8 s that is placed by
+A vector of a file depends on sound that comes later: prosody on 3 s, speech states on a window of 8 s that is placed by
 the recording's start. Here a vector is given as soon as its samples are there, from what is known, and computed again
 until it no longer changes. Vectors older than about 9 s equal those of a file.
 """
@@ -20,8 +20,9 @@ from mien.media.voice_activity import STEP, VoiceActivity, is_speech
 
 #: Frames (10 ms) of a vector (80 ms), and of the whole seconds in which pitch is tracked.
 _PER_VECTOR, _SECOND = 2 * FRAMES, 100
-#: Frames measured before those of which prosody is computed, and frames after it until it no longer changes.
-_BEFORE, _UNTIL_FINAL = 300, 200
+#: Frames measured before those of which prosody is computed, and frames after it until it no longer changes (statistics
+#: over a second on either side, of levels over a second, of pitch that depends on 1.5 s).
+_BEFORE, _UNTIL_FINAL = 300, 300
 #: Vectors before the end of the sound whose speech states lack context; `smart_turn` leaves out as many.
 _LACKING = 12
 

@@ -125,7 +125,8 @@ class Guard:
             HTTPStatus.FORBIDDEN,
             "the request comes from a page of another site",
             follows=_REFUSED,
-            remedy="Open the page of this server, or call it from a program.",
+            remedy="Open the page of this server, or call it from a program. Behind a proxy, start the server with "
+            "--public-url.",
         )
 
     def _check_token(self, scope: Scope, headers: Headers) -> RequestError | None:

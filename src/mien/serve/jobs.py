@@ -232,8 +232,7 @@ class JobStore:
         old = [str(row["id"]) for row in rows]
         for job_id in old:
             self.delete(job_id)
-        if old:
-            self._execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still holds the rows
+        self._execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still holds deleted rows
         return old
 
     def recover(self) -> tuple[int, int]:

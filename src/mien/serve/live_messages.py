@@ -35,7 +35,7 @@ def parse(message: bytes) -> LiveMessage:
     if zeros != bytes(3):
         raise ValueError("the bytes 1 to 3 are not zero")
     if kind == PICTURE:
-        if data[:2] != b"\xff\xd8" or rate:
+        if bytes(data[:2]) != b"\xff\xd8" or rate:
             raise ValueError("a picture is not JPEG, or has a number of samples per second")
     elif kind in _SAMPLE_BYTES:
         if not RATES[0] <= rate <= RATES[1]:

@@ -13,15 +13,16 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        new = {"registry": self._registry}
-        self.requests = Counter("mien_requests_total", "HTTP responses.", ["method", "route", "status"], **new)
-        self.jobs = Counter("mien_jobs_total", "Jobs that ended, by state.", ["state"], **new)
-        self.job_seconds = Histogram("mien_job_seconds", "Time from start to end.", buckets=_SECONDS, **new)
-        self.wait_seconds = Histogram("mien_wait_seconds", "Time of a job in the queue.", buckets=_SECONDS, **new)
-        self.upload_bytes = Counter("mien_upload_bytes_total", "Bytes of accepted uploads.", **new)
-        self.present = Gauge("mien_jobs_present", "Jobs that are there, by state.", ["state"], **new)
-        self.live = Gauge("mien_live_sessions", "Live sessions that are open.", **new)
+        self._registry = own = CollectorRegistry()
+        self.requests = Counter("mien_requests_total", "HTTP responses.", ["method", "route", "status"], registry=own)
+        self.jobs = Counter("mien_jobs_total", "Jobs that ended, by state.", ["state"], registry=own)
+        self.job_seconds = Histogram("mien_job_seconds", "Time from start to end.", buckets=_SECONDS, registry=own)
+        self.wait_seconds = Histogram(
+            "mien_wait_seconds", "Time of a job in the queue.", buckets=_SECONDS, registry=own
+        )
+        self.upload_bytes = Counter("mien_upload_bytes_total", "Bytes of accepted uploads.", registry=own)
+        self.present = Gauge("mien_jobs_present", "Jobs that are there, by state.", ["state"], registry=own)
+        self.live = Gauge("mien_live_sessions", "Live sessions that are open.", registry=own)
 
     def text(self) -> bytes:
         """The figures in the text format of Prometheus."""

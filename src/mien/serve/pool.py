@@ -83,8 +83,9 @@ class Pool:
             try:
                 self._run(runner, job)
             except Exception as error:  # one job must not end the thread
-                LOGGER.error("job %s: %s in the server", job.id, type(error).__name__)
-                self._store.fail(job.id, _server_fault(error))
+                if job.id not in self._cancelled:  # else its files are gone because the client deleted it
+                    LOGGER.error("job %s: %s in the server", job.id, type(error).__name__)
+                    self._store.fail(job.id, _server_fault(error))
             finally:
                 self.progress.pop(job.id, None)
                 if job.id in self._cancelled:  # a result that was written in the moment of its deletion

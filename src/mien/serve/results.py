@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 from http import HTTPStatus
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,11 @@ MEDIA_TYPES = {
 
 @cache
 def formats() -> list[str]:
-    """Suffixes that a Timeline can be written with, without the dot."""
-    import polars as pl
-
-    from mien.timeline.table import Timeline, schema
-
-    return [suffix.removeprefix(".") for suffix in Timeline(pl.DataFrame(schema=schema())).writers]
+    """Suffixes that a Timeline can be written with, without the dot: its own, and those of annotation formats."""
+    found = ["csv", "parquet", "jsonl"]
+    if find_spec("mien.timeline.formats"):
+        found += [suffix.removeprefix(".") for suffix in import_module("mien.timeline.formats").suffixes()]
+    return list(dict.fromkeys(found))
 
 
 def read(store: JobStore, job: Job) -> Timeline:
@@ -65,10 +66,10 @@ def file_of(store: JobStore, job: Job, suffix: str) -> Path:
     """
     timeline = read(store, job)
     path = store.folder_of(job.id) / f"timeline{suffix}"
-    if suffix not in timeline.writers:
+    if suffix.removeprefix(".") not in formats():
         raise RequestError(
             HTTPStatus.NOT_FOUND, f"there is no format {suffix.removeprefix('.')!r}", follows="Nothing was written.",
-            remedy=f"Use one of {', '.join(s.removeprefix('.') for s in timeline.writers)}.",
+            remedy=f"Use one of {', '.join(formats())}.",
         )  # fmt: skip
     if not path.is_file():
         try:

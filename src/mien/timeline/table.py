@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -143,20 +143,16 @@ class Timeline:
             self.table.write_parquet(file, metadata={METADATA_KEY: about})
         return Path(path)
 
-    @property
-    def writers(self) -> dict[str, Callable[[str | Path], Path]]:
-        """Suffix -> the method that writes it."""
-        return {".csv": self.to_csv, ".parquet": self.to_parquet, ".jsonl": self.to_jsonl}
-
     def write(self, path: str | Path) -> Path:
         """Writes in the format of the suffix: .csv, .parquet or .jsonl. Raises OutputError."""
+        writers = {".csv": self.to_csv, ".parquet": self.to_parquet, ".jsonl": self.to_jsonl}
         try:
-            return self.writers[Path(path).suffix.lower()](path)
+            return writers[Path(path).suffix.lower()](path)
         except KeyError:
             raise OutputError(
                 f"{path}: a timeline cannot be written as {Path(path).suffix or 'a file without a suffix'}",
                 follows="Nothing was written.",
-                remedy=f"End the name in {', '.join(self.writers)}.",
+                remedy=f"End the name in {', '.join(writers)}.",
             ) from None
 
     @classmethod
