@@ -27,9 +27,9 @@ LAYERS = (
     ("trained_model",),
     ("checkpoint_encoder", "zero_shot", "ensemble_folder", "model_listing"),
     ("encode", "onnx_export", "model_card"),
-    ("extract", "evaluation", "predict"),
-    ("training", "submission", "benchmark"),
-    ("reproduce", "custom_data"),
+    ("extract", "evaluation", "predict", "client"),
+    ("training", "submission", "benchmark", "live"),
+    ("reproduce", "custom_data", "serve"),
     ("cli",),
 )
 #: Files and folders that know tensors and no files must not import what reads the world.

@@ -15,7 +15,9 @@ from mien.telemetry import switch_off
 
 if TYPE_CHECKING:
     from mien import custom_data
+    from mien.client import Client
     from mien.config import names as recipes
+    from mien.live.predictor import stream
     from mien.predict import Predictor, load, predict, predict_many
     from mien.timeline.table import Timeline
 
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
 
 switch_off()
 
-__all__ = ["Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes"]
+__all__ = [
+    "Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes", "stream",
+]  # fmt: skip
 
 #: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.
 _LAZY = {
+    "Client": ("mien.client", "Client"),
     "Predictor": ("mien.predict", "Predictor"),
     "Timeline": ("mien.timeline.table", "Timeline"),
     "custom_data": ("mien.custom_data", ""),
@@ -34,6 +39,7 @@ _LAZY = {
     "predict": ("mien.predict", "predict"),
     "predict_many": ("mien.predict", "predict_many"),
     "recipes": ("mien.config", "names"),
+    "stream": ("mien.live.predictor", "stream"),
 }
 
 

@@ -61,3 +61,7 @@ class ConfigError(MienError):
     """A recipe, option or checkpoint cannot be used as given."""
 
     exit_code = 2
+
+
+class ServerError(MienError):
+    """A mien server cannot be reached, refuses a request, or could not finish a job."""

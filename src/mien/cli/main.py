@@ -19,10 +19,12 @@ from mien.cli import (
     export_command,
     extract_commands,
     hub_command,
+    live_command,
     models_command,
     predict_command,
     process,
     reproduce_command,
+    serve_command,
     submission_commands,
     synthetic_command,
     train_command,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "live", "serve", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -114,6 +116,8 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
+app.command(no_args_is_help=True)(live_command.live)
+app.command()(serve_command.serve)
 app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")

@@ -69,11 +69,15 @@ class BatchEncoder(Generic[Item, Key]):
             self._start()
             self._collect(MAX_WAITING)
 
-    def flush(self) -> None:
-        """Encode what waits, and wait for every batch."""
+    def drain(self) -> None:
+        """Encode what waits, and wait for every batch; more may be added."""
         if self._items and not self.failed:
             self._start()
         self._collect(0)
+
+    def flush(self) -> None:
+        """`drain`, and end the thread."""
+        self.drain()
         if self._pool is not None:
             self._pool.shutdown()
 

@@ -55,6 +55,28 @@ class SubjectTrack:
     features: dict[str, GrowingArray] = field(default_factory=dict)
     encoded_rows: dict[str, GrowingArray] = field(default_factory=dict)
 
+    def since(self, row: int) -> SubjectTrack:
+        """The part from frame `row` on, whose index becomes 0."""
+        first = int(np.searchsorted(self.rows.array(), row))
+        part = SubjectTrack(self.id, _after(self.rows, first, row), _after(self.boxes, first))
+        part.geometry = _after(self.geometry, min(first, len(self.geometry)))
+        part.quality = _after(self.quality, min(first, len(self.quality)))
+        for modality, values in self.features.items():
+            encoded = self.encoded_rows.get(modality)
+            start = first if encoded is None else int(np.searchsorted(encoded.array(), row))
+            part.features[modality] = _after(values, start)
+            if encoded is not None:
+                part.encoded_rows[modality] = _after(encoded, start, row)
+        return part
+
+
+def _after(values: GrowingArray, first: int, less: int = 0) -> GrowingArray:
+    """A copy of the rows from `first` on, minus `less`."""
+    rest = values.array()[first:]
+    copy = GrowingArray(rest.shape[1] if rest.ndim > 1 else 0, rest.dtype)
+    copy.extend(rest - less if less else rest)
+    return copy
+
 
 @dataclass(slots=True)
 class VideoFaces:
@@ -66,7 +88,8 @@ class VideoFaces:
     names: modality -> key of `encoders`; two modalities may share one encoder. turned: (width, height) in pixels where
     the frames were turned by half to be read; boxes are then given in pixels of the frames as they are stored.
     passed_over: most faces seen at once beyond the limit of tracked ones. read: `(n,)` frames whose faces were read, if
-    not all were; in the others, boxes and measures are interpolated (`mien.encode.face_rate`).
+    not all were; in the others, boxes and measures are interpolated (`mien.encode.face_rate`). seen_before: somebody
+    was seen before these frames, as in the last minute of a camera.
 
     Tracks and streams are made on request and not cached, so that memory holds those of one subject at a time.
     """
@@ -81,6 +104,7 @@ class VideoFaces:
     turned: tuple[int, int] | None = None
     passed_over: int = 0
     read: np.ndarray | None = None
+    seen_before: bool = False
 
     def __post_init__(self) -> None:
         self.names = self.names or {name: name for name in self.encoders}
@@ -283,6 +307,26 @@ class SubjectCollector:
         for batches in self._crops.values():
             batches.flush()
 
+    def drain(self) -> None:
+        """Encode what waits, so that the subjects hold all frames so far; more may be added."""
+        self._measure_meshes()
+        for batches in self._crops.values():
+            batches.drain()
+
+    def forget(self, row: int, *, keep: int | None = None) -> None:
+        """Drop the frames before `row`, whose index becomes 0, and the subjects other than `keep` that are in none of
+        the rest.
+
+        Call `drain` first. Memory is then bounded by the frames that are kept.
+        """
+        later = {number: subject.since(row) for number, subject in self.subjects.items()}
+        self.subjects = {number: subject for number, subject in later.items() if number == keep or len(subject.rows)}
+        self._skipped = {
+            key: (at - row, crop) for key, (at, crop) in self._skipped.items() if at >= row and key[0] in self.subjects
+        }
+        self._cells = {key: cell for key, cell in self._cells.items() if key[0] in self.subjects}
+        self._qualities = {number: last for number, last in self._qualities.items() if number in self.subjects}
+
     def subject(self, number: int) -> SubjectTrack:
         """The subject of a number, created if it is new."""
         if number not in self.subjects:
@@ -342,12 +386,12 @@ def _extend(subject: SubjectTrack, modality: str, values: np.ndarray) -> None:
 
 
 def drop_brief_subjects(
-    times: np.ndarray, collector: SubjectCollector, min_visible_s: float, read: np.ndarray | None = None
+    times: np.ndarray, subjects: Mapping[int, SubjectTrack], min_visible_s: float, read: np.ndarray | None = None
 ) -> tuple[list[SubjectTrack], int]:
     """The subjects visible for `min_visible_s` without a gap, in order of appearance, and the number of the others.
     read: as in `VideoFaces`."""
     durations = row_durations(times)
-    everyone = sorted(collector.subjects.values(), key=lambda subject: subject.rows.array()[0])
+    everyone = sorted(subjects.values(), key=lambda subject: subject.rows.array()[0])
 
     def visible_s(subject: SubjectTrack) -> float:
         return _longest_visible_s(times, durations, fill(subject.rows.array(), read, times).frames, min_visible_s)

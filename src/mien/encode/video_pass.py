@@ -219,7 +219,7 @@ def read_faces(
         length_s = float(row_durations(np.array(times)).sum())
         if length_s < min_visible_s:
             min_visible_s = BRIEF_CLIP_SHARE * length_s
-        subjects, brief = drop_brief_subjects(np.array(times), collector, min_visible_s, some)
+        subjects, brief = drop_brief_subjects(np.array(times), collector.subjects, min_visible_s, some)
     else:
         subjects, brief = [collector.subject(i) for i in range(len(sides))], 0
     shared = {one.modality: one.end() for one in segments}

@@ -78,15 +78,20 @@ class SpeechStates:
         self._kept, self._first = self._kept[unused * CELL :], self._first + unused
         return np.concatenate(parts) if parts else np.zeros((0, DIM), np.float32)
 
-    def finish(self) -> np.ndarray:
-        """States of the remaining cells, `(cells, 384)`; a last cell of less than 80 ms is padded with zeros."""
+    def peek(self) -> np.ndarray:
+        """States of the cells that were not returned yet, `(cells, 384)`, from the last 8 s so far: what `finish` would
+        return now. A last cell of less than 80 ms is padded with zeros."""
         cells = -(-len(self._kept) // CELL)
         if not cells:
             return np.zeros((0, DIM), np.float32)
         end, start = self._first + cells, max(0, cells - _WINDOW)
         states = self._run(self._kept[start * CELL :])
-        out = states[len(states) - (end - self._next) :]
-        self._next, self._kept = end, np.zeros(0, np.float32)
+        return states[len(states) - (end - self._next) :]
+
+    def finish(self) -> np.ndarray:
+        """States of the remaining cells, `(cells, 384)`; a last cell of less than 80 ms is padded with zeros."""
+        out = self.peek()
+        self._next, self._kept = self._next + len(out), np.zeros(0, np.float32)
         return out
 
     def _run(self, samples: np.ndarray) -> np.ndarray:

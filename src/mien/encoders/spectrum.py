@@ -43,10 +43,14 @@ class SpectrumFrames:
 
     Call it with consecutive blocks, then call `finish`. Both yield `(frames, COLUMNS)` float32.
 
+    Args:
+        batch: frames yielded at once.
+
     frames: number of frames yielded so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch: int = _BATCH) -> None:
+        self._size = batch
         self._high_pass = _HighPass()
         self._buffer = np.zeros(_LONG // 2 - HOP // 2, np.float32)
         self._new_blocks: list[np.ndarray] = []
@@ -70,8 +74,8 @@ class SpectrumFrames:
     def _add(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         self._new_blocks.append(samples)
         self._count += len(samples)
-        while self._count >= (_BATCH - 1) * HOP + _LONG:
-            yield self._batch(_BATCH)
+        while self._count >= (self._size - 1) * HOP + _LONG:
+            yield self._batch(self._size)
 
     def _batch(self, frames: int) -> np.ndarray:
         if self._new_blocks:

@@ -48,7 +48,7 @@ class ProsodyExtractor:
         """
         extraction = _Extraction()
         values, valid = extraction.run(blocks)
-        _subtract_median(values, valid)
+        subtract_median(values, valid)
         values[~valid] = 0.0
         times = extraction.start_s + (np.arange(len(values)) + 0.5) / RATE_HZ
         provenance = {"encoder": NAME, "version": VERSION, "speech": voice_activity.RELEASE}
@@ -125,7 +125,7 @@ class _Extraction:
         return speaking
 
 
-def _subtract_median(values: np.ndarray, valid: np.ndarray) -> None:
+def subtract_median(values: np.ndarray, valid: np.ndarray) -> None:
     """Subtract from the columns `RELATIVE`, in place, their median over speech; for pitch, over voiced speech."""
     voiced = values[:, COLUMN["voiced_share"]] > 0
     for column in range(RELATIVE.start, RELATIVE.stop):

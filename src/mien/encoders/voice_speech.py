@@ -61,7 +61,7 @@ class VoiceSpeech:
         vectors.extend(extraction.finish())
         if not len(prosody.values):
             return
-        cells, valid = _average_pairs(prosody.values, prosody.valid)
+        cells, valid = average_pairs(prosody.values, prosody.valid)
         values = np.zeros((len(cells), DIM), np.float32)
         values[:, PROSODY] = cells
         states = vectors.array()
@@ -70,7 +70,7 @@ class VoiceSpeech:
         yield Stream(values, first_s[0] + smart_turn.cell_centres(len(values)), valid, self.provenance)
 
 
-def _average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of the valid ones of two consecutive rows: `(2 n, dim)`, or one row less, -> `(n, dim)` and validity."""
     missing = len(values) % 2
     values = np.concatenate([values, np.zeros((missing, values.shape[1]), values.dtype)]).reshape(

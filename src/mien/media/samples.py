@@ -6,8 +6,9 @@ sequence is therefore at start + k / rate, which every reader relies on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
@@ -59,26 +60,30 @@ class AudioChunk:
 
 
 @dataclass(slots=True)
-class _SampleClock:
+class SampleClock:
     """Time of the next sample. base_s: time at which the present rate began; count: samples since then; offset: seconds
-    added to timestamps since the stream's clock was set; cutting: an overlap is longer than the chunks so far.
+    added to timestamps since the stream's clock was set; gaps: number of gaps and overlaps, holes: of long gaps,
+    first_gap_s, first_hole_s: the time of the first; cutting: an overlap is longer than the chunks so far.
     longest_s: time from which holes are closed; longest_sound_s: seconds of sound and silence that may be given;
     given_s: so far."""
 
     base_s: Fraction
     rate: int
-    longest_s: float
-    longest_sound_s: float
+    longest_s: float = math.inf
+    longest_sound_s: float = math.inf
     offset: Fraction = Fraction(0)
     count: int = 0
     given_s: float = 0.0
-    gaps_s: list[float] = field(default_factory=list)
-    holes_s: list[float] = field(default_factory=list)
+    gaps: int = 0
+    first_gap_s: float = 0.0
+    holes: int = 0
+    first_hole_s: float = 0.0
     clock_jumps: int = 0
     cutting: bool = False
 
     @property
     def now(self) -> Fraction:
+        """Time of the next sample, seconds."""
         return self.base_s + Fraction(self.count, self.rate)
 
     def place(self, time: Fraction | None, length: int) -> tuple[int, int]:
@@ -96,11 +101,19 @@ class _SampleClock:
             return 0, 0
         samples = round(ahead * self.rate)
         if not self.cutting:
-            (self.holes_s if self.is_hole(samples) else self.gaps_s).append(float(self.now))
+            self._count(float(self.now), is_hole=self.is_hole(samples))
         cut = min(max(-samples, 0), length)
         # An overlap may be longer than a chunk. Cut until it is used up, its last 50 ms included.
         self.cutting = cut == length
         return max(samples, 0), cut
+
+    def _count(self, time_s: float, *, is_hole: bool) -> None:
+        if is_hole:
+            self.first_hole_s = self.first_hole_s if self.holes else time_s
+            self.holes += 1
+        else:
+            self.first_gap_s = self.first_gap_s if self.gaps else time_s
+            self.gaps += 1
 
     def is_hole(self, silence: int) -> bool:
         """Whether a gap of so many samples is not stored: it is long, or the file has too little data for it."""
@@ -131,11 +144,11 @@ def read_chunks(
         MediaError: during iteration, if nothing decodes and there are no pictures either.
     """
     faults: list[str] = []
-    clock: _SampleClock | None = None
+    clock: SampleClock | None = None
     not_finite, skip, is_full = 0, info.audio_skip, False
     # An MP4 states where its sound ends; what an encoder adds to fill its last packet is not part of it.
     stop = Fraction(info.audio_stop_s) if info.container == "mov" and info.audio_stop_s is not None else None
-    mix = _MonoMix() if channels == 1 and channel is None else None
+    mix = MonoMix() if channels == 1 and channel is None else None
     with open_container(info.path) as container:
         assert info.audio_index is not None, "probe has found it"
         stream = container.streams[info.audio_index]
@@ -148,7 +161,7 @@ def read_chunks(
                 faults.append(f"a sample rate of {rate} Hz")
                 continue
             if channel is not None:
-                samples = _planes(frame)[channel : channel + 1].T
+                samples = planes_of(frame)[channel : channel + 1].T
             else:
                 samples = mix(frame) if mix is not None else _mix(frame, channels)
             if not np.isfinite(samples).all():
@@ -164,7 +177,7 @@ def read_chunks(
                     continue
             if clock is None:
                 start = Fraction(info.audio_start_s or 0) if time is None else time
-                clock = _SampleClock(start, rate, longest_span_s(info.path), longest_sound_s(info.path))
+                clock = SampleClock(start, rate, longest_span_s(info.path), longest_sound_s(info.path))
             clock.set_rate(rate)
             silence, cut = clock.place(time, len(samples))
             if stop is not None and (excess := round((clock.now - stop) * rate) + silence + len(samples) - cut) > 0:
@@ -256,7 +269,7 @@ def resample(chunks: Iterable[AudioChunk], rate: int) -> Iterator[np.ndarray]:
 
 
 def _add_notes(
-    info: MediaInfo, clock: _SampleClock | None, faults: list[str], not_finite: int, notes: list[str] | None
+    info: MediaInfo, clock: SampleClock | None, faults: list[str], not_finite: int, notes: list[str] | None
 ) -> None:
     name = printable(info.path)
     if clock is None:
@@ -271,17 +284,17 @@ def _add_notes(
             "after the end of the audio only the face can be used.",
         )
     add_damage_note(notes, info.path, "audio", faults)
-    if clock.gaps_s:
+    if clock.gaps:
         add_note(
             notes,
-            f"{name}: the audio's timestamps have {len(clock.gaps_s)} gaps or overlaps (first at "
-            f"{clock.gaps_s[0]:.2f} s); gaps were filled with silence, overlaps were cut.",
+            f"{name}: the audio's timestamps have {clock.gaps} gaps or overlaps (first at "
+            f"{clock.first_gap_s:.2f} s); gaps were filled with silence, overlaps were cut.",
         )
-    if clock.holes_s:
-        count = "a hole" if len(clock.holes_s) == 1 else f"{len(clock.holes_s)} holes"
+    if clock.holes:
+        count = "a hole" if clock.holes == 1 else f"{clock.holes} holes"
         add_note(
             notes,
-            f"{name}: the audio has {count} of more than {HOLE_S:.0f} s (first at {clock.holes_s[0]:.2f} s); nothing "
+            f"{name}: the audio has {count} of more than {HOLE_S:.0f} s (first at {clock.first_hole_s:.2f} s); nothing "
             "was read in them.",
         )
     if clock.clock_jumps:
@@ -290,7 +303,7 @@ def _add_notes(
         add_note(notes, f"{name}: {not_finite} audio samples are NaN or infinite; they were set to zero.")
 
 
-class _MonoMix:
+class MonoMix:
     """Mixes frames to one channel; takes the loudest channel while the channels cancel. cancelled: whether they did."""
 
     def __init__(self) -> None:
@@ -300,11 +313,14 @@ class _MonoMix:
 
     def __call__(self, frame: av.AudioFrame) -> np.ndarray:
         """A decoded frame as `(n, 1)` float32."""
-        planes = _planes(frame)
-        mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), 1) @ planes
+        return self.mix(planes_of(frame), frame.layout.name)
+
+    def mix(self, planes: np.ndarray, layout: str = "") -> np.ndarray:
+        """`(channels, n)` float32 as `(n, 1)`. layout: FFmpeg's name of the channels; "": all count alike."""
+        mixed: np.ndarray = _mixing_matrix(layout, len(planes), 1) @ planes
         if len(planes) == 1 or not planes.shape[1]:
             return mixed.T
-        counted = _mixing_matrix(frame.layout.name, len(planes), 1)[0] > 0  # without the subwoofer's
+        counted = _mixing_matrix(layout, len(planes), 1)[0] > 0  # without the subwoofer's
         powers = np.where(counted, np.einsum("cn,cn->c", planes, planes) / planes.shape[1], 0)
         if len(self._powers) != len(powers):
             self._powers, self._mixed_power = powers, float((mixed**2).mean())
@@ -321,12 +337,12 @@ class _MonoMix:
 
 def _mix(frame: av.AudioFrame, channels: int) -> np.ndarray:
     """A decoded frame as `(n, channels)` float32 in [-1, 1]."""
-    planes = _planes(frame)
+    planes = planes_of(frame)
     mixed: np.ndarray = _mixing_matrix(frame.layout.name, len(planes), channels) @ planes
     return mixed.T
 
 
-def _planes(frame: av.AudioFrame) -> np.ndarray:
+def planes_of(frame: av.AudioFrame) -> np.ndarray:
     """A decoded frame as `(channels, n)` float32 in [-1, 1]."""
     samples: np.ndarray = frame.to_ndarray()
     if not frame.format.is_planar:

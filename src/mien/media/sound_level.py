@@ -37,6 +37,12 @@ class SoundLevel:
         self._times.extend(self._rest_s + (np.arange(count) + 0.5) * STEP / RATE)
         self._rest, self._rest_s = samples[count * STEP :], self._rest_s + count * STEP / RATE
 
+    def take(self) -> Stream:
+        """The levels since the last call, as in `stream`; they are forgotten, so that memory stays bounded."""
+        taken = self.stream()
+        self._times, self._levels = GrowingArray(0, np.float64), GrowingArray(1)
+        return taken
+
     def stream(self) -> Stream:
         """The levels `(n, 1)` in dB, each at the middle of its 100 ms; a shorter rest at the end is left out."""
         times = self._times.array()

@@ -32,7 +32,9 @@ PIECE_S = 1.0
 MIN_VISIBLE_SHARE = 0.5
 
 
-def attribute_speech(openings: Sequence[np.ndarray], times: np.ndarray, is_speech: np.ndarray) -> np.ndarray:
+def attribute_speech(
+    openings: Sequence[np.ndarray], times: np.ndarray, is_speech: np.ndarray, *, seen_before: bool = False
+) -> np.ndarray:
     """Attribute speech to subjects: `(subject, time)` str, OWN, SHARED or OTHER, and "" where nobody speaks.
 
     Args:
@@ -40,6 +42,8 @@ def attribute_speech(openings: Sequence[np.ndarray], times: np.ndarray, is_speec
             face is not visible.
         times: `(time,)` seconds, increasing.
         is_speech: `(time,)` bool.
+        seen_before: one of them was in view before these times, so that nobody in view means that nobody of them
+            speaks.
     """
     speech = np.where(is_speech, SHARED, "").astype("<U6")[None].repeat(len(openings), axis=0)
     if len(times) < 2:
@@ -53,7 +57,7 @@ def attribute_speech(openings: Sequence[np.ndarray], times: np.ndarray, is_speec
             speech[:, piece] = np.where(is_speech[piece], OTHER, "")
             speech[speaker, piece] = np.where(is_speech[piece], OWN, "")
     visible = np.stack([is_near(np.isfinite(opening), times) for opening in openings])
-    if visible.any():
+    if visible.any() or seen_before:
         speech[(speech == SHARED) & ~visible] = OTHER
     return speech
 

@@ -52,7 +52,9 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
     stop = _stop(faces.times, times, media.sound_stop_s)
     is_speech = speech_at(speech, times)
     openings = [_at_rows(faces.mouth_opening(n), frames, np.nan) for n in range(len(faces.subjects))]
-    attributed = attribute_speech(openings or [np.full(len(times), np.nan)], times, is_speech)
+    attributed = attribute_speech(
+        openings or [np.full(len(times), np.nan)], times, is_speech, seen_before=faces.seen_before
+    )
     if has_pictures:
         attributed[:, is_speech & (frames < 0)] = OTHER if len(faces.subjects) > 1 else SHARED
     tables, rate_hz = [], checkpoint.settings.rate_hz

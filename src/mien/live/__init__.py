@@ -1,0 +1,1 @@
+"""Live prediction: rows while frames and sound arrive; cameras, network streams and screens as sources."""

@@ -1,0 +1,354 @@
+"""The application: routes of the HTTP interface, and the page. docs/SERVER.md describes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from mien import __version__
+from mien.errors import MienError
+from mien.serve import results
+from mien.serve.guard import Guard
+from mien.serve.jobs import DONE, FAILED, QUEUED, Job, JobOptions
+from mien.serve.live_session import run_session
+from mien.serve.metrics import CONTENT_TYPE
+from mien.serve.responses import NiceJSON, RequestError, error_response
+from mien.serve.service import Service
+from mien.serve.upload import receive_upload
+from mien.views.palette import class_colours, text_colour
+from mien.views.render import FOLDER
+
+#: Files of the page, served at `/` as they are, and those that it shares with the report.
+PAGE = Path(__file__).with_name("page")
+SHARED = {f"/{name}": FOLDER / name for name in ("base.css", "mapping.js", "drawing.js")}
+#: A report is one file with its own script, style, pictures and sound. It may run them and load nothing.
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; media-src data: blob:; frame-ancestors 'self'"
+)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of a server. Its jobs run while the application does."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.pool.start()
+        yield
+        await run_in_threadpool(service.stop)
+
+    app = FastAPI(
+        title="mien",
+        version=__version__,
+        description="Expression, valence and arousal of each person in a recording, from face and voice.",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        default_response_class=NiceJSON,
+    )
+    app.state.service = service
+    app.include_router(ROUTES)
+    for address, path in SHARED.items():
+        app.add_route(address, _sender(path))
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_exception_handler(MienError, _on_mien_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    settings = service.settings
+    app.add_middleware(
+        Guard,
+        token=settings.token,
+        loopback=settings.is_loopback,
+        public=settings.public_url,
+        is_open=lambda path, query, known=_open_paths(): path in known or service.tickets.use(path, query),
+        on_response=lambda scope, status: _count(service, scope, status),
+    )
+    return app
+
+
+def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        return FileResponse(path)
+
+    return send
+
+
+def _open_paths() -> frozenset[str]:
+    """What needs no token: health checks, and the files of the page, which hold nothing of anybody."""
+    files = ("/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file())
+    return frozenset(("/healthz", "/", *SHARED, *files))
+
+
+def _count(service: Service, scope: Scope, status: int) -> None:
+    route = getattr(scope.get("route"), "path", "other") or "page"
+    method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
+    service.metrics.requests.labels(method, route, str(status)).inc()
+
+
+# --- errors ----------------------------------------------------------------------------------------------
+
+
+def _on_mien_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MienError)
+    return error_response(error)
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = first["loc"][-1]
+    return error_response(
+        RequestError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: {first['msg']}", follows="Nothing was accepted.",
+            remedy="GET /openapi.json lists the options and their ranges.",
+        )
+    )  # fmt: skip
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(
+        RequestError(
+            error.status_code, error.detail.lower(), follows="Nothing was done.",
+            remedy="GET /openapi.json lists all routes.", headers=error.headers,
+        )
+    )  # fmt: skip
+
+
+def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
+
+
+# --- routes ----------------------------------------------------------------------------------------------
+
+ROUTES = APIRouter()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+
+
+def _job(service: ServiceOf, job_id: str) -> Job:
+    job = service.store.get(job_id)
+    if job is None:
+        raise RequestError(
+            HTTPStatus.NOT_FOUND, "there is no such timeline", follows="Nothing was done.",
+            remedy=f"It may have been deleted, {service.settings.keep_seconds / 60:g} minutes after it ended.",
+        )  # fmt: skip
+    return job
+
+
+JobOf = Annotated[Job, Depends(_job)]
+
+
+def _options(
+    service: ServiceOf,
+    model: Annotated[str | None, Query(description="One of GET /v1/models; by default the first.")] = None,
+    max_faces: Annotated[int, Query(ge=1, le=64, description="Most people tracked at once.")] = 4,
+    face: Annotated[bool, Query(description="Use the faces.")] = True,
+    voice: Annotated[bool, Query(description="Use the voice.")] = True,
+    reidentify: Annotated[bool, Query(description="Who returns keeps the number, by appearance.")] = True,
+    audio_track: Annotated[int | None, Query(ge=1, description="Sound track, from 1.")] = None,
+    split_channels: Annotated[bool, Query(description="Each channel of a sound is a person.")] = False,
+    min_quality: Annotated[
+        float, Query(allow_inf_nan=False, ge=0, le=1, description="Faces below it are not read.")
+    ] = 0.0,
+    start_s: Annotated[float, Query(allow_inf_nan=False, ge=0, description="First second to predict.")] = 0.0,
+    stop_s: Annotated[float | None, Query(allow_inf_nan=False, gt=0, description="Second to end before.")] = None,
+    report: Annotated[bool, Query(description="Write the report with the recording in it.")] = False,
+) -> JobOptions:
+    models = service.settings.models
+    problem = None
+    if model is not None and model not in models:
+        problem = ("model: this server does not offer it", f"Use one of {', '.join(models)}.")
+    elif not (face or voice):
+        problem = ("face and voice are both false, which leaves nothing to predict from", "Omit one of them.")
+    elif stop_s is not None and stop_s <= start_s:
+        problem = (f"stop_s {stop_s:g} is not after start_s {start_s:g}", "Use a later stop_s.")
+    if problem:
+        raise RequestError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, problem[0], follows="Nothing was accepted.", remedy=problem[1]
+        )
+    return JobOptions(
+        model or models[0], max_faces, face, voice, reidentify, audio_track, split_channels, min_quality, start_s,
+        stop_s, report,
+    )  # fmt: skip
+
+
+OptionsOf = Annotated[JobOptions, Depends(_options)]
+
+
+@ROUTES.post("/v1/timelines", status_code=HTTPStatus.ACCEPTED, summary="Upload a recording")
+async def create_timeline(request: Request, service: ServiceOf, options: OptionsOf) -> Any:
+    """Accept a recording as a job: a form with one file, or the bytes of the recording (then the header X-File-Name
+    may give its name, of which only the suffix is used). Returns the job; the header Location is its address."""
+    store, settings = service.store, service.settings
+    job_id = store.new_id()
+    path = store.incoming / job_id
+    try:
+        with service.reserve():
+            suffix = await receive_upload(
+                request, path, limit=settings.upload_bytes, idle_seconds=settings.idle_seconds
+            )
+            job = await run_in_threadpool(store.add, job_id, path, suffix, options)
+    except RequestError as error:
+        error.headers["connection"] = "close"  # the rest of the body is not read
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    service.metrics.upload_bytes.inc(job.size)
+    service.pool.wake()
+    return NiceJSON(
+        _record(service, job), status_code=HTTPStatus.ACCEPTED, headers={"location": f"/v1/timelines/{job.id}"}
+    )
+
+
+@ROUTES.get("/v1/timelines", summary="List all jobs")
+def list_timelines(service: ServiceOf) -> Any:
+    """The jobs that are there, the newest first."""
+    return NiceJSON({"timelines": [_record(service, job) for job in service.store.all()]})
+
+
+@ROUTES.get("/v1/timelines/{job_id}", summary="State of a job")
+def get_timeline(service: ServiceOf, job: JobOf) -> Any:
+    """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results."""
+    return NiceJSON(_record(service, job))
+
+
+@ROUTES.delete("/v1/timelines/{job_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a job")
+def delete_timeline(service: ServiceOf, job: JobOf) -> Response:
+    """Delete everything of a job; one that runs is ended."""
+    service.pool.cancel(job.id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@ROUTES.get("/v1/timelines/{job_id}/timeline.{suffix}", summary="The timeline as a file")
+def get_file(service: ServiceOf, job: JobOf, suffix: str) -> Any:
+    """The table of a finished job: csv, parquet, jsonl, and what else GET /v1/models lists as formats."""
+    path = results.file_of(service.store, job, f".{suffix}")
+    kind = results.MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+    return FileResponse(path, media_type=kind, filename=path.name)
+
+
+@ROUTES.get("/v1/timelines/{job_id}/report", summary="The report page")
+def get_report(service: ServiceOf, job: JobOf) -> Any:
+    """The report of a finished job as one HTML file; with the recording in it if the upload had ?report=true."""
+    path = results.report_of(service.store, job)
+    headers = {"content-security-policy": REPORT_POLICY}
+    return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
+
+
+@ROUTES.post("/v1/timelines/{job_id}/ticket", summary="A link to the report for a browser")
+def create_ticket(service: ServiceOf, job: JobOf) -> Any:
+    """A link to the report that works once, for a minute, without a token: a browser cannot send one with a link."""
+    results.check_done(job)
+    return NiceJSON({"link": service.tickets.issue(f"/v1/timelines/{job.id}/report")})
+
+
+@ROUTES.get("/v1/timelines/{job_id}/rows", summary="Rows of the timeline as JSON")
+def get_rows(
+    service: ServiceOf,
+    job: JobOf,
+    after: Annotated[int, Query(ge=0, description="Number of rows that you have.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS)] = 1000,
+) -> Any:
+    """Rows from number `after` on. `last` says that no more follow; there are none before the job is done."""
+    return NiceJSON(results.rows_of(service.store, job, after, limit))
+
+
+@ROUTES.get("/v1/models", summary="Models, formats and limits")
+def get_models(service: ServiceOf) -> Any:
+    """The models that this server offers, the formats of results, and the limits of an upload."""
+    from mien.model_listing import describe
+
+    settings = service.settings
+    keep = ("name", "kind", "classes", "valence_arousal", "licence", "figures", "missing", "problem")
+    found = [asdict(describe(name)) for name in settings.models]
+    return NiceJSON(
+        {
+            "models": [{key: model[key] for key in keep} | _colours(model["classes"]) for model in found],
+            "formats": results.formats(),
+            "limits": {
+                "upload_bytes": settings.upload_bytes,
+                "job_seconds": settings.job_seconds,
+                "keep_seconds": settings.keep_seconds,
+            },
+        }
+    )
+
+
+@ROUTES.websocket("/v1/live")
+async def live(websocket: WebSocket) -> None:
+    """Pictures and sound up, rows down; see docs/SERVER.md."""
+    await run_session(websocket, websocket.app.state.service)
+
+
+@ROUTES.get("/healthz", summary="Health check")
+async def health() -> Any:
+    """Says that the server answers. Needs no token."""
+    return NiceJSON({"status": "ok", "version": __version__})
+
+
+@ROUTES.get("/metrics", summary="Figures for Prometheus")
+def get_metrics(service: ServiceOf) -> Response:
+    """Numbers of requests and jobs, times and sizes."""
+    for state, number in service.store.counts().items():
+        service.metrics.present.labels(state).set(number)
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _record(service: Service, job: Job) -> dict[str, Any]:
+    """A job as JSON holds it."""
+    address = f"/v1/timelines/{job.id}"
+    progress = 1.0 if job.state == DONE else service.pool.progress.get(job.id, 0.0)
+    record: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state,
+        "progress": round(progress, 3),
+        "created": _time(job.created),
+        "size": job.size,
+        "options": asdict(job.options),
+        "links": {"self": address},
+    }
+    if job.state == QUEUED:
+        record["before"] = service.store.position(job)
+    if job.finished is not None:
+        record["seconds"] = round(job.finished - (job.started or job.created), 3)
+        record["deleted_at"] = _time(job.finished + service.settings.keep_seconds)
+    if job.state == FAILED:
+        record["reason"] = job.outcome
+    if job.state == DONE:
+        record |= job.outcome
+        record["links"] |= {kind: f"{address}/timeline.{kind}" for kind in results.formats()}
+        record["links"] |= {"report": f"{address}/report", "rows": f"{address}/rows"}
+    return record
+
+
+def _colours(classes: list[str]) -> dict[str, Any]:
+    """The colours of classes in all views of mien, and of text on them."""
+    return {"colours": {name: {"fill": c, "text": text_colour(c)} for name, c in class_colours(classes).items()}}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

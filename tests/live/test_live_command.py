@@ -1,0 +1,113 @@
+"""`mien live` as a process: Ctrl-C, a pipe that closes, sources that break off, and wrong usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mien
+from mien.cli.main import app
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mien", "live", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=tmp_path)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert (first["time_s"], first["frame"], first["subject"]) == (0.0, 0, 0)
+    process.send_signal(number)
+    rest, notes = process.communicate(timeout=60)
+    assert process.returncode == 0, notes
+    assert "Traceback" not in notes
+    assert "Pictures and sound are dropped at once; none is stored or sent." in notes
+    assert "Rows go to rows.parquet." in notes
+    timeline = mien.Timeline.read(tmp_path / "rows.parquet")
+    assert len(timeline) == 1 + len(rest.splitlines())
+    assert timeline.table["time_s"].max() < 2.9, "it ended before the clip"
+    assert timeline.info["live"]["frames"] == timeline.table["frame"].n_unique() + timeline.info["live"]["dropped"]
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"], "and nothing else was written"
+
+
+def test_as_fast_as_possible_gives_the_whole_file(clip: Path, tmp_path: Path) -> None:
+    process = start(str(clip), "--speed", "0", "--record", "rows.parquet", cwd=tmp_path)
+    out, notes = process.communicate(timeout=120)
+    assert process.returncode == 0, notes
+    assert "90 rows, in rows.parquet; 90 frames, 0 dropped" in out
+    whole, live = mien.predict(clip).table, mien.Timeline.read(tmp_path / "rows.parquet")
+    assert live.table["frame"].to_list() == whole["frame"].to_list()
+    assert (live.info["live"]["dropped"], live.info["live"]["source"]) == (0, "file")
+    assert live.media == str(clip)
+
+
+def test_a_pipe_that_closes_ends_the_session(clip: Path, tmp_path: Path) -> None:
+    process = start(str(clip), "--json", "--speed", "0.3", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    start_s = time.monotonic()
+    assert process.wait(timeout=60) == 0
+    assert time.monotonic() - start_s < 8, "the clip would take ten seconds"
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, ""),
+        (("missing.mp4",), 1, "missing.mp4 does not exist"),
+        (("/dev/video97", "--no-voice"), 1, "/dev/video97 cannot be opened"),
+        (("http://127.0.0.1:9/x", "--no-voice"), 1, "http://127.0.0.1:9/x cannot be opened"),
+        (("0", "--no-face", "--no-voice"), 2, "together they leave nothing"),
+        (("http://127.0.0.1:9/x", "--speed", "2"), 2, "comes at its own speed"),
+        (("CLIP", "--record", "rows.csv"), 2, "--record rows.csv"),
+        (("CLIP", "--osc", "nowhere"), 2, "--osc nowhere"),
+        (("CLIP", "--lsl", "--lsl-scope", "world"), 2, "world"),
+        (("CLIP", "--delay", "0.01"), 2, "--delay"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_starts(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["live", *[str(clip) if a == "CLIP" else a for a in arguments]])
+    assert done.exit_code == code, done.output
+    assert message in " ".join(done.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_says_what_is_on_and_what_leaves_the_computer() -> None:
+    text = " ".join(CliRunner().invoke(app, ["live", "--help"]).output.split())
+    for part in (
+        "The camera and the microphone are on until you press Ctrl-C.",
+        "nothing is stored, and nothing leaves the computer, unless you ask for --record, --osc or --lsl",
+        "never a picture or a sound",
+        "mien live 0 --record today.parquet",
+    ):
+        assert part in text, part
+
+
+def test_devices_are_listed_or_said_to_be_none() -> None:
+    done = CliRunner().invoke(app, ["live", "--devices"])
+    assert done.exit_code == 0
+    assert "device" in done.output or "no camera and no microphone was found" in done.output

@@ -1,0 +1,72 @@
+"""Bad clients: each gets the right status, leaves no file and no output; others are served meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from bad_clients import IDLE_S, KINDS, LIMIT, Kind
+from running_server import TOKEN, RunningServer, silence_wav, until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server; health checks go on in the background, and all have to be answered."""
+    folder = tmp_path_factory.mktemp("attacked")
+    running = RunningServer(folder, token=TOKEN, upload_bytes=LIMIT, idle_seconds=IDLE_S, workers=1, job_seconds=20.0)
+    ended, answers = threading.Event(), []
+
+    def ask() -> None:
+        while not ended.wait(0.05):
+            began = time.monotonic()
+            answers.append((running.request("GET", "/healthz")[0], time.monotonic() - began))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield running
+    ended.set()
+    thread.join()
+    assert {code for code, _ in answers} == {200}
+    assert max(seconds for _, seconds in answers) < 5
+    until(lambda: running.get("/v1/timelines")["timelines"] == [])
+    assert running.files() == set()
+    assert running.process.poll() is None
+    running.stop()
+    assert "".join(running.output) == ""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_bad_client(server: RunningServer, kind: Kind) -> None:
+    code = kind.run(server)
+    jobs = [job["links"]["self"] for job in server.get("/v1/timelines")["timelines"]]
+    try:
+        assert code in kind.expected
+        assert len(jobs) == kind.accepted
+        for address in jobs:
+            record = server.wait(address, "failed", "done")
+            assert record["state"] == "failed"
+            assert record["reason"]["remedy"]
+            assert str(server.folder) not in str(record)
+    finally:
+        for address in jobs:
+            server.request("DELETE", address)
+
+
+def test_there_are_enough_kinds() -> None:
+    assert len(KINDS) >= 100
+
+
+def test_report_opens_with_a_ticket_once(server: RunningServer) -> None:
+    address = server.upload(silence_wav(1.0), name="a.wav")
+    server.wait(address, "done")
+    status, body, _ = server.request("POST", f"{address}/ticket")
+    link = json.loads(body)["link"]
+    stranger = {"Authorization": "none"}
+    assert [server.request("GET", link, headers=stranger)[0] for _ in range(2)] == [200, 401]
+    other = json.loads(server.request("POST", f"{address}/ticket")[1])["link"].partition("?")[2]
+    assert server.request("GET", f"{address}/timeline.csv?{other}", headers=stranger)[0] == 401
+    server.request("DELETE", address)
+    assert status == 200
