@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 switch_off()
 
 __all__ = [
-    "Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes", "stream",
+    "Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes",
+    "stream",
 ]  # fmt: skip
 
 #: Public name -> (module, attribute) imported at first use; an empty attribute means the module itself.

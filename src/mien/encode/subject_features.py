@@ -13,7 +13,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from mien.clock import TIME_DECIMALS, row_durations
+from mien.clock import TIME_DECIMALS
 from mien.encode import face_quality
 from mien.encode.batches import BatchEncoder
 from mien.encode.face_rate import Filled, fill
@@ -26,8 +26,6 @@ from mien.records import FACE, Face, FaceTrack, Frame, Stream
 
 #: Gets the name of an encoder's input, and what the encoder raised.
 OnError = Callable[[str, Exception], None]
-#: A face missing for less than this is no gap, seconds.
-MAX_GAP_S = 0.25
 #: Meshes converted to geometry at once: the overhead of one call equals forty meshes.
 _MESH_BATCH = 256
 #: Presence probability of a face that is certain: a logit of 11.5. Faces upside down give up to 10.
@@ -383,24 +381,3 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
 
 def _extend(subject: SubjectTrack, modality: str, values: np.ndarray) -> None:
     subject.features.setdefault(modality, GrowingArray(values.shape[1])).extend(np.asarray(values, np.float32))
-
-
-def drop_brief_subjects(
-    times: np.ndarray, subjects: Mapping[int, SubjectTrack], min_visible_s: float, read: np.ndarray | None = None
-) -> tuple[list[SubjectTrack], int]:
-    """The subjects visible for `min_visible_s` without a gap, in order of appearance, and the number of the others.
-    read: as in `VideoFaces`."""
-    durations = row_durations(times)
-    everyone = sorted(subjects.values(), key=lambda subject: subject.rows.array()[0])
-
-    def visible_s(subject: SubjectTrack) -> float:
-        return _longest_visible_s(times, durations, fill(subject.rows.array(), read, times).frames, min_visible_s)
-
-    kept = [subject for subject in everyone if visible_s(subject) >= min_visible_s]
-    return kept, len(everyone) - len(kept)
-
-
-def _longest_visible_s(times: np.ndarray, durations: np.ndarray, rows: np.ndarray, gap_s: float) -> float:
-    """Longest time without a gap, seconds. The total does not serve: a false detection may recur for a frame or two."""
-    breaks = np.flatnonzero(np.diff(times[rows]) > max(gap_s, MAX_GAP_S)) + 1
-    return max(float(durations[stretch].sum()) for stretch in np.split(rows, breaks))

@@ -21,9 +21,10 @@ import numpy as np
 
 from mien.clock import row_durations
 from mien.encode.batches import BatchEncoder
+from mien.encode.brief_subjects import drop_brief_subjects
 from mien.encode.face_rate import FaceSchedule
 from mien.encode.segments import Segmenter
-from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces, drop_brief_subjects
+from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
 from mien.errors import MediaError

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from mien.encode.subject_features import SubjectCollector, VideoFaces, drop_brief_subjects
+from mien.encode.brief_subjects import drop_brief_subjects
+from mien.encode.subject_features import SubjectCollector, VideoFaces
 from mien.encode.video_pass import BRIEF_CLIP_SHARE, MAX_SIDE, MIN_VISIBLE_S, THREADS
 from mien.encoders.protocol import CropEncoder, MeshEncoder
 from mien.faces.reidentification import DESCRIPTOR_MEMORY_S
