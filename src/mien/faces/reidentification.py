@@ -127,6 +127,16 @@ class Reidentifier:
                 subjects[i] = best
         return subjects
 
+    def learn(self, subject: Subject, descriptor: np.ndarray) -> None:
+        """Add a descriptor to those of a subject, if every other subject is farther from it by CORRECTION_MARGIN.
+
+        A track can go over to another person's face, for example of someone who passes in front. Descriptors of that
+        person would make both subjects the same, and the mistake could not be corrected any more.
+        """
+        own = subject.distance(descriptor)
+        if all(other is subject or other.distance(descriptor) > own + CORRECTION_MARGIN for other in self._known):
+            subject.add_descriptor(descriptor)
+
     def recent(self, now: float, scene_start_s: float) -> list[Subject]:
         """Subjects last seen within POSITION_MEMORY_S and in the current scene."""
         return [s for s in self._known if now - s.last_seen_s <= POSITION_MEMORY_S and s.last_seen_s >= scene_start_s]

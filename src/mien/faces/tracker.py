@@ -180,21 +180,23 @@ class FaceTracker:
                 descriptor = describe_appearance(image, prediction.mesh)
                 if new_scene and float(np.linalg.norm(descriptor - track.descriptor)) > SAME_SUBJECT_DISTANCE:
                     track.subject, lost = None, True
-                elif track.subject is not None and prediction.logit >= CONFIRMED_LOGIT:
-                    track.subject.add_descriptor(descriptor)
                 track.descriptor, track.described_s = descriptor, now
         self._drop_duplicates(image)
         self._correct_subjects(now)
+        for track in self._tracks:
+            if track.subject is not None and track.described_s == now and track.prediction.logit >= CONFIRMED_LOGIT:
+                self._reidentifier.learn(track.subject, track.descriptor)
         return lost
 
     def _correct_subjects(self, now: float) -> None:
-        """Exchange or replace subjects whose faces look like another known person's."""
-        if not self._reidentifier.several:
+        """Exchange or replace subjects whose faces look like another known person's, by the last descriptor of each:
+        tracks are described at different frames, and two that exchanged their people must be compared all the same."""
+        tracked = [(t, t.subject) for t in self._tracks if t.subject is not None]
+        if not self._reidentifier.several or not any(t.described_s == now for t, _ in tracked):
             return
-        fresh = [(t, t.subject) for t in self._tracks if t.subject is not None and t.described_s == now]
-        subjects, descriptors = [s for _, s in fresh], [t.descriptor for t, _ in fresh]
+        subjects, descriptors = [s for _, s in tracked], [t.descriptor for t, _ in tracked]
         corrected = self._reidentifier.correct(subjects, descriptors, now, self._present())
-        for (track, _), subject in zip(fresh, corrected, strict=True):
+        for (track, _), subject in zip(tracked, corrected, strict=True):
             track.subject = subject
 
     def _drop_duplicates(self, image: np.ndarray) -> None:
