@@ -135,6 +135,11 @@ def test_recordings(page: Page, server: RunningServer, clip: Path, tmp_path: Pat
     report = page.frame_locator("#report-frame")
     report.locator("#bars .best").first.wait_for()
     assert "starter" in report.locator("header").inner_text()
+    with page.context.expect_page() as opening:
+        page.get_by_role("button", name="Open in a new tab").click()
+    opening.value.locator("#bars .best").first.wait_for()
+    opening.value.close()
+    page.locator("#report-title").focus()
     page.keyboard.press("Escape")
     page.locator("#report").wait_for(state="hidden")
 
