@@ -20,14 +20,20 @@ from typing import Any
 import cv2
 import numpy as np
 from drawn_face import write_clip
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mien.media.audio import SAMPLE_RATE, blocks
 from mien.media.video import frames
+from mien.views.palette import EXPRESSION, rgb
 
 SECONDS = 20.0
 #: Moment of the clip that the report shows.
 MOMENT_S = 4.5
+#: Surfaces of the page in light and dark (`base.css`).
+SURFACES = ("#f6f5f2", "#ffffff", "#121417", "#1a1d21")
+#: Expression that the live view shows.
+SHOWN = "Happiness"
 
 
 def make_sources(folder: Path, clip: Path | None) -> Path:
@@ -72,9 +78,15 @@ def opened(browser: Browser, url: str, **options: Any) -> Page:
 
 
 def take(page: Page, path: Path, **options: Any) -> None:
-    """Write a picture of the page."""
+    """Write a picture of the page with 256 colours, those of the classes among them, which makes it small."""
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, animations="disabled", **options)
+    picture = Image.open(path).convert("RGB")
+    exact = [value for colour in (*EXPRESSION.values(), *SURFACES) for value in rgb(colour)]
+    most = 256 - len(exact) // 3
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(picture.quantize(most, kmeans=3).getpalette() or [])[: 3 * most], *exact])
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def show_report(page: Page, clip: Path) -> None:
@@ -93,17 +105,20 @@ def show_report(page: Page, clip: Path) -> None:
     assert box is not None
     left = 104  # pixels of the names beside the chart
     plot.click(position={"x": left + (box["width"] - left) * MOMENT_S / SECONDS, "y": 250})
-    page.mouse.move(5, 5)
+    page.mouse.move(700, 170)
+    page.mouse.move(700, 100)
     page.wait_for_timeout(1500)
 
 
 def run_camera(page: Page, seconds: float) -> None:
-    """Start the camera and let it run."""
+    """Start the camera and let it run, until the expression is `SHOWN`."""
     page.click("#tab-camera")
     page.check("#agreed")
     page.click("#start")
     page.locator("#bars .best").first.wait_for(timeout=60_000)
     page.wait_for_timeout(1000 * seconds)
+    for text in (re.compile(f"^(?!{SHOWN})"), SHOWN):  # its beginning: what is shown is later than the picture
+        page.locator("#expression").get_by_text(text).wait_for(timeout=60_000)
 
 
 def main() -> None:
@@ -128,17 +143,13 @@ def main() -> None:
             take(wide, given.out / "page.png")
             wide.emulate_media(color_scheme="dark")
             run_camera(wide, 32)
-            take(wide, given.out / "page_live_dark.png")
-            wide.emulate_media(color_scheme="light")
-            wide.wait_for_timeout(500)
             take(wide, given.out / "page_live.png")
             wide.keyboard.press("Escape")
             wide.locator("#again").wait_for()
             wide.close()
             phone = opened(browser, url, viewport={"width": 360, "height": 780}, device_scale_factor=1.5)
+            run_camera(phone, 12)
             take(phone, given.out / "page_phone.png")
-            run_camera(phone, 20)
-            take(phone, given.out / "page_phone_live.png", full_page=True)
         browser.close()
 
 

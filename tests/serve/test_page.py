@@ -7,10 +7,11 @@ import re
 import shutil
 import wave
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -134,6 +135,11 @@ def test_recordings(page: Page, server: RunningServer, clip: Path, tmp_path: Pat
     report = page.frame_locator("#report-frame")
     report.locator("#bars .best").first.wait_for()
     assert "starter" in report.locator("header").inner_text()
+    with page.context.expect_page() as opening:
+        page.get_by_role("button", name="Open in a new tab").click()
+    opening.value.locator("#bars .best").first.wait_for()
+    opening.value.close()
+    page.locator("#report-title").focus()
     page.keyboard.press("Escape")
     page.locator("#report").wait_for(state="hidden")
 
@@ -274,8 +280,9 @@ def test_full_server_says_so(page: Page, server: RunningServer) -> None:
     from websockets.sync.client import connect
 
     address = f"ws://127.0.0.1:{server.port}/v1/live"
-    others: list[Any] = [connect(address, subprotocols=[f"mien.token.{TOKEN}"]) for _ in range(2)]  # type: ignore[list-item]
-    try:
+    with ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(connect(address, subprotocols=[f"mien.token.{TOKEN}"]))  # type: ignore[list-item]
         opened(page, server)
         page.click("#tab-camera")
         page.check("#agreed")
@@ -284,6 +291,3 @@ def test_full_server_says_so(page: Page, server: RunningServer) -> None:
         page.locator("#live-facts").get_by_text("It allows a small number at a time").wait_for()
         page.get_by_role("button", name="Start again").click()
         page.get_by_text("Before the camera starts").wait_for()
-    finally:
-        for other in others:
-            other.close()

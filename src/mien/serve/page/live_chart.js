@@ -80,7 +80,7 @@ export function drawChart(canvas, { rows, names, colours, parts, latestS }) {
       c.strokeStyle = colour(name); c.lineWidth = 2; c.lineJoin = "round"; c.setLineDash(dash); c.beginPath();
       let last = -Infinity;
       for (const [x, , row] of spans) {
-        if (row[name] === null) continue;
+        if (row[name] === null) { last = -Infinity; continue; }
         if (row.t - last > LONGEST_S) c.moveTo(x, middle - row[name] * room); else c.lineTo(x, middle - row[name] * room);
         last = row.t;
       }

@@ -143,7 +143,7 @@ const WORDS = {
   uploading: item => [item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
   queued: item => [item.job.before ? `In the queue, ${item.job.before} before it` : "In the queue, next", null],
   running: item => [item.job.progress ? `Predicting, ${percent(item.job.progress)}` : "Predicting", item.job.progress || null],
-  done: item => [`${item.note ? item.note + " " : ""}${found(item.job)}. The server deletes it at ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
+  done: item => [`${item.note ? item.note + " " : ""}${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
   failed: item => [item.problem, -1],
   gone: () => ["The server has deleted the results.", -1],
 };
