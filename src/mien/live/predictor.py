@@ -75,9 +75,9 @@ def stream(
             sound, in [0.1, 30]. A longer delay shows the networks more of what follows: see docs/LIVE.md for what each
             delay changes.
         late_s: frames that are handed over later than this, compared with the fastest so far, are dropped, so that a
-            slow computer falls no further behind, except one every half second. It also returns rows less often, and later than `delay_s`. None drops
-            none and waits for all, for pictures that are read faster than they are shown: rows then depend on the
-            input alone.
+            slow computer falls no further behind; one every half second is read in any case. Rows are then returned
+            less often, and later than `delay_s`. None drops none and waits for all, for pictures that are read faster
+            than they are shown: rows then depend on the input alone.
         max_faces: the largest number of people tracked at once.
         reidentify: someone who returns within two minutes keeps the number, by appearance.
         min_quality: faces whose column `quality` is lower, in [0, 1], are not read.
