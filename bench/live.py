@@ -6,7 +6,7 @@
   live` does): one source of 30 frames a second, then two processes with one source of 15 each. Delay of a row: from its
   time to its return, the decoding and the queue included; the first 5 s are left out. Memory: resident set of the
   process; its growth is the slope of a line from the 70th second on, when the window of 48 s is full, in MB per ten
-  minutes.
+  minutes (nan for sessions shorter than 100 s).
 * agreement: each clip is given to `mien.stream` without dropping frames, and its rows are compared with those of `mien
   predict`, for several delays.
 
@@ -38,8 +38,6 @@ from mien.timeline.table import schema
 
 #: Seconds at the start whose delays are left out, and second from which memory is compared.
 WARM_UP_S, FULL_S = 5.0, 70.0
-#: Delays that are compared with the file.
-AGREEMENT_DELAYS = (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
 def looped(clip: Path, stride: int) -> Iterator[Picture | Sound]:
@@ -91,9 +89,11 @@ def play(clip: Path, stride: int, seconds: float, delay_s: float, queue: Any) ->
     )  # fmt: skip
     pieces.close()
     used = (time.process_time() - cpu) / clock()
-    times, sizes = np.array([m for m in memory if m[0] >= min(FULL_S, seconds / 2)]).T
-    slope = float(np.polyfit(times, sizes, 1)[0]) * 600 if len(times) > 2 else float("nan")
-    queue.put((np.median(delays), np.quantile(delays, 0.99), facts.dropped, facts.frames, used, sizes[-1], slope))
+    late = [m for m in memory if m[0] >= FULL_S]
+    slope = float("nan")
+    if late and late[-1][0] - late[0][0] >= 30:
+        slope = float(np.polyfit(*np.array(late).T, 1)[0]) * 600
+    queue.put((np.median(delays), np.quantile(delays, 0.99), facts.dropped, facts.frames, used, memory[-1][1], slope))
 
 
 def print_play(clip: Path, seconds: float, delay_s: float) -> None:
@@ -127,14 +127,14 @@ def stream_rows(clip: Path, delay_s: float) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema()).sort("subject", "time_s")
 
 
-def print_agreement(clips: Sequence[Path]) -> None:
+def print_agreement(clips: Sequence[Path], delays: Sequence[float]) -> None:
     """Compare live rows of all clips with those of the files, for each delay."""
     print(
         "\n| delay | rows of both | same evidence | same expression | mean difference of p | valence | arousal |\n"
         "|---|---|---|---|---|---|---|"
     )
     wholes = [mien.predict(clip).table for clip in clips]
-    for delay_s in AGREEMENT_DELAYS:
+    for delay_s in delays:
         joined = pl.concat(
             whole.join(stream_rows(clip, delay_s), on=["frame", "subject"], suffix="_live", nulls_equal=True)
             for clip, whole in zip(clips, wholes, strict=True)
@@ -160,9 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, help="clips; default: a rendered one")
     parser.add_argument("--seconds", type=float, default=600.0, help="length of each session")
-    parser.add_argument("--delays", default="0.3,1.0", help="delays of the sessions in seconds")
+    parser.add_argument("--delays", default="0.3,1.0", help="delays in seconds")
     parser.add_argument("--only", choices=("play", "agreement"), help="one of the two parts")
     arguments = parser.parse_args()
+    delays = [float(delay) for delay in arguments.delays.split(",")]
     multiprocessing.set_start_method("spawn")
     with tempfile.TemporaryDirectory() as folder:
         clips = arguments.clips
@@ -175,10 +176,10 @@ def main() -> None:
                 "| sources | delay_s | length | median delay | 99 % below | dropped | processor | memory | "
                 "growth in 10 min | load |\n|---|---|---|---|---|---|---|---|---|---|"
             )
-            for delay in arguments.delays.split(","):
-                print_play(clips[0], arguments.seconds, float(delay))
+            for delay_s in delays:
+                print_play(clips[0], arguments.seconds, delay_s)
         if arguments.only != "play":
-            print_agreement(clips)
+            print_agreement(clips, delays)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from mien.errors import ConfigError
 from mien.inference import InputFeature
 from mien.live.lateness import Lateness
 from mien.live.pictures import LivePictures
-from mien.live.predictor import LiveStream, Row
+from mien.live.predictor import LiveStream, Row, _windows
 from mien.live.reader import Picture, Sound, read_file
 from mien.media.audio import load
 from mien.media.video import frames
@@ -161,6 +162,17 @@ def test_a_slow_computer_drops_frames_and_their_numbers_are_missing(
     assert set(range(60)) - set(kept) == set(range(20, 20 + stream.dropped)), "a gap, and no new numbers"
 
 
+def test_a_computer_that_is_always_too_slow_still_reads_two_frames_a_second(
+    starter: Callable[..., LiveStream],
+) -> None:
+    clock = Clock()
+    stream, image = starter(late_s=0.3, clock=clock), np.zeros((36, 64, 3), np.uint8)
+    for k in range(90):
+        stream.frame(image, k / 30)
+        clock.now += 1.0
+    assert 4 <= stream.frames - stream.dropped <= 8, "each frame comes 30 times too late"
+
+
 def test_lateness_forgives_a_slow_clock_and_one_that_is_set() -> None:
     clock = Clock()
     lateness = Lateness(0.3, clock)
@@ -236,6 +248,44 @@ def test_dropping_frames_leaves_the_features_of_the_rest(clip: Path, starter: Ca
     np.testing.assert_allclose(ours.values, theirs.values[late], atol=1e-4)
     assert (ours.valid == theirs.valid[late]).all()
     assert ours.valid.any()
+
+
+def hub_folders() -> list[str]:
+    return os.environ.get("MIEN_HUB", "").split(os.pathsep)
+
+
+def model_of(rate_hz: float, window_s: float, **parts: object) -> SimpleNamespace:
+    return SimpleNamespace(settings=SimpleNamespace(rate_hz=rate_hz, window_s=window_s), **parts)
+
+
+def test_the_window_is_that_of_the_longest_part_and_begins_at_whole_tokens_of_all() -> None:
+    voice = model_of(6.25, 48.0)
+    assert _windows(model_of(12.0, 4.0, stages={"voice": voice})) == (48.0, 4.0)  # type: ignore[arg-type]
+    assert _windows(model_of(10.0, 30.0, members=(model_of(12.5, 4.0), voice))) == (48.0, 4.0)  # type: ignore[arg-type]
+    assert _windows(model_of(10.0, 4.0)) == (16.0, 1.0)  # type: ignore[arg-type]
+    assert _windows(model_of(30000 / 1001, 20.0)) == (20.0, 1.0)  # type: ignore[arg-type]
+
+
+def test_another_face_network_runs_with_the_voice_of_the_starter(pieces: list[Picture | Sound]) -> None:
+    if not any((Path(folder) / "fer-mini-xception.onnx").is_file() for folder in hub_folders()):
+        pytest.skip("the network fer is not here")
+    with mien.stream("fer", late_s=None) as stream:
+        rows = [row for row, _ in play(stream, pieces[:60])]
+    assert stream._context_s == 48.0
+    assert {row["evidence"] for row in rows} >= {"face"}
+    assert all(row["valence"] is None or abs(row["valence"]) <= 1 for row in rows)
+    assert any(row["expression"] for row in rows)
+
+
+def test_an_error_of_the_caller_computes_no_more_rows(
+    pieces: list[Picture | Sound], starter: Callable[..., LiveStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = starter()
+    monkeypatch.setattr(stream, "_rows", lambda *_, **__: pytest.fail("rows were computed"))
+    with pytest.raises(KeyError), stream:
+        raise KeyError
+    with pytest.raises(ValueError, match="finished"):
+        stream.sound(np.zeros(160, np.float32), RATE, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def live(
         bool, typer.Option("--devices", help="List the cameras and microphones of this computer, and end.")
     ] = False,
 ) -> None:
-    """Watch a camera, a stream, the screen or a file, and show each person's expression now.
+    """Predict a camera, a stream, the screen or a file while it plays.
+
+    Shows each person's expression, valence and arousal now, a second late by default.
 
     The camera and the microphone are on until you press Ctrl-C. Pictures and sound are predicted on this computer and
     dropped at once: nothing is stored, and nothing leaves the computer, unless you ask for --record, --osc or --lsl.

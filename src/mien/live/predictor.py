@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ from mien.encode.subject_features import VideoFaces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
-from mien.inference import StreamModel
+from mien.inference import InferenceSettings, StreamModel
 from mien.live.lateness import Lateness
 from mien.live.pictures import Box, LivePictures
 from mien.live.sound import LiveSound
@@ -49,6 +49,9 @@ LONGEST_STEP_S = 0.25
 SHORTEST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
 #: Shortest memory in seconds, for models without a long window: `LiveVoice` needs 10 s.
 SHORTEST_CONTEXT_S = 16.0
+#: A frame is read although it is late if the last one that was read is this many seconds earlier: a computer that is
+#: always too slow still sees who is there. Our choice.
+KEPT_EVERY_S = 0.5
 #: Rows of someone who left end after so many seconds, unless nobody else was seen since. Our choice.
 ABSENT_ROWS_S = 10.0
 
@@ -72,9 +75,9 @@ def stream(
             sound, in [0.1, 30]. A longer delay shows the networks more of what follows: see docs/LIVE.md for what each
             delay changes.
         late_s: frames that are handed over later than this, compared with the fastest so far, are dropped, so that a
-            slow computer falls no further behind. It also returns rows less often, and later than `delay_s`. None drops
-            none and waits for all, for pictures that are read faster than they are shown: rows then depend on the
-            input alone.
+            slow computer falls no further behind; one every half second is read in any case. Rows are then returned
+            less often, and later than `delay_s`. None drops none and waits for all, for pictures that are read faster
+            than they are shown: rows then depend on the input alone.
         max_faces: the largest number of people tracked at once.
         reidentify: someone who returns within two minutes keeps the number, by appearance.
         min_quality: faces whose column `quality` is lower, in [0, 1], are not read.
@@ -131,7 +134,6 @@ class LiveStream:
         self.name, self.classes, self.delay_s = name, tuple(model.labels), delay_s
         encoders = create_encoders(model.features, device="cpu")
         _check_encoders(encoders, name)
-        self._names = list(encoders)
         visual = {n: e for n, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
         voices = {n: e for n, e in encoders.items() if isinstance(e, AudioEncoder)}
         self._voices = list(voices)
@@ -168,7 +170,8 @@ class LiveStream:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
             raise ValueError(f"a frame must be (height, width, 3) uint8 RGB, got {rgb.shape} {rgb.dtype}")
         number, self.frames = self.frames, self.frames + 1
-        if self._lateness.is_late(time_s) or time_s <= self._pictures.latest_s:
+        since_s = time_s - self._pictures.latest_s
+        if since_s <= 0 or (self._lateness.is_late(time_s) and since_s < KEPT_EVERY_S):
             self.dropped += 1
             return self._advance()
         start = time.thread_time()
@@ -217,7 +220,9 @@ class LiveStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish()
+        if error is None:
+            self.finish()
+        self._is_finished = True
 
     def _check_time(self, time_s: float) -> None:
         if self._is_finished:
@@ -302,14 +307,19 @@ class LiveStream:
 def _windows(model: StreamModel) -> tuple[float, float]:
     """Seconds that a model needs to see, those of its longest window; and the shortest whole number of seconds that is
     a whole number of tokens of every network of it."""
-    stages = list(getattr(model, "stages", {}).values())
-    settings = [model.settings, *(stage.settings for stage in stages)]
-    grid = 1
+    grid, settings = 1, list(_all_settings(model))
     for one in settings:
-        rate = Fraction(one.rate_hz).limit_denominator(1000)
-        grid = math.lcm(grid, rate.denominator)
+        grid = math.lcm(grid, Fraction(one.rate_hz).limit_denominator(1000).denominator)
     context = max(SHORTEST_CONTEXT_S, *(one.window_s for one in settings))
-    return context, float(grid)
+    # Of odd rates, tokens lie elsewhere than in a file: a window may not lose a quarter of itself for them.
+    return context, float(grid if grid <= context / 4 else 1)
+
+
+def _all_settings(model: StreamModel) -> Iterator[InferenceSettings]:
+    """The settings of a model, of its stages, and of the members of an ensemble."""
+    yield model.settings
+    for part in (*getattr(model, "stages", {}).values(), *getattr(model, "members", ())):
+        yield from _all_settings(part)
 
 
 def _check_encoders(encoders: Mapping[str, Encoder], name: str) -> None:

@@ -242,13 +242,7 @@ class Reader:
             try:
                 connection = connection or self._connect(last_s)
                 with connection:
-                    ahead_s = 0.0 if connection.is_recording else MOST_DRIFT_S
-                    for piece in paced(
-                        connection.pieces(),
-                        lambda ahead_s=ahead_s: self._clock() + ahead_s,
-                        should_stop=self._should_stop,
-                        sleep=self._sleep,
-                    ):
+                    for piece in self._paced(connection):
                         if self._should_stop():
                             return
                         if not has_data:
@@ -281,6 +275,13 @@ class Reader:
             want_sound=sound,
             clock=self._clock,
             not_before_s=not_before_s,
+        )
+
+    def _paced(self, connection: Connection) -> Iterator[Picture | Sound]:
+        """Pieces of a recording when their time has come; those of a live stream at most `MOST_DRIFT_S` before that."""
+        ahead_s = 0.0 if connection.is_recording else MOST_DRIFT_S
+        return paced(
+            connection.pieces(), lambda: self._clock() + ahead_s, should_stop=self._should_stop, sleep=self._sleep
         )
 
     def _pause(self, seconds: float) -> bool:

@@ -53,10 +53,14 @@ class FaceWithVoice:
     Args:
         face: reads faces. voice: also reads `voice`, and predicts all classes of `face`.
         weight: of the voice where there is a face too.
+
+    Attributes:
+        members: the two models.
     """
 
     def __init__(self, face: StreamModel, voice: StreamModel, weight: float = VOICE_WEIGHT) -> None:
         self._face, self._voice, self._weight = face, voice, weight
+        self.members = (face, voice)
         self._order = [voice.labels.index(label) for label in face.labels]
         self.labels = face.labels
         self.features: Mapping[str, InputFeature] = {**face.features, VOICE: voice.features[VOICE]}
