@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,18 @@ def test_report_without_the_recording_has_the_charts(server: RunningServer) -> N
     assert b"<html" in report
     assert b"data:audio" not in report
     server.request("DELETE", address)
+
+
+def test_answers_on_one_connection_are_not_delayed(server: RunningServer) -> None:
+    """Without TCP_NODELAY each answer but the first waits 40 ms for an acknowledgement."""
+    connection, times = http.client.HTTPConnection(server.host, server.port), []
+    for _ in range(30):
+        began = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        times.append(time.perf_counter() - began)
+    connection.close()
+    assert min(times[1:]) < 0.03
 
 
 def test_failed_jobs_say_why_without_names_of_files(server: RunningServer, tmp_path: Path) -> None:
