@@ -86,6 +86,19 @@ def test_report_without_the_recording_has_the_charts(server: RunningServer) -> N
     server.request("DELETE", address)
 
 
+def test_page_of_routes_names_all_of_them(server: RunningServer) -> None:
+    status, page, headers = server.request("GET", "/docs")
+    assert status == 200
+    assert "script-src 'self'" in headers["content-security-policy"]
+    routes = server.get("/openapi.json")["paths"]
+    assert {"/v1/timelines", "/v1/timelines/{job_id}", "/v1/models", "/healthz", "/metrics"} <= set(routes)
+    for path in routes:
+        assert f"{path}</code>".encode() in page
+    assert b"<code>max_faces</code></td><td>4</td><td>Most people tracked at once." in page
+    assert b"http://" not in page
+    assert b"https://" not in page
+
+
 def test_answers_on_one_connection_are_not_delayed(server: RunningServer) -> None:
     """Without TCP_NODELAY each answer but the first waits 40 ms for an acknowledgement."""
     connection, times = http.client.HTTPConnection(server.host, server.port), []

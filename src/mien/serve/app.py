@@ -16,13 +16,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from mien import __version__
 from mien.errors import MienError
-from mien.serve import results
+from mien.serve import openapi_page, results
 from mien.serve.guard import Guard
 from mien.serve.jobs import DONE, FAILED, QUEUED, Job, JobOptions
 from mien.serve.live_session import run_session
@@ -65,22 +65,22 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    settings = service.settings
+    settings, known = service.settings, _open_paths()
     app.add_middleware(
         Guard,
         token=settings.token,
         loopback=settings.is_loopback,
         public=settings.public_url,
-        is_open=lambda path, query, known=_open_paths(): path in known or service.tickets.use(path, query),
+        is_open=lambda path, query: path in known or service.tickets.use(path, query),
         on_response=lambda scope, status: _count(service, scope, status),
     )
     return app
 
 
 def _open_paths() -> frozenset[str]:
-    """What needs no token: health checks, and the files of the page, which hold nothing of anybody."""
+    """What needs no token: health checks, and the page and its files, which hold nothing of anybody."""
     files = ("/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file())
-    return frozenset(("/healthz", "/", *files))
+    return frozenset(("/healthz", "/docs", "/", *files))
 
 
 def _count(service: Service, scope: Scope, status: int) -> None:
@@ -296,6 +296,12 @@ async def live(websocket: WebSocket) -> None:
 async def health() -> Any:
     """Says that the server answers. Needs no token."""
     return NiceJSON({"status": "ok", "version": __version__})
+
+
+@ROUTES.get("/docs", include_in_schema=False)
+def get_docs(request: Request) -> Response:
+    """The routes as a page."""
+    return HTMLResponse(openapi_page.render(request.app.openapi()))
 
 
 @ROUTES.get("/metrics", summary="Figures for Prometheus")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mien.serve.jobs import DONE, FAILED, MAX_STARTS, RUNNING, Job, JobStore
@@ -30,7 +30,7 @@ class Pool:
     def __init__(
         self,
         store: JobStore,
-        runners: list[Runner],
+        runners: Sequence[Runner],
         *,
         keep_seconds: float,
         on_end: Callable[[Job, str], None] = lambda job, state: None,
