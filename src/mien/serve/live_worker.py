@@ -40,6 +40,7 @@ def picture(message: LiveMessage) -> np.ndarray:
     """`(height, width, 3)` uint8 RGB. Raises ValueError for damaged or too large JPEG."""
     import cv2
 
+    image: np.ndarray | None
     try:
         image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:  # more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
