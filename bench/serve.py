@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -76,6 +78,12 @@ def serve_all(
     return seconds, times
 
 
+def cpu_seconds() -> float:
+    """Processor seconds of all processes that have ended, those of the server and its workers included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,13 +103,19 @@ def main() -> None:
         print(
             f"{options.uploads} uploads of {options.seconds:g} s, {options.clients} clients, {os.cpu_count()} cores\n"
         )
-        print("| round | mien predict | served | served / predict | health checks | median | 99 % | longest |")
-        print("|---|---|---|---|---|---|---|---|")
+        print(
+            "| round | mien predict | served | served / predict | CPU of each file | health checks | median | 99 % | longest |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
         for number in range(options.rounds):
+            used = [cpu_seconds()]
             alone = predict_all(files, folder / f"out{number}")
+            used.append(cpu_seconds())
             served, times = serve_all(files, folder / f"data{number}", options.clients, options.workers, options.checks)
+            used.append(cpu_seconds())
+            cpu = [(b - a) / len(files) for a, b in itertools.pairwise(used)]
             times.sort()
-            rate = f"{len(files) / alone:.2f}/s | {len(files) / served:.2f}/s | {alone / served:.2f}"
+            rate = f"{len(files) / alone:.2f}/s | {len(files) / served:.2f}/s | {alone / served:.2f} | {cpu[0]:.2f} / {cpu[1]:.2f} s"
             middle, high = statistics.median(times), times[int(0.99 * (len(times) - 1))]
             print(
                 f"| {number + 1} | {rate} | {len(times)} | {1000 * middle:.1f} ms | {1000 * high:.0f} ms | "

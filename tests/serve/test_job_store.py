@@ -210,3 +210,29 @@ def test_stopping_the_server_keeps_the_job_that_runs(store: JobStore) -> None:
     found = store.get(job.id)
     assert found is not None
     assert (found.state, found.starts) == (QUEUED, 0)
+
+
+def test_a_full_disk_for_a_while_does_not_end_the_threads(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mien.serve.pool.POLL_S", 0.02)
+    claim, delete_old, faults = store.claim, store.delete_old, {"claim": 3, "delete_old": 2}
+
+    def failing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any) -> Any:
+            faults[name] -= 1
+            if faults[name] >= 0:
+                raise sqlite3.OperationalError("database or disk is full")
+            return function(*values)
+
+        return call
+
+    monkeypatch.setattr(store, "claim", failing("claim", claim))
+    monkeypatch.setattr(store, "delete_old", failing("delete_old", delete_old))
+    job = add(store)
+    pool = Pool(store, [FakeRunner(lambda media, out, stop: RunResult(DONE, {"rows": 1}))], keep_seconds=0.05)
+    pool.start()
+    until(lambda: state(store, job) == "gone")  # run, and deleted when it was old
+    pool.stop()
+    assert "starting a job: OperationalError: database or disk is full" in caplog.text
+    assert "deleting old jobs: OperationalError" in caplog.text
