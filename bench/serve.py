@@ -115,7 +115,8 @@ def main() -> None:
             used.append(cpu_seconds())
             cpu = [(b - a) / len(files) for a, b in itertools.pairwise(used)]
             times.sort()
-            rate = f"{len(files) / alone:.2f}/s | {len(files) / served:.2f}/s | {alone / served:.2f} | {cpu[0]:.2f} / {cpu[1]:.2f} s"
+            rate = f"{len(files) / alone:.2f}/s | {len(files) / served:.2f}/s | {alone / served:.2f}"
+            rate += f" | {cpu[0]:.2f} and {cpu[1]:.2f} s"
             middle, high = statistics.median(times), times[int(0.99 * (len(times) - 1))]
             print(
                 f"| {number + 1} | {rate} | {len(times)} | {1000 * middle:.1f} ms | {1000 * high:.0f} ms | "

@@ -40,14 +40,13 @@ def picture(message: LiveMessage) -> np.ndarray:
     """`(height, width, 3)` uint8 RGB. Raises ValueError for damaged or too large JPEG."""
     import cv2
 
-    image: np.ndarray | None
     try:
         image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:  # more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
         image = None
     if image is None:
         raise ValueError(f"a picture is damaged, or has more than {MAX_PIXELS} pixels")
-    return image
+    return np.asarray(image)
 
 
 def samples(message: LiveMessage) -> np.ndarray:
