@@ -99,6 +99,24 @@ def test_page_of_routes_names_all_of_them(server: RunningServer) -> None:
     assert b"https://" not in page
 
 
+def test_waiting_for_news_of_a_job(server: RunningServer, clip: Path) -> None:
+    address = server.upload(clip.read_bytes())
+    began, seen = time.monotonic(), [server.get(address)]
+    while seen[-1]["state"] not in ("done", "failed"):
+        seen.append(server.get(f"{address}?wait=30"))
+    assert time.monotonic() - began < 30  # no answer waited for its end
+    assert 2 <= len(seen) <= 15
+    began = time.monotonic()
+    assert server.get(f"{address}?wait=30")["state"] == "done"  # nothing to wait for
+    assert time.monotonic() - began < 10
+    assert server.request("GET", f"{address}?wait=31")[0] == 422
+    server.request("DELETE", address)
+    bad = server.upload(b"ends at once")
+    while server.get(f"{bad}?wait=30")["state"] != "failed":
+        assert time.monotonic() - began < 25
+    server.request("DELETE", bad)
+
+
 def test_answers_on_one_connection_are_not_delayed(server: RunningServer) -> None:
     """Without TCP_NODELAY each answer but the first waits 40 ms for an acknowledgement."""
     connection, times = http.client.HTTPConnection(server.host, server.port), []

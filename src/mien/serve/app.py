@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
@@ -24,7 +26,7 @@ from mien import __version__
 from mien.errors import MienError
 from mien.serve import openapi_page, results
 from mien.serve.guard import Guard
-from mien.serve.jobs import DONE, FAILED, QUEUED, Job, JobOptions
+from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job, JobOptions
 from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.responses import NiceJSON, RequestError, error_response
@@ -33,6 +35,8 @@ from mien.serve.upload import receive_upload
 
 #: Files of the page, served at `/` as they are.
 PAGE = Path(__file__).with_name("page")
+#: Seconds between two looks at a job that a client waits for.
+LOOK_EVERY_S = 0.05
 #: A report is one file with its own script, style, pictures and sound. It may run them and load nothing.
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
@@ -128,7 +132,7 @@ def _on_disconnect(request: Request, error: Exception) -> Response:
 ROUTES = APIRouter()
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async, because others are called in a thread
     service: Service = request.app.state.service
     return service
 
@@ -219,9 +223,35 @@ def list_timelines(service: ServiceOf) -> Any:
 
 
 @ROUTES.get("/v1/timelines/{job_id}", summary="State of a job")
-def get_timeline(service: ServiceOf, job: JobOf) -> Any:
-    """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results."""
-    return NiceJSON(_record(service, job))
+async def get_timeline(
+    service: ServiceOf,
+    job: JobOf,
+    wait: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Longest time to wait, seconds.")] = 0.0,
+) -> Any:
+    """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results. With
+    wait, the answer comes when the state has changed or a tenth more is done, or after that time."""
+    if wait and job.state in (QUEUED, RUNNING):
+        await _change(service, job, wait)
+        found = await run_in_threadpool(service.store.get, job.id)
+        job = found or await run_in_threadpool(_job, service, job.id)
+    return NiceJSON(await run_in_threadpool(_record, service, job))
+
+
+async def _change(service: Service, job: Job, seconds: float) -> None:
+    """Wait until a job starts or ends, or a tenth more of it is done."""
+    progress, end, looks = service.pool.progress, time.monotonic() + seconds, 0
+    first = progress.get(job.id)
+    while time.monotonic() < end:
+        # The database is asked at once and then rarely: a job may start and end between two looks at its progress.
+        if looks % 20 == 0:
+            found = await run_in_threadpool(service.store.get, job.id)
+            if found is None or found.state != job.state:
+                return
+        looks += 1
+        await asyncio.sleep(LOOK_EVERY_S)
+        now = progress.get(job.id)
+        if (now is None) != (first is None) or (now is not None and first is not None and now - first >= 0.1):
+            return
 
 
 @ROUTES.delete("/v1/timelines/{job_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a job")
