@@ -20,18 +20,26 @@ def run_fuzz(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "bench/fuzz.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_300_damaged_media_find_nothing(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_run(kind: str, count: int, error: str, tmp_path: Path) -> None:
+    done = run_fuzz("--only", kind, "--count", count, "--seed", 1, "--out", tmp_path / "findings")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count} inputs" in done.stdout
+    assert "0 findings" in done.stdout
+    assert ": read" in done.stdout
+    assert error in done.stdout
+    assert not (tmp_path / "findings").exists()
+
+
+def test_200_damaged_media_find_nothing(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (shared / "hub").is_dir():
         pytest.skip(f"the networks are not here: {shared} has no hub/")
     monkeypatch.setenv("MIEN_HUB", str(shared / "hub"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    done = run_fuzz("--only", "media", "--count", 300, "--seed", 1, "--out", tmp_path / "findings")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "300 inputs" in done.stdout
-    assert "0 findings" in done.stdout
-    assert "media: read" in done.stdout
-    assert "media: MediaError" in done.stdout
-    assert not (tmp_path / "findings").exists()
+    check_run("media", 200, "media: MediaError", tmp_path)
+
+
+def test_100_damaged_files_of_mien_find_nothing(tmp_path: Path) -> None:
+    check_run("own", 100, "own files: ConfigError", tmp_path)
 
 
 def test_the_same_number_gives_the_same_input() -> None:

@@ -282,7 +282,11 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
         shown = Text(name, style="bold" if name in cards.names() else "")
         table.add_row(shown, size, row.artefact.licence, row.artefact.use, state)
     for other in others:
-        state = Text.assemble(("yes", "green"), f" ({other['place']})") if other["path"] else f"no: {other['missing']}"
+        state = (
+            Text.assemble(("yes", "green"), f" ({other['place']})")
+            if other["path"]
+            else Text(f"no: {other['missing']}")
+        )
         size = downloads.human_size(other["size"]) if other["size"] else "?"
         table.add_row(Text(other["name"], style="bold"), size, other["licence"], other["use"], state)
     console.stdout().print(table)
