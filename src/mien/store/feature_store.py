@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import ConfigError
+from mien.processes import is_running
 from mien.records import Stream
 from mien.store.filenames import escape, unescape
 from mien.store.reader import Reader, read_header, verify_file
@@ -300,14 +301,6 @@ def orphaned_parts(folder: Path) -> Iterator[Path]:
         host, pid = path.name.split(".")[-4:-2]
         alive = time.time() - path.stat().st_mtime < _FOREIGN_PART_S
         if host == this_host:
-            alive = Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else _is_running(int(pid))
+            alive = is_running(int(pid))
         if not alive:
             yield path
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
