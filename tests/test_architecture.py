@@ -16,7 +16,7 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 #: Bottom to top. A folder or file of src/mien imports only itself and what stands on a lower layer. No exceptions.
 LAYERS = (
-    ("errors", "labels", "memory", "network_lock", "printable", "results", "telemetry", "json_object"),
+    ("errors", "labels", "memory", "network_lock", "printable", "processes", "results", "telemetry", "json_object"),
     ("recipe_yaml", "downloads", "extras", "scratch", "folder_lock"),
     ("records", "config", "atomic", "hub_artefacts"),
     ("clock", "losses", "hub", "onnx_graph", "recipe_facts", "saved_state"),

@@ -20,10 +20,19 @@ BLOCK = 8 << 20
 IN_MEMORY = BLOCK
 
 
+def _c_library() -> ctypes.CDLL | None:
+    """The C library of this process; None on Windows, where it has no name by which to load it."""
+    try:
+        return ctypes.CDLL(None)
+    except (TypeError, OSError):
+        return None
+
+
 def release_freed_memory() -> None:
     """Return freed memory to the system; glibc otherwise keeps what each thread has freed. No-op without glibc."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+    if (library := _c_library()) is not None:
+        with suppress(AttributeError):
+            library.malloc_trim(0)
 
 
 def keep_freed_memory() -> None:
@@ -32,10 +41,10 @@ def keep_freed_memory() -> None:
     By default glibc takes a tensor of some MB from the system, with a page fault every 4 KB, and returns it when it is
     freed, in every layer: 11 to 15 % of an encoder's time on a CPU (`bench/encoders.py`).
     """
-    with suppress(AttributeError, OSError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _MAX_INT)
-        library.mallopt(_TRIM_THRESHOLD, _MAX_INT)
+    if (library := _c_library()) is not None:
+        with suppress(AttributeError):
+            library.mallopt(_MMAP_THRESHOLD, _MAX_INT)
+            library.mallopt(_TRIM_THRESHOLD, _MAX_INT)
 
 
 def release_pages(array: np.ndarray) -> None:
@@ -44,7 +53,7 @@ def release_pages(array: np.ndarray) -> None:
     No-op for other arrays, and where the system has no `madvise`.
     """
     mapping = getattr(array, "_mmap", None)
-    if mapping is not None and hasattr(mapping, "madvise"):
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mien.processes import is_running
+
 #: Seconds for which scratch files of other machines are kept: whether their process runs cannot be checked here.
 FOREIGN_S = 86_400.0
 _NAME = re.compile(r"\..*\.([^.]*)\.(\d+)(?:-([0-9a-f]{6}))?\.\d+\.part(?:\.[^.]*)?", re.DOTALL)
@@ -123,16 +125,4 @@ def is_abandoned(path: Path, host: str, process: int, run: str | None) -> bool:
         return False
     if process == os.getpid():
         return run is not None and run != _RUN
-    return not _is_running(process)
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # signal 0 is Ctrl-C there
-        return True
-    try:
-        os.kill(process, 0)
-    except OverflowError:
-        return False
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+    return not is_running(process)

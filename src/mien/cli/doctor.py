@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -11,20 +10,14 @@ from dataclasses import asdict, dataclass
 
 import typer
 
+from mien import extras
 from mien.cli.options import JsonOption
+from mien.processes import usable_processors
 
-#: Installed packages whose versions are reported.
-PACKAGES = (
-    "mien",
-    "torch",
-    "numpy",
-    "polars",
-    "av",
-    "opencv-python-headless",
-    "ai-edge-litert",
-    "onnxruntime",
-    "silero-vad",
-)
+#: Packages of the base installation whose versions are reported. The first group is needed on every platform.
+PACKAGES = ("mien", "numpy", "polars", "av", "opencv-python-headless", "onnxruntime")
+#: It has no wheels for some platforms, where OpenCV runs the face networks.
+LITERT = "ai-edge-litert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +30,7 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check the installation: versions, hardware, networks, decoder.
+    """Check the installation: versions, hardware, extras, networks, decoder.
 
     Prints one line per check: ok, note (something optional is missing) or BAD (prediction fails), with what to do about
     it. Writes nothing. Exit code: 0 if nothing is BAD, else 1.
@@ -51,15 +44,18 @@ def doctor(as_json: JsonOption = False) -> None:
 
     from mien.cli import console
 
-    functions = (_check_machine, _check_versions, _check_artefacts, _check_decoder, _check_starter)
+    functions = (
+        _check_machine, _check_versions, _check_extras, _check_artefacts, _check_decoder, _check_starter,
+    )  # fmt: skip
     checks = [check for function in functions for check in _run(function)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         screen = console.stdout()
+        width = max(len(check.name) for check in checks)
         marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
         for check in checks:
-            screen.print(Text.assemble(marks[check.state], f"  {check.name:12}", check.detail))
+            screen.print(Text.assemble(marks[check.state], f"  {check.name:{width}}  ", check.detail))
     if any(check.state == "bad" for check in checks):
         raise typer.Exit(1)
 
@@ -73,13 +69,15 @@ def _run(function: Callable[[], list[Check]]) -> list[Check]:
 
 
 def _check_machine() -> list[Check]:
-    import torch
+    processors = f"{usable_processors()} usable"
+    if extras.is_installed("torch"):
+        import torch
 
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
+        cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
+        processors += f", torch uses {torch.get_num_threads()} threads; {cuda}"
     return [
         Check("system", "ok", f"{platform.platform()}, Python {platform.python_version()} at {sys.executable}"),
-        Check("processors", "ok", f"{processors} usable, torch uses {torch.get_num_threads()} threads; {cuda}"),
+        Check("processors", "ok", processors),
     ]
 
 
@@ -87,13 +85,30 @@ def _check_versions() -> list[Check]:
     from importlib.metadata import PackageNotFoundError, version
 
     installed, missing = [], []
-    for name in PACKAGES:
+    for name in (*PACKAGES, LITERT, "torch"):
         try:
             installed.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     checks = [Check("versions", "ok", ", ".join(installed))]
-    return [*checks, Check("versions", "bad", f"not installed: {', '.join(missing)}")] if missing else checks
+    if lacking := [name for name in missing if name in PACKAGES]:
+        checks.append(Check("versions", "bad", f"not installed: {', '.join(lacking)}; run: pip install mien"))
+    if LITERT in missing:
+        detail = f"{LITERT} is not installed (it has no wheels for some platforms): OpenCV runs the face networks, at "
+        checks.append(Check("versions", "note", detail + "half the speed"))
+    return checks
+
+
+def _check_extras() -> list[Check]:
+    """A line for each extra: whether its packages are here, else the command that installs them."""
+    checks = []
+    for extra, modules in extras.MODULES.items():
+        missing = [module for module in modules if not extras.is_installed(module)]
+        detail = f"all packages are installed; to {extras.USES[extra]}"
+        if missing:
+            detail = f"not installed: {', '.join(missing)}; to {extras.USES[extra]}, run: {extras.install(extra)}"
+        checks.append(Check(extra, "note" if missing else "ok", detail))
+    return checks
 
 
 def _check_artefacts() -> list[Check]:
@@ -137,8 +152,8 @@ def _check_decoder() -> list[Check]:
 
 
 def _check_starter() -> list[Check]:
-    from mien import checkpoint
+    from mien import trained_model
 
-    loaded = checkpoint.load("starter")
-    weights = sum(p.numel() for p in loaded.model.parameters())
-    return [Check("starter", "ok", f"{weights:,} weights, classes {', '.join(loaded.labels)}")]
+    loaded = trained_model.load("starter")
+    stages = ", ".join(loaded.stages) or "none"
+    return [Check("starter", "ok", f"loaded, classes {', '.join(loaded.labels)}; stages: {stages}")]

@@ -19,6 +19,7 @@ from mien.extract.local import InProcessRunner, ProcessRunner
 from mien.extract.plan import ChangedError, ExtractionSettings, RecordingJob, plan_extraction
 from mien.extract.worker import MediaPosition
 from mien.folder_lock import lock_folder
+from mien.processes import usable_processors
 from mien.store import FeatureStore
 from mien.store.filenames import escape
 from mien.store.writer import output_error
@@ -147,7 +148,7 @@ def _lock(store: Path, encoder: str) -> AbstractContextManager[None]:
 
 
 def _threads_per_worker(workers: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_processors()
     return max(1, cores // max(1, workers))
 
 

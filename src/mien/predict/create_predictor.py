@@ -167,7 +167,11 @@ def _load_prompted(model: str | Path, device: str, prompts: Mapping[str, str] | 
 
 def usable_device(device: str) -> str:
     """The torch device of a name; `auto` is CUDA where it is available. Raises ConfigError for an unusable one."""
-    extras.require("torch", f"--device {device}", follows="Nothing was predicted.", instead="Or omit --device.")
+    if device == "auto":
+        purpose, instead = "a model that has no ONNX network of its weights", "Or run `mien export` where torch is."
+    else:
+        purpose, instead = f"--device {device}", "Or omit --device."
+    extras.require("torch", purpose, follows="Nothing was predicted.", instead=instead)
     import torch
 
     if device == "auto":
