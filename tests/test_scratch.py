@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mien import scratch
+from mien import processes, scratch
 from mien.atomic import atomic_path, check_folder, write_bytes
 from mien.media.mp4_writer import write_video
 
@@ -194,11 +194,11 @@ def test_a_private_video_is_private_from_its_first_byte(tmp_path: Path) -> None:
 
 
 def test_a_process_that_cannot_be_asked_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert scratch._is_running(os.getpid())
-    assert not scratch._is_running(2**40)
+    assert processes.is_running(os.getpid())
+    assert not processes.is_running(2**40)
 
     def refuse(process: int, number: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert scratch._is_running(1)
+    assert processes.is_running(1)
