@@ -78,7 +78,9 @@ def test_every_imported_module_is_declared(module: str) -> None:
     if module in UNDECLARED:
         return
     declared = distributions(module) & {*BASE, *USED_BY_EXTRAS}
-    assert declared, f"{module} is imported by {sorted(imported()[module])} and no dependency of pyproject.toml brings it"
+    assert declared, (
+        f"{module} is imported by {sorted(imported()[module])} and no dependency of pyproject.toml brings it"
+    )
     if not declared & {*BASE}:
         assert extras.extra_of(module), f"mien.extras.MODULES does not say which extra brings {module}"
 
@@ -121,6 +123,6 @@ def test_lower_bounds_are_the_tested_versions() -> None:
 
 def test_every_upper_bound_has_its_reason() -> None:
     lines = (PROJECT / "pyproject.toml").read_text(encoding="utf-8").split("[project.urls]")[0].splitlines()
-    bounded = [line for line in lines if re.search(r',<\d', line)]
+    bounded = [line for line in lines if re.search(r",<\d", line)]
     assert bounded
     assert [line for line in bounded if not re.search(r'",\s+# \w+', line)] == []
