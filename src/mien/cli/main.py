@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from mien.cli import (
     bench_command,
     console,
+    convert_command,
     demo_command,
     derive_command,
     doctor,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "convert", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -94,6 +95,7 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
+app.command(no_args_is_help=True)(convert_command.convert)
 app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")

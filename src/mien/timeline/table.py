@@ -5,9 +5,8 @@ docs/TIMELINE.md explains each column.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ import numpy as np
 import polars as pl
 
 from mien.atomic import atomic_path
-from mien.errors import ConfigError, MediaError, OutputError
-from mien.labels import EXPRESSIONS, check_class_names, class_names, is_probability_column, probability_column
+from mien.errors import ConfigError, MediaError
+from mien.labels import EXPRESSIONS, check_class_names, class_names, probability_column
 from mien.records import SubjectSummary
+from mien.timeline import files
 from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ QUALITY: dict[str, Any] = {
     "speech_db": pl.Float32,
     "uncertain": pl.Boolean,
 }
-_KEY = "mien"
 #: Rows rounded and written at once, which bounds memory for long recordings.
 _SLICE = 16_384
 
@@ -139,45 +138,61 @@ class Timeline:
             {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}, default=str
         )
         with _open_output(Path(path)) as file:
-            self.table.write_parquet(file, metadata={_KEY: about})
+            self.table.write_parquet(file, metadata={files.KEY: about})
         return Path(path)
 
     def write(self, path: str | Path) -> Path:
-        """Writes in the format of the suffix: .csv, .parquet or .jsonl. Raises OutputError."""
+        """Writes in the format of the suffix: .csv, .parquet, .jsonl, or one of `mien.timeline.formats` (.eaf,
+        .TextGrid, .vtt, .srt, .boris, .boris.csv, .labelstudio.json, .rttm). Raises OutputError."""
+        from mien.timeline import formats
+
+        path = Path(path)
         writers = {".csv": self.to_csv, ".parquet": self.to_parquet, ".jsonl": self.to_jsonl}
-        try:
-            return writers[Path(path).suffix.lower()](path)
-        except KeyError:
-            raise OutputError(
-                f"{path}: a timeline cannot be written as {Path(path).suffix or 'a file without a suffix'}",
-                follows="Nothing was written.",
-                remedy=f"End the name in {', '.join(writers)}.",
-            ) from None
+        if path.name.lower().endswith(".boris.csv") or path.suffix.lower() not in writers:
+            return formats.write(self, path)
+        return writers[path.suffix.lower()](path)
 
     @classmethod
-    def read(cls, path: str | Path, *, classes: Sequence[str] | None = None) -> Timeline:
-        """Reads a file of `write`. From CSV and JSON lines, media, notes and info are empty.
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        classes: Sequence[str] | None = None,
+        rate_hz: float = 25.0,
+        tiers: Sequence[str] | None = None,
+    ) -> Timeline:
+        """Reads a file of `write`, or annotations of people in one of `mien.timeline.formats`.
+
+        Only Parquet holds media, notes and info. docs/ANNOTATIONS.md states how intervals become rows.
 
         Args:
             classes: the class names. By default those that Parquet stores; from CSV and JSON lines, which store none,
                 they are recovered from the columns (see `mien.labels.class_names`): the capitals of a class that is
-                never predicted are then lost.
+                never predicted are then lost. Of annotations, those of the labels.
+            rate_hz: rows per second, of annotations.
+            tiers: names of the tiers or people to read, of annotations; None reads all.
 
         Raises:
             MediaError: the file is missing, has another suffix, is not a timeline, or has other classes.
             ConfigError: `classes` cannot name columns, see `Timeline`.
         """
+        from mien.timeline import formats
+
         path = Path(path)
-        readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
-        if path.suffix.lower() not in readers:
-            raise _unreadable(path, f"its suffix is none of {', '.join(readers)}")
+        readers = {".csv": files.read_csv, ".parquet": files.read_parquet, ".jsonl": files.read_jsonl}
+        annotations = formats.format_of(path)
+        if annotations is None and path.suffix.lower() not in readers:
+            raise _unreadable(path, f"its suffix is none of {', '.join((*readers, *formats.suffixes()))}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
         try:
-            table, about = readers[path.suffix.lower()](path)
+            if annotations is not None:
+                table, about = formats.read(path, annotations, classes=classes, rate_hz=rate_hz, tiers=tiers)
+                return cls(table, **about)
+            table, about = readers[path.suffix.lower()](path, schema(()))
             return cls(table, **(about if classes is None else {**about, "classes": classes}))
-        except (pl.exceptions.PolarsError, ValueError, OSError) as error:
-            raise _unreadable(path, str(error).splitlines()[0]) from error
+        except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError, OSError) as error:
+            raise _unreadable(path, (str(error) or type(error).__name__).splitlines()[0]) from error
 
     # --- views -------------------------------------------------------------------------------------------
 
@@ -357,38 +372,9 @@ def _round(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(c).cast(pl.Float64).round(DECIMALS.get(c, 5)) for c in floats)
 
 
-def _file_schema(columns: Iterable[str]) -> pl.Schema:
-    """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
-    known = schema(())
-    return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
-
-
-def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    # polars does not unescape quotes in a header.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        columns = next(csv.reader(file), [])
-    if not columns:
-        raise ValueError("it is empty")
-    return pl.read_csv(path, has_header=False, skip_rows=1, schema=_file_schema(columns)), {}
-
-
-def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        first = json.loads(file.readline() or "{}")
-    if not isinstance(first, dict):
-        raise ValueError("its first line is not a JSON object")
-    # With the whole schema, because without it polars does not keep the order of many columns.
-    return pl.read_ndjson(path, schema=_file_schema(first)), {}
-
-
-def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    about = json.loads(pl.read_parquet_metadata(path).get(_KEY, "{}"))
-    return pl.read_parquet(path), about
-
-
 def _unreadable(path: Path, reason: str) -> MediaError:
     return MediaError(
         f"{path} cannot be read as a timeline: {reason}",
         follows="Nothing was read.",
-        remedy="Give a timeline.csv, timeline.parquet or timeline.jsonl written by `mien predict`.",
+        remedy="Give a timeline of `mien predict`, or annotations as docs/ANNOTATIONS.md describes them.",
     )
