@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoint_encoder", "zero_shot", "ensemble_folder", "model_listing"),
     ("encode", "onnx_export", "model_card"),
     ("extract", "evaluation", "predict"),
-    ("training", "submission", "benchmark"),
+    ("training", "submission", "benchmark", "compare"),
     ("reproduce", "custom_data"),
     ("cli",),
 )

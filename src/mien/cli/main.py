@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from mien.cli import (
     bench_command,
+    compare_command,
     console,
     convert_command,
     demo_command,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "convert", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "convert", "compare", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -96,6 +97,7 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
 app.command(no_args_is_help=True)(convert_command.convert)
+app.command(no_args_is_help=True)(compare_command.compare)
 app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")
