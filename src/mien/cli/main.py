@@ -27,6 +27,7 @@ from mien.cli import (
     synthetic_command,
     train_command,
     tune_command,
+    turns_command,
 )
 from mien.errors import MienError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "convert", "compare", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "convert", "turns", "compare", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -97,6 +98,7 @@ def start(  # noqa: D103  (Typer would show a docstring as help)
 app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
 app.command(no_args_is_help=True)(convert_command.convert)
+app.command(no_args_is_help=True)(turns_command.turns)
 app.command(no_args_is_help=True)(compare_command.compare)
 app.command()(models_command.models)
 app.command()(doctor.doctor)

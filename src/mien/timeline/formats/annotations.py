@@ -158,14 +158,18 @@ def _value_intervals(
     """Means over each VALUE_STEP_S of the recording in which there is a value."""
     values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     known = np.isfinite(values)
+    if not known.any():
+        return []
     step = np.floor(np.round(times / VALUE_STEP_S, 6)).astype(int)
+    first = int(step[0])  # times may begin late
+    lasts = (ends - times)[known]
+    weights = np.bincount(step[known] - first, lasts)
+    sums = np.bincount(step[known] - first, lasts * values[known])
     found = []
-    for number in np.unique(step[known]):
-        rows = known & (step == number)
-        start = max(number * VALUE_STEP_S, float(times[0]))
-        stop = min((number + 1) * VALUE_STEP_S, float(ends[-1]))
-        mean = float(np.average(values[rows], weights=(ends - times)[rows]))
-        found.append(Annotation(kind, person, start, stop, f"{mean:.3f}"))
+    for number in np.flatnonzero(weights):
+        start = max((first + number) * VALUE_STEP_S, float(times[0]))
+        stop = min((first + number + 1) * VALUE_STEP_S, float(ends[-1]))
+        found.append(Annotation(kind, person, start, stop, f"{sums[number] / weights[number]:.3f}"))
     return found
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from mien.timeline.formats.annotations import Annotation, Annotations, parse_tier, tier_name
 
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -113,14 +115,11 @@ def _slots(root: ET.Element) -> dict[str, float]:
         names.append(slot.get("TIME_SLOT_ID", ""))
         value = slot.get("TIME_VALUE")
         times.append(None if value is None else int(value) / 1000)
-    known = [(i, t) for i, t in enumerate(times) if t is not None]
-    filled = []
-    for i in range(len(times)):
-        before = max((k for k in known if k[0] <= i), default=known[0] if known else (0, 0.0))
-        after = min((k for k in known if k[0] >= i), default=before)
-        share = (i - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
-        filled.append(before[1] + share * (after[1] - before[1]))
-    return dict(zip(names, filled, strict=True))
+    known = [i for i, time in enumerate(times) if time is not None]
+    if not known:
+        return dict.fromkeys(names, 0.0)
+    filled = np.interp(range(len(times)), known, [times[i] for i in known])
+    return dict(zip(names, filled.tolist(), strict=True))
 
 
 def _spans(root: ET.Element, slots: Mapping[str, float]) -> dict[str, tuple[float, float]]:
