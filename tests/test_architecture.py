@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoint_encoder", "zero_shot", "ensemble_folder", "model_listing"),
     ("encode", "onnx_export", "model_card"),
     ("extract", "evaluation", "predict", "client"),
-    ("training", "submission", "benchmark", "live"),
+    ("training", "submission", "benchmark", "live", "compare"),
     ("reproduce", "custom_data", "serve"),
     ("cli",),
 )

@@ -1,4 +1,4 @@
-"""Calls that exist only on some platforms: their absence is simulated, and the source is searched for unguarded ones."""
+"""Calls that exist only on some platforms: their absence is simulated; unguarded ones are found in the source."""
 
 from __future__ import annotations
 

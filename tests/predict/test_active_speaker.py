@@ -39,6 +39,39 @@ def test_speech_is_shared_if_no_mouth_or_two_mouths_move(openings: list[np.ndarr
     assert (attribute_speech(openings, TIMES, np.ones(150, bool)) == "shared").all()
 
 
+def syllables(seed: int, rate_hz: float = 4.0) -> np.ndarray:
+    """`(time,)` in [0, 1]: openings of about `rate_hz` a second with random strength."""
+    rng = np.random.default_rng(seed)
+    strength = np.repeat(rng.uniform(0.2, 1, 40), int(30 / rate_hz))[: len(TIMES)]
+    phase = rng.random() + np.cumsum(rng.uniform(0.6, 1.4, len(TIMES))) * rate_hz / 30
+    return strength * (0.5 - 0.5 * np.cos(2 * np.pi * phase))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_two_mouths_that_move_alike_the_one_that_follows_the_sound_speaks(seed: int) -> None:
+    talks, chews = syllables(seed), syllables(seed + 100, 3.0)
+    level = -50 + 35 * talks
+    everything = np.ones(150, bool)
+    without = attribute_speech([chews, talks], TIMES, everything)
+    with_sound = attribute_speech([chews, talks], TIMES, everything, level)
+    assert (without == "own").mean() < 0.2, "motion alone cannot tell"
+    assert (with_sound[1] == "own").mean() >= 0.6
+    assert (with_sound[0] == "own").sum() == 0
+
+
+def test_sound_alone_makes_nobody_speak() -> None:
+    still = 0.001 * syllables(0)
+    speech = attribute_speech([still, np.zeros(150)], TIMES, np.ones(150, bool), -50 + 35 * syllables(0))
+    assert (speech == "shared").all(), "a mouth that hardly moves does not talk, however well it fits"
+
+
+def test_a_level_that_does_not_vary_changes_nothing() -> None:
+    openings = [mouth(0.6), mouth(0.2, 1)]
+    everything = np.ones(150, bool)
+    flat = attribute_speech(openings, TIMES, everything, np.full(150, -20.0))
+    assert (flat == attribute_speech(openings, TIMES, everything)).all()
+
+
 def test_speakers_who_alternate_without_a_pause_are_separated() -> None:
     first, second = mouth(0.6), mouth(0.6, 1)
     first[75:], second[:75] = first[75], second[75]

@@ -18,9 +18,10 @@ from mien.faces.tracker import FaceTracker
 from mien.labels import EXPRESSIONS
 from mien.media.audio import blocks
 from mien.media.video import frames, probe
-from mien.synthetic import affwild2_export
+from mien.synthetic import affwild2_export, render
 from mien.synthetic.action_units import unit_names
 from mien.synthetic.demo_clip import demo_scenario, render_demo_clip
+from mien.synthetic.puppet_mesh import load_puppet_mesh
 from mien.synthetic.scenario import FACE_IMPAIRMENTS, Impairment, draw_scenario
 
 
@@ -171,3 +172,11 @@ def test_darkness_hides_both_people_and_absence_the_subject(tmp_path: Path) -> N
     np.testing.assert_array_equal(subject, scenario.is_impaired(("dark", "absent"), times))
     np.testing.assert_array_equal(second, scenario.is_impaired(("dark",), times))
     assert subject.sum() > second.sum() > 0
+
+
+def test_every_person_of_a_pair_has_a_place_that_reaches_the_lower_edge() -> None:
+    scenario = draw_scenario("test", 1, seconds=1.0, seed=5, second=True)
+    height = load_puppet_mesh().texture.shape[0]
+    for seed in range(200):
+        placement = render._draw_placement(replace(scenario, identity_seed=seed), 0.28, True)
+        assert placement.corner[1] + placement.zoom * height >= render.SIZE[1] - 1e-6

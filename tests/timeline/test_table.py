@@ -213,7 +213,8 @@ def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
         Timeline(rows()).write(tmp_path / "t.xlsx")
     assert (caught.value.follows, caught.value.remedy) == (
         "Nothing was written.",
-        "End the name in .csv, .parquet, .jsonl.",
+        "End the name in .csv, .parquet, .jsonl, .eaf, .TextGrid, .vtt, .srt, .boris, .boris.csv, .labelstudio.json, "
+        ".rttm.",
     )
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,9 @@ from typer.core import TyperGroup
 from mien import extras
 from mien.cli import (
     bench_command,
+    compare_command,
     console,
+    convert_command,
     demo_command,
     derive_command,
     doctor,
@@ -29,6 +31,7 @@ from mien.cli import (
     synthetic_command,
     train_command,
     tune_command,
+    turns_command,
 )
 from mien.errors import MienError
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "live", "serve", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "live", "serve", "convert", "turns", "compare", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -118,6 +121,9 @@ app.command()(demo_command.demo)
 app.command(no_args_is_help=True)(predict_command.predict)
 app.command(no_args_is_help=True)(live_command.live)
 app.command()(serve_command.serve)
+app.command(no_args_is_help=True)(convert_command.convert)
+app.command(no_args_is_help=True)(turns_command.turns)
+app.command(no_args_is_help=True)(compare_command.compare)
 app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")

@@ -55,7 +55,14 @@ def predict(
     out: Annotated[
         Path, typer.Option(metavar="OUT", help="Folder for the results, with one folder for each input.")
     ] = Path("mien-out"),
-    format: Annotated[Format, typer.Option(help="File format of the timeline.")] = Format.csv,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="File format of the timeline: a table (csv, parquet, jsonl), or a CSV table and beside it a file for "
+            "ELAN (eaf), Praat (textgrid), players (vtt, srt), BORIS (boris: a project; boris-events: a table), Label "
+            "Studio or speaker diarisation (rttm)."
+        ),
+    ] = Format.csv,
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html: the recording with charts.")
     ] = False,
@@ -173,6 +180,7 @@ def predict(
       mien predict holiday/ --report --skip-done --workers 2 --out results
       mien predict lecture.mp4 --start 600 --end 660 --rate 5
       mien predict interview.wav --json
+      mien predict talk.mp4 --format eaf
       mien predict call.wav --audio-channels split
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
       mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
@@ -245,7 +253,7 @@ def predict(
         )
         _report_results(results, options, outcome, total=len(jobs))
         if len(jobs) > 1 or any(path.is_dir() for path in media):
-            written = batch.write(out, run, format, passed=plan.passed, failed=outcome.failed)
+            written = batch.write(out, run, format.table, passed=plan.passed, failed=outcome.failed)
     _finish(outcome, plan.passed, written, as_json)
 
 

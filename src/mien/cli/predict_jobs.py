@@ -26,6 +26,28 @@ class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
     jsonl = "jsonl"
+    eaf = "eaf"
+    textgrid = "textgrid"
+    vtt = "vtt"
+    srt = "srt"
+    boris = "boris"
+    boris_events = "boris-events"
+    labelstudio = "labelstudio"
+    rttm = "rttm"
+
+    @property
+    def table(self) -> str:
+        """Format of the table: an annotation format holds no probabilities, so a CSV is written beside it."""
+        return str(self) if self in (Format.csv, Format.parquet, Format.jsonl) else "csv"
+
+    @property
+    def annotations_name(self) -> str | None:
+        """Name of the file of annotations, None for a format that is a table."""
+        if self.table == self:
+            return None
+        from mien.timeline.formats import FORMATS
+
+        return f"timeline{FORMATS[self].suffix}"
 
 
 class Channels(StrEnum):
@@ -58,12 +80,17 @@ class PredictOptions:
     @property
     def timeline_name(self) -> str:
         """Name of the timeline's file."""
-        return f"timeline.{self.format}"
+        return f"timeline.{self.format.table}"
 
     @property
     def file_names(self) -> list[str]:
         """Names of the files that an input without pictures gets, too."""
-        return [self.timeline_name, *(["report.html"] if self.report else [])]
+        annotations = self.format.annotations_name
+        return [
+            self.timeline_name,
+            *([annotations] if annotations else []),
+            *(["report.html"] if self.report else []),
+        ]
 
 
 @dataclass(slots=True)
@@ -77,7 +104,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What was predicted and written for one input. files: `timeline`, `provenance`, `report`, `overlay` -> path.
+    """What was predicted and written for one input. files: `timeline`, `annotations`, `provenance`, `report`,
+    `overlay` -> path.
     rows: of the file."""
 
     media: Path
@@ -174,6 +202,8 @@ def _predict_and_write(
     kept = provenance.files_of(job.folder)  # of a run with the same rows, or none
     in_file = timeline if options.rate_hz is None else _thinned(timeline, options.rate_hz)
     files = {"timeline": in_file.write(job.folder / options.timeline_name)}
+    if name := options.format.annotations_name:
+        files["annotations"] = timeline.write(job.folder / name)
     if options.report:
         files["report"] = timeline.report(job.folder / "report.html", embed=options.embed)
     if options.overlay and timeline.table["frame"].null_count() < len(timeline):

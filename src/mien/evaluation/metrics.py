@@ -81,6 +81,36 @@ def f1_from_confusion(counts: np.ndarray) -> np.ndarray:
     return f1
 
 
+def kappa_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """Cohen's kappa (1960) from confusion matrices of two raters, `(..., classes, classes)` -> `(...)` in [-1, 1].
+
+    1 is full agreement, 0 that of chance with each rater's own class shares. NaN without counts, or where both raters
+    gave one and the same class throughout.
+    """
+    total = counts.sum((-1, -2)).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = np.trace(counts, axis1=-2, axis2=-1) / total
+        expected = (counts.sum(-1) / total[..., None] * counts.sum(-2) / total[..., None]).sum(-1)
+        kappa: np.ndarray = np.where(expected < 1 - 1e-12, (observed - expected) / (1 - expected), np.nan)
+    return kappa
+
+
+def alpha_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """Krippendorff's alpha of nominal data and two raters without gaps, `(..., classes, classes)` -> `(...)`.
+
+    Chance agreement is that of the pooled class shares of both raters, drawn without replacement (Krippendorff 2004,
+    Content Analysis, chapter 11). NaN as for `kappa_from_confusion`.
+    """
+    both = (counts + np.swapaxes(counts, -1, -2)).astype(float)  # each unit gives two pairs of values
+    shares = both.sum(-1)
+    total = shares.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = 1 - np.trace(both, axis1=-2, axis2=-1) / total
+        expected = 1 - (shares * (shares - 1)).sum(-1) / (total * (total - 1))
+        alpha: np.ndarray = np.where(expected > 1e-12, 1 - observed / expected, np.nan)
+    return alpha
+
+
 def accuracy(truth: Arrays, prediction: Arrays, *, ignore: int = UNLABELLED) -> float:
     """Share of labelled positions with the right class, in [0, 1]; NaN if nothing is labelled."""
     true, predicted = pool(truth), pool(prediction)

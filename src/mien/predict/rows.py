@@ -52,8 +52,9 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
     stop = _stop(faces.times, times, media.sound_stop_s)
     is_speech = speech_at(speech, times)
     openings = [_at_rows(faces.mouth_opening(n), frames, np.nan) for n in range(len(faces.subjects))]
+    level = sound_level_at(media.level, times)
     attributed = attribute_speech(
-        openings or [np.full(len(times), np.nan)], times, is_speech, seen_before=faces.seen_before
+        openings or [np.full(len(times), np.nan)], times, is_speech, level, seen_before=faces.seen_before
     )
     if has_pictures:
         attributed[:, is_speech & (frames < 0)] = OTHER if len(faces.subjects) > 1 else SHARED
@@ -165,6 +166,13 @@ def is_uncertain(quality: np.ndarray, face: np.ndarray, voice: np.ndarray, times
         return uncertain
     nearest: np.ndarray = uncertain[evidence[clock.nearest(times[evidence], times)]]
     return nearest
+
+
+def sound_level_at(level: Stream | None, times: np.ndarray) -> np.ndarray | None:
+    """`(row,)` level of the sound in dB, interpolated between its values; None without sound."""
+    if level is None or not len(level.times):
+        return None
+    return np.interp(times, level.times, level.values[:, 0])
 
 
 def level_at(level: Stream | None, times: np.ndarray, is_speech: np.ndarray) -> np.ndarray:

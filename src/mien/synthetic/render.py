@@ -41,8 +41,9 @@ def _draw_placement(scenario: Scenario, share: float, pair: bool) -> Placement:
     zoom = float(rng.uniform(0.6, 0.66) if pair else rng.uniform(0.62, 0.82))
     puppet = load_puppet_mesh()
     centre = puppet.texture.shape[1] - 1 - puppet.origin[0] if mirrored else puppet.origin[0]
-    low = SIZE[1] - puppet.texture.shape[0] * zoom
-    corner = (SIZE[0] * share - centre * zoom, float(rng.uniform(max(low, -60 * zoom), -8 * zoom)))
+    # the photograph reaches the lower edge of the frame, also where it is too small to be moved up or down
+    highest = max(SIZE[1] - puppet.texture.shape[0] * zoom, -60 * zoom)
+    corner = (SIZE[0] * share - centre * zoom, float(rng.uniform(highest, max(highest, -8 * zoom))))
     return Placement(zoom, corner, mirrored)
 
 
@@ -92,9 +93,12 @@ class Scene:
     Args:
         scenario: its `second` person, if any, is placed beside the subject.
         opening: `(frame,)` mouth opening of the voice in [0, 1]; None simulates one.
+        second_opening: the same of the second person.
     """
 
-    def __init__(self, scenario: Scenario, opening: np.ndarray | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, opening: np.ndarray | None = None, second_opening: np.ndarray | None = None
+    ) -> None:
         self.scenario = scenario
         self.times = scenario.times()
         #: Scenario's id -> true action-unit strengths `(frame, units)` of its person.
@@ -106,7 +110,7 @@ class Scene:
         self._second = None
         if scenario.second is not None:
             placement = _draw_placement(scenario.second, 1 - share, True)
-            self._second = self._make_puppet(scenario.second, placement, None)
+            self._second = self._make_puppet(scenario.second, placement, second_opening)
         self._backdrop = _backdrop(scenario)
         self._absence = _ease(self.times, scenario, "absent", LEAVE_S)
         self._coverage = _ease(self.times, scenario, "occluded", HAND_S)
@@ -176,7 +180,8 @@ def render_video(
     progress: Callable[[int, int], None] | None = None,
     on_frame: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scene:
-    """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice.
+    """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice and that of a second
+    person, if they speak.
 
     Args:
         progress: called with the number of finished frames and of all frames.
@@ -188,8 +193,13 @@ def render_video(
         OutputError: the file cannot be written.
         ArtefactError: the face networks, which locate the face in the photograph, are not here.
     """
-    speech = synthesise_scenario(scenario)
-    scene = Scene(scenario, speech.mouth_opening_at(scenario.times()))
+    speech, times, second_opening = synthesise_scenario(scenario), scenario.times(), None
+    samples = speech.samples
+    if scenario.second is not None and scenario.second.speech:
+        other = synthesise_scenario(scenario.second)
+        second_opening = other.mouth_opening_at(times)
+        samples = np.clip(samples + other.samples, -1, 1)
+    scene = Scene(scenario, speech.mouth_opening_at(times), second_opening)
 
     def images() -> Iterator[np.ndarray]:
         for i, image in enumerate(scene.frames()):
@@ -199,5 +209,5 @@ def render_video(
                 progress(i + 1, len(scene.times))
             yield image
 
-    write_video(path, images(), rate=scenario.rate, audio=speech.samples)
+    write_video(path, images(), rate=scenario.rate, audio=samples)
     return scene

@@ -72,7 +72,7 @@ class Scenario:
 
     seed: of all random numbers of the recording. identity_seed: of the subject's face and voice. sex: `female` or
     `male`. seconds: length. rate: frames per second. speech: `(start, stop)` of each phrase in seconds. extra_rows:
-    annotation rows minus frames. second: scenario of another, silent person in the same picture.
+    annotation rows minus frames. second: scenario of another person in the same picture, silent unless it has speech.
     """
 
     id: str

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mien.atomic import atomic_path
-from mien.errors import ConfigError, MediaError, OutputError
+from mien.errors import ConfigError, MediaError
 from mien.labels import EXPRESSIONS, check_class_names, class_names, probability_column, score_columns, score_tasks
 from mien.records import SubjectSummary
 from mien.timeline.columns import BOX, DECIMALS, QUALITY, SPEECH, schema
@@ -110,37 +110,53 @@ class Timeline:
         return Path(path)
 
     def write(self, path: str | Path) -> Path:
-        """Writes in the format of the suffix: .csv, .parquet or .jsonl. Raises OutputError."""
+        """Writes in the format of the suffix: .csv, .parquet, .jsonl, or one of `mien.timeline.formats` (.eaf,
+        .TextGrid, .vtt, .srt, .boris, .boris.csv, .labelstudio.json, .rttm). Raises OutputError."""
+        from mien.timeline import formats
+
+        path = Path(path)
         writers = {".csv": self.to_csv, ".parquet": self.to_parquet, ".jsonl": self.to_jsonl}
-        try:
-            return writers[Path(path).suffix.lower()](path)
-        except KeyError:
-            raise OutputError(
-                f"{path}: a timeline cannot be written as {Path(path).suffix or 'a file without a suffix'}",
-                follows="Nothing was written.",
-                remedy=f"End the name in {', '.join(writers)}.",
-            ) from None
+        if path.name.lower().endswith(".boris.csv") or path.suffix.lower() not in writers:
+            return formats.write(self, path)
+        return writers[path.suffix.lower()](path)
 
     @classmethod
-    def read(cls, path: str | Path, *, classes: Sequence[str] | None = None) -> Timeline:
-        """Reads a file of `write`. From CSV and JSON lines, media, notes and info are empty.
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        classes: Sequence[str] | None = None,
+        rate_hz: float = 25.0,
+        tiers: Sequence[str] | None = None,
+    ) -> Timeline:
+        """Reads a file of `write`, or annotations of people in one of `mien.timeline.formats`.
+
+        Only Parquet holds media, notes and info. docs/ANNOTATIONS.md states how intervals become rows.
 
         Args:
             classes: the class names. By default those that Parquet stores; from CSV and JSON lines, which store none,
                 they are recovered from the columns (see `mien.labels.class_names`): the capitals of a class that is
-                never predicted are then lost.
+                never predicted are then lost. Of annotations, those of the labels.
+            rate_hz: rows per second, of annotations.
+            tiers: names of the tiers or people to read, of annotations; None reads all.
 
         Raises:
             MediaError: the file is missing, has another suffix, is not a timeline, is truncated, holds values that no
                 prediction has (`mien.timeline.possible`), or has other classes.
             ConfigError: `classes` cannot name columns, see `Timeline`.
         """
+        from mien.timeline import formats
+
         path = Path(path)
-        if path.suffix.lower() not in SUFFIXES:
-            raise _unreadable(path, f"its suffix is none of {', '.join(SUFFIXES)}")
+        annotations = formats.format_of(path)
+        if annotations is None and path.suffix.lower() not in SUFFIXES:
+            raise _unreadable(path, f"its suffix is none of {', '.join((*SUFFIXES, *formats.suffixes()))}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
         try:
+            if annotations is not None:
+                table, about = formats.read(path, annotations, classes=classes, rate_hz=rate_hz, tiers=tiers)
+                return cls(table, **about)
             table, about = read_file(path)
             timeline = cls(table, **(about if classes is None else {**about, "classes": classes}))
             check_possible(timeline.table, timeline.classes)
@@ -340,5 +356,5 @@ def _unreadable(path: Path, reason: str) -> MediaError:
     return MediaError(
         f"{path} cannot be read as a timeline: {reason}",
         follows="Nothing was read.",
-        remedy="Give a timeline.csv, timeline.parquet or timeline.jsonl written by `mien predict`.",
+        remedy="Give a timeline of `mien predict`, or annotations as docs/ANNOTATIONS.md describes them.",
     )

@@ -27,6 +27,7 @@ class Series:
         x, y: positions and values, None for a missing value.
         low, high: ends of the intervals, or empty.
         style: index of the line style; use the same one for a name in every panel.
+        line: connect the points.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Series:
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     style: int = 0
+    line: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "x_title": panel.x_title,
         "ticks": [(to_pixel(x, low)[0], text) for x, text in panel.ticks],
-        "levels": [(to_pixel(first, y)[1], f"{y:g}") for y in _levels(low, high)],
+        "levels": [(to_pixel(first, y)[1], f"{y:g}") for y in level_steps(low, high)],
         "diagonal": [*to_pixel(start, start), *to_pixel(end, end)] if panel.diagonal else [],
         "mark": (to_pixel(panel.mark[0], low)[0], panel.mark[1]) if panel.mark else None,
         "series": [_line(series, to_pixel, panel) for series in panel.series],
@@ -140,7 +142,7 @@ def _line(series: Series, to_pixel: Callable[[float, float], tuple[float, float]
 
     return {
         "style": series.style % STYLES,
-        "path": "M" + "L".join(f"{px} {py}" for _, _, px, py, _ in points) if points else "",
+        "path": "M" + "L".join(f"{px} {py}" for _, _, px, py, _ in points) if points and series.line else "",
         "band": "M" + "L".join(f"{px} {py}" for px, py in outline) + "Z" if len(band) > 1 else "",
         "points": [{"marker": _marker(series.style, px, py), "title": tooltip(x, y, i)} for x, y, px, py, i in points],
     }
@@ -159,8 +161,11 @@ def _marker(style: int, x: float, y: float) -> str:
     return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
 
 
-def _levels(low: float, high: float) -> list[float]:
-    step = next(s for s in (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, math.inf) if (high - low) / s <= 5.001)
+def level_steps(low: float, high: float) -> list[float]:
+    """Positions of at most six grid lines in `[low, high]`, multiples of a round step."""
+    step = next(
+        s for s in (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, math.inf) if (high - low) / s <= 5.001
+    )
     return [round(k * step, 6) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 

@@ -57,9 +57,9 @@ def _context(record: Record) -> dict[str, Any]:
         "facts": _facts(record),
         "css": read_source("base.css", "report.css", "evaluation.css"),
         "pair_classes": _PAIR_CLASSES,
-        "abbreviations": _abbreviations(record["classes"]),
+        "abbreviations": abbreviations(record["classes"]),
         "colours": class_colours(record["classes"]),
-        "confusion_rows": _confusion_rows(record),
+        "confusion_rows": confusion_rows(record["classes"], record["confusion"]),
         "worst": sorted(scored_clips, key=lambda clip: (clip["accuracy"], -clip["frames"])),
         "robustness_svg": Markup(robustness_svg(rows, affect=affect, standalone=False)) if rows else "",
         "corruptions": _corruption_tables(rows, "va_score" if affect else "macro_f1"),
@@ -114,19 +114,20 @@ def _facts(record: Record) -> list[str]:
     return facts
 
 
-def _abbreviations(classes: Sequence[str]) -> list[str]:
+def abbreviations(classes: Sequence[str]) -> list[str]:
     """Names of at most five letters for the columns of the confusion matrix; empty if two would be the same."""
     short = [name if len(name) <= 5 else name[:4] + "." for name in classes]
     return short if len(set(short)) == len(short) else []
 
 
-def _confusion_rows(record: Record) -> list[dict[str, Any]]:
+def confusion_rows(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Rows of a confusion matrix for a template: name, total, and cells with count, share of the row, and hit."""
     rows = []
-    for name, counts in zip(record["classes"], record["confusion"], strict=False):
+    for name, counts in zip(classes, confusion, strict=False):
         total = sum(counts)
         cells = [
             {"count": n, "share": n / total if total else 0.0, "predicted": predicted, "hit": predicted == name}
-            for predicted, n in zip(record["classes"], counts, strict=True)
+            for predicted, n in zip(classes, counts, strict=True)
         ]
         rows.append({"name": name, "total": total, "cells": cells})
     return rows

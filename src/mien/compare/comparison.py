@@ -1,0 +1,272 @@
+"""One comparison as a record, JSON-able: what `mien compare` prints, writes and draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mien.compare import agreement, events, groups
+from mien.compare.recordings import (
+    Baseline,
+    Person,
+    common_classes,
+    people,
+    subtract_baseline,
+    without_span,
+)
+from mien.errors import ConfigError
+from mien.evaluation.bootstrap import DRAWS, FEW_GROUPS, LEVEL, Interval
+from mien.timeline.table import Timeline
+
+#: Bins of A's valence and arousal in the figure of the means of B.
+_BINS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is compared, and how.
+
+    names: of A and B. rate_hz: moments per second. as_groups: A and B are groups of recordings, not two views of the
+    same ones. paired: recordings of one name belong together. subjects: A's subject -> B's. window: seconds around
+    events.
+    """
+
+    names: tuple[str, str] = ("A", "B")
+    rate_hz: float = 10.0
+    as_groups: bool = False
+    paired: bool = False
+    subjects: Mapping[int, int] = field(default_factory=dict)
+    baseline: Baseline | None = None
+    events: Sequence[events.Event] = ()
+    window: tuple[float, float] = (-1.0, 3.0)
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def compare(a: Mapping[str, Timeline], b: Mapping[str, Timeline], options: Options) -> dict[str, Any]:
+    """Compares timelines by recording.
+
+    Args:
+        a, b: recording -> timeline; b may be empty where only averages around events are wanted.
+
+    Returns a record with `classes`, `names`, `notes`, and `agreement`, `groups`, `events`, each None if not asked for.
+
+    Raises ConfigError: A and B share no recording, or no person of one, so nothing can be compared.
+    """
+    classes = common_classes([*a.values(), *b.values()])
+    notes: list[str] = []
+    sides = [_people(side, classes, options, name, notes) for side, name in zip((a, b), options.names, strict=True)]
+    rest = [{key: [without_span(p, options.baseline) for p in own] for key, own in side.items()} for side in sides]
+    record: dict[str, Any] = {
+        "classes": list(classes),
+        "names": list(options.names),
+        "recordings": [len(a), len(b)],
+        "rate_hz": options.rate_hz,
+        "level": LEVEL,
+        "draws": DRAWS,
+        "agreement": None,
+        "groups": None,
+        "events": None,
+        "notes": notes,
+    }
+    if b and options.as_groups:
+        record["groups"] = _groups(rest[0], rest[1], classes, options, notes)
+    elif b:
+        record["agreement"] = _agreement(rest[0], rest[1], classes, options, notes)
+    if options.events:
+        record["events"] = _events(sides, classes, options, notes)
+    cleaned: dict[str, Any] = _plain(record)
+    return cleaned
+
+
+def _people(
+    side: Mapping[str, Timeline], classes: Sequence[str], options: Options, name: str, notes: list[str]
+) -> dict[str, list[Person]]:
+    """Each recording's people, with valence and arousal relative to the baseline if there is one."""
+    found: dict[str, list[Person]] = {}
+    for key, timeline in side.items():
+        notes += [f"{name}, {key}: {note}" for note in timeline.notes if "of the annotations" in note]
+        own = people(key, timeline, classes, options.rate_hz)
+        if options.baseline is not None:
+            shifted = [subtract_baseline(p, options.baseline, options.rate_hz) for p in own]
+            lost = [str(p.subject) for p, s in zip(own, shifted, strict=True) if s is None]
+            if lost:
+                notes.append(f"{name}, {key}: no baseline of subject {', '.join(lost)}, who is left out")
+            own = [s for s in shifted if s is not None]
+        found[key] = own
+    return found
+
+
+def _agreement(
+    a: Mapping[str, list[Person]],
+    b: Mapping[str, list[Person]],
+    classes: Sequence[str],
+    options: Options,
+    notes: list[str],
+) -> dict[str, Any]:
+    shared = [key for key in a if key in b]
+    if not shared and len(a) == len(b) == 1:  # two files of one recording may have different names
+        shared = [next(iter(a))]
+        b = {shared[0]: next(iter(b.values()))}
+    if not shared:
+        raise ConfigError(
+            f"A and B share no recording: A has {_some(a)}; B has {_some(b)}",
+            follows="Nothing was compared.",
+            remedy="Name the files of one recording alike (clip.eaf, clip/timeline.csv), or compare groups: --groups.",
+        )
+    for name, side in zip(options.names, (a, b), strict=True):
+        if lost := [key for key in side if key not in shared]:
+            notes.append(f"only in {name}, and left out: {_some(lost)}")
+    pairs = {key: agreement.pair_people(a[key], b[key], options.subjects) for key in shared}
+    for key, found in pairs.items():
+        missing = len({p.subject for p in a[key]}) + len({p.subject for p in b[key]}) - 2 * len(found)
+        if missing and (found or len(shared) > 1):
+            notes.append(f"{key}: {missing} of the people are in one of both alone, and left out")
+    if not any(pairs.values()):
+        key = shared[0]
+        raise ConfigError(
+            f"A and B share no person: in {key}, A has the subjects {[p.subject for p in a[key]]} and B "
+            f"{[p.subject for p in b[key]]}",
+            follows="Nothing was compared.",
+            remedy="Say who is who: --person 0=1 pairs A's subject 0 with B's subject 1.",
+        )
+    parts = [agreement.statistics_of(key, found, len(classes)) for key, found in pairs.items()]
+    parts = [part for part in parts if part.counted]
+    if not parts:
+        raise ConfigError(
+            "A and B have no moment at which both have an estimate",
+            follows="Nothing was compared.",
+            remedy="Compare timelines of the same recordings, with the same kind of estimate.",
+        )
+    if 1 < len(parts) < FEW_GROUPS:
+        notes.append(f"with {len(parts)} recordings, intervals are too narrow ({FEW_GROUPS} and more are enough)")
+    if len(parts) == 1:
+        notes.append("one recording gives no intervals: its moments are not independent of each other")
+    unknown = [part.recording for part in parts if part.recording not in options.attributes]
+    if options.attributes and unknown:
+        notes.append(f"without attributes, and left out of that section: {_some(unknown)}")
+    confusion = np.sum([part.confusion for part in parts], axis=0)
+    scores = agreement.score(parts)
+    return {
+        "scores": [
+            {"key": key, "name": name, **_interval(scores[key])}
+            for key, name in agreement.SCORES.items()
+            if math.isfinite(scores[key].value)
+        ],
+        "confusion": confusion.tolist(),
+        "recordings": agreement.by_recording(parts),
+        "curves": [
+            {"name": name, "points": _binned([pair for found in pairs.values() for pair in found], k)}
+            for k, name in enumerate(("valence", "arousal"))
+        ],
+        "attributes": [
+            {
+                **entry,
+                "values": [
+                    {**v, "scores": {key: _interval(i) for key, i in v["scores"].items()}} for v in entry["values"]
+                ],
+            }
+            for entry in agreement.by_attribute(parts, options.attributes)
+        ],
+    }
+
+
+def _binned(pairs: Sequence[tuple[Person, Person]], k: int) -> list[dict[str, float]]:
+    """Mean and quartiles of B's values in bins of A's values, the bins equally filled."""
+    xs, ys = [], []
+    for a, b in pairs:
+        n = min(len(a.times), len(b.times))
+        x, y = a.values[:n, k], b.values[:n, k]
+        known = np.isfinite(x) & np.isfinite(y)
+        xs.append(x[known])
+        ys.append(y[known])
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    if len(x) < 2 or np.ptp(x) == 0:
+        return []
+    edges = np.unique(np.quantile(x, np.linspace(0, 1, _BINS + 1)))
+    number = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
+    return [
+        {
+            "x": float(x[number == i].mean()),
+            "y": float(y[number == i].mean()),
+            "low": float(np.quantile(y[number == i], 0.25)),
+            "high": float(np.quantile(y[number == i], 0.75)),
+        }
+        for i in range(len(edges) - 1)
+        if (number == i).any()
+    ]
+
+
+def _groups(
+    a: Mapping[str, list[Person]],
+    b: Mapping[str, list[Person]],
+    classes: Sequence[str],
+    options: Options,
+    notes: list[str],
+) -> dict[str, Any]:
+    values = [{key: groups.measures(own, classes, options.rate_hz) for key, own in side.items()} for side in (a, b)]
+    contrasts = groups.contrast_groups(values[0], values[1], paired=options.paired)
+    if options.paired and not set(a) & set(b):
+        raise ConfigError(
+            f"--paired needs recordings of the same name in both: A has {_some(a)}; B has {_some(b)}",
+            follows="Nothing was compared.",
+            remedy="Name the two recordings of a person alike, or omit --paired.",
+        )
+    if min(len(a), len(b)) < 2:
+        notes.append("a group of one recording has no variance: there is no test and no effect size")
+    return {"paired": options.paired, "permutations": groups.DRAWS, "contrasts": [asdict(c) for c in contrasts]}
+
+
+def _events(
+    sides: Sequence[Mapping[str, list[Person]]], classes: Sequence[str], options: Options, notes: list[str]
+) -> list[dict[str, Any]]:
+    known = {key for side in sides for key in side}
+    if lost := {e.recording for e in options.events if e.recording and e.recording not in known}:
+        notes.append(f"events of recordings that are not here, and left out: {_some(sorted(lost))}")
+    found = []
+    for name, side in zip(options.names, sides, strict=True):
+        if not side:
+            continue
+        everyone = [person for own in side.values() for person in own]
+        for curve in events.curves(everyone, options.events, classes, options.window):
+            found.append(
+                {
+                    "of": name,
+                    "event": curve.event,
+                    "measure": curve.measure,
+                    "count": curve.count,
+                    "units": curve.units,
+                    "points": [
+                        {"offset_s": float(t), **_interval(value)}
+                        for t, value in zip(curve.offsets_s, curve.values, strict=True)
+                    ],
+                }
+            )
+    if not found:
+        raise ConfigError(
+            f"none of the {len(options.events)} events lies in a recording of A or B",
+            follows="Nothing was compared.",
+            remedy="Write the names of the recordings in the column recording, and their seconds in time_s.",
+        )
+    return found
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return ", ".join(map(str, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+
+
+def _plain(value: Any) -> Any:
+    """The value with None for numbers that are not finite, as JSON needs it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
