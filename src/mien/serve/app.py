@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,9 +32,12 @@ from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.responses import NiceJSON, RequestError, error_response
 from mien.serve.service import Service
 from mien.serve.upload import receive_upload
+from mien.views.palette import class_colours, text_colour
+from mien.views.render import FOLDER
 
-#: Files of the page, served at `/` as they are.
+#: Files of the page, served at `/` as they are, and those that it shares with the report.
 PAGE = Path(__file__).with_name("page")
+SHARED = {f"/{name}": FOLDER / name for name in ("base.css", "mapping.js", "drawing.js")}
 #: Seconds between two looks at a job that a client waits for.
 LOOK_EVERY_S = 0.05
 #: A report is one file with its own script, style, pictures and sound. It may run them and load nothing.
@@ -64,6 +67,8 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(ROUTES)
+    for address, path in SHARED.items():
+        app.add_route(address, _sender(path))
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(MienError, _on_mien_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -81,10 +86,17 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
+def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        return FileResponse(path)
+
+    return send
+
+
 def _open_paths() -> frozenset[str]:
     """What needs no token: health checks, and the page and its files, which hold nothing of anybody."""
     files = ("/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file())
-    return frozenset(("/healthz", "/docs", "/", *files))
+    return frozenset(("/healthz", "/docs", "/", *SHARED, *files))
 
 
 def _count(service: Service, scope: Scope, status: int) -> None:
@@ -305,7 +317,7 @@ def get_models(service: ServiceOf) -> Any:
     found = [asdict(describe(name)) for name in settings.models]
     return NiceJSON(
         {
-            "models": [{key: model[key] for key in keep} for model in found],
+            "models": [{key: model[key] for key in keep} | _colours(model["classes"]) for model in found],
             "formats": results.formats(),
             "limits": {
                 "upload_bytes": settings.upload_bytes,
@@ -367,6 +379,11 @@ def _record(service: Service, job: Job) -> dict[str, Any]:
         record["links"] |= {kind: f"{address}/timeline.{kind}" for kind in results.formats()}
         record["links"] |= {"report": f"{address}/report", "rows": f"{address}/rows"}
     return record
+
+
+def _colours(classes: list[str]) -> dict[str, Any]:
+    """The colours of classes in all views of mien, and of text on them."""
+    return {"colours": {name: {"fill": c, "text": text_colour(c)} for name, c in class_colours(classes).items()}}
 
 
 def _time(seconds: float) -> str:

@@ -55,7 +55,7 @@ def _context(record: Record) -> dict[str, Any]:
         "title": f"{record['name']} · evaluation · mien",
         "version": __version__,
         "facts": _facts(record),
-        "css": read_source("report.css", "evaluation.css"),
+        "css": read_source("base.css", "report.css", "evaluation.css"),
         "pair_classes": _PAIR_CLASSES,
         "abbreviations": _abbreviations(record["classes"]),
         "colours": class_colours(record["classes"]),

@@ -54,7 +54,7 @@ def write_index(
         version=__version__,
         count=count,
         format_time=format_time,
-        css=read_source("report.css", "index.css"),
+        css=read_source("base.css", "report.css", "index.css"),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

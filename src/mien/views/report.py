@@ -160,8 +160,8 @@ def _render(
         # An unescaped "<" would let a value end the script element.
         data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
         media_marker=Markup(_MARKER),
-        css=read_source("report.css"),
-        mapping=read_source("mapping.js"),
+        css=read_source("base.css", "report.css"),
+        mapping=read_source("mapping.js", "drawing.js"),
         script=read_source("report.js"),
     )
 

@@ -19,7 +19,7 @@
   const isAbsent = (s, i) => s.named[i] === NONE && !hasValence(s, i) && !hasFace(s, i);
   const MISSING = -128, AXES = ["valence", "arousal"], hasAxis = (s, i, k) => s.va[i * 2 + k] !== MISSING;
   const hasValence = (s, i) => hasAxis(s, i, 0) || hasAxis(s, i, 1), hasPoint = (s, i) => hasAxis(s, i, 0) && hasAxis(s, i, 1);
-  const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const colour = drawing.colour;
   const hasParts = { expression: data.parts.expression, affect: data.parts.valence_arousal };
   const faces = JSON.parse($("thumbnails").textContent), several = subjects.length > 1;
   const wave = mapping.decode(data.wave, Uint8Array);
@@ -104,27 +104,13 @@
     $("time").textContent = mapping.clock(state.t, 1) + " / " + mapping.clock(end, 1);
   }
   function drawPlane(s, i) {
-    const c = $("plane").getContext("2d"), size = 264, at = v => size / 2 + v / 127 * (size / 2 - 16);
-    c.clearRect(0, 0, size, size);
-    c.strokeStyle = colour("line"); c.lineWidth = 2;
-    c.strokeRect(1, 1, size - 2, size - 2);
-    c.beginPath(); c.moveTo(size / 2, 0); c.lineTo(size / 2, size); c.moveTo(0, size / 2); c.lineTo(size, size / 2); c.stroke();
-    c.fillStyle = colour("faint"); c.font = "20px system-ui, sans-serif";
-    c.textAlign = "center"; c.fillText("excited", size / 2, 24); c.fillText("calm", size / 2, size - 10);
-    c.save(); c.translate(22, size / 2); c.rotate(-Math.PI / 2); c.fillText("unpleasant", 0, 0); c.restore();
-    c.save(); c.translate(size - 14, size / 2); c.rotate(-Math.PI / 2); c.fillText("pleasant", 0, 0); c.restore();
-    const known = hasValence(s, i);
-    $("va").textContent = known ? affect(s, i).join("\n") : "no valence\nno arousal";
-    if (!hasPoint(s, i)) return;
+    $("va").textContent = hasValence(s, i) ? affect(s, i).join("\n") : "no valence\nno arousal";
     // The last two seconds as a fading trail.
-    c.strokeStyle = colour("accent"); c.lineWidth = 4;
-    for (let k = mapping.locate(s.times, s.times[i] - 2) + 1; k <= i; k++) {
-      if (!hasPoint(s, k - 1) || !hasPoint(s, k)) continue;
-      c.globalAlpha = 0.5 * (1 - (s.times[i] - s.times[k]) / 2);
-      c.beginPath(); c.moveTo(at(s.va[k * 2 - 2]), at(-s.va[k * 2 - 1])); c.lineTo(at(s.va[k * 2]), at(-s.va[k * 2 + 1])); c.stroke();
+    const trail = [];
+    for (let k = mapping.locate(s.times, s.times[i] - 2); k <= i; k++) {
+      trail.push(hasPoint(s, k) ? [s.va[k * 2] / 127, s.va[k * 2 + 1] / 127, 0.5 * (1 - (s.times[i] - s.times[k]) / 2)] : null);
     }
-    c.globalAlpha = 1; c.fillStyle = colour("accent");
-    c.beginPath(); c.arc(at(s.va[i * 2]), at(-s.va[i * 2 + 1]), 10, 0, 7); c.fill();
+    drawing.plane($("plane"), trail);
   }
 
   // --- boxes over the image ---------------------------------------------------------------------------------
@@ -132,13 +118,7 @@
   function drawBoxes() {
     const canvas = $("boxes");
     if (!canvas || !player || player.hidden) return;
-    const w = player.clientWidth, h = player.clientHeight, ratio = devicePixelRatio || 1;
-    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
-      canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
-      canvas.style.width = w + "px"; canvas.style.height = h + "px";
-    }
-    const c = canvas.getContext("2d");
-    c.setTransform(ratio, 0, 0, ratio, 0, 0); c.clearRect(0, 0, w, h);
+    const w = player.clientWidth, h = player.clientHeight, c = drawing.prepare(canvas, w, h);
     const fit = mapping.fit(data.width, data.height, w, h);
     hits.length = 0;
     const order = subjects.map((_, k) => k).sort((a, b) => (a === state.subject) - (b === state.subject));
@@ -152,16 +132,10 @@
       const e = s.named[i], plain = !hasParts.expression && hasValence(s, i) ? "#8f86f0" : "#c4c7cc";
       const tint = e === NONE ? plain : data.expressions[e].colour;
       c.globalAlpha = k === state.subject ? 1 : 0.55;
-      c.lineWidth = 4; c.strokeStyle = "rgb(0 0 0 / 45%)"; c.strokeRect(x, y, x2 - x, y2 - y);
-      c.lineWidth = 2; c.strokeStyle = tint; c.strokeRect(x, y, x2 - x, y2 - y);
       // In a crowd only the selected person has a full label; the others their number.
       const number = several ? String(s.id) : "", full = x2 - x > 90 || k === state.subject || !several;
       const text = full ? (number ? number + "  " : "") + estimate(s, i) : number;
-      c.font = "600 12px system-ui, sans-serif";
-      const wide = c.measureText(text).width + 14, top = y >= 20 ? y - 20 : y;
-      c.fillStyle = "rgb(12 13 16 / 82%)"; c.fillRect(x - 1, top, wide + 8, 20);
-      c.fillStyle = tint; c.fillRect(x - 1, top, 5, 20);
-      c.fillStyle = "#fff"; c.textBaseline = "middle"; c.fillText(text, x + 10, top + 10.5);
+      drawing.face(c, [x, y, x2, y2], tint, text);
     }
     c.globalAlpha = 1;
   }
@@ -291,10 +265,7 @@
       const isHatched = v => Boolean(v) && !v[key];
       while (b < columns.length && isHatched(columns[b]) === isHatched(columns[a])) b++;
       if (!isHatched(columns[a])) continue;
-      c.save(); c.beginPath(); c.rect(gutter + a, y, b - a, h); c.clip();
-      c.strokeStyle = colour("hatch"); c.lineWidth = 1.5; c.beginPath();
-      for (let x = a - h; x < b + h; x += 6) { c.moveTo(gutter + x, y + h); c.lineTo(gutter + x + h, y); }
-      c.stroke(); c.restore();
+      drawing.hatch(c, gutter + a, y, b - a, h);
     }
   }
   function ribbon(c, columns, y) {

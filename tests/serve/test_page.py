@@ -1,0 +1,293 @@
+"""The page of the server in a real browser, with a camera and a microphone that play a rendered clip."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import wave
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from running_server import TOKEN, RunningServer, silence_wav, until
+
+from mien.errors import ArtefactError
+from mien.media.audio import SAMPLE_RATE, blocks
+from mien.synthetic.demo_clip import demo_scenario
+from mien.synthetic.render import render_video
+from mien.timeline.table import Timeline
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
+WAIT_MS = 60_000
+#: Refusals of the server, which the browser reports as errors too.
+REFUSED = re.compile(r"status of 401|response code: 503")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of a rendered person who speaks; beside it the frames as MJPEG and the sound as WAV."""
+    path = tmp_path_factory.mktemp("clip") / "grün & <b>grau.mp4"
+    scenario = replace(demo_scenario(3.0), impairments=(), rate=Fraction(10))
+    jpegs: list[bytes] = []
+
+    def keep(number: int, image: np.ndarray) -> None:
+        jpegs.append(cv2.imencode(".jpg", image[..., ::-1])[1].tobytes())
+
+    try:
+        render_video(scenario, path, on_frame=keep)
+    except ArtefactError as error:
+        pytest.skip(f"no clip can be rendered: {error}")
+    path.with_name("camera.mjpeg").write_bytes(b"".join(jpegs))
+    sound = np.concatenate([samples for _, samples in blocks(path)])
+    with wave.open(str(path.with_name("microphone.wav")), "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        out.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = RunningServer(tmp_path_factory.mktemp("page"), token=TOKEN, upload_bytes=1 << 20)
+    yield running
+    running.stop()
+    assert "".join(running.output) == ""
+
+
+@pytest.fixture(scope="module")
+def browser(clip: Path) -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium on this machine")
+    fakes = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={clip.with_name('camera.mjpeg')}",
+        f"--use-file-for-fake-audio-capture={clip.with_name('microphone.wav')}",
+    ]
+    with sync_playwright() as playwright:
+        driver = playwright.chromium.launch(executable_path=program, headless=True, args=["--no-sandbox", *fakes])
+        yield driver
+        driver.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: RunningServer) -> Iterator[Page]:
+    """An empty tab. Afterwards: it asked no other server, and the browser reported no error and no refused content."""
+    context = browser.new_context(permissions=["camera", "microphone"], viewport={"width": 1300, "height": 900})
+    tab, asked, problems = context.new_page(), [], []
+    tab.set_default_timeout(WAIT_MS)
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda m: problems.append(m.text) if m.type == "error" and not REFUSED.search(m.text) else None)
+    yield tab
+    context.close()
+    assert problems == []
+    assert asked
+    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:", "about:"))] == []
+    for job in server.get("/v1/timelines")["timelines"]:
+        server.request("DELETE", job["links"]["self"])
+
+
+def opened(page: Page, server: RunningServer) -> Page:
+    page.goto(f"{server.url}/#token={TOKEN}")
+    page.locator("#classes li").first.wait_for()
+    return page
+
+
+def has_horizontal_scrolling(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+UNNAMED = """[...document.querySelectorAll("button, input, select, iframe, progress, a")].filter(e => !(
+    e.textContent.trim() || e.ariaLabel || e.title || e.labels?.length)).map(e => e.outerHTML)"""
+
+
+def test_recordings(page: Page, server: RunningServer, clip: Path, tmp_path: Path) -> None:
+    opened(page, server)
+    assert TOKEN not in page.url
+    broken = {"name": "notes.mp4", "mimeType": "video/mp4", "buffer": b"no video at all"}
+    page.set_input_files("#chooser", str(clip))
+    page.set_input_files("#chooser", [broken, {**broken, "name": "big.mp4", "buffer": bytes((1 << 20) + 1)}])
+    page.locator("#list li").nth(2).wait_for()
+    big, notes, video = (page.locator("#list li").nth(k) for k in range(3))
+    assert "this server takes 1 MB" in big.inner_text()
+    page.locator("#list li[data-state=failed]").nth(1).wait_for()
+    assert "The recording holds text, not video or audio. Nothing was read from it." in notes.inner_text()
+    page.locator("#list li[data-state=done]").wait_for()
+    assert clip.name in video.inner_text()
+    assert "1 person, 30 rows" in video.inner_text()
+    assert page.evaluate(UNNAMED) == []
+    assert not any(b"grau" in path.read_bytes() for path in server.folder.rglob("*") if path.is_file())
+
+    video.get_by_role("button", name="Report").click()
+    report = page.frame_locator("#report-frame")
+    report.locator("#bars .best").first.wait_for()
+    assert "starter" in report.locator("header").inner_text()
+    with page.context.expect_page() as opening:
+        page.get_by_role("button", name="Open in a new tab").click()
+    opening.value.locator("#bars .best").first.wait_for()
+    opening.value.close()
+    page.locator("#report-title").focus()
+    page.keyboard.press("Escape")
+    page.locator("#report").wait_for(state="hidden")
+
+    for suffix in ("csv", "parquet", "jsonl"):
+        video.get_by_role("combobox").select_option(suffix)
+        with page.expect_download() as saved:
+            video.get_by_role("button", name="Save").click()
+        assert saved.value.suggested_filename.endswith(f"grau.{suffix}")
+        path = tmp_path / f"timeline.{suffix}"
+        saved.value.save_as(path)
+        assert len(Timeline.read(path)) == 30
+
+    for _ in range(3):
+        page.locator("#list .drop-item").first.click()
+    page.locator("#list-card").wait_for(state="hidden")
+    assert server.get("/v1/timelines") == {"timelines": []}
+
+
+DROP = """files => {
+    const data = new DataTransfer();
+    for (const [name, bytes] of files) data.items.add(new File([Uint8Array.from(bytes)], name));
+    for (const type of ["dragenter", "dragover", "drop"]) {
+        document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+    }
+}"""
+
+
+def test_dropped_files_survive_a_reload(page: Page, server: RunningServer) -> None:
+    opened(page, server)
+    sound = list(silence_wav(0.5))
+    page.evaluate(DROP, [["first.wav", sound], ["second.wav", sound]])
+    page.locator("#list li[data-state=done]").nth(1).wait_for()
+    assert re.findall(r"\w+\.wav", page.locator("#list").inner_text()) == ["second.wav", "first.wav"]
+    page.goto("about:blank")
+    opened(page, server)
+    page.locator("#list li[data-state=done]").nth(1).wait_for()
+    assert "first" not in page.locator("#list").inner_text()
+
+
+def test_token(page: Page, server: RunningServer) -> None:
+    page.goto(server.url)
+    field = page.get_by_label("This server asks for a token")
+    field.fill("wrong-token-0123456789")
+    field.press("Enter")
+    page.get_by_text("does not accept this token").wait_for()
+    field.fill(TOKEN)
+    field.press("Enter")
+    page.locator("#classes li").first.wait_for()
+    page.locator("#token").wait_for(state="hidden")
+    assert TOKEN not in json.dumps(page.context.storage_state()) + page.url
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_themes_narrow_screens_and_keys(page: Page, server: RunningServer) -> None:
+    opened(page, server)
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert backgrounds == {"rgb(246, 245, 242)", "rgb(18, 20, 23)"}
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.evaluate(DROP, [["a-name-" + "that-does-not-end-" * 9 + ".wav", list(silence_wav(0.3))]])
+    page.locator("#list li[data-state=done]").wait_for()
+    assert not has_horizontal_scrolling(page)
+    page.locator("#tab-files").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-camera"
+    page.get_by_text("Before the camera starts").wait_for()
+    assert not has_horizontal_scrolling(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "use-camera"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def live_sessions(server: RunningServer) -> float:
+    found = re.search(r"^mien_live_sessions (\S+)$", server.request("GET", "/metrics")[1].decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+PIXELS = """id => { const c = document.getElementById(id); return c.width ? new Set(
+    c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size : 0; }"""
+
+
+def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
+    opened(page, server)
+    page.click("#tab-camera")
+    assert f"only to 127.0.0.1:{server.port}, a server on this computer" in page.locator("#consent").inner_text()
+    page.click("#start")
+    page.get_by_text("Ask everybody").wait_for()
+    assert live_sessions(server) == 0
+    page.check("#agreed")
+    page.keyboard.press("Enter")
+    page.locator("#sign.on").get_by_text("Camera and microphone are on").wait_for()
+    page.locator("#bars .best").first.wait_for()
+    page.locator("#face.on").wait_for()
+    page.locator("#voice.on").wait_for()
+    until(lambda: page.evaluate(PIXELS, "boxes") > 3, 30)
+    assert page.evaluate(PIXELS, "chart") > 20
+    assert re.search(r"valence [+−]0\.\d\d\narousal [+−]0\.\d\d", page.locator("#va").inner_text())
+    page.get_by_text("s behind").wait_for()
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert not has_horizontal_scrolling(page)
+    assert page.title().startswith("● Camera on")
+
+    tracks = page.evaluate_handle("document.getElementById('video').srcObject.getTracks()")
+    page.keyboard.press("Escape")
+    page.locator("#sign").get_by_text("Camera and microphone are off").wait_for()
+    assert tracks.evaluate("tracks => tracks.map(t => t.readyState)") == ["ended", "ended"]
+    assert page.title() == "mien"
+    page.get_by_text("here in this tab alone").wait_for()
+    until(lambda: live_sessions(server) == 0)
+    assert server.files() == set()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save rows").click()
+    saved.value.save_as(tmp_path / "live.jsonl")
+    table = Timeline.read(tmp_path / "live.jsonl").table
+    assert set(table["evidence"]) >= {"both"}
+    assert str(len(table)) in page.locator("#live-facts").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("NotAllowedError", "Allow both in the address bar"), ("NotFoundError", "Connect it")]
+)
+def test_camera_that_cannot_be_used(page: Page, server: RunningServer, name: str, advice: str) -> None:
+    page.add_init_script(
+        f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('', '{name}'); }}"
+    )
+    opened(page, server)
+    page.click("#tab-camera")
+    page.check("#agreed")
+    page.click("#start")
+    page.get_by_text(advice).wait_for()
+    assert live_sessions(server) == 0
+
+
+def test_full_server_says_so(page: Page, server: RunningServer) -> None:
+    from websockets.sync.client import connect
+
+    address = f"ws://127.0.0.1:{server.port}/v1/live"
+    with ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(connect(address, subprotocols=[f"mien.token.{TOKEN}"]))  # type: ignore[list-item]
+        opened(page, server)
+        page.click("#tab-camera")
+        page.check("#agreed")
+        page.uncheck("#use-camera")
+        page.click("#start")
+        page.locator("#live-facts").get_by_text("It allows a small number at a time").wait_for()
+        page.get_by_role("button", name="Start again").click()
+        page.get_by_text("Before the camera starts").wait_for()
