@@ -53,8 +53,9 @@ def samples(message: LiveMessage) -> np.ndarray:
     """`(n,)` float32 in [-1, 1]; what is not a number is silence."""
     if message.kind == INT_SOUND:
         return np.frombuffer(message.data, "<i2").astype(np.float32) / 32768
-    floats = np.frombuffer(message.data, "<f4")
-    return np.clip(np.nan_to_num(floats, nan=0.0, posinf=1.0, neginf=-1.0), -1, 1).astype(np.float32)
+    floats = np.nan_to_num(np.frombuffer(message.data, "<f4"), nan=0.0, posinf=1.0, neginf=-1.0)
+    clipped: np.ndarray = np.clip(floats, -1, 1).astype(np.float32)
+    return clipped
 
 
 def _session(model: str, delay_s: float, source: IO[bytes], replies: IO[str]) -> None:

@@ -67,7 +67,7 @@ def loads(text: str) -> Annotations:
 
     def take(kind: type) -> str | float | bool:
         value = next(values, None)
-        if not isinstance(value, kind):
+        if value is None or not isinstance(value, kind):
             raise ValueError(f"its text {'ends early' if value is None else f'has {value!r} in the wrong place'}")
         return value
 
