@@ -43,6 +43,9 @@ def test_predict_writes_annotations_beside_the_table(tmp_path: Path) -> None:
     ]
     assert pympi.Eaf(str(tmp_path / "out" / "a" / "timeline.eaf")).get_linked_files()
     assert (tmp_path / "out" / "timelines.csv").is_file()
+    assert mien("convert", tmp_path / "out" / "a" / "timeline.csv", tmp_path / "again.eaf").exit_code == 0
+    (link,) = pympi.Eaf(str(tmp_path / "again.eaf")).get_linked_files()
+    assert link["MEDIA_URL"].endswith("/in/a.mp4"), "the recording is named by timeline.json"
     assert "2 inputs skipped" in mien(*words, "--format", "eaf", "--skip-done").stdout
     (tmp_path / "out" / "a" / "timeline.eaf").unlink()
     assert "1 input skipped" in mien(*words, "--format", "eaf", "--skip-done").stdout, "a missing file is made again"

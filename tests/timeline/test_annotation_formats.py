@@ -316,6 +316,7 @@ def test_a_still_lasts_a_second(tmp_path: Path) -> None:
         ("a.boris.csv", "Subject,Behavior,Behavior type,Time\nA,Fear,START,1\n", "'Fear' of A .* has no end"),
         ("a.boris.csv", "Subject,Behavior,Behavior type,Time\nA,Fear,STOP,1\n", "ends at 1 s without a start"),
         ("a.json", "{}", "not an export of Label Studio"),
+        ("timeline.json", '{"format": "mien-timeline-1"}', "give the timeline beside it"),
         ("a.json", "[", "Expecting value"),
         ("a.srt", "1\n00:00:01,000 --> 00:00:00,000\nFear\n", "ends before it starts"),
     ],

@@ -21,7 +21,7 @@ def compare(
     ],
     b: Annotated[
         Path | None,
-        typer.Argument(metavar="[B]", help="What A is compared with; may be omitted with --events."),
+        typer.Argument(metavar="B", help="What A is compared with; may be omitted with --events."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page; the same numbers go beside it as .json.")] = Path(
         "compare.html"

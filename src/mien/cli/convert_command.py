@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli import console
+from mien.cli import console, provenance
 from mien.views.words import count
 
 ReadRateOption = Annotated[
@@ -32,6 +32,12 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix chooses the format.")],
     rate: ReadRateOption = 25.0,
     tier: TierOption = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The recording that ELAN, BORIS and Label Studio open; default: by timeline.json."
+        ),
+    ] = None,
 ) -> None:
     """Convert timelines and annotations to other formats.
 
@@ -55,9 +61,16 @@ def convert(
     from mien.timeline.table import Timeline
 
     timeline = Timeline.read(source, rate_hz=rate, tiers=tier)
+    timeline.media = str(media or timeline.media or _recording_of(source))
     timeline.write(out)
     screen = console.stdout()
     for note in timeline.notes:
         screen.print(f"note  {note}", style="yellow", markup=False)
     people = count(len(timeline.subjects), "person")
     screen.print(f"{out}: {people}, {count(len(timeline), 'row')} of {source}", markup=False)
+
+
+def _recording_of(source: Path) -> str:
+    """Path of the recording of a timeline of `mien predict`, by the timeline.json beside it; "" if there is none."""
+    record = provenance.read(source.parent)
+    return str(record["media"]["path"]) if record and source.name in record["files"].values() else ""

@@ -53,6 +53,8 @@ def loads(text: str) -> Annotations:
     Raises ValueError: it is no export, or holds several tasks.
     """
     content: Any = json.loads(text)
+    if isinstance(content, dict) and str(content.get("format", "")).startswith("mien-timeline"):
+        raise ValueError("it states how a timeline was made; give the timeline beside it, such as timeline.csv")
     tasks = content if isinstance(content, list) else [content]
     if not tasks or not all(isinstance(t, dict) and ("annotations" in t or "predictions" in t) for t in tasks):
         raise ValueError("it is not an export of Label Studio: a list of tasks with annotations or predictions")
