@@ -24,8 +24,8 @@ from mien import errors
 from mien.errors import ConfigError, MediaError, MienError, ServerError
 from mien.timeline.table import Timeline
 
-#: Longest and shortest time between two questions about a job, in seconds. The pause grows with the job.
-MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
+#: Longest time in seconds that the server waits for news of a job before it answers, and the pause after an answer.
+WAIT_S, PAUSE_S = 20.0, 0.05
 #: Seconds without an answer after which a request fails.
 TIMEOUT_S = 60.0
 _BLOCK = 1 << 20
@@ -117,7 +117,7 @@ class Client:
     def _wait(
         self, address: str, job: dict[str, Any], progress: Callable[[float], None] | None, deadline: float
     ) -> dict[str, Any]:
-        start, last, answered = time.monotonic(), -1.0, time.monotonic()
+        last, answered = -1.0, time.monotonic()
         while job["state"] not in ("done", "failed"):
             if time.monotonic() > deadline:
                 raise ServerError(
@@ -125,13 +125,15 @@ class Client:
                     follows="The job was deleted.",
                     remedy="Give a larger timeout_s, or send a part of the recording (start_s, stop_s).",
                 )
-            time.sleep(min(MAX_PAUSE_S, max(MIN_PAUSE_S, (time.monotonic() - start) / 20)))
+            wait = max(0.0, min(WAIT_S, deadline - time.monotonic()))
             try:
-                job, answered = self._request("GET", address), time.monotonic()
+                job, answered = self._request("GET", f"{address}?wait={wait:.2f}"), time.monotonic()
             except _UnreachableError:  # a server that restarts goes on with its jobs
                 if time.monotonic() - answered > min(self._patience, TIMEOUT_S):
                     raise
+                time.sleep(1.0)
                 continue
+            time.sleep(PAUSE_S)
             if progress is not None and job["progress"] != last:
                 last = job["progress"]
                 progress(last)

@@ -66,7 +66,7 @@ class RunningServer:
         assert status == 202, body
         return found["location"]
 
-    def wait(self, address: str, *states: str, seconds: float = 60) -> Any:
+    def wait(self, address: str, *states: str, seconds: float = 120) -> Any:
         """The record of a job when it has one of the states."""
         found: Any = None
 
@@ -114,7 +114,7 @@ class RunningServer:
         self.process.wait(20)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20, what: Callable[[], str] = str) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60, what: Callable[[], str] = str) -> None:
     """Wait for a condition; an AssertionError says what is there after the time."""
     end = time.monotonic() + seconds
     while not condition():

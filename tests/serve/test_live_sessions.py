@@ -213,3 +213,15 @@ def test_picture_rates_beyond_the_computer_drop_pictures(server: RunningServer, 
             message = receive(client)
         assert message["dropped"] > 100
         assert time.monotonic() - began < 20
+
+
+def test_the_end_of_the_server_ends_its_sessions(tmp_path: Path) -> None:
+    server = RunningServer(tmp_path / "data")
+    with connect(f"ws://{server.host}:{server.port}/v1/live", open_timeout=20) as client:
+        receive(client)
+        (pid,) = server.children("mien.serve.live_worker")
+        server.stop()
+        assert until_closed(client)[1] in (1001, 1012)
+    assert server.process.returncode == 0
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    assert "".join(server.output) == ""

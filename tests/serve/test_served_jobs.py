@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,49 @@ def test_report_without_the_recording_has_the_charts(server: RunningServer) -> N
     assert b"<html" in report
     assert b"data:audio" not in report
     server.request("DELETE", address)
+
+
+def test_page_of_routes_names_all_of_them(server: RunningServer) -> None:
+    status, page, headers = server.request("GET", "/docs")
+    assert status == 200
+    assert "script-src 'self'" in headers["content-security-policy"]
+    routes = server.get("/openapi.json")["paths"]
+    assert {"/v1/timelines", "/v1/timelines/{job_id}", "/v1/models", "/healthz", "/metrics"} <= set(routes)
+    for path in routes:
+        assert f"{path}</code>".encode() in page
+    assert b"<code>max_faces</code></td><td>4</td><td>Most people tracked at once." in page
+    assert b"http://" not in page
+    assert b"https://" not in page
+
+
+def test_waiting_for_news_of_a_job(server: RunningServer, clip: Path) -> None:
+    address = server.upload(clip.read_bytes())
+    began, seen = time.monotonic(), [server.get(address)]
+    while seen[-1]["state"] not in ("done", "failed"):
+        seen.append(server.get(f"{address}?wait=30"))
+    assert time.monotonic() - began < 30  # no answer waited for its end
+    assert 2 <= len(seen) <= 15
+    began = time.monotonic()
+    assert server.get(f"{address}?wait=30")["state"] == "done"  # nothing to wait for
+    assert time.monotonic() - began < 10
+    assert server.request("GET", f"{address}?wait=31")[0] == 422
+    server.request("DELETE", address)
+    bad = server.upload(b"ends at once")
+    while server.get(f"{bad}?wait=30")["state"] != "failed":
+        assert time.monotonic() - began < 25
+    server.request("DELETE", bad)
+
+
+def test_answers_on_one_connection_are_not_delayed(server: RunningServer) -> None:
+    """Without TCP_NODELAY each answer but the first waits 40 ms for an acknowledgement."""
+    connection, times = http.client.HTTPConnection(server.host, server.port), []
+    for _ in range(30):
+        began = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        times.append(time.perf_counter() - began)
+    connection.close()
+    assert min(times[1:]) < 0.03
 
 
 def test_failed_jobs_say_why_without_names_of_files(server: RunningServer, tmp_path: Path) -> None:

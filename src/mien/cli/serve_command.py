@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +40,11 @@ def serve(
     ] = ["starter"],  # noqa: B006 (Typer copies it)
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Recordings predicted at a time, a process each; default: half the cores."),
+        typer.Option(
+            min=1,
+            max=256,
+            help="Recordings predicted at a time, a process each. Default: half the cores, or both of two.",
+        ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Most jobs that wait; more uploads are told to come later.")] = 64,
     max_upload: Annotated[int, typer.Option("--max-upload", min=1, metavar="MB", help="Largest upload.")] = 2048,
@@ -95,7 +98,7 @@ def serve(
 
     from mien.model_listing import describe
     from mien.serve.run import serve as run
-    from mien.serve.settings import Settings, check_access
+    from mien.serve.settings import Settings, check_access, default_workers
 
     generated = token == AUTO
     secret = secrets.token_urlsafe(24) if generated else token
@@ -109,7 +112,7 @@ def serve(
         token=secret,
         public_url=public_url.rstrip("/"),
         models=tuple(model),
-        workers=workers or max(1, (os.cpu_count() or 1) // 2),
+        workers=workers or default_workers(),
         queue=queue,
         upload_bytes=max_upload << 20,
         job_seconds=60 * job_minutes,

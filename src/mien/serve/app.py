@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
@@ -16,15 +18,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from mien import __version__
 from mien.errors import MienError
-from mien.serve import results
+from mien.serve import openapi_page, results
 from mien.serve.guard import Guard
-from mien.serve.jobs import DONE, FAILED, QUEUED, Job, JobOptions
+from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job, JobOptions
 from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.responses import NiceJSON, RequestError, error_response
@@ -36,6 +38,8 @@ from mien.views.render import FOLDER
 #: Files of the page, served at `/` as they are, and those that it shares with the report.
 PAGE = Path(__file__).with_name("page")
 SHARED = {f"/{name}": FOLDER / name for name in ("base.css", "mapping.js", "drawing.js")}
+#: Seconds between two looks at a job that a client waits for.
+LOOK_EVERY_S = 0.05
 #: A report is one file with its own script, style, pictures and sound. It may run them and load nothing.
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
@@ -70,13 +74,13 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    settings = service.settings
+    settings, known = service.settings, _open_paths()
     app.add_middleware(
         Guard,
         token=settings.token,
         loopback=settings.is_loopback,
         public=settings.public_url,
-        is_open=lambda path, query, known=_open_paths(): path in known or service.tickets.use(path, query),
+        is_open=lambda path, query: path in known or service.tickets.use(path, query),
         on_response=lambda scope, status: _count(service, scope, status),
     )
     return app
@@ -90,9 +94,9 @@ def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _open_paths() -> frozenset[str]:
-    """What needs no token: health checks, and the files of the page, which hold nothing of anybody."""
+    """What needs no token: health checks, and the page and its files, which hold nothing of anybody."""
     files = ("/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file())
-    return frozenset(("/healthz", "/", *SHARED, *files))
+    return frozenset(("/healthz", "/docs", "/", *SHARED, *files))
 
 
 def _count(service: Service, scope: Scope, status: int) -> None:
@@ -140,7 +144,7 @@ def _on_disconnect(request: Request, error: Exception) -> Response:
 ROUTES = APIRouter()
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async, because others are called in a thread
     service: Service = request.app.state.service
     return service
 
@@ -231,9 +235,35 @@ def list_timelines(service: ServiceOf) -> Any:
 
 
 @ROUTES.get("/v1/timelines/{job_id}", summary="State of a job")
-def get_timeline(service: ServiceOf, job: JobOf) -> Any:
-    """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results."""
-    return NiceJSON(_record(service, job))
+async def get_timeline(
+    service: ServiceOf,
+    job: JobOf,
+    wait: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Longest time to wait, seconds.")] = 0.0,
+) -> Any:
+    """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results. With
+    wait, the answer comes when the state has changed or a tenth more is done, or after that time."""
+    if wait and job.state in (QUEUED, RUNNING):
+        await _change(service, job, wait)
+        found = await run_in_threadpool(service.store.get, job.id)
+        job = found or await run_in_threadpool(_job, service, job.id)
+    return NiceJSON(await run_in_threadpool(_record, service, job))
+
+
+async def _change(service: Service, job: Job, seconds: float) -> None:
+    """Wait until a job starts or ends, or a tenth more of it is done."""
+    progress, end, looks = service.pool.progress, time.monotonic() + seconds, 0
+    first = progress.get(job.id)
+    while time.monotonic() < end:
+        # The database is asked at once and then rarely: a job may start and end between two looks at its progress.
+        if looks % 20 == 0:
+            found = await run_in_threadpool(service.store.get, job.id)
+            if found is None or found.state != job.state:
+                return
+        looks += 1
+        await asyncio.sleep(LOOK_EVERY_S)
+        now = progress.get(job.id)
+        if (now is None) != (first is None) or (now is not None and first is not None and now - first >= 0.1):
+            return
 
 
 @ROUTES.delete("/v1/timelines/{job_id}", status_code=HTTPStatus.NO_CONTENT, summary="Delete a job")
@@ -308,6 +338,12 @@ async def live(websocket: WebSocket) -> None:
 async def health() -> Any:
     """Says that the server answers. Needs no token."""
     return NiceJSON({"status": "ok", "version": __version__})
+
+
+@ROUTES.get("/docs", include_in_schema=False)
+def get_docs(request: Request) -> Response:
+    """The routes as a page."""
+    return HTMLResponse(openapi_page.render(request.app.openapi()))
 
 
 @ROUTES.get("/metrics", summary="Figures for Prometheus")

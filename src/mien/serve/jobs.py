@@ -110,6 +110,7 @@ class JobStore:
         self._db.row_factory = sqlite3.Row
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, _VERSION):
+            self.close()
             raise ConfigError(
                 f"{folder}/jobs.sqlite has version {found}, and this mien reads version {_VERSION}",
                 follows="The server did not start, and the jobs are unchanged.",

@@ -36,7 +36,7 @@ async def run_session(websocket: WebSocket, service: Service) -> None:
     try:
         model, delay_s = _options(websocket, service)
     except RequestError as error:
-        await refuse_websocket(error, websocket.scope, websocket.receive, websocket.send)  # type: ignore[arg-type]
+        await refuse_websocket(error, websocket.scope, websocket.receive, websocket.send)
         return
     service.live_sessions += 1
     service.metrics.live.set(service.live_sessions)

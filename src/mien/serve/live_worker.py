@@ -46,7 +46,7 @@ def picture(message: LiveMessage) -> np.ndarray:
         image = None
     if image is None:
         raise ValueError(f"a picture is damaged, or has more than {MAX_PIXELS} pixels")
-    return image
+    return np.asarray(image)
 
 
 def samples(message: LiveMessage) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mien.serve.jobs import DONE, FAILED, MAX_STARTS, RUNNING, Job, JobStore
@@ -30,7 +32,7 @@ class Pool:
     def __init__(
         self,
         store: JobStore,
-        runners: list[Runner],
+        runners: Sequence[Runner],
         *,
         keep_seconds: float,
         on_end: Callable[[Job, str], None] = lambda job, state: None,
@@ -75,7 +77,7 @@ class Pool:
 
     def _work(self, runner: Runner) -> None:
         while not self._stopping.is_set():
-            job = self._store.claim()
+            job = self._claim()
             if job is None:
                 with self._wake:
                     self._wake.wait(POLL_S)
@@ -85,12 +87,19 @@ class Pool:
             except Exception as error:  # one job must not end the thread
                 if job.id not in self._cancelled:  # else its files are gone because the client deleted it
                     LOGGER.error("job %s: %s in the server", job.id, type(error).__name__)
-                    self._store.fail(job.id, _server_fault(error))
+                    with _logged("recording a failure"):
+                        self._store.fail(job.id, _server_fault(error))
             finally:
                 self.progress.pop(job.id, None)
                 if job.id in self._cancelled:  # a result that was written in the moment of its deletion
-                    self._store.delete(job.id)
+                    with _logged("deleting a job"):
+                        self._store.delete(job.id)
                     self._cancelled.discard(job.id)
+
+    def _claim(self) -> Job | None:
+        with _logged("starting a job"):
+            return self._store.claim()
+        return None
 
     def _run(self, runner: Runner, job: Job) -> None:
         def on_progress(done: float) -> None:
@@ -124,7 +133,18 @@ class Pool:
 
     def _clean(self) -> None:
         while not self._stopping.wait(min(MAX_CLEAN_EVERY_S, self._keep / 4)):
-            self._store.delete_old(self._keep)
+            with _logged("deleting old jobs"):
+                self._store.delete_old(self._keep)
+
+
+@contextmanager
+def _logged(doing: str) -> Iterator[None]:
+    """A context in which a fault of the disk or the database is logged and tried again later: a thread of the server
+    must not end by it."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        LOGGER.error("%s: %s: %s", doing, type(error).__name__, error)
 
 
 def _server_fault(error: Exception) -> dict[str, Any]:

@@ -128,10 +128,11 @@ def _ending_quietly() -> Iterator[None]:
 
 def _listen(settings: Settings) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        # With the protocol: asyncio sends small answers at once (TCP_NODELAY) only where the socket names TCP.
+        family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)  # who connects before uvicorn runs waits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -52,7 +52,7 @@ class Service:
         self.tickets = Tickets()
         self.live_sessions = self._uploads = 0
 
-    def _runners(self) -> list[Runner]:
+    def _runners(self) -> Sequence[Runner]:
         settings = self.settings
         limits = Limits(settings.job_seconds, settings.job_bytes)
         if settings.ray:

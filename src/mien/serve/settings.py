@@ -40,7 +40,7 @@ class Settings:
     port: int = 8642
     token: str = ""
     models: tuple[str, ...] = ("starter",)
-    workers: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
+    workers: int = field(default_factory=lambda: default_workers())
     queue: int = 64
     upload_bytes: int = 2 << 30
     job_seconds: float = 3600.0
@@ -55,6 +55,13 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether only programs of this machine can reach the server."""
         return is_loopback(self.host)
+
+
+def default_workers() -> int:
+    """Half the cores, because a prediction uses more than one; both of two, so that a short job need not wait for a
+    long one. Our choice."""
+    cores = os.cpu_count() or 1
+    return max(min(2, cores), cores // 2)
 
 
 def is_loopback(host: str) -> bool:
