@@ -31,7 +31,8 @@ class _Rows:
     """Rows of which the first ones are dropped. first: index of the first row that is kept."""
 
     def __init__(self, width: int, dtype: type = np.float32) -> None:
-        self.first, self.values = 0, np.zeros((0, width) if width else 0, dtype)
+        self.first = 0
+        self.values: np.ndarray = np.zeros((0, width) if width else 0, dtype)
 
     @property
     def stop(self) -> int:
