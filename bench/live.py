@@ -92,7 +92,8 @@ def play(clip: Path, stride: int, seconds: float, delay_s: float, queue: Any) ->
     late = [m for m in memory if m[0] >= FULL_S]
     slope = float("nan")
     if late and late[-1][0] - late[0][0] >= 30:
-        slope = float(np.polyfit(*np.array(late).T, 1)[0]) * 600
+        times, sizes = np.array(late).T
+        slope = float(np.polyfit(times, sizes, 1)[0]) * 600
     queue.put((np.median(delays), np.quantile(delays, 0.99), facts.dropped, facts.frames, used, memory[-1][1], slope))
 
 
@@ -148,9 +149,9 @@ def print_agreement(clips: Sequence[Path], delays: Sequence[float]) -> None:
         ]
         print(
             f"| {delay_s:g} s | {len(joined) / sum(map(len, wholes)):.1%} | "
-            f"{(joined['evidence'] == joined['evidence_live']).mean():.1%} | "
-            f"{(known['expression'] == known['expression_live']).mean():.1%} | {np.abs(apart).mean():.4f} | "
-            f"{axes[0]:.3f} | {axes[1]:.3f} |",
+            f"{(joined['evidence'] == joined['evidence_live']).sum() / len(joined):.1%} | "
+            f"{(known['expression'] == known['expression_live']).sum() / len(known):.1%} | "
+            f"{np.abs(apart).mean():.4f} | {axes[0]:.3f} | {axes[1]:.3f} |",
             flush=True,
         )
 

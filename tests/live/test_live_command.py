@@ -42,7 +42,7 @@ def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Pa
     assert "Rows go to rows.parquet." in notes
     timeline = mien.Timeline.read(tmp_path / "rows.parquet")
     assert len(timeline) == 1 + len(rest.splitlines())
-    assert timeline.table["time_s"].max() < 2.9, "it ended before the clip"
+    assert timeline.table["time_s"].to_list()[-1] < 2.9, "it ended before the clip"
     assert timeline.info["live"]["frames"] == timeline.table["frame"].n_unique() + timeline.info["live"]["dropped"]
     assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"], "and nothing else was written"
 

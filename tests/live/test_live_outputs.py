@@ -187,7 +187,7 @@ def drawn(state: LiveState, *, height: int = 40, encoding: str = "utf-8") -> str
     console = Console(file=file, width=100, height=height, force_terminal=True, color_system=None)
     console.print(state)
     file.flush()
-    return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined, no-any-return]
+    return file.buffer.getvalue().decode(encoding)
 
 
 def test_the_view_shows_people_shares_and_the_delay() -> None:

@@ -87,9 +87,9 @@ def test_each_row_comes_once_in_order_and_in_time(
     ages = [now - row["time_s"] for row, now in came if now < 2.9]
     assert max(ages) <= delay_s + 0.05, "and 50 ms of sound that come at once"
     seen = live["evidence"].is_in(["face", "both"])
-    assert (seen == whole["evidence"].is_in(["face", "both"])).mean() > 0.88
+    assert (seen == whole["evidence"].is_in(["face", "both"])).sum() > 0.88 * len(live)
     both = live["expression"].is_not_null() & whole["expression"].is_not_null()
-    assert (live["expression"] == whole["expression"]).filter(both).mean() > 0.7
+    assert (live["expression"] == whole["expression"]).filter(both).sum() > 0.7 * both.sum()
     assert sorted(came[0][0]) == sorted(schema())
 
 
@@ -225,7 +225,8 @@ def test_memory_holds_the_last_window_only(pieces: list[Picture | Sound], starte
             sizes.append((len(faces.times), *map(len, arrays)))
             assert subject.rows.array()[-1] == len(faces.times) - 1
             number, time_s = pictures.frame(len(faces.times) - 1)
-            assert (number, time_s) == (k, pytest.approx(k / 30))
+            assert number == k
+            assert time_s == pytest.approx(k / 30)
     assert (np.array(sizes[6:]) <= np.array(sizes[5]) + 31).all()
     assert max(sizes[-1]) <= 5 * 30 + 31
 
@@ -260,10 +261,10 @@ def model_of(rate_hz: float, window_s: float, **parts: object) -> SimpleNamespac
 
 def test_the_window_is_that_of_the_longest_part_and_begins_at_whole_tokens_of_all() -> None:
     voice = model_of(6.25, 48.0)
-    assert _windows(model_of(12.0, 4.0, stages={"voice": voice})) == (48.0, 4.0)  # type: ignore[arg-type]
-    assert _windows(model_of(10.0, 30.0, members=(model_of(12.5, 4.0), voice))) == (48.0, 4.0)  # type: ignore[arg-type]
-    assert _windows(model_of(10.0, 4.0)) == (16.0, 1.0)  # type: ignore[arg-type]
-    assert _windows(model_of(30000 / 1001, 20.0)) == (20.0, 1.0)  # type: ignore[arg-type]
+    assert _windows(model_of(12.0, 4.0, stages={"voice": voice})) == (48.0, 4.0)
+    assert _windows(model_of(10.0, 30.0, members=(model_of(12.5, 4.0), voice))) == (48.0, 4.0)
+    assert _windows(model_of(10.0, 4.0)) == (16.0, 1.0)
+    assert _windows(model_of(30000 / 1001, 20.0)) == (20.0, 1.0)
 
 
 def test_another_face_network_runs_with_the_voice_of_the_starter(pieces: list[Picture | Sound]) -> None:
@@ -330,7 +331,7 @@ def test_input_of_another_form_is_refused(starter: Callable[..., LiveStream]) ->
 def test_an_input_that_needs_the_whole_recording_is_refused(starter: Callable[..., LiveStream]) -> None:
     other = SimpleNamespace(features={"voice": InputFeature("voice-prosody", 136)}, labels=["A", "B"])
     with pytest.raises(ConfigError, match=r"'voice-prosody', which needs a whole recording"):
-        LiveStream(other, name="other")  # type: ignore[arg-type]
+        LiveStream(other, name="other")
 
 
 def test_torch_is_not_imported(clip: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mien import hub
-from mien.encoders.voice_prosody import RELATIVE
+from mien.encoders.prosody_features import RELATIVE
 from mien.encoders.voice_speech import PROSODY, STATES, VoiceSpeech
 from mien.live.sound import LONGEST_GAP_S, LiveSound
 from mien.live.voice import LiveVoice
