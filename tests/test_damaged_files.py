@@ -307,12 +307,13 @@ def test_a_label_table_with_an_endless_cell_is_an_error_with_its_line(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "change", [{"subjects": None}, {"subjects": [{"evidence": None}]}, {"media": {}}, {"files": []}]
+    "change",
+    [{"subjects": None}, {"subjects": [{"evidence": None}]}, {"media": {}}, {"files": []}, {"classes": ["calm"]}],
 )
 def test_a_damaged_timeline_json_counts_as_no_result(tmp_path: Path, change: dict[str, object]) -> None:
     whole = {
-        "format": provenance.FORMAT, "media": {"path": "a.wav", "digest": ""}, "files": {}, "notes": [], "classes": [],
-        "model": "m", "rows": 1,
+        "format": provenance.FORMAT, "media": {"path": "a.wav", "digest": ""}, "files": {}, "notes": [],
+        "classes": ["Anger"], "model": "m", "rows": 1,
         "subjects": [{"subject": 0, "shares": {"Anger": 1.0}, "evidence": {"face": 0, "voice": 1, "both": 0},
                       "valence": None, "arousal": 0.1}],
     }  # fmt: skip

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from test_cli import clip, mien, model, predict  # noqa: F401 (model is a fixture)
 
+from mien import checkpoint, config
 from mien.cli import provenance
 from mien.cli.inputs import MediaJob, plan_jobs
 from mien.timeline.table import Timeline
@@ -72,14 +73,23 @@ def test_provenance_states_model_weights_media_options_and_notes(model: str, tmp
     video = clip(tmp_path / "a.mp4")
     assert predict(model, tmp_path / "out", video).exit_code == 0
     record = json.loads((tmp_path / "out" / "a" / "timeline.json").read_text(encoding="utf-8"))
-    weights = Path(model) / "weights.safetensors"
-    assert record["weights"] == {Path(model).name: provenance.digest_of(weights)}
+    assert record["weights"] == provenance.weights_of([model])
+    assert [*record["weights"]] == [Path(model).name]
     assert record["media"]["digest"] == provenance.digest_of(video)
     assert record["media"]["kind"] == "video"
     assert record["options"]["face"] is False
     assert record["rows"] == 15
     assert "no speech was detected" in record["notes"]
     assert record["files"] == {"timeline": "timeline.csv"}
+
+
+def test_the_digest_of_a_checkpoint_changes_with_its_recipe(model: str, tmp_path: Path) -> None:  # noqa: F811
+    trained = checkpoint.load(model)
+    digests = set()
+    for smooth in (0.0, 1.0, 0.0):
+        recipe = config.changed(trained.recipe, vote={"smooth_seconds": smooth})
+        digests |= {*provenance.weights_of([str(checkpoint.save(tmp_path / "m", trained.model, recipe))]).values()}
+    assert len(digests) == 2
 
 
 def test_finished_inputs_are_skipped(model: str, folder: Path) -> None:  # noqa: F811

@@ -105,15 +105,17 @@ def _is_complete(content: Mapping[str, Any]) -> bool:
         and isinstance(media.get("digest"), str)
         and isinstance(media.get("duration_s") or 0, numbers)
         and all(isinstance(name, str) for name in (*content["files"].values(), *content["classes"], *content["notes"]))
-        and all(_is_summary(subject) for subject in content["subjects"])
+        and all(_is_summary(subject, content["classes"]) for subject in content["subjects"])
     )
 
 
-def _is_summary(subject: Any) -> bool:
-    """Whether a value is the summary of a subject."""
+def _is_summary(subject: Any, classes: Sequence[str]) -> bool:
+    """Whether a value is the summary of a subject, with shares of these classes."""
     if not isinstance(subject, dict):
         return False
     shares, evidence = subject.get("shares"), subject.get("evidence")
+    if isinstance(shares, dict) and not {*shares} <= {*classes}:
+        return False
     values = [*(shares.values() if isinstance(shares, dict) else [None])]
     values += [evidence.get(k) for k in ("face", "voice", "both")] if isinstance(evidence, dict) else [None]
     means = [subject.get(key) for key in ("valence", "arousal", "confidence")]
