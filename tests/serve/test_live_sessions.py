@@ -105,6 +105,7 @@ def test_rows_are_those_of_the_stream(server: RunningServer, frames: list[bytes]
 
 
 def test_sessions_are_limited_and_end_with_their_client(server: RunningServer) -> None:
+    until(lambda: live_sessions(server) == 0)
     with opened(server) as first:
         receive(first)
         with pytest.raises(InvalidStatus) as refused, opened(server):

@@ -43,7 +43,7 @@ def serve(
         typer.Option(
             min=1,
             max=256,
-            help="Recordings predicted at a time, a process each. Default: half the cores, or both of two.",
+            help="Recordings predicted at a time, a process each; default: half the cores.",
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Most jobs that wait; more uploads are told to come later.")] = 64,

@@ -244,8 +244,7 @@ async def get_timeline(
     wait, the answer comes when the state has changed or a tenth more is done, or after that time."""
     if wait and job.state in (QUEUED, RUNNING):
         await _change(service, job, wait)
-        found: Job | None = await run_in_threadpool(service.store.get, job.id)
-        job = found if found is not None else await run_in_threadpool(_job, service, job.id)
+        job = await run_in_threadpool(_job, service, job.id)
     return NiceJSON(await run_in_threadpool(_record, service, job))
 
 

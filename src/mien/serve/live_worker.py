@@ -46,7 +46,8 @@ def picture(message: LiveMessage) -> np.ndarray:
         image = None
     if image is None:
         raise ValueError(f"a picture is damaged, or has more than {MAX_PIXELS} pixels")
-    return np.asarray(image)
+    rgb: np.ndarray = np.asarray(image)
+    return rgb
 
 
 def samples(message: LiveMessage) -> np.ndarray:

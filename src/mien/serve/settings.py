@@ -58,10 +58,9 @@ class Settings:
 
 
 def default_workers() -> int:
-    """Half the cores, because a prediction uses more than one; both of two, so that a short job need not wait for a
-    long one. Our choice."""
-    cores = os.cpu_count() or 1
-    return max(min(2, cores), cores // 2)
+    """Half the cores, because a prediction uses two: on two cores that other programs used as well, one worker finished
+    1.06 files a second and two 0.71 (`bench/serve.py`)."""
+    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def is_loopback(host: str) -> bool:
