@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from mien import checkpoint, ensemble_folder, onnx_export, onnx_model
+from mien import checkpoint, ensemble_folder, hub, onnx_export, onnx_model
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
@@ -78,6 +79,30 @@ def test_predicting_imports_no_torch(folder: Path) -> None:
         f"model = mien.load({str(folder)!r}).model.network\n"
         "assert type(model).__name__ == 'OnnxModel', model\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_predicting_a_picture_with_the_starter_imports_no_module_that_it_does_not_need(tmp_path: Path) -> None:
+    if not all(hub.available(name) for name in hub.NEEDED):
+        pytest.skip(f"networks are not here: mien hub pull {' '.join(hub.NEEDED)}")
+    picture = tmp_path / "grey.png"
+    cv2.imwrite(str(picture), np.full((64, 64, 3), 128, np.uint8))
+    code = (
+        "import sys, mien\n"
+        f"mien.load('starter').predict({str(picture)!r})\n"
+        "heavy = ('torch', 'scipy', 'pydantic', 'yaml', 'transformers', 'rich', 'typer', 'requests')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_mien_imports_nothing_outside_the_standard_library() -> None:
+    code = (
+        "import sys, mien\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'polars', 'av', 'cv2', 'onnxruntime'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

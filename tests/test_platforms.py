@@ -1,4 +1,4 @@
-"""Calls that exist only on some platforms: their absence is simulated; unguarded ones are found in the source."""
+"""Calls that only some platforms have: their absence is simulated, and the source searched for unguarded ones."""
 
 from __future__ import annotations
 
@@ -58,17 +58,18 @@ def is_guarded(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
         outer = parents[inner]
         if isinstance(outer, ast.If | ast.IfExp) and checks(outer.test):
             return True
-        if isinstance(outer, ast.Try) and any(
-            handler.type is None
-            or {"ImportError", "AttributeError"} & {n.id for n in ast.walk(handler.type) if isinstance(n, ast.Name)}
-            for handler in outer.handlers
-        ):
+        if isinstance(outer, ast.Try) and any(map(catches_absence, outer.handlers)):
             return True
         if isinstance(outer, ast.FunctionDef):
             before = outer.body[: outer.body.index(inner)] if inner in outer.body else []
             return any(isinstance(s, ast.If) and checks(s.test) and isinstance(s.body[-1], ast.Return) for s in before)
         inner = outer
     return False
+
+
+def catches_absence(handler: ast.ExceptHandler) -> bool:
+    caught = ast.unparse(handler.type) if handler.type else "AttributeError"
+    return "ImportError" in caught or "AttributeError" in caught
 
 
 def checks(test: ast.expr) -> bool:

@@ -213,6 +213,8 @@ def _input_kind(folder: Path) -> str | None:
     """`streams` or `images`: what the checkpoint in a folder reads; None for a folder without checkpoint."""
     if not (folder / ABOUT).is_file():
         return None
+    if (folder / FACE_ENCODER).is_file():  # without reading its recipe, since importing yaml takes time at start-up
+        return "images"
     direct = _direct_features(folder) or {}
     return "images" if any(feature.encoder == PIXELS for feature in direct.values()) else "streams"
 

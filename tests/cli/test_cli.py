@@ -324,9 +324,8 @@ def test_hub_pull_says_what_to_do_for_models_without_a_download(monkeypatch: pyt
     assert done.exit_code == 2
     assert "fer has no download" in done.stderr
     assert "fer-mini-xception.onnx" in done.stderr
-    assert "mien hub pull blazeface facemesh silero-vad smart-turn" in mien("hub", "pull", "starter").stderr.replace(
-        "\n", " "
-    )
+    told = mien("hub", "pull", "starter").stderr.replace("\n", " ")
+    assert "mien hub pull blazeface facemesh silero-vad smart-turn" in told
 
 
 def test_hub_verify_reports_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
