@@ -1,4 +1,4 @@
-"""docker/: what the image is made of exists, and its commands run with the packages of docker/requirements.txt alone.
+"""docker/: what the image is made of exists, and its commands run with the packages of `mien[serve]` alone.
 
 Docker itself is not needed: the commands of the Dockerfile run here, in processes that cannot import other packages.
 """
@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -21,10 +22,11 @@ import mien
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [
-    line
-    for line in (ROOT / "docker" / "requirements.txt").read_text().splitlines()
-    if line and not line.startswith("#")
+    requirement.name
+    for requirement in map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["serve"])
+    if requirement.marker is None or requirement.marker.evaluate()
 ]
 #: Lets a process import only the modules named in a variable, as if nothing else were installed.
 ONLY = """
@@ -65,7 +67,7 @@ def test_copied_paths_exist_and_are_not_ignored() -> None:
     copied = [
         path for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.M) for path in line.split()
     ]
-    assert len(copied) >= 5
+    assert len(copied) >= 4
     for path in copied:
         assert (ROOT / path).exists(), path
         assert f"!{path}" in ignored
@@ -73,8 +75,9 @@ def test_copied_paths_exist_and_are_not_ignored() -> None:
 
 def test_versions_are_pinned() -> None:
     pinned = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    assert not [name for name in [*REQUIREMENTS, "silero-vad"] if normal(name) not in pinned]
+    assert not [name for name in REQUIREMENTS if normal(name) not in pinned]
     assert "torch" not in installed_with(REQUIREMENTS)
+    assert "'.[serve]'" in DOCKERFILE
 
 
 def test_container_has_no_rights_beyond_its_folder() -> None:
@@ -88,7 +91,7 @@ def test_container_has_no_rights_beyond_its_folder() -> None:
 
 
 def test_commands_of_the_image_run_with_its_packages_alone(shared: Path, tmp_path: Path) -> None:
-    packages = installed_with(REQUIREMENTS) | {"silero-vad", "mien"}
+    packages = installed_with(REQUIREMENTS) | {"mien"}
     modules = [module for module, owners in packages_distributions().items() if {normal(o) for o in owners} & packages]
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "sitecustomize.py").write_text(ONLY)
