@@ -93,6 +93,21 @@ def test_every_bad_input_gives_an_error_with_a_remedy(tmp_path: Path) -> None:
             assert remedy in caught.value.remedy, (kind, read)
 
 
+@pytest.mark.parametrize("streams", [0, 1, 4, 5])
+def test_streams_that_an_flv_header_does_not_announce_are_no_crash(tmp_path: Path, streams: int) -> None:
+    """Bit 0 of the fifth byte announces pictures, bit 2 sound; FFmpeg finds the others while it reads."""
+    path = make_video(tmp_path / "a.flv", count=30, audio=tone(1.0))
+    data = bytearray(path.read_bytes())
+    assert data[4] == 5
+    data[4] = streams
+    path.write_bytes(data)
+    try:
+        found = list(frames(path)) if probe(path).has_video else []
+    except MediaError:
+        return
+    assert len(found) <= 30
+
+
 def test_audio_beside_an_undecodable_video_can_be_used(tmp_path: Path) -> None:
     path = make_video(tmp_path / "new.mp4", audio=clicks([0.5], 1))
     path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq"))

@@ -146,6 +146,19 @@ def test_a_size_of_nothing_is_damage(tmp_path: Path, kind: str, size: tuple[int,
         probe(path)
 
 
+@pytest.mark.parametrize("declared", [2**31 - 1, 100_000])
+def test_a_png_chunk_beyond_the_end_is_damage_before_decoding(
+    tmp_path: Path, declared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV allocates the length that a chunk states."""
+    data = bytearray(cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes())
+    data[33:37] = struct.pack(">I", declared)
+    (tmp_path / "a.png").write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(MediaError, match=r"a\.png does not decode"):
+        image.read(tmp_path / "a.png")
+
+
 def test_probing_decodes_nothing_and_reading_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "p.png", "PNG")
     calls = []

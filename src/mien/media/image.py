@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.errors import MediaError
 from mien.media.container import check_file
-from mien.media.image_header import HeaderError, ImageHeader, read_header
+from mien.media.image_header import HeaderError, ImageHeader, has_cut_chunk, read_header
 from mien.media.limits import MAX_ANIMATION_PIXELS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS, MAX_SIDE
 from mien.printable import printable
 
@@ -152,6 +152,8 @@ def _checked_header(path: Path, data: bytes) -> ImageHeader:
         header = read_header(data)
     except HeaderError:
         raise _damaged_error(path, len(data)) from None
+    if has_cut_chunk(data):
+        raise _damaged_error(path, len(data))
     width, height = header.shown_size
     if width * height > MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
         raise MediaError(

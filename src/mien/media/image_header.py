@@ -13,6 +13,7 @@ _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 #: TIFF tags, and bytes of a value by its type.
 _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 274, 339, 322, 323
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 #: Orientations of EXIF in which rows of the picture are columns of the file.
 _TRANSPOSED = frozenset((5, 6, 7, 8))
 
@@ -60,6 +61,21 @@ def read_header(data: bytes) -> ImageHeader:
                 raise HeaderError(f"the header states a size of {header.width}×{header.height} pixels")
             return header
     raise HeaderError("not a picture of a known format")
+
+
+def has_cut_chunk(data: bytes) -> bool:
+    """Whether a whole PNG file states a chunk beyond its end: decoders allocate the length that a chunk states."""
+    if not data.startswith(_PNG):
+        return False
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if at + 12 + length > len(data):
+            return True
+        if kind == b"IEND":
+            break
+        at += 12 + length
+    return False
 
 
 def _read_png(data: bytes) -> ImageHeader:
@@ -170,7 +186,7 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
 
 
 _READERS: tuple[tuple[bytes, Callable[[bytes], ImageHeader]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", _read_png),
+    (_PNG, _read_png),
     (b"\xff\xd8\xff", _read_jpeg),
     (b"BM", _read_bmp),
     (b"RIFF", _read_webp),

@@ -296,6 +296,8 @@ def _first_frames(
     try:
         for packet in container.demux(streams):
             index = packet.stream_index
+            if index not in by_index:  # FFmpeg finds some streams of a damaged FLV file only while it reads
+                continue
             packet_counts[index] += packet.size > 0
             first_packets.setdefault(index, packet)
             if index not in frames_by_index and packet_counts[index] <= _PACKETS:
