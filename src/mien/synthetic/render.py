@@ -180,8 +180,8 @@ def render_video(
     progress: Callable[[int, int], None] | None = None,
     on_frame: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scene:
-    """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice and that of the second
-    person, if they speak.
+    """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice and that of a second
+    person who speaks.
 
     Args:
         progress: called with the number of finished frames and of all frames.

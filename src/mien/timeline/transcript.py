@@ -172,7 +172,7 @@ class _Rows:
 
     def weights(self, start: float, stop: float) -> np.ndarray:
         """`(row,)` seconds of each row inside the span; of a span between rows, the nearest row."""
-        inside = np.clip(np.minimum(self.times + self.lasts, stop) - np.maximum(self.times, start), 0, None)
+        inside: np.ndarray = np.clip(np.minimum(self.times + self.lasts, stop) - np.maximum(self.times, start), 0, None)
         if not inside.any():
             nearest = int(np.abs(self.times - (start + stop) / 2).argmin())
             if abs(self.times[nearest] - (start + stop) / 2) <= NEAREST_ROW_S:
@@ -267,7 +267,7 @@ def write_utterances(table: pl.DataFrame, path: Path) -> Path:
     from mien.atomic import atomic_path
     from mien.errors import OutputError
 
-    writers = {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}
+    writers: dict[str, Any] = {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}
     if path.suffix.lower() not in writers:
         raise OutputError(
             f"{path}: a table of turns cannot be written as {path.suffix or 'a file without a suffix'}",
