@@ -115,10 +115,10 @@ def _slots(root: ET.Element) -> dict[str, float]:
         names.append(slot.get("TIME_SLOT_ID", ""))
         value = slot.get("TIME_VALUE")
         times.append(None if value is None else int(value) / 1000)
-    known = [i for i, time in enumerate(times) if time is not None]
+    known = [(i, time) for i, time in enumerate(times) if time is not None]
     if not known:
         return dict.fromkeys(names, 0.0)
-    filled = np.interp(range(len(times)), known, [times[i] for i in known])
+    filled = np.interp(range(len(times)), *zip(*known, strict=True))
     return dict(zip(names, filled.tolist(), strict=True))
 
 
