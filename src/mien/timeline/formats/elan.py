@@ -118,7 +118,7 @@ def _slots(root: ET.Element) -> dict[str, float]:
     known = [(i, time) for i, time in enumerate(times) if time is not None]
     if not known:
         return dict.fromkeys(names, 0.0)
-    filled = np.interp(range(len(times)), *zip(*known, strict=True))
+    filled = np.interp(np.arange(len(times)), [i for i, _ in known], [time for _, time in known])
     return dict(zip(names, filled.tolist(), strict=True))
 
 
