@@ -31,7 +31,8 @@ app = typer.Typer(
     src/mien/recipes/measured.json, from which `python bench/pages.py` updates README.md and docs/.
 
     Scripts: `python -m experiments.train_starter --help` trains the shipped checkpoint,
-    `python -m experiments.train_voice --help` the voice network, and `python -m experiments.build_canonical_face`
+    `python -m experiments.train_voice --help` the voice network, `python -m experiments.who_speaks --help` measures who
+    speaks in rendered pairs of people, and `python -m experiments.build_canonical_face`
     builds the canonical face.
     """,
 )

@@ -98,6 +98,7 @@ def measure(numbers: range, seconds: float, seed: int, chewing: bool, report: Ca
     shares: tuple[list[float], list[float]] = ([], [])
     with TemporaryDirectory() as folder:
         for number in numbers:
+            typer.echo(f"clip {number + 1} of {len(numbers)}", err=True)
             scenario = draw_pair(number, seconds, seed, chewing=chewing)
             path = Path(folder) / f"{number}.mp4"
             render(scenario, path, chewing=chewing)

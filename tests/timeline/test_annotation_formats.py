@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -325,6 +326,31 @@ def test_a_damaged_file_is_an_error_that_says_why(name: str, text: str, message:
     (tmp_path / name).write_text(text)
     with pytest.raises(MediaError, match=message):
         Timeline.read(tmp_path / name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["observations", "annotations", "result", "value", "events", "data"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@settings(max_examples=25)
+@given(text=st.text(max_size=60), content=JSON)
+def test_any_text_is_read_or_is_an_error_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, name: str, text: str, content: object
+) -> None:
+    path = tmp_path_factory.mktemp("f") / f"t{SUFFIXES[name]}"
+    for body in (text, "WEBVTT\n" + text, json.dumps(content), json.dumps([{"annotations": [content]}])):
+        path.write_text(body, encoding="utf-8", errors="replace")
+        with contextlib.suppress(MediaError):
+            Timeline.read(path)
 
 
 def test_a_transcript_is_not_mistaken_for_classes(tmp_path: Path) -> None:

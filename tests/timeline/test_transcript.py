@@ -108,6 +108,7 @@ def test_every_format_gives_the_same_turns(tmp_path: Path) -> None:
     [
         ("a.json", "{}", "no list of segments"),
         ("a.json", '{"segments": [{"text": "x"}]}', "segment 0 has no start and end"),
+        ("a.json", '{"segments": [{"start": 0, "end": 1, "words": ["x"]}]}', "object has no attribute"),
         ("a.json", "{", "Expecting"),
         ("a.docx", "", "its suffix is none of"),
         ("a.srt", "words", "no line of times"),

@@ -27,8 +27,9 @@ OWN, SHARED, OTHER = "own", "shared", "other"
 MIN_TALKING_MOTION = 0.2
 #: How many times larger this must be than that of any other mouth.
 MIN_MOTION_RATIO = 2.0
-#: Factor of a mouth's motion for each unit of its correlation with the level of the sound: exp(1). Our choice, from
-#: rendered conversations; factors from exp(0.5) to exp(1.5) differ little.
+#: A mouth's motion counts exp(SYNC_WEIGHT * correlation with the level of the sound) times. Our choice, from rendered
+#: clips: 0.5 to 1.5 differ little where two people talk by turns; larger ones decide more speech beside somebody who
+#: chews, and more of it wrongly.
 SYNC_WEIGHT = 1.0
 #: Seconds by which a piece is widened on both sides for that correlation, which needs several syllables.
 SYNC_MARGIN_S = 0.5

@@ -172,8 +172,8 @@ def sound_level_at(level: Stream | None, times: np.ndarray) -> np.ndarray | None
     """`(row,)` level of the sound in dB, interpolated between its values; None without sound."""
     if level is None or not len(level.times):
         return None
-    interpolated: np.ndarray = np.interp(times, level.times, level.values[:, 0])
-    return interpolated
+    levels: np.ndarray = np.interp(times, level.times, level.values[:, 0])
+    return levels
 
 
 def level_at(level: Stream | None, times: np.ndarray, is_speech: np.ndarray) -> np.ndarray:

@@ -181,7 +181,7 @@ def render_video(
     on_frame: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scene:
     """Write the MP4 of a scenario: H.264, 640 × 360, at the scenario's frame rate, with its voice and that of a second
-    person, if they speak.
+    person who speaks.
 
     Args:
         progress: called with the number of finished frames and of all frames.

@@ -56,7 +56,7 @@ def read_transcript(path: Path) -> list[Span]:
         else:
             cues = (srt if suffix == ".srt" else webvtt).cue_texts(text)
             turns = [Span(start, stop, " ".join(words.split()), speaker) for start, stop, speaker, words in cues]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, str(error).splitlines()[0]) from error
     return sorted(turns, key=lambda turn: (turn.start_s, turn.stop_s))
 

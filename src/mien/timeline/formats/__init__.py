@@ -74,7 +74,10 @@ def _is_boris_table(path: Path) -> bool:
     """Whether one of the first lines names the columns of a BORIS table. Older exports begin with facts."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         heads = [line for line, _ in zip(file, range(30), strict=False)]
-    return any(set(next(csv.reader([line], delimiter=d), [])) >= _BORIS_COLUMNS for line in heads for d in "\t,")
+    try:
+        return any(set(next(csv.reader([line], delimiter=d), [])) >= _BORIS_COLUMNS for line in heads for d in "\t,")
+    except csv.Error:  # a field that is too long, which no table of BORIS has
+        return False
 
 
 def suffixes() -> list[str]:
@@ -123,5 +126,9 @@ def read(
     """
     from mien.timeline.formats.annotations import decode, to_table
 
-    annotations = importlib.import_module(entry.module).loads(decode(path.read_bytes()))
+    text = decode(path.read_bytes())
+    try:
+        annotations = importlib.import_module(entry.module).loads(text)
+    except (csv.Error, AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"its structure is not that of {entry.program}: {error}") from error
     return to_table(annotations, classes=classes, rate_hz=rate_hz, tiers=tiers)

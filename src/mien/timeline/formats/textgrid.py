@@ -5,11 +5,14 @@ format. Manual: Praat, "TextGrid file formats" (https://www.fon.hum.uva.nl/praat
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 from mien.timeline.formats.annotations import STILL_S, Annotation, Annotations, parse_tier, tier_name
 
 #: Free-standing strings, numbers and flags: Praat takes all else for comments. In a string, "" is one quotation mark.
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?!\S)|(?<!\S)(<exists>|<absent>)')
+
+_Token = TypeVar("_Token", str, float, bool)
 
 
 def dumps(annotations: Annotations) -> str:
@@ -65,23 +68,23 @@ def loads(text: str) -> Annotations:
     values = iter(tokens[2:])
     items: list[Annotation] = []
 
-    def take(kind: type) -> str | float | bool:
+    def take(kind: type[_Token]) -> _Token:
         value = next(values, None)
         if value is None or not isinstance(value, kind):
             raise ValueError(f"its text {'ends early' if value is None else f'has {value!r} in the wrong place'}")
         return value
 
     take(float)
-    stop = float(take(float))
+    stop = take(float)
     if take(bool):
         for _ in range(int(take(float))):
-            tier_class, name = take(str), str(take(str))
+            tier_class, name = take(str), take(str)
             take(float), take(float)
             kind, person = parse_tier(name)
             for _ in range(int(take(float))):
-                start = float(take(float))
-                end = float(take(float)) if tier_class == "IntervalTier" else start
-                label = str(take(str)).strip()
+                start = take(float)
+                end = take(float) if tier_class == "IntervalTier" else start
+                label = take(str).strip()
                 if label:
                     items.append(Annotation(kind, person, start, end, label))
     return Annotations(tuple(items), stop)
