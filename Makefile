@@ -16,7 +16,7 @@ TEST_WORKERS ?= auto
 EMODB ?= ../shared/emodb
 FERPLUS ?= ../shared/ferplus
 
-.PHONY: help demo test lint types wheel docs docs-serve starter bench pins clean artefacts
+.PHONY: help demo test lint types wheel light docs docs-serve starter bench pins clean artefacts
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -47,6 +47,16 @@ types: .venv/ready  ## mypy
 wheel: .venv/ready  ## build the wheel
 	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation
+
+LIGHT := build/light
+light: wheel artefacts  ## install the wheel alone into a fresh environment, and predict a rendered clip there (2 minutes)
+	rm -rf $(LIGHT)
+	$(PYTHON) -m venv $(LIGHT)/venv
+	$(LIGHT)/venv/bin/python -m pip install --quiet dist/mien-*.whl
+	$(BIN)/mien demo $(LIGHT)/demo --seconds 4
+	$(LIGHT)/venv/bin/mien predict $(LIGHT)/demo/clip.mp4 --report --overlay --out $(LIGHT)/out
+	$(LIGHT)/venv/bin/mien doctor
+	du -sm $(LIGHT)/venv/lib/python*/site-packages
 
 docs: .venv/ready  ## build the documentation site into site/; a broken link or anchor is an error
 	$(BIN)/zensical build --clean --strict
