@@ -20,6 +20,7 @@ import numpy as np
 
 import mien
 from mien.synthetic import mesh_tracks
+from mien.synthetic.puppet import TURN_LIMIT
 from mien.synthetic.render import render_video
 from mien.synthetic.scenario import Scenario, draw_scenario
 
@@ -48,7 +49,8 @@ def render(scenario: Scenario, path: Path) -> Truth:
     with patch.object(mesh_tracks, "_blinks", recorded):
         render_video(scenario, path)
     times = scenario.times()
-    return Truth(np.degrees(mesh_tracks.simulate_head_pose(scenario, times)), middles(closures[0] > 0.1, times))
+    pose = TURN_LIMIT * np.tanh(mesh_tracks.simulate_head_pose(scenario, times) / TURN_LIMIT)  # as it is drawn
+    return Truth(np.degrees(pose), middles(closures[0] > 0.1, times))
 
 
 def middles(closed: np.ndarray, times: np.ndarray) -> list[float]:
