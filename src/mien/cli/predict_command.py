@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,9 +27,6 @@ from mien.cli.provenance import RunFacts
 from mien.errors import MienError
 from mien.printable import printable
 from mien.views.words import count
-
-if TYPE_CHECKING:
-    pass
 
 #: Up to this many inputs get a full summary each; more get one line each.
 MAX_FULL_SUMMARIES = 3
@@ -65,6 +62,14 @@ def predict(
     ] = Format.csv,
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html: the recording with charts.")
+    ] = False,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features",
+            help="Also write features.csv (or as --format): head pose, blinks, lids, mouth, brows, pitch, energy and "
+            "more for each row of the timeline (docs/FEATURES.md). Faces are then read in every frame.",
+        ),
     ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write overlay.mp4, the video with boxes and labels.")
@@ -181,6 +186,7 @@ def predict(
       mien predict lecture.mp4 --start 600 --end 660 --rate 5
       mien predict interview.wav --json
       mien predict talk.mp4 --format eaf
+      mien predict talk.mp4 --features --format parquet
       mien predict call.wav --audio-channels split
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
       mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
@@ -222,7 +228,7 @@ def predict(
         predictor = load(**settings)
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, as_json, start, end, rate, audio_track,
-            audio_channels is Channels.SPLIT, min_quality, face_rate,
+            audio_channels is Channels.SPLIT, min_quality, face_rate, features,
         )  # fmt: skip
         run = RunFacts(
             predictor.name,
@@ -236,6 +242,7 @@ def predict(
                 "audio_channels": str(audio_channels),
                 "min_quality": min_quality,
                 "face_rate": face_rate,
+                "features": features,
                 "start": start,
                 "end": end,
                 "rate": rate,

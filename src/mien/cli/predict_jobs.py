@@ -76,11 +76,17 @@ class PredictOptions:
     split_channels: bool = False
     min_quality: float = 0.0
     face_rate_hz: float | None = None
+    features: bool = False
 
     @property
     def timeline_name(self) -> str:
         """Name of the timeline's file."""
         return f"timeline.{self.format.table}"
+
+    @property
+    def features_name(self) -> str:
+        """Name of the file of features."""
+        return f"features.{self.format.table}"
 
     @property
     def file_names(self) -> list[str]:
@@ -89,6 +95,7 @@ class PredictOptions:
         return [
             self.timeline_name,
             *([annotations] if annotations else []),
+            *([self.features_name] if self.features else []),
             *(["report.html"] if self.report else []),
         ]
 
@@ -104,8 +111,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What was predicted and written for one input. files: `timeline`, `annotations`, `provenance`, `report`,
-    `overlay` -> path.
+    """What was predicted and written for one input. files: `timeline`, `annotations`, `features`, `provenance`,
+    `report`, `overlay` -> path.
     rows: of the file."""
 
     media: Path
@@ -189,6 +196,7 @@ def _predict_and_write(
             split_channels=options.split_channels,
             min_quality=options.min_quality,
             face_rate_hz=options.face_rate_hz,
+            features=options.features,
             start_s=options.start_s,
             stop_s=options.stop_s,
             progress=progress,
@@ -204,6 +212,8 @@ def _predict_and_write(
     files = {"timeline": in_file.write(job.folder / options.timeline_name)}
     if name := options.format.annotations_name:
         files["annotations"] = timeline.write(job.folder / name)
+    if options.features:
+        files["features"] = in_file.write_features(job.folder / options.features_name)
     if options.report:
         files["report"] = timeline.report(job.folder / "report.html", embed=options.embed)
     if options.overlay and timeline.table["frame"].null_count() < len(timeline):
@@ -270,5 +280,9 @@ def _thinned(timeline: Timeline, rate_hz: float) -> Timeline:
     from mien.timeline.table import Timeline
 
     interval = ((pl.col("time_s") + 1e-6) * rate_hz).floor()
-    rows = timeline.table.filter(interval.ne_missing(interval.shift(1).over("subject")))
-    return Timeline(rows, classes=timeline.classes, media=timeline.media, notes=timeline.notes, info=timeline.info)
+    kept = timeline.table.select(interval.ne_missing(interval.shift(1).over("subject"))).to_series()
+    features = None if timeline.features is None else timeline.features.filter(kept)
+    return Timeline(
+        timeline.table.filter(kept), classes=timeline.classes, media=timeline.media, notes=timeline.notes,
+        info=timeline.info, features=features,
+    )  # fmt: skip

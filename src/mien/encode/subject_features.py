@@ -130,6 +130,10 @@ class VideoFaces:
             boxes = np.tile(self.turned, 2) - boxes[:, [2, 3, 0, 1]]
         return FaceTrack(number, self.times, boxes, self._valid(number))
 
+    def geometry(self, number: int) -> np.ndarray:
+        """`(frame, features)` of `face_geometry.compute_features` of a subject, NaN without a face."""
+        return self._over_frames(number, self.subjects[number].geometry.array())
+
     def mouth_opening(self, number: int) -> np.ndarray:
         """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
         return self._over_frames(number, self.subjects[number].geometry.array()[:, _OPENING : _OPENING + 1])[:, 0]

@@ -35,6 +35,7 @@ def predict(
     audio_track: int | None = None,
     split_channels: bool = False,
     min_quality: float = 0.0,
+    features: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
     """Predict one recording: `load(model, ...).predict(path, ...)`.
@@ -44,7 +45,7 @@ def predict(
     predictor = load(model, device=device, max_faces=max_faces)
     return predictor.predict(
         path, face=face, voice=voice, min_quality=min_quality, audio_track=audio_track, split_channels=split_channels,
-        progress=progress,
+        features=features, progress=progress,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.face_rate import automatic_rate
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
+from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
@@ -37,6 +38,14 @@ from mien.predict.channels import (
     joined,
     numbers_of_channels,
     quality_notes,
+)
+from mien.predict.features import (
+    PROSODY,
+    feature_rows,
+    missing_notes,
+    needs_prosody,
+    take_prosody,
+    without_voice_of_others,
 )
 from mien.predict.protocol import ProgressCallback
 from mien.predict.rows import timeline_rows
@@ -122,6 +131,7 @@ class ModelPredictor:
         split_channels: bool = False,
         min_quality: float = 0.0,
         face_rate_hz: float | None = None,
+        features: bool = False,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -147,21 +157,28 @@ class ModelPredictor:
         if split_channels and voice:
             channels = numbers_of_channels(info, face)
         on_time = _throttle(progress, info.duration_s)
-        rate_hz = face_rate_hz or automatic_rate(encoders.values())
+        rate_hz = face_rate_hz or (None if features else automatic_rate(encoders.values()))
+        added: dict[str, Encoder] = {PROSODY: VoiceProsody()} if features and needs_prosody(encoders) else {}
         sources = [
-            self._encode(info, section, encoders, notes, seconds, on_time, audio_track, channel, rate_hz)
+            self._encode(info, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
             for channel in channels
         ]
         media = next((source for source in sources if has_speech(source)), sources[0])
         if split_channels:
             notes += channel_notes(sources)
         notes = [*dict.fromkeys(notes)]  # a recording that is decoded twice is described once
+        prosody = [take_prosody(source, encoders) for source in sources] if features else []
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
         table = joined([timeline_rows(model, source, min_quality=min_quality) for source in sources])
         table = _in_section(table, info, section)
+        measured: pl.DataFrame | None = None
+        if features:
+            measured = joined([feature_rows(*pair) for pair in zip(sources, prosody, strict=True)])
+            measured = without_voice_of_others(_in_section(measured, info, section), table["speech"])
+            notes += missing_notes(measured, info, face=face, voice=voice)
         notes += beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
@@ -172,7 +189,7 @@ class ModelPredictor:
         facts = self._info(info, media, encoders, seconds)
         if audio_track is not None and voice:
             facts["media"]["audio_track"] = audio_track  # of report and overlay
-        return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts)
+        return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts, features=measured)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
         """The encoders of the inputs in use, made once and before anything is decoded.

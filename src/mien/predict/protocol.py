@@ -39,6 +39,7 @@ class Predictor(Protocol):
         split_channels: bool = False,
         min_quality: float = 0.0,
         face_rate_hz: float | None = None,
+        features: bool = False,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -62,7 +63,9 @@ class Predictor(Protocol):
             face_rate_hz: read faces so many times a second, and in the next frame too while one moves; every frame has
                 its rows all the same, with what lies between two readings interpolated. A rate above that of the frames
                 reads each of them. None: 15 for models that read faces at a rate of their own, as the starter does
-                (12), otherwise every frame.
+                (12), and with `features` or otherwise every frame.
+            features: also give `Timeline.features`, a table with the same rows and what was measured of face and voice
+                (docs/FEATURES.md). Faces are then read in every frame, because blinks are short.
             start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
                 those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
                 those of the whole.

@@ -51,7 +51,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
     times, frames = row_times(faces.times, speech, media.sound_stop_s)
     stop = _stop(faces.times, times, media.sound_stop_s)
     is_speech = speech_at(speech, times)
-    openings = [_at_rows(faces.mouth_opening(n), frames, np.nan) for n in range(len(faces.subjects))]
+    openings = [at_rows(faces.mouth_opening(n), frames, np.nan) for n in range(len(faces.subjects))]
     level = sound_level_at(media.level, times)
     attributed = attribute_speech(
         openings or [np.full(len(times), np.nan)], times, is_speech, level, seen_before=faces.seen_before
@@ -70,7 +70,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
         prediction = trained_outputs(checkpoint, streams, 0.0, stop)
         token_times, probabilities, valence_arousal = prediction
-        face = _at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool)
+        face = at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool)
         voice = is_speech & (attributed[number] != OTHER)
         evidence = (face & readable) | voice
         if track is None:  # whole frames, as some systems read them, count where nobody is tracked
@@ -91,7 +91,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
                 voice=voice,
                 speech=attributed[number],
                 face=face,
-                boxes=_at_rows(track.boxes, frames, np.nan) if track is not None else None,
+                boxes=at_rows(track.boxes, frames, np.nan) if track is not None else None,
                 frames=frames,
                 quality=quality | {"speech_db": level_at(media.level, times, is_speech), "uncertain": uncertain},
             )
@@ -123,7 +123,7 @@ def row_times(frame_times: np.ndarray, speech: Stream | None, sound_stop_s: floa
     return np.concatenate([before, frame_times, after]), np.concatenate(frames)
 
 
-def _at_rows(values: np.ndarray, frames: np.ndarray, missing: float | bool) -> np.ndarray:
+def at_rows(values: np.ndarray, frames: np.ndarray, missing: float | bool) -> np.ndarray:
     """Values of frames `(frame, ...)` at the rows, `missing` where a row has no frame."""
     if (frames >= 0).all():
         return values
@@ -150,7 +150,7 @@ def _quality_columns(faces: VideoFaces, number: int | None, frames: np.ndarray) 
     if number is None:
         return {name: np.full(len(frames), np.nan) for name in FACE_COLUMNS}
     measures = faces.quality(number)
-    return {name: _at_rows(measures[name], frames, np.nan) for name in FACE_COLUMNS}
+    return {name: at_rows(measures[name], frames, np.nan) for name in FACE_COLUMNS}
 
 
 def is_uncertain(quality: np.ndarray, face: np.ndarray, voice: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -40,12 +40,15 @@ class Timeline:
         media: path of the recording, as given.
         notes: warnings of the run ("the file ends early at 4.2 s; ...").
         info: facts of the run, JSON-able: model, version, media facts, seconds per stage.
+        features: measures of face and voice for each row of `table` (docs/FEATURES.md), where they were asked for; else
+            None. They are no part of the files of the timeline; `write_features` writes them.
 
     Args:
         classes: the class names; None recovers them from the table, see `mien.labels.class_names`.
 
     Raises:
-        ValueError: the table has missing or unknown columns, or an unknown value of evidence, speech or expression.
+        ValueError: the table has missing or unknown columns, or an unknown value of evidence, speech or expression; the
+            features have other rows.
         ConfigError: a class name is empty or has a line break, or two classes have the same column.
     """
 
@@ -57,6 +60,7 @@ class Timeline:
         media: str | Path = "",
         notes: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
+        features: pl.DataFrame | None = None,
     ) -> None:
         self.classes = _classes(table, classes)
         self.scores = score_tasks(table.columns)
@@ -64,6 +68,10 @@ class Timeline:
         self.media = str(media)
         self.notes = tuple(notes)
         self.info = dict(info or {})
+        keys = ("subject", "time_s")
+        if features is not None and not features.select(keys).equals(self.table.select(keys)):
+            raise ValueError("the features have other rows than the timeline: subject and time_s must be the same")
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.table)
@@ -119,6 +127,26 @@ class Timeline:
         if path.name.lower().endswith(".boris.csv") or path.suffix.lower() not in writers:
             return formats.write(self, path)
         return writers[path.suffix.lower()](path)
+
+    def write_features(self, path: str | Path) -> Path:
+        """Writes `features` in the format of the suffix: .csv, .parquet or .jsonl.
+
+        Raises:
+            OutputError: it cannot be written. ValueError: there are no features, or the suffix is another.
+        """
+        path = Path(path)
+        if self.features is None:
+            raise ValueError("there are no features: predict with features=True")
+        with _open_output(path) as file:
+            if path.suffix == ".parquet":
+                self.features.write_parquet(file)
+            elif path.suffix == ".jsonl":
+                _round(self.features).write_ndjson(file)
+            elif path.suffix == ".csv":
+                _round(self.features).write_csv(file)
+            else:
+                raise ValueError(f"features are written as .csv, .parquet or .jsonl, not as {path.name!r}")
+        return path
 
     @classmethod
     def read(
