@@ -12,7 +12,17 @@ from mien.media.samples import AudioChunk, read_chunks, resample, split_at_holes
 from mien.media.sound_runs import runs
 from mien.media.voice_activity import VoiceActivity, is_speech, speech_probability, speech_stream
 
-__all__ = ["SAMPLE_RATE", "VoiceActivity", "blocks", "is_speech", "load", "runs", "speech_probability", "speech_stream"]
+__all__ = [
+    "SAMPLE_RATE",
+    "VoiceActivity",
+    "blocks",
+    "blocks_of_chunks",
+    "is_speech",
+    "load",
+    "runs",
+    "speech_probability",
+    "speech_stream",
+]
 
 #: Hz of all audio in mien: the training rate of WavLM, wav2vec 2.0 and silero-vad.
 SAMPLE_RATE = 16_000
@@ -50,7 +60,7 @@ def blocks(
     info = probe(path, video=False, audio_track=track)
     if not info.has_audio:
         return iter(())
-    return _split(
+    return blocks_of_chunks(
         read_chunks(info, channel=channel, notes=notes), info.audio_start_s or 0.0, max(1, round(seconds * SAMPLE_RATE))
     )
 
@@ -67,8 +77,8 @@ def load(path: Path, *, notes: list[str] | None = None) -> tuple[float, np.ndarr
     return parts[0][0], np.concatenate([samples for _, samples in parts])
 
 
-def _split(chunks: Iterable[AudioChunk], start_s: float, length: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Blocks of `length` samples at 16 kHz from chunks of any length and rate."""
+def blocks_of_chunks(chunks: Iterable[AudioChunk], start_s: float, length: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Blocks `(start in seconds, samples)` of `length` samples at 16 kHz, from chunks of any length and rate."""
     for hole_s, run in split_at_holes(chunks):
         start_s += hole_s
         emitted, buffered = 0, 0

@@ -35,7 +35,7 @@ from mien.media.timestamps import TimestampRepair
 from mien.printable import printable
 from mien.records import Frame
 
-__all__ = ["MediaInfo", "frames", "probe", "write_video"]
+__all__ = ["MediaInfo", "frames", "probe", "scale_down", "write_video"]
 
 #: Up to this many pixels a frame, one decoding thread is used: it decodes faster than any analysis runs (measured on
 #: one core, with conversion: 2,000 frames a second at 640×360, 260 at 1920×1080), and each further thread costs half
@@ -106,9 +106,9 @@ def _sample(info: MediaInfo, count: int, max_side: int | None) -> Iterator[np.nd
 def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:
     """The frames of a file that OpenCV decodes."""
     if not image.is_animated_webp(info.path):
-        return iter([Frame(0, 0.0, _scale_down(image.read(info.path), max_side))])
+        return iter([Frame(0, 0.0, scale_down(image.read(info.path), max_side))])
     timed = enumerate(image.read_animation(info.path))
-    return (Frame(number, time_s, _scale_down(picture, max_side)) for number, (time_s, picture) in timed)
+    return (Frame(number, time_s, scale_down(picture, max_side)) for number, (time_s, picture) in timed)
 
 
 def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: list[str] | None) -> Iterator[Frame]:
@@ -159,7 +159,8 @@ def _set_threads(stream: VideoStream, info: MediaInfo, threads: int | None) -> N
     stream.codec_context.thread_count = threads
 
 
-def _scale_down(image: np.ndarray, max_side: int | None) -> np.ndarray:
+def scale_down(image: np.ndarray, max_side: int | None) -> np.ndarray:
+    """A picture `(h, w, 3)` whose longer side is at most `max_side` pixels, with its aspect ratio."""
     height, width = image.shape[:2]
     size = fitted_size(width, height, max_side)
     return image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -12,21 +12,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mien.predict.create_predictor import load
 from mien.predict.in_processes import predict_many
-from mien.predict.protocol import Predictor, ProgressCallback
+from mien.predict.protocol import MediaInput, Predictor, ProgressCallback
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
 
-__all__ = ["Predictor", "ProgressCallback", "load", "predict", "predict_many"]
+__all__ = ["MediaInput", "Predictor", "ProgressCallback", "load", "predict", "predict_many"]
 
 
 def predict(
-    path: str | Path,
+    recording: MediaInput = None,
     *,
+    frames: Any = None,
+    times: Any = None,
+    fps: float | None = None,
+    audio: tuple[Any, float] | None = None,
+    download: bool = False,
     model: str | Path | Sequence[str | Path] = "starter",
     device: str = "auto",
     max_faces: int = 4,
@@ -38,13 +43,14 @@ def predict(
     features: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
-    """Predict one recording: `load(model, ...).predict(path, ...)`.
+    """Predict one recording: `load(model, ...).predict(recording, ...)`.
 
     `load` explains `model`, `device` and `max_faces`; `Predictor.predict` the rest and the errors.
     """
     predictor = load(model, device=device, max_faces=max_faces)
     return predictor.predict(
-        path, face=face, voice=voice, min_quality=min_quality, audio_track=audio_track, split_channels=split_channels,
+        recording, frames=frames, times=times, fps=fps, audio=audio, download=download,
+        face=face, voice=voice, min_quality=min_quality, audio_track=audio_track, split_channels=split_channels,
         features=features, progress=progress,
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,7 @@ from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
-from mien.media.audio import blocks
-from mien.media.video import MediaInfo, frames, probe, sample_pictures
+from mien.media.video import MediaInfo
 from mien.memory import release_freed_memory
 from mien.predict.channels import (
     beyond_notes,
@@ -47,9 +45,10 @@ from mien.predict.features import (
     take_prosody,
     without_voice_of_others,
 )
-from mien.predict.protocol import ProgressCallback
+from mien.predict.protocol import MediaInput, ProgressCallback
 from mien.predict.rows import timeline_rows
 from mien.predict.section import Section
+from mien.predict.sources import Source, check_modalities, open_source
 from mien.printable import printable
 from mien.records import Frame
 from mien.timeline.table import Timeline, check_classes
@@ -123,8 +122,13 @@ class ModelPredictor:
 
     def predict(
         self,
-        path: str | Path,
+        recording: MediaInput = None,
         *,
+        frames: Any = None,
+        times: Any = None,
+        fps: float | None = None,
+        audio: tuple[Any, float] | None = None,
+        download: bool = False,
         face: bool = True,
         voice: bool = True,
         audio_track: int | None = None,
@@ -144,12 +148,33 @@ class ModelPredictor:
             raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
         if face_rate_hz is not None and not face_rate_hz > 0:
             raise ValueError(f"face_rate_hz must be positive, got {face_rate_hz}")
+        track = audio_track if voice else None
+        with open_source(
+            recording, frames=frames, times=times, fps=fps, audio=audio, download=download, video=face, sound=voice,
+            audio_track=track,
+        ) as source:  # fmt: skip
+            return self._predict(
+                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, features, progress
+            )
+
+    def _predict(
+        self,
+        source: Source,
+        section: Section,
+        face: bool,
+        voice: bool,
+        audio_track: int | None,
+        split_channels: bool,
+        min_quality: float,
+        face_rate_hz: float | None,
+        features: bool,
+        progress: ProgressCallback | None,
+    ) -> Timeline:
         start = time.perf_counter()
-        path = Path(path)
         seconds: dict[str, float] = {}
-        info = probe(path, video=face, audio=voice, audio_track=audio_track if voice else None)
-        notes = [f"{printable(path)}: {note}" for note in info.notes]
-        _check_modalities(info, face, voice)
+        info = source.info
+        notes = [f"{printable(info.path)}: {note}" for note in info.notes]
+        check_modalities(info, face, voice)
         if self._model is None:
             self._start_loading()
         encoders = self._encoders_of(info, face, voice)
@@ -159,24 +184,24 @@ class ModelPredictor:
         on_time = _throttle(progress, info.duration_s)
         rate_hz = face_rate_hz or (None if features else automatic_rate(encoders.values()))
         added: dict[str, Encoder] = {PROSODY: VoiceProsody()} if features and needs_prosody(encoders) else {}
-        sources = [
-            self._encode(info, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
+        encodings = [
+            self._encode(source, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
             for channel in channels
         ]
-        media = next((source for source in sources if has_speech(source)), sources[0])
+        media = next((each for each in encodings if has_speech(each)), encodings[0])
         if split_channels:
-            notes += channel_notes(sources)
+            notes += channel_notes(encodings)
         notes = [*dict.fromkeys(notes)]  # a recording that is decoded twice is described once
-        prosody = [take_prosody(source, encoders) for source in sources] if features else []
+        prosody = [take_prosody(each, encoders) for each in encodings] if features else []
         encoded = time.perf_counter()
         model = self.model
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = joined([timeline_rows(model, source, min_quality=min_quality) for source in sources])
+        table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
         table = _in_section(table, info, section)
         measured: pl.DataFrame | None = None
         if features:
-            measured = joined([feature_rows(*pair) for pair in zip(sources, prosody, strict=True)])
+            measured = joined([feature_rows(*pair) for pair in zip(encodings, prosody, strict=True)])
             measured = without_voice_of_others(_in_section(measured, info, section), table["speech"])
             notes += missing_notes(measured, info, face=face, voice=voice)
         notes += beyond_notes(table, media)
@@ -187,9 +212,9 @@ class ModelPredictor:
         notes += quality_notes(table, min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
-        if audio_track is not None and voice:
+        if audio_track is not None:
             facts["media"]["audio_track"] = audio_track  # of report and overlay
-        return Timeline(table, classes=model.labels, media=path, notes=notes, info=facts, features=measured)
+        return Timeline(table, classes=model.labels, media=source.media, notes=notes, info=facts, features=measured)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
         """The encoders of the inputs in use, made once and before anything is decoded.
@@ -229,7 +254,7 @@ class ModelPredictor:
 
     def _encode(
         self,
-        info: MediaInfo,
+        source: Source,
         section: Section,
         encoders: Mapping[str, Encoder],
         notes: list[str],
@@ -244,26 +269,27 @@ class ModelPredictor:
                 raise error  # the model cannot be loaded: report it now, not after an hour of video
             on_time(time_s)
 
+        info = source.info
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         # A still picture is decoded once.
-        still = list(frames(info.path, max_side=max_side, notes=notes)) if info.kind == "image" else None
+        still = list(source.frames(max_side=max_side, notes=notes)) if info.kind == "image" else None
 
         def check_orientation() -> bool:
             if not looks:
                 return False
             if still is not None:
                 return is_upside_down(frame.image for frame in still)
-            return is_upside_down(sample_pictures(info.path, SAMPLED_PICTURES, max_side=MAX_SIDE))
+            return is_upside_down(source.sample(SAMPLED_PICTURES, max_side=MAX_SIDE))
 
         turned = still is None and check_orientation()
 
         def pictures() -> Iterator[Frame]:
-            for frame in still or frames(info.path, max_side=max_side, notes=notes):
+            for frame in still or source.frames(max_side=max_side, notes=notes):
                 yield replace(frame, image=turn(frame.image)) if turned else frame
 
         def sound() -> Iterator[tuple[float, np.ndarray]]:
-            return blocks(info.path, seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
+            return source.blocks(seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
 
         def encode() -> EncodedMedia:
             return encode_media(
@@ -364,17 +390,6 @@ def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.Da
             remedy="Choose --start and --end inside the recording.",
         )
     return rows
-
-
-def _check_modalities(info: MediaInfo, face: bool, voice: bool) -> None:
-    """Raise MediaError if the recording has none of the modalities in use."""
-    if not ((face and info.has_video) or (voice and info.has_audio)):
-        content, option = ("sound", "--no-voice") if info.has_audio else ("pictures", "--no-face")
-        raise MediaError(
-            f"{printable(info.path)} has {content} only, which {option} excludes",
-            follows="Nothing was predicted.",
-            remedy=f"Omit {option}.",
-        )
 
 
 def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from os import PathLike
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mien.timeline.table import Timeline
 
 #: Called as `progress(done_s, total_s)`: seconds of media processed, and its length in seconds, or None if unknown.
 ProgressCallback = Callable[[float, float | None], None]
+#: A path, an address, bytes, a binary file object, or a picture: an array, a torch tensor, a PIL image.
+MediaInput: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | np.ndarray | Any | None"
 
 
 @runtime_checkable
@@ -31,8 +35,13 @@ class Predictor(Protocol):
 
     def predict(
         self,
-        path: str | Path,
+        recording: MediaInput = None,
         *,
+        frames: Any = None,
+        times: Any = None,
+        fps: float | None = None,
+        audio: tuple[Any, float] | None = None,
+        download: bool = False,
         face: bool = True,
         voice: bool = True,
         audio_track: int | None = None,
@@ -51,7 +60,17 @@ class Predictor(Protocol):
         is detected, there is one subject, 0, without boxes.
 
         Args:
-            path: a video, sound file or picture.
+            recording: a video, sound file or picture: its path, its bytes, or a binary file object, whose rest is read;
+                an address of http or https, with `download`; or one picture in memory, `(h, w, 3)` or, as torch orders
+                them, `(3, h, w)` uint8 RGB: an array, a torch tensor, or a PIL image. OpenCV reads BGR: turn its
+                pictures with `picture[..., ::-1]`.
+            frames: instead of a recording, pictures in memory: `(n, h, w, 3)` or a list or generator of pictures. A
+                generator is read once, picture by picture, and is not checked for being upside down.
+            times: of `frames`, `(n,)` seconds, increasing, 0 or later. fps: instead of times, pictures a second, the
+                first at 0 s.
+            audio: instead of a recording, or beside `frames`: `(samples, rate)`. Samples are `(n,)` or `(n, channels)`,
+                floats in [-1, 1], int16, int32 or uint8, and start at 0 s; rate in Hz.
+            download: download the recording from its address, into a temporary file that is removed at the end.
             face: use the faces.
             voice: use the voice.
             audio_track: number of the sound track, from 1; None: the default one, or another one that has clearly more
@@ -72,10 +91,12 @@ class Predictor(Protocol):
             progress: called a few times a second.
 
         Raises:
-            MediaError: the file cannot be read, or lacks the modalities or the sound track in use.
+            MediaError: the recording cannot be read or downloaded, arrays have another shape or type, times do not
+                increase, or it lacks the modalities or the sound track in use.
             ArtefactError: a network has not been downloaded (the error names the command).
             ConfigError: the checkpoint is damaged, reads features that prediction does not compute, or cannot run on
-                the device.
+                the device; or the arguments exclude each other, or name an address without `download`.
+            OutputError: the temporary file of bytes, a file object or a download cannot be written.
             ValueError: `face` and `voice` are both False, `min_quality` is outside [0, 1], `face_rate_hz` is not
                 positive, or start_s is not before stop_s.
         """

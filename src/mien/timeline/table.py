@@ -24,6 +24,7 @@ from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_f
 from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
+    import pandas
     from rich.console import RenderableType
 
 #: Rows rounded and written at once, which bounds memory for long recordings.
@@ -108,6 +109,19 @@ class Timeline:
             for part in self.table.iter_slices(_SLICE):
                 _round(part).write_ndjson(file)
         return Path(path)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas DataFrame, with null as pandas' missing value. pyarrow is not needed.
+
+        Numbers are as in `table` (a missing value is NaN), but the column `frame` is Int64 and `uncertain` is boolean,
+        which can be missing.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        from mien.timeline.pandas_table import to_pandas
+
+        return to_pandas(self.table)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Writes Parquet, the only format that also stores classes, media, notes and info. Raises OutputError."""
@@ -203,6 +217,22 @@ class Timeline:
             with atomic_path(Path(path)) as temporary:
                 temporary.write_text(svg, encoding="utf-8")
         return svg
+
+    def show(self, *, embed: bool = False, height: int = 900) -> None:
+        """Displays the report in a notebook, with its charts that follow the pointer.
+
+        The notebook stores what it displays.
+
+        Args:
+            embed: put a downscaled copy of the recording into it. By default nothing of the person is stored.
+            height: pixels.
+
+        Raises:
+            ConfigError: no notebook runs here. OutputError, MediaError: as `report`.
+        """
+        from mien.views.notebook import show_page
+
+        show_page(lambda path: self.report(path, embed=embed), height=height)
 
     def _repr_html_(self) -> str:
         return self.plot()
