@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -134,11 +135,11 @@ def without_voice_of_others(features: pl.DataFrame, speech: pl.Series) -> pl.Dat
     )
 
 
-def _table(data: Mapping[str, object]) -> pl.DataFrame:
+def _table(data: Mapping[str, Any]) -> pl.DataFrame:
     columns = [
         pl.Series(name, data[name], strict=False).cast(pl.Float64).fill_nan(None).cast(kind)
         if name in data
-        else pl.Series(name, [None] * len(data["time_s"]), dtype=kind)  # type: ignore[arg-type]
+        else pl.Series(name, [None] * len(data["time_s"]), dtype=kind)
         for name, kind in SCHEMA.items()
     ]
     return pl.DataFrame(columns)
