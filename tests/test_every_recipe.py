@@ -330,8 +330,8 @@ def test_an_encoder_that_is_not_here_is_named_before_decoding(
     (run / "stages" / "va_voice" / "inputs.json").write_text(json.dumps(facts))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr("mien.predict.predictor.frames", None)
-    monkeypatch.setattr("mien.predict.predictor.blocks", None)
+    monkeypatch.setattr("mien.media.video.frames", None)
+    monkeypatch.setattr("mien.media.audio.blocks", None)
     with pytest.raises(ArtefactError, match=r"microsoft/wavlm-large \(about 1.* licence CC-BY-SA-3.0\)") as caught:
         mien_load(run).predict(recordings["pair"])
     assert "hf download microsoft/wavlm-large" in caught.value.remedy

@@ -298,7 +298,7 @@ def test_an_unknown_encoder_is_refused_before_decoding(
     features = {name: f.model_dump() for name, f in loaded.recipe.features.items()}
     features["face"]["encoder"] = "beit"
     loaded.recipe = config.changed(loaded.recipe, features=features)
-    monkeypatch.setattr(mien.predict.predictor, "frames", None)  # refused before anything is decoded
+    monkeypatch.setattr("mien.media.video.frames", None)  # refused before anything is decoded
     with pytest.raises(ConfigError, match="There is no encoder 'beit'"):
         ModelPredictor(loaded).predict(clip(tmp_path / "v.mp4", np.arange(10) / 25))
 
@@ -495,13 +495,12 @@ def test_predict_in_one_call(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_an_error_in_the_sound_stops_the_pictures(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mien.predict import predictor as module
 
     def broken(*_: object, **__: object) -> None:
         raise MediaError("the sound is broken at 3 s")
 
     script_faces(monkeypatch, {0: range(10_000)})
-    monkeypatch.setattr(module, "blocks", broken)
+    monkeypatch.setattr("mien.media.audio.blocks", broken)
     reported: list[float] = []
 
     def slowly(done_s: float, _: float | None) -> None:

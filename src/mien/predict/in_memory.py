@@ -59,7 +59,7 @@ class MemoryRecording:
     ) -> None:
         self._pictures: Iterable[Any] | None = None
         self._is_once = self._is_consumed = False
-        self._fps = fps
+        self._fps = None if fps is None else _number(fps)
         first: list[np.ndarray] = []
         count: int | None = 0
         if frames is not None:
@@ -260,7 +260,7 @@ def _check_times(times: Any, fps: float | None, count: int | None) -> np.ndarray
             remedy="Give times=, the seconds of each picture, or fps=, pictures a second, such as fps=25.",
         )
     if fps is not None:
-        if not (isinstance(fps, Real) and 0 < float(fps) < math.inf):
+        if not 0 < _number(fps) < math.inf:
             raise MediaError(
                 f"fps is {fps!r}", follows=_NOTHING, remedy="Give pictures a second above 0, such as fps=25."
             )
@@ -306,10 +306,10 @@ def _sound(audio: Any) -> tuple[np.ndarray, int]:
             follows=_NOTHING,
             remedy="Give audio=(samples, 16000), with the samples a second that yours have.",
         )
-    samples, rate = _as_array(audio[0]), audio[1]
-    if not (isinstance(rate, Real) and float(rate).is_integer() and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE):
+    samples, rate = _as_array(audio[0]), _number(audio[1])
+    if not (rate.is_integer() and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE):
         raise MediaError(
-            f"the rate of audio is {rate!r}; it is a whole number of Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}",
+            f"the rate of audio is {audio[1]!r}; it is a whole number of Hz, {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}",
             follows=_NOTHING,
             remedy="Give audio=(samples, rate), in this order, with the rate at which they were recorded.",
         )
@@ -336,6 +336,11 @@ def _sound(audio: Any) -> tuple[np.ndarray, int]:
                 remedy="Divide samples that were int16 by 32768, and replace NaN by 0.",
             )
     return samples, int(rate)
+
+
+def _number(value: Any) -> float:
+    """A number as a float, NaN for what is none."""
+    return float(value) if isinstance(value, Real) else math.nan
 
 
 def _scaled(samples: np.ndarray) -> np.ndarray:

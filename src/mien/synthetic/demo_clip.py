@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,3 +63,34 @@ def render_demo_clip(path: Path, *, seconds: float = 20.0, progress: Callable[[i
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     render_video(demo_scenario(seconds), path, progress=progress)
+
+
+def render_expression(
+    path: Path, prototype: str, *, person: int = 0, seconds: float = 2.0, rate: Fraction | int = 25
+) -> None:
+    """Render a person with one expression, without speech, to an MP4.
+
+    Args:
+        path: of the MP4. Its folder is created.
+        prototype: name of `mien.synthetic.expression_prototypes.prototypes`, such as `smile`, `frown` or `boredom`.
+        person: number of the face; each is another person.
+        seconds: length. rate: frames per second.
+
+    Raises:
+        ValueError: there is no such prototype. ArtefactError: the face networks are not here.
+    """
+    if prototype not in prototypes():
+        raise ValueError(f"there is no prototype {prototype!r}; use one of {', '.join(prototypes())}")
+    expression, ramp_s = prototypes()[prototype].expression, min(0.2, seconds / 4)
+    scenario = replace(
+        demo_scenario(seconds),
+        id=path.stem,
+        seed=person,
+        identity_seed=person,
+        rate=Fraction(rate),
+        segments=(Segment(0.0, seconds, expression, prototype, 1.0, ramp_s, ramp_s),),
+        speech=(),
+        impairments=(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    render_video(scenario, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -25,7 +25,8 @@ def to_pandas(table: pl.DataFrame) -> pandas.DataFrame:
     return frame
 
 
-def _column(column: pl.Series, pd):  # type: ignore[no-untyped-def]  # pandas is optional
+def _column(column: pl.Series, pd: Any) -> Any:
+    """A column for pandas, which is optional: the module is an argument."""
     if column.dtype == pl.Boolean:
         return pd.array([pd.NA if value is None else value for value in column.to_list()], dtype="boolean")
     if column.dtype == pl.String:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mien.errors import ConfigError
 from mien.extras import is_installed
@@ -37,7 +38,8 @@ def show_page(write: Callable[[Path], object], *, height: int) -> None:
     )
 
 
-def _display():  # type: ignore[no-untyped-def]  # the module IPython.display, which mien does not require
+def _display() -> Any:
+    """The module IPython.display, which mien does not require. Raises ConfigError if no notebook runs."""
     remedy = 'Write the page with timeline.report("report.html") and open it, or timeline.plot("plot.svg").'
     if not is_installed("IPython"):
         raise ConfigError(
