@@ -58,7 +58,8 @@ def make_own(folder: Path) -> None:
     from mien.evaluation.calibration import Calibration
     from mien.records import Stream
     from mien.store.feature_store import FeatureStore
-    from mien.timeline.table import Timeline, subject_rows
+    from mien.timeline.subject_rows import subject_rows
+    from mien.timeline.table import Timeline
 
     times, rng = np.arange(12) / 10, np.random.default_rng(0)
     table = pl.concat(

@@ -34,7 +34,7 @@ from mien.live.reader import Picture, Sound, paced, read_file
 from mien.live.run import LiveFacts, run
 from mien.live.session import Pieces
 from mien.synthetic.demo_clip import render_demo_clip
-from mien.timeline.table import schema
+from mien.timeline.columns import schema
 
 #: Seconds at the start whose delays are left out, and second from which memory is compared.
 WARM_UP_S, FULL_S = 5.0, 70.0

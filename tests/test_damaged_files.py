@@ -30,7 +30,8 @@ from mien.errors import ConfigError, CorpusError, MediaError, MienError
 from mien.records import Stream
 from mien.store import FeatureStore, StoreError
 from mien.store.reader import verify_file
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 from tests.earlier_version import without_digests
 from tests.tiny_checkpoint import save_tiny
 

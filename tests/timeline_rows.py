@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from mien.timeline.table import subject_rows
+from mien.timeline.subject_rows import subject_rows
 
 
 def rows(

@@ -21,7 +21,8 @@ from mien.labels import ANGER, EXPRESSIONS, HAPPINESS, NEUTRAL, SADNESS
 from mien.media import audio, image
 from mien.predict import ProgressCallback
 from mien.predict.face_with_voice import pool
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 
 def rows(

@@ -19,7 +19,8 @@ from mien.compare import agreement, comparison, events, groups, recordings
 from mien.errors import ConfigError, MediaError
 from mien.evaluation.metrics import alpha_from_confusion, ccc, confusion, kappa_from_confusion
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 
 def made(

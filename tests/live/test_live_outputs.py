@@ -25,7 +25,8 @@ from mien.live import recorder as recorder_module
 from mien.live.recorder import Recorder
 from mien.live.run import LiveFacts
 from mien.live.senders import LslSender, OscSender, parse_osc
-from mien.timeline.table import schema, subject_rows
+from mien.timeline.columns import schema
+from mien.timeline.subject_rows import subject_rows
 from mien.views.live import LiveState
 
 

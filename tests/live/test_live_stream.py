@@ -23,7 +23,7 @@ from mien.live.predictor import LiveStream, Row, _windows
 from mien.live.reader import Picture, Sound, read_file
 from mien.media.audio import load
 from mien.media.video import frames
-from mien.timeline.table import schema
+from mien.timeline.columns import schema
 
 RATE = 16_000
 

@@ -32,7 +32,8 @@ from mien.predict.features import (
 from mien.records import Stream
 from mien.synthetic import mesh_tracks
 from mien.synthetic.scenario import draw_scenario
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -17,9 +17,11 @@ from praatio import textgrid
 
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
+from mien.timeline.columns import schema
 from mien.timeline.formats import FORMATS
 from mien.timeline.formats.annotations import EXPRESSION, from_timeline
-from mien.timeline.table import Timeline, schema, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 #: Formats that hold expressions.
 WITH_EXPRESSIONS = sorted({*FORMATS} - {"rttm"})

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 
 from mien.errors import ConfigError
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 from tests.timeline_rows import rows
 
 

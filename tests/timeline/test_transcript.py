@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from mien.cli.main import app
 from mien.errors import ConfigError, MediaError, OutputError
 from mien.labels import EXPRESSIONS
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 from mien.timeline.transcript import Span, match_speakers, read_transcript, utterances, write_utterances
 
 

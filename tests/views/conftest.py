@@ -12,7 +12,8 @@ import pytest
 from views_support import FRAMES, HEIGHT, RATE, SECONDS, WIDTH, Browser, box_at, shade
 
 from mien.media.video import write_video
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
 from mien.media.audio import load
 from mien.media.video import frames, write_video
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 from mien.views import overlay
 from mien.views.overlay import Annotation, draw, frame_annotations
 from mien.views.palette import EXPRESSION, NO_EXPRESSION, VALENCE_AROUSAL, rgb

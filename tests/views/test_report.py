@@ -16,8 +16,9 @@ from views_support import HEIGHT, WIDTH, Browser, box_at
 
 from mien.errors import MediaError, OutputError
 from mien.labels import EXPRESSIONS
+from mien.timeline.subject_rows import subject_rows
 from mien.timeline.summary import summarise
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.table import Timeline
 from mien.views import report
 from mien.views.palette import EXPRESSION, rgb
 

@@ -10,8 +10,8 @@ import pytest
 from views_support import Browser
 
 from mien.labels import EXPRESSIONS
+from mien.timeline.subject_rows import subject_rows
 from mien.timeline.summary import summarise
-from mien.timeline.table import subject_rows
 from mien.views import report
 
 

@@ -13,8 +13,9 @@ from views_support import HEIGHT, WIDTH, Browser, box_at
 
 from mien.labels import EXPRESSIONS
 from mien.media.video import write_video
+from mien.timeline.subject_rows import subject_rows
 from mien.timeline.summary import summarise
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.table import Timeline
 from mien.views import extracts, report
 
 

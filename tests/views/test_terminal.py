@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from mien.timeline.table import Timeline, subject_rows
+from mien.timeline.subject_rows import subject_rows
+from mien.timeline.table import Timeline
 from mien.views.words import count, format_time, people
 
 

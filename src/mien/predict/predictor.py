@@ -51,7 +51,8 @@ from mien.predict.section import Section
 from mien.predict.sources import Source, check_modalities, open_source
 from mien.printable import printable
 from mien.records import Frame
-from mien.timeline.table import Timeline, check_classes
+from mien.timeline.columns import check_classes
+from mien.timeline.table import Timeline
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
@@ -198,11 +199,11 @@ class ModelPredictor:
         release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
         table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
-        table = _in_section(table, info, section)
+        table = section.rows(table, info)
         measured: pl.DataFrame | None = None
         if features:
             measured = joined([feature_rows(*pair) for pair in zip(encodings, prosody, strict=True)])
-            measured = without_voice_of_others(_in_section(measured, info, section), table["speech"])
+            measured = without_voice_of_others(section.rows(measured, info), table["speech"])
             notes += missing_notes(measured, info, face=face, voice=voice)
         notes += beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
@@ -373,23 +374,6 @@ def _with_checked_classes(model: StreamModel) -> StreamModel:
     """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
     check_classes(model.labels)
     return model
-
-
-def _in_section(table: pl.DataFrame, info: MediaInfo, section: Section) -> pl.DataFrame:
-    """The rows of a section, with the frame numbers of the whole recording.
-
-    Raises MediaError if there are none, as in a sound that ends before the section starts.
-    """
-    if section.is_all or info.kind == "image":
-        return table
-    rows = table.with_columns(pl.col("frame") + section.skipped).filter(pl.col("time_s") >= section.start_s)
-    if rows.is_empty():
-        raise MediaError(
-            f"{printable(info.path)} has nothing from {section.start_s:g} s on",
-            follows="Nothing was predicted.",
-            remedy="Choose --start and --end inside the recording.",
-        )
-    return rows
 
 
 def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:

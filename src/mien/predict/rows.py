@@ -16,7 +16,7 @@ from mien.inference import StreamModel, scores_of, trained_outputs
 from mien.predict.active_speaker import OTHER, SHARED, attribute_speech
 from mien.predict.presence import is_near, rows_from_tokens, supported_tokens
 from mien.records import Stream
-from mien.timeline.table import subject_rows
+from mien.timeline.subject_rows import subject_rows
 
 #: Rows per second of a recording without pictures.
 SOUND_ROWS_HZ = 10

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from mien.errors import MediaError
 from mien.media.audio import SAMPLE_RATE
+from mien.media.video import MediaInfo
+from mien.printable import printable
 from mien.records import Frame
 
 
@@ -65,3 +68,19 @@ class Section:
                 last = min(last, math.ceil((self.stop_s - start_s) * SAMPLE_RATE - 1e-6))
             if first < last:
                 yield start_s + first / SAMPLE_RATE, samples[first:last]
+
+    def rows(self, table: pl.DataFrame, info: MediaInfo) -> pl.DataFrame:
+        """The rows of the section, with the frame numbers of the whole recording.
+
+        Raises MediaError if there are none, as in a sound that ends before the section starts.
+        """
+        if self.is_all or info.kind == "image":
+            return table
+        rows = table.with_columns(pl.col("frame") + self.skipped).filter(pl.col("time_s") >= self.start_s)
+        if rows.is_empty():
+            raise MediaError(
+                f"{printable(info.path)} has nothing from {self.start_s:g} s on",
+                follows="Nothing was predicted.",
+                remedy="Choose --start and --end inside the recording.",
+            )
+        return rows

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from mien.atomic import atomic_path
-from mien.errors import ConfigError, MediaError
-from mien.labels import EXPRESSIONS, check_class_names, class_names, probability_column, score_columns, score_tasks
+from mien.errors import MediaError
+from mien.labels import class_names, score_tasks
 from mien.records import SubjectSummary
-from mien.timeline.columns import BOX, DECIMALS, QUALITY, SPEECH, schema
+from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, check_classes, schema
 from mien.timeline.possible import check_possible
 from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_file
 from mien.timeline.summary import EVIDENCE, summarise
@@ -280,75 +279,6 @@ class Timeline:
         )
 
 
-def subject_rows(
-    subject: int,
-    times: np.ndarray,
-    *,
-    probabilities: np.ndarray,
-    valence_arousal: np.ndarray,
-    voice: np.ndarray,
-    classes: Sequence[str] = EXPRESSIONS,
-    speech: np.ndarray | None = None,
-    face: np.ndarray | None = None,
-    boxes: np.ndarray | None = None,
-    frames: np.ndarray | None = None,
-    quality: Mapping[str, np.ndarray] | None = None,
-    scores: Mapping[str, np.ndarray] | None = None,
-) -> pl.DataFrame:
-    """Builds the table of one subject from arrays over its rows.
-
-    Args:
-        times: `(row,)` seconds, increasing.
-        probabilities: `(row, classes)`. NaN rows, without evidence in reach, become null with confidence 0.
-        valence_arousal: `(row, 2)` in [-1, 1], or NaN.
-        voice: `(row,)` bool, whether there is speech that may be the subject's.
-        classes: class names in the order of `probabilities`.
-        speech: `(row,)` str, one of SPEECH, or empty for no speech; by default `shared` wherever there is voice.
-        face: `(row,)` bool, whether a face was detected in the frame.
-        boxes: `(row, 4)` x1, y1, x2, y2 in pixels of the upright frame, ignored without a face.
-        frames: `(row,)` int frame numbers, -1 for rows without a picture, where the column is null; None: no pictures.
-        quality: column of QUALITY -> `(row,)` values, NaN where unknown; `uncertain` is bool, and null without an
-            estimate. Columns that are not given are null.
-        scores: score task -> `(row, columns)` in [0, 1], NaN where unknown; None without score tasks.
-
-    Raises:
-        ValueError: `probabilities` has another number of classes.
-        ConfigError: two classes have the same column, see `Timeline`.
-    """
-    n, names = len(times), check_classes(classes)
-    if probabilities.shape != (n, len(names)):
-        raise ValueError(f"{n} rows of {len(names)} classes need as many probabilities; got {probabilities.shape}")
-    face = np.zeros(n, bool) if face is None else face
-    boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
-    known = np.isfinite(probabilities).all(axis=1)
-    predicted = known if known.any() else np.ones(n, bool)  # a model of valence and arousal alone has no probabilities
-    best = np.where(known[:, None], probabilities, -1).argmax(axis=1)
-    evidence = np.array(["none", "voice", "face", "both"])[2 * face.astype(int) + voice.astype(int)]
-    data: dict[str, Any] = {
-        "time_s": times,
-        "frame": [f if f >= 0 else None for f in (np.full(n, -1) if frames is None else frames).tolist()],
-        "subject": np.full(n, subject),
-        **{name: boxes[:, i] for i, name in enumerate(BOX)},
-        "evidence": evidence.tolist(),
-        "speech": [value or None for value in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
-        "expression": [names[b] if k else None for b, k in zip(best, known, strict=True)],
-        **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(map(probability_column, names))},
-        "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
-        "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
-        "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
-        **{name: pl.repeat(None, n, dtype=kind, eager=True) for name, kind in QUALITY.items()},
-        **{name: values for name, values in (quality or {}).items() if name != "uncertain"},
-        **{c: v[:, i] for task, v in (scores or {}).items() for i, c in enumerate(score_columns(task))},
-    }
-    if quality is not None and "uncertain" in quality:
-        estimates = np.concatenate([valence_arousal, *(scores or {}).values()], axis=1)
-        estimated = known | np.isfinite(estimates).any(axis=1)
-        flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
-        data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
-    table = pl.DataFrame(data).cast(schema(names, scores or {}))
-    return table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-
-
 @contextmanager
 def _open_output(path: Path) -> Iterator[IO[bytes]]:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -357,18 +287,6 @@ def _open_output(path: Path) -> Iterator[IO[bytes]]:
         except pl.exceptions.PolarsError as error:
             # polars wraps OSErrors such as a full disk and keeps only their text.
             raise OSError(str(error)) from error
-
-
-def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names of a timeline, as a tuple. Raises ConfigError for names that `check_class_names` refuses."""
-    try:
-        return tuple(check_class_names(names))
-    except ValueError as error:
-        raise ConfigError(
-            f"the classes cannot name the columns of a timeline: {error}",
-            follows="No timeline was made.",
-            remedy="Rename the class in corpus.labels of the recipe, or in classes=.",
-        ) from None
 
 
 def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import polars as pl
 from mien.clock import median_step, row_durations
 from mien.labels import EXPRESSIONS, probability_column
 from mien.timeline.columns import schema
-from mien.timeline.table import subject_rows
+from mien.timeline.subject_rows import subject_rows
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
