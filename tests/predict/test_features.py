@@ -120,6 +120,16 @@ def test_short_dips_are_blinks_and_long_ones_are_not(rate: float) -> None:
     assert not shallow.any()
 
 
+def test_two_blinks_are_two_although_the_lids_do_not_open_fully_between_them() -> None:
+    times = np.arange(100) / 25
+    opening = dips(times, (2.0, 2.12), (2.4, 2.52))
+    opening[(times >= 2.12) & (times < 2.4)] = 0.09
+    found = blinks.find_blinks(opening, times)
+    assert found is not None
+    assert found.max() == 2
+    assert not found[(times >= 2.13) & (times < 2.4)].any()
+
+
 def test_blinks_do_not_reach_across_a_gap_in_the_face() -> None:
     times = np.arange(300) / 30
     opening = dips(times, (2.0, 2.2))

@@ -15,10 +15,12 @@ from mien import clock
 #: Longest dip in seconds that counts as a blink. Blinks last 0.1 to 0.4 s (Stern, Walrath and Goldstein 1984, The
 #: endogenous eyeblink, Psychophysiology 21(1)); the rest is for blinks with a slow end. Our choice.
 LONGEST_S = 0.5
-#: Share of the person's usual opening by which the lids must close, and by which they count as closed around that. The
+#: Share of the person's usual opening by which the lids must close, and by which a dip begins and ends. The
 #: face mesh reports only a part of a closure: dips of 0.07 to 0.26 on rendered blinks, 0.3 to 0.6 on simulated meshes;
 #: elsewhere 99 % of the frames are below 0.06 to 0.09 on the former. Our choice, from both (`bench/features.py`).
 DEEP, BEGINS = 0.1, 0.05
+#: Share of the depth of a dip by which the lids count as closed. Our choice: half, as widths are mostly measured.
+CLOSED_SHARE = 0.5
 #: Longest time in seconds between two frames in which blinks can be seen. Our choice: two frames in a blink.
 LONGEST_STEP_S = 0.07
 #: A longer gap in the face in seconds separates stretches. Our choice.
@@ -48,10 +50,13 @@ def find_blinks(opening: np.ndarray, times: np.ndarray) -> np.ndarray | None:
     for stretch in np.split(known, np.flatnonzero(np.diff(times[known]) > _GAP_S) + 1):
         values = opening[stretch]
         depth = (_closing(values, window) - values) / max(usual, 1e-9)
-        for start, stop in _runs(depth > BEGINS):
-            if depth[start:stop].max() >= DEEP:
-                found += 1
-                numbers[stretch[start:stop]] = found
+        for first, end in _runs(depth > BEGINS):
+            dip = depth[first:end]
+            # lids open slowly after a blink, and a second one may follow before they are open
+            for start, stop in _runs(dip > CLOSED_SHARE * dip.max()):
+                if dip[start:stop].max() >= DEEP:
+                    found += 1
+                    numbers[stretch[first + start : first + stop]] = found
     return numbers
 
 
