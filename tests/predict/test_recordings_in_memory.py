@@ -112,6 +112,12 @@ def test_one_picture_is_predicted_from_every_type_as_from_its_file(
     pil = pytest.importorskip("PIL.Image")
     with pil.open(tmp_path / "still.png") as opened:
         assert predictor.predict(opened.convert("RGBA")).table.equals(of_file)
+    exif = pil.Exif()
+    exif[0x0112] = 3  # the camera was held upside down
+    turned = pil.fromarray(np.ascontiguousarray(picture[::-1, ::-1]))
+    turned.save(tmp_path / "turned.png", exif=exif)
+    with pil.open(tmp_path / "turned.png") as opened:
+        assert predictor.predict(opened).table.equals(of_file)
     torch = pytest.importorskip("torch")
     assert predictor.predict(torch.from_numpy(picture).permute(2, 0, 1)).table.equals(of_file)
 
