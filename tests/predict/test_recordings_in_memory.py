@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -112,6 +114,12 @@ def test_one_picture_is_predicted_from_every_type_as_from_its_file(
     pil = pytest.importorskip("PIL.Image")
     with pil.open(tmp_path / "still.png") as opened:
         assert predictor.predict(opened.convert("RGBA")).table.equals(of_file)
+    exif = pil.Exif()
+    exif[0x0112] = 3  # the camera was held upside down
+    turned = pil.fromarray(np.ascontiguousarray(picture[::-1, ::-1]))
+    turned.save(tmp_path / "turned.png", exif=exif)
+    with pil.open(tmp_path / "turned.png") as opened:
+        assert predictor.predict(opened).table.equals(of_file)
     torch = pytest.importorskip("torch")
     assert predictor.predict(torch.from_numpy(picture).permute(2, 0, 1)).table.equals(of_file)
 
@@ -267,8 +275,6 @@ def test_no_library_is_imported_to_ask_what_an_array_is() -> None:
         "MemoryRecording(np.zeros((2, 4, 4, 3), np.uint8), fps=25);"
         "assert not {'torch', 'PIL', 'requests', 'pandas', 'IPython'} & {*sys.modules}"
     )
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -377,3 +383,20 @@ def test_an_error_during_the_prediction_is_not_blamed_on_the_temporary_file(scra
         raise OSError("other")
     assert not list(scratch.iterdir())
     assert in_memory.is_picture(PICTURES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_copy_of_a_killed_process_is_removed_by_the_next(scratch: Path) -> None:
+    code = (
+        "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from mien.predict.sources import open_source\n"
+        "with open_source(bytes.fromhex(sys.argv[2])):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    done = subprocess.run([sys.executable, "-c", code, str(scratch), png.hex()])
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(scratch.glob(".mien-recording.*/recording"))) == 1
+    with open_source(png):
+        assert len(list(scratch.iterdir())) == 1, "its own"
+    assert not list(scratch.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from itertools import chain, islice
 from numbers import Real
 from pathlib import Path
@@ -180,9 +181,8 @@ def _as_array(value: Any) -> np.ndarray:
     if _is_tensor(value):
         return np.asarray(value.detach().cpu().numpy())
     if _is_pil(value):
-        from PIL import ImageOps
-
-        return np.asarray(ImageOps.exif_transpose(value).convert("RGB"))
+        upright = import_module("PIL.ImageOps").exif_transpose(value)  # as files are turned by their orientation
+        return np.asarray(upright.convert("RGB"))
     return np.asarray(value)
 
 
