@@ -27,7 +27,6 @@ UNDECLARED = {"mamba_ssm": "CUDA kernels, which have to be compiled"}
 #: Distributions that the code needs and does not import by a statement.
 NOT_IMPORTED = {
     "tensorboard": "imported by name in training/loggers.py, because torch's writer needs it",
-    "python-multipart": "fastapi imports it for uploads",
     "websockets": "uvicorn imports it",
 }
 #: Extras of parts that are folders of src/mien: without the folder, nothing imports them.

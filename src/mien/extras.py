@@ -18,7 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "synthetic": ("scipy", "skimage"),
     "export": (*_ENCODERS, "onnx", "onnxscript"),
     "ray": (*_ENCODERS, "soundfile", "ray", "pyarrow"),
-    "serve": ("fastapi", "starlette", "uvicorn", "multipart", "websockets", "prometheus_client"),
+    "serve": ("fastapi", "starlette", "uvicorn", "python_multipart", "h11", "websockets", "prometheus_client"),
     "live": ("pythonosc", "pylsl"),
 }
 #: Extra -> what it is for, as the end of a sentence.

@@ -37,6 +37,15 @@ def _is_running_on_windows(process: int) -> bool:
         kernel.CloseHandle(handle)
 
 
+def forbid_core_dumps() -> None:
+    """Write no memory dump of this process where it crashes: it would hold the recording. Windows writes none."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def usable_processors() -> int:
     """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux

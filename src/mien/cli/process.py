@@ -22,8 +22,9 @@ from mien.errors import MienError, OutputError
 _ENDED_BY = {
     signal.SIGINT: "interrupted by Ctrl-C",
     signal.SIGTERM: "ended by SIGTERM",
-    signal.SIGHUP: "ended, because its terminal was closed",
 }
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    _ENDED_BY[signal.SIGHUP] = "ended, because its terminal was closed"
 
 
 class Stopped(BaseException):
@@ -69,7 +70,7 @@ class _Output:
 
 def _output_error(error: OSError) -> BaseException:
     if error.errno == errno.EPIPE:
-        return Stopped(signal.SIGPIPE)
+        return Stopped(signal.SIGPIPE if hasattr(signal, "SIGPIPE") else signal.SIGTERM)
     return OutputError(
         f"standard output could not be written: {os.strerror(error.errno or 0).lower()}",
         follows="The command ended there; files that were finished are kept.",
@@ -79,8 +80,8 @@ def _output_error(error: OSError) -> BaseException:
 
 def run(command: Callable[[], object]) -> NoReturn:
     """Run the command line, and end the process with its exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+    for number in _ENDED_BY:
+        if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _stop)
     for stream in (sys.stdout, sys.stderr):
         console.replace_unknown_signs(stream)

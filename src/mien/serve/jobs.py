@@ -6,7 +6,6 @@ predicted, then its results). No name that a client gave is stored, only the suf
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -20,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import ConfigError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two servers in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 #: Name of the result that all formats are made from.
@@ -98,7 +102,8 @@ class JobStore:
                 remedy="Name a folder of your own with --folder.",
             ) from error
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock_file)
             raise ConfigError(
@@ -290,6 +295,8 @@ def _job(row: sqlite3.Row) -> Job:
 
 
 def _sync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import struct
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from mien.errors import MienError
+from mien.processes import forbid_core_dumps
 from mien.serve.live_messages import INT_SOUND, PICTURE, LiveMessage, parse
 from mien.serve.worker import NICE
 
@@ -88,7 +88,7 @@ def main() -> None:
     os.umask(0o077)
     os.nice(NICE)
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_PIXELS)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_dumps()
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no reply
     try:

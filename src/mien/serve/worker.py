@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import resource
 import sys
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mien.errors import MienError
+from mien.processes import forbid_core_dumps
 from mien.serve.jobs import RESULT, JobOptions
 
 #: Added to the priority of a worker, so that the server answers while all cores predict. Our choice.
@@ -119,7 +119,7 @@ def main() -> None:
     """Work until the input ends."""
     os.umask(0o077)
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a memory dump would hold the recording
+    forbid_core_dumps()
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no reply
 

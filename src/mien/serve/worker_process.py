@@ -155,7 +155,7 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process in bytes; 0 where the system does not tell, as without /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+    except (OSError, IndexError, AttributeError):
         return 0
 
 
