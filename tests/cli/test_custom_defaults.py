@@ -75,7 +75,7 @@ def test_reproduce_passes_the_choice_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     def spy(recipe: config.Recipe, *_: object, **options: Any) -> None:
         given.update(options, recipe=recipe)
-        raise KeyboardInterrupt
+        raise SystemExit
 
     monkeypatch.setattr(reproduction, "reproduce", spy)
     mien("reproduce", "custom_data", "train.batch=8", "--root", tmp_path, "--out", tmp_path / "out")

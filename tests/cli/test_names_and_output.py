@@ -188,8 +188,9 @@ def test_a_signal_ends_a_run_with_a_message_and_without_remains(
     tmp_path: Path, number: signal.Signals, said: str
 ) -> None:
     process = subprocess.Popen(
-        command("demo", tmp_path, "--seconds", 8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+        command("demo", tmp_path, "--seconds", 8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # it may be ignored here, as under nohup
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.02)

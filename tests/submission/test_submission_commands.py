@@ -22,6 +22,7 @@ from mien.labels import EXPRESSIONS
 from mien.records import Stream
 from mien.store import FeatureStore
 from mien.submission import ERROR, validate, write_va
+from tests.earlier_version import without_digests
 
 
 def test_validate_command_prints_issues_and_exits_by_severity(
@@ -124,6 +125,10 @@ def test_submit_command_from_a_run_and_stored_features(
     about = json.loads((run / "checkpoint.json").read_text())
     calibration = (run / "calibration.json").read_text().replace(about["sha256"], "0" * 64)
     (run / "calibration.json").write_text(calibration)
+    error = cli(*words).exception
+    assert isinstance(error, ConfigError)
+    assert "calibration.json is not the file that checkpoint.json describes" in error.what
+    without_digests(run)
     error = cli(*words).exception
     assert isinstance(error, ConfigError)
     assert "was fitted for other weights than those of" in error.what

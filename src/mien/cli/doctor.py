@@ -30,7 +30,7 @@ class Check:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check the installation: versions, hardware, extras, networks, decoder.
+    """Check versions, hardware, extras, networks, decoder.
 
     Prints one line per check: ok, note (something optional is missing) or BAD (prediction fails), with what to do about
     it. Writes nothing. Exit code: 0 if nothing is BAD, else 1.

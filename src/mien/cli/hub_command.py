@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, download and verify pretrained networks; share checkpoints. MIEN_HUB=FOLDER names a local mirror, "
-    "searched first; MIEN_OFFLINE=1 forbids downloads. "
+    help="List, download and verify networks; share checkpoints. MIEN_HUB=FOLDER names a local mirror, searched "
+    "first; MIEN_OFFLINE=1 forbids downloads. "
     "HF_TOKEN and HF_ENDPOINT choose the account and the address of the Hugging Face Hub.",
 )
 

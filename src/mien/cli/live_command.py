@@ -99,7 +99,7 @@ def live(
         bool, typer.Option("--devices", help="List the cameras and microphones of this computer, and end.")
     ] = False,
 ) -> None:
-    """Predict a camera, a stream, the screen or a file while it plays.
+    """Predict a camera, stream, screen or file live.
 
     Shows each person's expression, valence and arousal now, a second late by default.
 

@@ -65,7 +65,7 @@ def serve(
         str, typer.Option(metavar="ADDRESS", help="Run the jobs on a Ray cluster: its address, or auto.")
     ] = "",
 ) -> None:
-    """Serve predictions over HTTP: a page for the browser, an interface for programs.
+    """Serve predictions over HTTP, with a page.
 
     Programs send a recording to POST /v1/timelines and ask for its state and its timeline; mien.Client does that in
     Python. /openapi.json describes all routes, docs/SERVER.md explains them.
