@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mien.timeline.table import Timeline
 
 FORMAT = "mien-timeline-1"
+_version = cache(metadata.version)
 #: What decides the values of the rows: results that agree in all of it are equal.
 DECIDES = ("mien", "weights", "options")
 
@@ -37,7 +39,7 @@ class RunFacts:
         """The facts as timeline.json holds them."""
         return {
             "format": FORMAT,
-            "mien": version("mien"),
+            "mien": _version("mien"),
             "model": self.model,
             "weights": dict(self.weights),
             "options": dict(self.options),

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ from mien.timeline.table import Timeline
 BLOCK_S = 2.0
 #: Pictures of a recording, at most, by which is decided whether it is upside down. Our choice.
 SAMPLED_PICTURES = 5
+#: Versions of packages; looking one up takes 2 ms.
+_version = cache(metadata.version)
 #: Shortest time in seconds between two calls of a progress callback.
 PROGRESS_EVERY_S = 0.1
 
@@ -196,7 +199,8 @@ class ModelPredictor:
         prosody = [take_prosody(each, encoders) for each in encodings] if features else []
         encoded = time.perf_counter()
         model = self.model
-        release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
+        if info.kind != "image":  # a picture leaves little, and this takes as long as a detection
+            release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
         table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
         table = section.rows(table, info)
@@ -325,7 +329,7 @@ class ModelPredictor:
         order = ("decode", "detect", "mesh", "track", "voice", "encode", "load", "fuse", "total")
         return {
             "model": self.name,
-            "version": version("mien"),
+            "version": _version("mien"),
             "inputs": {name: {"encoder": e.name, "licence": e.licence} for name, e in encoders.items()},
             "media": media_facts(info, len(media.faces.times)),
             "faces_read": len(media.faces.times) if media.faces.read is None else len(media.faces.read),
