@@ -52,6 +52,15 @@ def test_onnx_runtime_writes_nothing_once_mien_is_imported(tmp_path: Path) -> No
         assert bool([path for path in home.rglob("*") if path.is_file()]) == writes
 
 
+@pytest.mark.parametrize(("first", "threads"), [("mien", "1"), ("numpy", "None")])
+def test_openblas_has_one_thread_where_mien_is_imported_before_numpy(tmp_path: Path, first: str, threads: str) -> None:
+    code = f"import {first}, mien, os; print(os.environ.get('OPENBLAS_NUM_THREADS'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=bare_environment(tmp_path), check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == threads
+
+
 @pytest.mark.skipif(not can_unshare(), reason="unshare cannot make a network namespace here")
 @pytest.mark.skipif(not hub.available("blazeface"), reason="the face networks are not here: mien hub pull blazeface")
 def test_prediction_without_any_network_leaves_only_its_output(tmp_path: Path) -> None:

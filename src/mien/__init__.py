@@ -9,6 +9,8 @@ Public names are imported when they are first used, so that `import mien` is fas
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from mien.telemetry import switch_off
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     __version__: str
 
 switch_off()
+if "numpy" not in sys.modules:
+    # OpenBLAS lets its threads wait in loops after each small product, beside the threads that decode and listen. A
+    # prediction was seen to wait without an end. What the user has set stays.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = [
     "Client", "Predictor", "Timeline", "__version__", "custom_data", "load", "predict", "predict_many", "recipes",

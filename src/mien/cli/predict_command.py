@@ -196,8 +196,6 @@ def predict(
     """
     if no_face and no_voice:
         raise typer.BadParameter("--no-face and --no-voice together leave nothing to predict from")
-    # After each small product numpy's threads would wait in a loop, and take the processor from those that decode.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     console.hide_log()
     if end is not None and end <= start:
         raise typer.BadParameter(f"--end {end:g} is not after --start {start:g}")
