@@ -85,5 +85,5 @@ def write_affwild2_labels(root: Path, clips: list[str], rows: int) -> Index:
 
 
 def stored_bytes(store: Path) -> dict[str, bytes]:
-    """Contents of every file of features, by relative path."""
-    return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("*.safetensors"))}
+    """Contents of every complete file of features, by relative path; scratch files have hidden names."""
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("[!.]*.safetensors"))}

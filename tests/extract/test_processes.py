@@ -75,7 +75,7 @@ def test_after_a_kill_complete_files_stay_and_the_next_run_finishes(tmp_path: Pa
     process = subprocess.Popen(args, start_new_session=True, env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])})
     folder = store / "loud"
     deadline = time.monotonic() + 300
-    while len(list(folder.glob("*.safetensors"))) < 3:
+    while len(list(folder.glob("[!.]*.safetensors"))) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
