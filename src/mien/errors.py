@@ -40,6 +40,10 @@ class MienError(Exception):
         self.what, self.follows, self.remedy = what, follows, remedy
         super().__init__("\n".join(part for part in (what, follows, remedy) if part))
 
+    def record(self) -> dict[str, str]:
+        """The error as JSON values: `type` (name of the class), `what`, `follows`, `remedy`."""
+        return {"type": type(self).__name__, "what": self.what, "follows": self.follows, "remedy": self.remedy}
+
 
 class MediaError(MienError):
     """A media file cannot be read: it is missing, empty, not media, too large, or its codec is unknown."""

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mien.errors import ConfigError, OutputError
+from mien.errors import ConfigError, OutputError, ServerError
 
 try:
     import fcntl
@@ -270,22 +270,20 @@ class JobStore:
             return self._db.execute(statement, values).fetchall()
 
 
-_LOST = {
-    "type": "OutputError",
-    "what": "the recording is no longer in the server's folder",
-    "follows": "It was not predicted.",
-    "remedy": "Upload it again.",
-}
+_LOST = OutputError(
+    "the recording is no longer in the server's folder",
+    follows="It was not predicted.",
+    remedy="Upload it again.",
+).record()
 
 
 def interrupted(starts: int) -> dict[str, str]:
     """The reason of a job that was started `starts` times and never came to an end."""
-    return {
-        "type": "ServerError",
-        "what": f"the server ended {starts} times while it predicted this recording",
-        "follows": "It is not tried again, because it may be the cause.",
-        "remedy": "Try it alone with `mien predict`, and report what happens.",
-    }
+    return ServerError(
+        f"the server ended {starts} times while it predicted this recording",
+        follows="It is not tried again, because it may be the cause.",
+        remedy="Try it alone with `mien predict`, and report what happens.",
+    ).record()
 
 
 def _job(row: sqlite3.Row) -> Job:

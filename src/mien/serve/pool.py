@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mien.errors import ServerError
 from mien.serve.jobs import DONE, FAILED, MAX_STARTS, RUNNING, Job, JobStore
 from mien.serve.worker_process import DIED, STOPPED, Runner, RunResult
 
@@ -148,9 +149,8 @@ def _logged(doing: str) -> Iterator[None]:
 
 
 def _server_fault(error: Exception) -> dict[str, Any]:
-    return {
-        "type": "ServerError",
-        "what": f"the server could not run the job: {type(error).__name__}",
-        "follows": "The recording was not predicted.",
-        "remedy": "Look at the space on the server's disk, and report it if there is enough.",
-    }
+    return ServerError(
+        f"the server could not run the job: {type(error).__name__}",
+        follows="The recording was not predicted.",
+        remedy="Look at the space on the server's disk, and report it if there is enough.",
+    ).record()

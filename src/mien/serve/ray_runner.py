@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mien.errors import ConfigError
+from mien.errors import ConfigError, ServerError
 from mien.serve.jobs import DONE, RESULT, JobOptions
 from mien.serve.worker import REPORT
 from mien.serve.worker_process import DIED, STOPPED, Limits, OnProgress, RunResult, WorkerProcess
@@ -202,9 +202,8 @@ class _Actor:
 
 
 def _lost(why: str) -> dict[str, str]:
-    return {
-        "type": "ServerError",
-        "what": f"the machine of the Ray cluster that predicted the recording was lost ({why})",
-        "follows": "The job was tried twice and failed.",
-        "remedy": "Look at the cluster with `ray status`.",
-    }
+    return ServerError(
+        f"the machine of the Ray cluster that predicted the recording was lost ({why})",
+        follows="The job was tried twice and failed.",
+        remedy="Look at the cluster with `ray status`.",
+    ).record()

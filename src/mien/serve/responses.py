@@ -35,8 +35,8 @@ class NiceJSON(JSONResponse):
 
 def error_body(error: MienError) -> dict[str, Any]:
     """The JSON of an error."""
-    kind = "ServerError" if isinstance(error, ServerError) else type(error).__name__
-    return {"error": {"type": kind, "what": error.what, "follows": error.follows, "remedy": error.remedy}}
+    kind = {"type": "ServerError"} if isinstance(error, ServerError) else {}  # also a RequestError
+    return {"error": error.record() | kind}
 
 
 def error_response(error: MienError, status: int = 500) -> Response:

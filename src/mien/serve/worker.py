@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from mien.errors import MienError
+from mien.errors import ConfigError, MienError, ServerError
 from mien.processes import forbid_core_dumps
 from mien.serve.jobs import RESULT, JobOptions
 
@@ -85,22 +85,19 @@ def _anonymous(text: str, media: Path) -> str:
 def reason_of(error: Exception, media: Path) -> dict[str, str]:
     """Why a job failed, as the server keeps and shows it."""
     if isinstance(error, MienError):
-        parts = {"what": error.what, "follows": error.follows, "remedy": error.remedy}
-        return {"type": type(error).__name__} | {key: _anonymous(text, media) for key, text in parts.items()}
+        return {key: _anonymous(text, media) for key, text in error.record().items()}
     if isinstance(error, ValueError):
-        return {
-            "type": "ConfigError",
-            "what": _anonymous(str(error), media),
-            "follows": "Nothing was predicted.",
-            "remedy": "Change the options of the request.",
-        }
+        return ConfigError(
+            _anonymous(str(error), media),
+            follows="Nothing was predicted.",
+            remedy="Change the options of the request.",
+        ).record()
     last = traceback.extract_tb(error.__traceback__)[-1]  # no message: it may quote the recording
-    return {
-        "type": "ServerError",
-        "what": f"unexpected {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}",
-        "follows": "This recording was not predicted. It is a fault of mien; other jobs are not affected.",
-        "remedy": "Run `MIEN_DEBUG=1 mien predict FILE` for the traceback, and please report it.",
-    }
+    return ServerError(
+        f"unexpected {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}",
+        follows="This recording was not predicted. It is a fault of mien; other jobs are not affected.",
+        remedy="Run `MIEN_DEBUG=1 mien predict FILE` for the traceback, and please report it.",
+    ).record()
 
 
 def _clean(folder: Path, keep: set[str]) -> None:

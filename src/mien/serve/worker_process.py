@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mien.errors import ServerError
 from mien.serve.jobs import DONE, FAILED, JobOptions
 
 #: Outcomes of a run beside DONE and FAILED: the worker died, and the server wanted it to stop.
@@ -161,30 +162,27 @@ def resident_bytes(pid: int) -> int:
 
 def too_long(seconds: float) -> dict[str, str]:
     """The reason of a job that exceeded its time."""
-    return {
-        "type": "ServerError",
-        "what": f"the job took longer than {seconds:g} s",
-        "follows": "It was ended, and nothing is kept of it.",
-        "remedy": "Send a part of the recording (start_s, stop_s), or start the server with a larger --job-minutes.",
-    }
+    return ServerError(
+        f"the job took longer than {seconds:g} s",
+        follows="It was ended, and nothing is kept of it.",
+        remedy="Send a part of the recording (start_s, stop_s), or start the server with a larger --job-minutes.",
+    ).record()
 
 
 def too_large(memory_bytes: int) -> dict[str, str]:
     """The reason of a job that exceeded its memory."""
-    return {
-        "type": "ServerError",
-        "what": f"the job needed more than {memory_bytes / (1 << 30):.3g} GB of memory",
-        "follows": "It was ended, and nothing is kept of it.",
-        "remedy": "Send smaller pictures, or start the server with a larger --job-memory.",
-    }
+    return ServerError(
+        f"the job needed more than {memory_bytes / (1 << 30):.3g} GB of memory",
+        follows="It was ended, and nothing is kept of it.",
+        remedy="Send smaller pictures, or start the server with a larger --job-memory.",
+    ).record()
 
 
 def died(code: int) -> dict[str, str]:
     """The reason of a job whose worker ended with a code, negative for a signal."""
     name = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-    return {
-        "type": "ServerError",
-        "what": f"the process that predicted the recording ended with {name}",
-        "follows": "The job was tried twice and failed.",
-        "remedy": "Look whether the machine ran out of memory, or try the recording with `mien predict`.",
-    }
+    return ServerError(
+        f"the process that predicted the recording ended with {name}",
+        follows="The job was tried twice and failed.",
+        remedy="Look whether the machine ran out of memory, or try the recording with `mien predict`.",
+    ).record()
