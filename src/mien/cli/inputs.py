@@ -33,10 +33,11 @@ NAMELESS = "recording"
 
 @dataclass(frozen=True, slots=True)
 class MediaJob:
-    """A media file and the folder for its results."""
+    """A media file and the folder for its results. digest: of the file, where it has been read already; else ""."""
 
     media: Path
     folder: Path
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

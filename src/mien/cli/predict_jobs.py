@@ -164,7 +164,8 @@ def done_before(job: MediaJob, run: RunFacts, digest: str, options: PredictOptio
 def predict_in_process(predictor: Predictor, item: tuple[MediaJob, PredictOptions, RunFacts]) -> JobResult:
     """`predict_job` in one of several processes, which print nothing."""
     job, options, run = item
-    return predict_job(job, predictor, replace(options, as_json=True), run, provenance.digest_of(job.media), "")
+    digest = job.digest or provenance.digest_of(job.media)
+    return predict_job(job, predictor, replace(options, as_json=True), run, digest, "")
 
 
 def predict_job(
@@ -236,9 +237,10 @@ def without_done(jobs: list[MediaJob], options: PredictOptions, run: RunFacts, o
     """The jobs that an earlier run has not finished; the others are recorded in `outcome`."""
     left = []
     for job in jobs:
-        done = done_before(job, run, provenance.digest_of(job.media), options)
+        digest = provenance.digest_of(job.media)
+        done = done_before(job, run, digest, options)
         if done is None:
-            left.append(job)
+            left.append(replace(job, digest=digest))
             continue
         outcome.skipped.append(done)
         if not options.as_json:
@@ -254,7 +256,7 @@ def one_by_one(
     for number, job in enumerate(jobs, start=1):
         title = job.media.name if len(jobs) == 1 else f"[{number}/{len(jobs)}] {job.media.name}"
         try:
-            digest = provenance.digest_of(job.media)
+            digest = job.digest or provenance.digest_of(job.media)
             yield job, predict_job(job, predictor, options, run, digest, title)
         except Exception as error:
             yield job, error
