@@ -31,7 +31,8 @@ def mutate(data: bytes, other: bytes, rng: np.random.Generator, *, is_text: bool
 
 
 def _span(data: bytearray, rng: np.random.Generator) -> tuple[int, int]:
-    """A part of the data, mostly short; headers, at the start, are met as often as all the rest."""
+    """Start and stop of a random part of the data, mostly short: every second one within the first 256 bytes, where
+    headers are."""
     limit = len(data) if rng.random() < 0.5 else min(len(data), 256)
     start = int(rng.integers(max(1, limit)))
     length = int(2 ** rng.uniform(0, np.log2(max(2, len(data) - start))))

@@ -260,7 +260,7 @@ class _SessionClock:
         self.start()
 
     def start(self) -> None:
-        """Begin at 0."""
+        """Set the clock to 0 seconds."""
         self.started, self._start = datetime.now(UTC), time.monotonic()
 
     @property
