@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+#: Tries of an item alone: the first end of its process may have been the fault of another item, before it began.
+TRIES_ALONE = 2
 _load_options: dict[str, Any] = {}
 _predictor: Predictor | None = None
 
@@ -71,7 +73,8 @@ def run(
     """Call `work` with a predictor and each item, in processes; yield index and result in the order of completion.
 
     An exception of `work` is yielded in place of its result. If a process ends (killed, out of memory), the items in
-    progress are tried again, one by one; one that ends its process again is a `MediaError`.
+    progress are tried again, one by one and at most `TRIES_ALONE` times; one that ends its process each time is a
+    `MediaError`.
 
     Args:
         work: a function of a module, which a process can import.
@@ -81,9 +84,12 @@ def run(
     interrupted: list[int] = []
     yield from _attempt(work, list(enumerate(items)), load_options, workers, interrupted)
     for index in interrupted:
-        again: list[int] = []
-        yield from _attempt(work, [(index, items[index])], load_options, 1, again)
-        if again:
+        for _ in range(TRIES_ALONE):
+            again: list[int] = []
+            yield from _attempt(work, [(index, items[index])], load_options, 1, again)
+            if not again:
+                break
+        else:
             yield (
                 index,
                 MediaError(
