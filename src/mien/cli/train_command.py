@@ -20,6 +20,7 @@ from mien.cli.options import (
     RecipeArgument,
     StageOption,
     TaskOption,
+    VerifyOption,
     parse_stages,
 )
 from mien.errors import ConfigError
@@ -58,6 +59,7 @@ def train(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
     devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) on this machine that share each batch.")] = 1,
     nodes: Annotated[
         int, typer.Option(min=1, help="Machines; start the command on each, with MASTER_ADDR and NODE_RANK set.")
@@ -115,6 +117,7 @@ def train(
             run,
             folds,
             is_resumed,
+            verify,
             device,
             as_json,
             parse_stages(stage or ()),
@@ -123,7 +126,10 @@ def train(
     from mien.training.data_defaults import suited
     from mien.training.fit import fit  # takes seconds, so errors in the recipe are reported before
 
-    data = _simulate(settings, emodb) if index is None or store is None else _load(settings, index, store, task, root)
+    if index is None or store is None:
+        data = _simulate(settings, emodb)
+    else:
+        data = _load(settings, index, store, task, root, verify)
     folder = fit(
         suited(settings, recipe, [*data.train, *data.val], overrides or ()),
         data.train,
@@ -170,6 +176,7 @@ def _train_on_folds(
     out: Path,
     folds: int,
     resume: bool,
+    verify: bool,
     device: str,
     as_json: bool,
     stages: dict[str, Path],
@@ -179,7 +186,7 @@ def _train_on_folds(
     from mien.training.folds import fit_folds
     from mien.views.evaluation import format_interval, format_score
 
-    data = _load(settings, index, store, task, root, quiet=True)
+    data = _load(settings, index, store, task, root, verify, quiet=True)
     screen = console.stderr()
     clips = [*data.train, *data.val]
     record = fit_folds(
@@ -236,7 +243,14 @@ def _simulate(settings: Recipe, emodb: Path | None) -> TrainingData:
 
 
 def _load(
-    settings: Recipe, index: Path, store: Path, task: str | None, root: Path | None, *, quiet: bool = False
+    settings: Recipe,
+    index: Path,
+    store: Path,
+    task: str | None,
+    root: Path | None,
+    verify: bool,
+    *,
+    quiet: bool = False,
 ) -> TrainingData:
     from mien import models
     from mien.datasets.index import Index
@@ -249,7 +263,8 @@ def _load(
     expression, scores = models.predicts_expression(settings), models.score_tasks(settings)
     task = task or corpus.task_of(expression=expression, scores=scores)
     train, val = (
-        load_recordings(corpus, store, encoders, task=task, split=split, scores=scores) for split in ("train", "val")
+        load_recordings(corpus, store, encoders, task=task, split=split, scores=scores, verify=verify)
+        for split in ("train", "val")
     )
     if not quiet:
         console.stderr().print(f"{len(train)} clips to train on; {len(val)} clips select the epoch")

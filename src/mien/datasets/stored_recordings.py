@@ -25,7 +25,7 @@ def load_recordings(
     mapped: bool = True,
     partial: bool = False,
     scores: Collection[str] = (),
-    verify: bool = False,
+    verify: bool = True,
 ) -> list[Recording]:
     """Load the clips of a task and split, each with the stored streams of some encoders.
 
@@ -35,7 +35,7 @@ def load_recordings(
         encoders: modality -> name of the encoder in the store, such as `{"face": "beit-large"}`.
         task, split, scores: as in `Index.clips`. labels: read the clips' labels too.
         mapped: memory-map the values, in the precision they are stored in; otherwise load them as float32.
-        verify: compare every byte of the streams with the hash in the file first. SHA-256 takes about a second a GB.
+        verify: compare every byte of the streams with the hash in the file first; SHA-256 takes about a second a GB.
         partial: return the clips that the store has, instead of raising ConfigError about those it lacks.
 
     Raises:
