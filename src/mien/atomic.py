@@ -46,6 +46,12 @@ def sync_folder(folder: Path) -> None:
             os.close(file)
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file to the disk. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write a whole file atomically. Raises OSError; an earlier file at `path` is then unchanged.
 

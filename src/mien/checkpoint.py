@@ -189,7 +189,7 @@ def save(
         content = {
             WEIGHTS: weights,
             RECIPE: config.dump(models.complete(recipe)).encode(),
-            METRICS: _json(metrics or {}),
+            METRICS: json_bytes(metrics or {}),
         }
         saved_state.save(folder, ABOUT, about, content | dict(files or {}))
     except OSError as error:
@@ -206,15 +206,16 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256(saved_state.read(folder, ABOUT).path(WEIGHTS).read_bytes()).hexdigest()
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Replace metrics.json of a checkpoint folder. Raises OSError."""
-    if (folder / ABOUT).is_file():
-        saved_state.update(folder, ABOUT, {METRICS: _json(metrics)})
+def write_metrics(folder: Path, metrics: Mapping[str, Any], manifest: str = ABOUT) -> None:
+    """Replace metrics.json of a checkpoint folder, or of one with another manifest. Raises OSError."""
+    if (folder / manifest).is_file():
+        saved_state.update(folder, manifest, {METRICS: json_bytes(metrics)})
     else:
-        write_bytes(folder / METRICS, _json(metrics))
+        write_bytes(folder / METRICS, json_bytes(metrics))
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON of a checkpoint's file, indented."""
     return (json.dumps(dict(content), indent=2) + "\n").encode()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from mien import json_object
-from mien.atomic import sync_folder, write_bytes
+from mien.atomic import commit, sync_file, sync_folder, write_bytes
 from mien.errors import ConfigError
 from mien.scratch import is_abandoned, process_name, remove_abandoned
 
@@ -103,19 +103,19 @@ def load(folder: Path, manifest: str, loader: Callable[[State], T]) -> T:
     return loader(read(folder, manifest))
 
 
-def save(folder: Path, manifest: str, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+def save(folder: Path, manifest: str, facts: Mapping[str, Any], files: Mapping[str, bytes | Path]) -> None:
     """Replace the state of a folder in one step.
 
     Args:
         facts: content of the manifest, without `files` and `digest`.
-        files: name -> content. Files of the earlier state that are not named stay in the folder without being part of
-            the new state.
+        files: name -> content, or a file on the same file system, which is moved. Files of the earlier state that are
+            not named stay in the folder without being part of the new state.
 
     Raises OSError; the earlier state then remains, complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settle(folder, manifest)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests = {name: _digest(data) for name, data in files.items()}
     _write(folder, manifest, facts, files, digests, digests)
 
 
@@ -196,7 +196,7 @@ def _write(
     folder: Path,
     manifest: str,
     facts: Mapping[str, Any],
-    files: Mapping[str, bytes],
+    files: Mapping[str, bytes | Path],
     digests: Mapping[str, str],
     state: Mapping[str, str],
 ) -> None:
@@ -209,7 +209,12 @@ def _write(
     staged = {name: _staged(folder / name, digests[name]) for name in files}
     try:
         for name, path in staged.items():
-            write_bytes(path, files[name], sync=True)
+            data = files[name]
+            if isinstance(data, Path):
+                sync_file(data)
+                commit(data, path, sync=True)
+            else:
+                write_bytes(path, data, sync=True)
         write_bytes(folder / manifest, (json.dumps(content, indent=2) + "\n").encode(), sync=True)
     except BaseException:
         for path in staged.values():
@@ -227,6 +232,13 @@ def _move(folder: Path, digests: Mapping[str, str]) -> None:
                 moved = True
     if moved:
         sync_folder(folder)
+
+
+def _digest(content: bytes | Path) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with open(content, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has(path: Path, data: bytes) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from mien import hub
+from mien import config, hub
 from mien.checkpoint_encoder import create_encoder
 from mien.cli.main import app
 from mien.encode.create_encoders import create_encoders, source_of
@@ -25,9 +27,12 @@ from mien.errors import ConfigError
 from mien.inference import EncoderInput
 from mien.labels import EXPRESSIONS
 from mien.synthetic.face_images import render_faces
-from mien.training.tuning import create_base, make_recipe, tune
+from mien.training.resume import RunState
+from mien.training.tuning import KeepTuned, create_base, make_recipe, tune
 from mien.training.tuning_examples import ClassMap, Examples, load_faces, load_sounds
+from mien.training.tuning_network import Adaptation, Objective, TunedNetwork
 from tests.encoders import test_images, test_speech
+from tests.killed import every_cut
 
 needs_faces = pytest.mark.skipif(
     not (hub.available("blazeface") and hub.available("facemesh")),
@@ -218,6 +223,38 @@ def test_an_interrupted_run_resumes_to_the_same_weights(beit: Path, tmp_path: Pa
     resumed = run(spec, tmp_path / "cut", {"lora": 2}, resume=True)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert not (resumed / "unfinished.safetensors").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_save_over_a_tuned_encoder_leaves_the_old_or_the_new_one(
+    beit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    spec = f"beit-large={beit}"
+    recipe = make_recipe(spec, {"rafdb": Path("x")}, THREE, {}, {"last_blocks": 1}, FAST)
+    recipe = config.changed(recipe, corpus={"options": {**recipe.corpus.options, "base_revision": "r"}})
+    system = TunedNetwork(create_base(spec, "cpu"), 3, Adaptation(last_blocks=1), Objective(), lr=1e-3)
+    state = RunState(config.dump(recipe), 1, "training images", epochs=1, best_epoch=1, history=[{"val_loss": 1.0}])
+
+    def save(folder: Path) -> None:
+        KeepTuned(recipe, folder, state, 1).save(system)
+
+    def answer(folder: Path) -> bytes:
+        values: bytes = exactly(str(folder)).encode_crops(crops()).tobytes()
+        return values
+
+    folders = [tmp_path / "old" / "it", tmp_path / "new" / "it"]
+    save(folders[0])
+    with torch.no_grad():
+        next(p for p in system.network.parameters() if p.requires_grad).add_(0.5)
+    save(folders[1])
+    old, new = (answer(folder) for folder in folders)
+    cuts = every_cut(tmp_path / "cut", lambda place: shutil.copytree(folders[0], place), save)
+    found = [answer(place) for place in cuts]
+    assert set(found) == {old, new}
+    assert found == sorted(found, key=[old, new].index), "once it is new it stays new"
+    save(cuts[0])
+    assert {p.name for p in cuts[0].iterdir()} == {p.name for p in folders[1].iterdir()}, "nothing is left over"
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early(beit: Path, tmp_path: Path) -> None:

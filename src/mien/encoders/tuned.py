@@ -2,7 +2,8 @@
 
     config.json, model.safetensors   the whole network with its changed weights, as transformers saves it
     preprocessor_config.json         of the base network
-    tuned.json                       base encoder, its options and the hash of its weights, method, corpora, scores
+    tuned.json                       base encoder, its options and the hash of its weights, method, corpora, and the
+                                     SHA-256 of each file: it is replaced last (`mien.saved_state`)
     head.safetensors                 the classifier of the training, for further training; encoding does not read it
 
 LoRA updates are merged into the weights, so that reading a folder needs neither peft nor the base network. The hash of
@@ -12,11 +13,12 @@ the changed weights is in the provenance of the features, so that a feature stor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mien import json_object
+from mien import saved_state
 from mien.encoders import registry
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError
@@ -49,13 +51,13 @@ def find_tuned(name: str, source: str | None) -> Path | None:
 
 def read_tuned(folder: Path) -> Tuned:
     """Read tuned.json. Raises ConfigError if it is damaged."""
+    facts = saved_state.read(folder, ABOUT).facts
     try:
-        facts = json_object.parse((folder / ABOUT).read_bytes())
         return Tuned(
             str(facts["base"]), str(facts["modality"]), str(facts["base_revision"]), str(facts["method"]),
             tuple(facts["corpora"]), dict(facts["options"]),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / ABOUT}: cannot be read: {error}",
             follows="No encoder was created.",
@@ -72,6 +74,8 @@ def create_tuned(spec: str, folder: Path, *, device: str = "cpu") -> Encoder:
     Raises ConfigError and ArtefactError as `mien.encoders.registry.create` does.
     """
     tuned = read_tuned(folder)
+    with suppress(OSError):  # a folder that cannot be written
+        saved_state.settle(folder, ABOUT)  # transformers needs the files under their own names
     name, source, options = registry.parse_spec(spec)
     location = str(folder.resolve())
     store_name = name if source else folder.resolve().name

@@ -66,6 +66,9 @@ class KeepBest(Callback):
             several that a run may have. files: further files of the checkpoint, by name.
     """
 
+    #: The file of the folder that states what it holds (`mien.saved_state`).
+    manifest = checkpoint.ABOUT
+
     def __init__(
         self,
         recipe: Recipe,
@@ -123,7 +126,7 @@ class KeepBest(Callback):
         if not self.writes:
             return
         self.extra |= extra
-        checkpoint.write_metrics(self.out, self.metrics())
+        checkpoint.write_metrics(self.out, self.metrics(), self.manifest)
         (self.out / resume.FILE).unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@ callbacks and the resumed runs are those of `mien.training`.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from mien import checkpoint, config, recipe_yaml
-from mien.atomic import write_bytes
+from mien import checkpoint, config, recipe_yaml, saved_state
 from mien.config import Recipe
 from mien.encoders import adaptation, registry
 from mien.encoders.images import ImageEncoder
@@ -178,6 +176,8 @@ def is_tuned(out: Path) -> bool:
 class KeepTuned(KeepBest):
     """Saves the best weights as the folder of an encoder, instead of a checkpoint."""
 
+    manifest = ABOUT
+
     def save(self, system: System[Any]) -> None:
         """Write the network with merged updates, its processor, the classifier and tuned.json."""
         assert isinstance(system, TunedNetwork)
@@ -186,7 +186,7 @@ class KeepTuned(KeepBest):
         except OSError as error:
             raise OutputError(
                 f"tuned encoder {self.out}: cannot be written: {error.strerror or error}",
-                follows="The folder is incomplete.",
+                follows="An earlier encoder in it is unchanged.",
                 remedy="Free some space, or give another folder, and resume the run.",
             ) from error
 
@@ -200,22 +200,20 @@ class KeepTuned(KeepBest):
                 system.network.save_pretrained(temporary, state_dict=adaptation.merged_state(system.network))
             shutil.copyfile(encoder.weights_folder / _PROCESSOR, temporary / _PROCESSOR)
             save_file({name: value.cpu() for name, value in system.head.state_dict().items()}, temporary / _HEAD)
-            # Without tuned.json the folder is no encoder, so a kill in between leaves no mixture of two epochs.
-            (self.out / ABOUT).unlink(missing_ok=True)
-            for path in sorted(temporary.iterdir()):
-                path.replace(self.out / path.name)
+            feature = recipe.features["input"]
+            about = {
+                "base": feature.encoder,
+                "options": {k: v for k, v in feature.options.items() if k not in ("source", "name", "precision")},
+                "modality": encoder.modality,
+                "base_revision": recipe.corpus.options["base_revision"],
+                "method": str(Adaptation(**recipe.model.options)),
+                "corpora": list(recipe.corpus.options["data"]),
+                "labels": list(recipe.corpus.labels),
+            }
+            texts = {
+                checkpoint.RECIPE: config.dump(recipe).encode(),
+                checkpoint.METRICS: checkpoint.json_bytes(self.metrics()),
+            }
+            saved_state.save(self.out, ABOUT, about, {path.name: path for path in temporary.iterdir()} | texts)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        feature = recipe.features["input"]
-        about = {
-            "base": feature.encoder,
-            "options": {k: v for k, v in feature.options.items() if k not in ("source", "name", "precision")},
-            "modality": encoder.modality,
-            "base_revision": recipe.corpus.options["base_revision"],
-            "method": str(Adaptation(**recipe.model.options)),
-            "corpora": list(recipe.corpus.options["data"]),
-            "labels": list(recipe.corpus.labels),
-        }
-        write_bytes(self.out / checkpoint.RECIPE, config.dump(recipe).encode())
-        checkpoint.write_metrics(self.out, self.metrics())
-        write_bytes(self.out / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
