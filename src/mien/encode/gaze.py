@@ -3,8 +3,8 @@
 The eye is a ball that the head carries. Its centre lies at a fixed place behind the middle between the corners of the
 lids, so that the picture, the landmarks and the head pose give its position; the iris centre lies on a sphere around
 it, so that the distance of both in the picture gives the direction. The projection is orthographic, as in
-`mien.encoders.face_geometry`: what is near the border of a wide-angle picture is seen from the side, which counts as a
-turn of head and eyes. Nothing is calibrated to a person, so that each has a constant error of some degrees.
+`mien.encoders.face_geometry`: directions are relative to the line from the face to the camera, not to the optical axis.
+Nothing is calibrated to a person, so that each has a constant error of some degrees.
 """
 
 from __future__ import annotations
