@@ -372,6 +372,26 @@ def test_the_bundle_is_fetched_only_when_it_is_asked_for(
         predictor.predict(clip, voice=False, features=("gaze",))
 
 
+@landmarker
+@pytest.mark.skipif(not hub.available("silero-vad"), reason="networks are not here: mien hub pull")
+def test_a_real_smile_and_a_real_blink_move_their_scores(shared: Path) -> None:
+    table = mien.load("starter", max_faces=1).predict(
+        shared / "clips" / "single_face.mp4", voice=False, features=("gaze", "blendshapes")
+    ).features  # fmt: skip
+    assert table is not None
+    smile, blink = (table.select(f"{name}Left", f"{name}Right").to_numpy() for name in ("mouthSmile", "eyeBlink"))
+    assert smile[:15].max() < 0.05  # neutral, then a smile
+    assert smile[30:60].min() > 0.5
+    closed = table["AU45_c"].to_numpy() > 0
+    assert blink[closed].max() > 0.5
+    assert blink[~closed].mean() < 0.2
+    shut = blink.mean(axis=1) > 0.5
+    assert table["gaze_angle_x"].is_null().to_numpy()[shut].all()
+    assert table["gaze_angle_x"].is_not_null().to_numpy()[~closed].mean() > 0.95
+    assert abs(np.degrees(table["gaze_angle_x"].mean())) < 12
+    assert abs(np.degrees(table["gaze_angle_y"].mean())) < 8
+
+
 def test_the_page_states_every_optional_column_with_its_unit_and_definition() -> None:
     page = (DOCS / "FEATURES.md").read_text(encoding="utf-8").split("## Names in other programs")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE)

@@ -52,6 +52,8 @@ def _correspondence() -> tuple[tuple[int, ...], ...]:
 
 #: For each of the 68 points the landmarks of the mesh whose mean it is.
 CORRESPONDENCE: tuple[tuple[int, ...], ...] = _correspondence()
+#: The first and the last of them, which are one or two.
+_FIRST, _LAST = (np.array([part[end] for part in CORRESPONDENCE]) for end in (0, -1))
 
 
 class FaceMeasure(Protocol):
@@ -86,8 +88,8 @@ class SparseLandmarks:
 
     def read(self, image: np.ndarray, mesh: np.ndarray, scale: float) -> np.ndarray:
         """`(68, 2)` points of a mesh."""
-        points = [mesh[list(part), :2].mean(axis=0) for part in CORRESPONDENCE]
-        return np.asarray(scale * np.stack(points), np.float32)
+        points = (mesh[_FIRST, :2] + mesh[_LAST, :2]) / 2
+        return np.asarray(scale * points, np.float32)
 
     def measure(self, readings: np.ndarray) -> np.ndarray:
         """`(n, 68, 2)` -> `(n, 136)`."""
