@@ -62,7 +62,12 @@ FeaturesOption = Annotated[
     ),
 ]
 GazeOption = Annotated[
-    bool, typer.Option("--gaze", help="--features with gaze_angle_x, gaze_angle_y and irises; downloads 4 MB once.")
+    bool,
+    typer.Option(
+        "--gaze",
+        help="--features with the direction of the gaze (gaze_angle_x; up and down, gaze_angle_y, is only coarse) and "
+        "the irises; downloads 4 MB once.",
+    ),
 ]
 BlendshapesOption = Annotated[
     bool,
