@@ -103,6 +103,7 @@ def test_pinned_digests_are_unchanged() -> None:
         "blazeface": "sha256:bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
         "blazeface-full-range": "sha256:2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
         "facemesh": "sha256:1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        "face-landmarker": "sha256:64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         "ultraface": "sha256:34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",
         "yunet": "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         "hsemotion": "git:7ce9d6dd5b82b260bc19bfe7822a6ffa1abb6011",

@@ -171,6 +171,8 @@ def _missing_error(artefact: Artefact, reason: str) -> ArtefactError:
         remedy += " Or predict without faces: `mien predict --no-face`."
     if artefact.name in ("silero-vad", "smart-turn"):
         remedy += " Or predict without the voice: `mien predict --no-voice`."
+    if artefact.name == "face-landmarker":
+        remedy += " Or predict without --gaze and --blendshapes."
     return ArtefactError(
         f"{artefact} is missing: it is not in {' nor in '.join(searched)}, and {reason}.",
         follows=f"It {artefact.use}, which is not possible without it.",

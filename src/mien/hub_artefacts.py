@@ -75,6 +75,18 @@ ARTEFACTS: dict[str, Artefact] = {
             member="mediapipe/modules/face_landmark/face_landmark.tflite",
         ),
         Artefact(
+            "face-landmarker",
+            "face_landmarker.task",
+            "sha256:64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            3_758_596,
+            "Apache-2.0",
+            "locates 478 landmarks with the irises and scores 52 blendshapes, for --blendshapes and --gaze",
+            urls=(
+                "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1"
+                "/face_landmarker.task",
+            ),
+        ),
+        Artefact(
             "ultraface",
             "ultraface-rfb-320.onnx",
             "sha256:34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",

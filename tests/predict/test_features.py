@@ -16,12 +16,9 @@ from mien.encode.subject_features import SubjectTrack, VideoFaces
 from mien.encoders import face_geometry, voice_prosody
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.predict import blinks
+from mien.predict.feature_columns import COLUMNS, KEYS, VOICE, schema
 from mien.predict.features import (
-    COLUMNS,
-    KEYS,
     PROSODY,
-    SCHEMA,
-    VOICE,
     face_columns,
     feature_rows,
     needs_prosody,
@@ -170,7 +167,7 @@ def test_voice_columns_have_their_units() -> None:
     stream = prosody(times, pitch=0.5, voicing=1.0, alpha_ratio=-1.2, centroid=0.8, energy=0.1)
     table = feature_rows(sound_only(stream, 4.0), stream)
     assert table.columns == [*KEYS, *(c.name for c in COLUMNS)]
-    assert table.schema == pl.Schema(SCHEMA)
+    assert table.schema == pl.Schema(schema())
     spoken, silent = table.row(5, named=True), table.row(35, named=True)
     assert spoken["f0_hz"] == pytest.approx(150 * 2**0.5, rel=1e-5)
     assert (spoken["alpha_ratio_db"], spoken["energy_db"]) == pytest.approx((-12.0, 1.0), rel=1e-5)

@@ -53,6 +53,32 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(metavar="W,W...", help="Weights of several models, in their order, such as 0.7,0.3; default: equal."),
 ]
+FeaturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--features",
+        help="Also write features.csv (or as --format): head pose, blinks, lids, mouth, brows, pitch, energy and "
+        "more for each row of the timeline (docs/FEATURES.md). Faces are then read in every frame.",
+    ),
+]
+GazeOption = Annotated[
+    bool,
+    typer.Option(
+        "--gaze",
+        help="--features with the direction of the gaze (gaze_angle_x; up and down, gaze_angle_y, is only coarse) and "
+        "the irises; downloads 4 MB once.",
+    ),
+]
+BlendshapesOption = Annotated[
+    bool,
+    typer.Option(
+        "--blendshapes",
+        help="--features with the 52 blendshapes of MediaPipe (jawOpen, mouthSmileLeft, ...); downloads 4 MB once.",
+    ),
+]
+LandmarksOption = Annotated[
+    bool, typer.Option("--landmarks", help="--features with 68 landmarks in pixels: x_0 to x_67, y_0 to y_67.")
+]
 RobustnessOption = Annotated[bool, typer.Option(help="Also score with missing, noisy and delayed streams of features.")]
 VerifyOption = Annotated[
     bool, typer.Option(help="Compare the features with their checksums first; takes about a second a GB.")

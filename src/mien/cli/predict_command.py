@@ -12,7 +12,7 @@ import typer
 
 from mien.cli import batch, console, provenance
 from mien.cli.inputs import MediaJob, PassedOver, plan_jobs
-from mien.cli.options import WeightsOption
+from mien.cli.options import BlendshapesOption, FeaturesOption, GazeOption, LandmarksOption, WeightsOption
 from mien.cli.predict_jobs import (
     Channels,
     Format,
@@ -63,14 +63,10 @@ def predict(
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html: the recording with charts.")
     ] = False,
-    features: Annotated[
-        bool,
-        typer.Option(
-            "--features",
-            help="Also write features.csv (or as --format): head pose, blinks, lids, mouth, brows, pitch, energy and "
-            "more for each row of the timeline (docs/FEATURES.md). Faces are then read in every frame.",
-        ),
-    ] = False,
+    features: FeaturesOption = False,
+    gaze: GazeOption = False,
+    blendshapes: BlendshapesOption = False,
+    landmarks: LandmarksOption = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write overlay.mp4, the video with boxes and labels.")
     ] = False,
@@ -187,6 +183,7 @@ def predict(
       mien predict interview.wav --json
       mien predict talk.mp4 --format eaf
       mien predict talk.mp4 --features --format parquet
+      mien predict talk.mp4 --gaze --blendshapes --landmarks
       mien predict call.wav --audio-channels split
       mien predict talk.mp4 --model runs/mine --overlay --no-voice
       mien predict talk.mp4 --model runs/prompted_tcn --prompts moods.txt
@@ -224,9 +221,11 @@ def predict(
             "reidentify": not no_reid,
         }
         predictor = load(**settings)
+        added = {"gaze": gaze, "blendshapes": blendshapes, "landmarks": landmarks}
+        measured = tuple(name for name, wanted in added.items() if wanted) or features
         options = PredictOptions(
             format, report, not no_embed, overlay, not no_face, not no_voice, as_json, start, end, rate, audio_track,
-            audio_channels is Channels.SPLIT, min_quality, face_rate, features,
+            audio_channels is Channels.SPLIT, min_quality, face_rate, measured,
         )  # fmt: skip
         run = RunFacts(
             predictor.name,
@@ -240,7 +239,7 @@ def predict(
                 "audio_channels": str(audio_channels),
                 "min_quality": min_quality,
                 "face_rate": face_rate,
-                "features": features,
+                "features": measured if isinstance(measured, bool) else list(measured),
                 "start": start,
                 "end": end,
                 "rate": rate,

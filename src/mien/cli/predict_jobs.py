@@ -76,7 +76,7 @@ class PredictOptions:
     split_channels: bool = False
     min_quality: float = 0.0
     face_rate_hz: float | None = None
-    features: bool = False
+    features: bool | tuple[str, ...] = False
 
     @property
     def timeline_name(self) -> str:

@@ -17,6 +17,7 @@ from itertools import chain
 import numpy as np
 
 from mien.encode.audio_spool import AudioSpool
+from mien.encode.face_measures import FaceMeasure
 from mien.encode.subject_features import OnError, VideoFaces
 from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
@@ -74,6 +75,7 @@ def encode_media(
     still: bool = False,
     sides: Sequence[str] | None = None,
     speakers: bool = True,
+    measures: Sequence[FaceMeasure] = (),
     threads: int = THREADS,
     side_by_side: bool = True,
     face_rate_hz: float | None = None,
@@ -95,6 +97,7 @@ def encode_media(
         sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
             face), as in labelled corpora; None: everyone.
         speakers: also find what the attribution of speech needs: voice activity and mouth openings.
+        measures: of faces, which no encoder reads; see `VideoFaces.measures`. Used if an encoder reads faces.
         threads: of the face networks.
         side_by_side: decode ahead and encode the sound in threads of their own: done sooner, with 15 % more processor
             time. Otherwise one after the other, for processes that share the cores.
@@ -148,6 +151,7 @@ def encode_media(
                 min_visible_s=0.0 if still else min_visible_s,
                 sides=sides,
                 geometry=speakers,
+                measures=measures,
                 decode_ahead=side_by_side,
                 rate_hz=face_rate_hz,
                 on_error=on_error,

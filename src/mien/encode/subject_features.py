@@ -6,7 +6,7 @@ Memory holds feature vectors, never pictures: crops wait for a full batch at mos
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +16,7 @@ import numpy as np
 from mien.clock import TIME_DECIMALS
 from mien.encode import face_quality
 from mien.encode.batches import BatchEncoder
+from mien.encode.face_measures import FaceMeasure
 from mien.encode.face_rate import Filled, fill
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
@@ -41,8 +42,8 @@ class SubjectTrack:
     id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
     frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`. quality: `(n, measures)` of
     `mien.encode.face_quality.measure`, empty where geometry is not measured. features: modality -> `(n, dim)`
-    embeddings of a crop encoder, or `(n, measures)` of a mesh encoder. encoded_rows: modality -> `(m,)` frame indices
-    of the features of a crop encoder with a rate, which encodes fewer frames.
+    embeddings of a crop encoder, or `(n, measures)` of a mesh encoder or of a `FaceMeasure`. encoded_rows: modality ->
+    `(m,)` frame indices of the features of a crop encoder with a rate, which encodes fewer frames.
     """
 
     id: int
@@ -134,6 +135,10 @@ class VideoFaces:
         """`(frame, features)` of `face_geometry.compute_features` of a subject, NaN without a face."""
         return self._over_frames(number, self.subjects[number].geometry.array())
 
+    def measures(self, number: int, name: str) -> np.ndarray:
+        """`(frame, dim)` values of a `FaceMeasure` of a subject, NaN without a face."""
+        return self._over_frames(number, self.subjects[number].features[name].array())
+
     def mouth_opening(self, number: int) -> np.ndarray:
         """Mouth opening of a subject, `(frame,)`: the feature `mouth_opening` of face geometry, NaN without a face."""
         return self._over_frames(number, self.subjects[number].geometry.array()[:, _OPENING : _OPENING + 1])[:, 0]
@@ -201,6 +206,7 @@ class SubjectCollector:
     Args:
         encoders: modality -> encoder of crops or meshes.
         geometry: also measure face geometry, for mouth openings, where no encoder needs it, and the quality of faces.
+        measures: of faces, which no encoder reads; see `VideoFaces.measures`.
         on_error: gets the modality and the exception of an encoder, which then gives no more features; None raises it.
     """
 
@@ -209,11 +215,13 @@ class SubjectCollector:
         encoders: Mapping[str, CropEncoder | MeshEncoder],
         *,
         geometry: bool = True,
+        measures: Sequence[FaceMeasure] = (),
         on_error: OnError | None = None,
     ) -> None:
         self.subjects: dict[int, SubjectTrack] = {}
         self._measure_s = 0.0
         self._on_error = on_error
+        self._face_measures = tuple(measures)
         self._meshes = {m: e for m, e in encoders.items() if isinstance(e, MeshEncoder)}
         self._measures_quality = geometry
         self._qualities: dict[int, tuple[float, np.ndarray]] = {}  # subject -> time of its last measures, and these
@@ -223,9 +231,8 @@ class SubjectCollector:
         self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
         self._cells: dict[tuple[int, str], int] = {}
         self._skipped: dict[tuple[int, str], tuple[int, Callable[[], np.ndarray]]] = {}
-        self._pending: list[
-            tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
-        ] = []  # subject, row, box, mesh, quality
+        # subject, row, box, mesh, quality, readings of each of the measures
+        self._pending: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]] = []
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
         def on_values(subjects: list[int], values: np.ndarray) -> None:
@@ -258,7 +265,10 @@ class SubjectCollector:
             batches.add(face.subject, cut[crop])
         quality = self._quality_of(frame, face) if self._measures_quality else np.zeros(0, np.float32)
         mesh = np.asarray(face.mesh, np.float32)
-        self._pending.append((face.subject, row, np.asarray(face.box) * scale, mesh, quality))
+        start = time.perf_counter()
+        readings = [measure.read(frame.image, mesh, scale) for measure in self._face_measures]
+        self._measure_s += time.perf_counter() - start
+        self._pending.append((face.subject, row, np.asarray(face.box) * scale, mesh, quality, readings))
         if len(self._pending) >= _MESH_BATCH:
             self._measure_meshes()
 
@@ -339,9 +349,12 @@ class SubjectCollector:
         if not self._pending:
             return
         start = time.perf_counter()
-        numbers, rows, boxes, meshes, qualities = map(np.array, zip(*self._pending, strict=True))
+        *columns, readings = zip(*self._pending, strict=True)
+        numbers, rows, boxes, meshes, qualities = map(np.array, columns)
         geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
         measures = self._measures(meshes)
+        for measure, read in zip(self._face_measures, zip(*readings, strict=True), strict=True):
+            measures[measure.name] = measure.measure(np.stack(read))
         for number in np.unique(numbers).tolist():
             subject, mask = self.subject(number), numbers == number
             subject.rows.extend(rows[mask])

@@ -22,6 +22,7 @@ import numpy as np
 from mien.clock import row_durations
 from mien.encode.batches import BatchEncoder
 from mien.encode.brief_subjects import drop_brief_subjects
+from mien.encode.face_measures import FaceMeasure
 from mien.encode.face_rate import FaceSchedule
 from mien.encode.segments import Segmenter
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces
@@ -161,6 +162,7 @@ def read_faces(
     min_visible_s: float = MIN_VISIBLE_S,
     sides: Sequence[str] | None = None,
     geometry: bool = True,
+    measures: Sequence[FaceMeasure] = (),
     decode_ahead: bool = True,
     rate_hz: float | None = None,
     on_error: OnError | None = None,
@@ -179,6 +181,7 @@ def read_faces(
         sides: the subjects are the faces that `SubjectSelector` chooses for these sides, in their order, also those
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
+        measures: of faces, which no encoder reads; see `VideoFaces.measures`.
         decode_ahead: decode in a thread of its own.
         rate_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
         on_error: see `SubjectCollector`.
@@ -188,7 +191,7 @@ def read_faces(
     """
     faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
     segments = [_SegmentPass(m, e, on_error) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
-    collector = SubjectCollector(faces, geometry=geometry, on_error=on_error)
+    collector = SubjectCollector(faces, geometry=geometry, measures=measures, on_error=on_error)
     selector, schedule = SubjectSelector(), FaceSchedule(rate_hz)
     times: list[float] = []
     read: list[int] = []

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import threading
 import weakref
+import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ _BANNER = b"Created TensorFlow Lite XNNPACK delegate"
 _banner_lock = threading.Lock()
 #: Networks that nothing uses at the moment, by file and settings. LiteRT takes 6 to 11 ms to build one and frees its
 #: memory late, so a folder of pictures builds each network once.
-_Key = tuple[str, int, int, int, Backend]
+_Key = tuple[str, str, tuple[str, ...], int, int, int, Backend]
 _idle: defaultdict[_Key, list[Run]] = defaultdict(list)
 
 
@@ -36,58 +37,81 @@ def default_backend() -> Backend:
 
 
 class TfliteNetwork:
-    """TFLite network with one image input.
+    """TFLite network with one input: an image, or another array of numbers.
 
     Not thread-safe: the object owns the input and output buffers, until it is deleted; they then serve the next network
     of the same file and settings.
 
     Args:
-        path: the `.tflite` file.
+        path: the `.tflite` file, or a zip file that holds it, such as MediaPipe's `.task` bundles.
+        member: name of the network inside the zip file.
+        outputs: names of the outputs to return, in this order; by default all, smallest first, because the two backends
+            order them differently.
         threads: CPU threads (LiteRT only; OpenCV's are set for the whole process by `cv2.setNumThreads`).
         backend: `litert` or `cv2`; by default `default_backend()`. Both give the same numbers to about 1e-4.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, backend: Backend | None = None) -> None:
-        backend, status = backend or default_backend(), path.stat()
-        key = (str(path), status.st_size, status.st_mtime_ns, threads, backend)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        member: str = "",
+        outputs: Sequence[str] = (),
+        threads: int = 1,
+        backend: Backend | None = None,
+    ) -> None:
+        backend, status, names = backend or default_backend(), path.stat(), tuple(outputs)
+        key = (str(path), member, names, status.st_size, status.st_mtime_ns, threads, backend)
+        self._sorts = not names
         try:
             self._run = _idle[key].pop()
         except IndexError:
-            self._run = _opencv(path) if backend == "cv2" else _litert(path, threads)
+            network = _read_member(path, member) if member else path
+            self._run = _opencv(network, names) if backend == "cv2" else _litert(network, names, threads)
         weakref.finalize(self, _idle[key].append, self._run).atexit = False
 
-    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        """Run the network on an image `(height, width, 3)` float32 in its input range.
+    def __call__(self, values: np.ndarray) -> list[np.ndarray]:
+        """Run the network on an image `(height, width, 3)`, or numbers of another shape, float32 in its input range.
 
-        Returns its outputs, flattened, smallest first, because the two backends order and shape them differently.
+        Returns its outputs, flattened, because the two backends shape them differently.
         """
-        return sorted(self._run(image), key=len)
+        outputs = self._run(values)
+        return sorted(outputs, key=len) if self._sorts else outputs
 
 
-def _opencv(path: Path) -> Run:
-    network = cv2.dnn.readNetFromTFLite(str(path))
-    names = network.getUnconnectedOutLayersNames()
+def _read_member(path: Path, member: str) -> bytes:
+    with zipfile.ZipFile(path) as bundle:
+        return bundle.read(member)
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
-        network.setInput(image.transpose(2, 0, 1)[None])
-        return [np.asarray(output).ravel() for output in network.forward(names)]
+
+def _opencv(network: Path | bytes, outputs: tuple[str, ...]) -> Run:
+    source = str(network) if isinstance(network, Path) else np.frombuffer(network, np.uint8)
+    net = cv2.dnn.readNetFromTFLite(source)
+    names = outputs or net.getUnconnectedOutLayersNames()
+
+    def run(values: np.ndarray) -> list[np.ndarray]:
+        # OpenCV takes images with the channels first, and other arrays as they are
+        net.setInput(values.transpose(2, 0, 1)[None] if values.ndim == 3 else values[None])
+        return [np.asarray(output).ravel() for output in net.forward(names)]
 
     return run
 
 
-def _litert(path: Path, threads: int) -> Run:
+def _litert(network: Path | bytes, outputs: tuple[str, ...], threads: int) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
+    source = {"model_path": str(network)} if isinstance(network, Path) else {"model_content": network}
     with _without_banner():
-        network = Interpreter(str(path), num_threads=threads)
-        network.allocate_tensors()
-    image_index = network.get_input_details()[0]["index"]
-    output_indices = [detail["index"] for detail in network.get_output_details()]
+        net = Interpreter(**source, num_threads=threads)
+        net.allocate_tensors()
+    input_index = net.get_input_details()[0]["index"]
+    index_of = {detail["name"]: detail["index"] for detail in net.get_output_details()}
+    output_indices = [index_of[name] for name in outputs or index_of]
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
-        network.set_tensor(image_index, image[None])
-        network.invoke()
-        return [network.get_tensor(index).ravel() for index in output_indices]
+    def run(values: np.ndarray) -> list[np.ndarray]:
+        net.set_tensor(input_index, values[None])
+        net.invoke()
+        return [net.get_tensor(index).ravel() for index in output_indices]
 
     return run
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ def predict(
     audio_track: int | None = None,
     split_channels: bool = False,
     min_quality: float = 0.0,
-    features: bool = False,
+    features: bool | str | Iterable[str] = False,
     progress: ProgressCallback | None = None,
 ) -> Timeline:
     """Predict one recording: `load(model, ...).predict(recording, ...)`.

@@ -1,19 +1,21 @@
 """The table of features beside a Timeline: what prediction measures of faces and voice on its way to an estimate.
 
-docs/FEATURES.md explains the columns and compares their names with those of OpenFace, py-feat and openSMILE.
+`feature_columns.py` lists the columns; docs/FEATURES.md explains them and compares their names with those of OpenFace,
+py-feat and openSMILE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mien import clock
+from mien.encode import gaze
 from mien.encode.encode_media import EncodedMedia
+from mien.encode.face_measures import GAZE_DIM, POINTS, DenseFace, FaceMeasure, SparseLandmarks
 from mien.encode.subject_features import VideoFaces
 from mien.encoders import face_geometry, voice_prosody
 from mien.encoders.prosody_features import REFERENCE_HZ
@@ -23,6 +25,15 @@ from mien.encoders.voice_speech import VoiceSpeech
 from mien.media.video import MediaInfo
 from mien.predict.active_speaker import OTHER
 from mien.predict.blinks import LONGEST_STEP_S, find_blinks
+from mien.predict.feature_columns import (
+    BLENDSHAPES,
+    CHANGE,
+    EXPRESSIVE,
+    GEOMETRY,
+    OPTIONAL,
+    VOICE,
+    schema,
+)
 from mien.predict.rows import at_rows, row_times, sound_level_at, speech_at
 from mien.records import Stream
 
@@ -36,64 +47,15 @@ USUAL_PERCENTILE = 75
 _BEL = 10.0  # decibels
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureColumn:
-    """One column: its name, unit and definition."""
-
-    name: str
-    unit: str
-    definition: str
-
-
-KEYS = ("time_s", "frame", "subject")
-FACE: tuple[FeatureColumn, ...] = (
-    FeatureColumn("pose_Rx", "rad", "head pitch, positive when the face looks down; rotation is Rx Ry Rz"),
-    FeatureColumn("pose_Ry", "rad", "head yaw, positive when the nose points to the left of the picture"),
-    FeatureColumn("pose_Rz", "rad", "head roll, positive when the head leans clockwise in the picture"),
-    FeatureColumn("eye_openness", "ratio", "opening between the lids, both eyes, over the person's usual one"),
-    FeatureColumn("AU45_c", "0 or 1", "the frame belongs to a blink"),
-    FeatureColumn("blinks", "count", "blinks of the person that have begun up to this row"),
-    FeatureColumn("mouth_width", "IOD", "from one lip corner to the other, sideways"),
-)
-_GEOMETRY = tuple(i for i, f in enumerate(face_geometry.FEATURES) if f.kind != "pose")
-GEOMETRY: tuple[FeatureColumn, ...] = tuple(
-    FeatureColumn(face_geometry.FEATURES[i].name, "IOD", face_geometry.FEATURES[i].description) for i in _GEOMETRY
-)
-CHANGE: tuple[FeatureColumn, ...] = tuple(
-    FeatureColumn(f"{column.name}_change", "IOD", f"{column.name} minus that of the person's face at rest")
-    for column in GEOMETRY
-)
-#: Columns of the sound of everyone, and of a voice: these are empty where the Timeline says that another person speaks.
-SOUND: tuple[FeatureColumn, ...] = (
-    FeatureColumn("level_db", "dBFS", "root-mean-square level of the sound in 100 ms; a full sine has -3"),
-    FeatureColumn("voice_activity", "0 or 1", "somebody speaks (silero-vad); the timeline's column speech says who"),
-)
-VOICE: tuple[FeatureColumn, ...] = (
-    FeatureColumn("f0_hz", "Hz", "fundamental frequency, 60 to 500; empty where less than half of the time is voiced"),
-    FeatureColumn("voicing", "0 to 1", "share of the time that is voiced"),
-    FeatureColumn("periodicity", "0 to 1", "correlation of a period with the next"),
-    FeatureColumn("energy_db", "dB", "power relative to the speech within a second on either side"),
-    FeatureColumn("alpha_ratio_db", "dB", "spectral tilt: 1-5 kHz over 50-1000 Hz"),
-    FeatureColumn("hammarberg_db", "dB", "spectral tilt: strongest below 2 kHz over strongest in 2-5 kHz"),
-    FeatureColumn("centroid_hz", "Hz", "centre of the spectrum"),
-    FeatureColumn("flux_db", "dB", "root-mean-square change of the log-mel bands in 10 ms"),
-)
-COLUMNS: tuple[FeatureColumn, ...] = (*FACE, *GEOMETRY, *CHANGE, *SOUND, *VOICE)
-SCHEMA: dict[str, pl.DataType] = {
-    "time_s": pl.Float64(),
-    "frame": pl.Int64(),
-    "subject": pl.Int64(),
-    **{c.name: pl.Float32() for c in COLUMNS},
-    "AU45_c": pl.Int8(),
-    "blinks": pl.Int32(),
-    "voice_activity": pl.Int8(),
-}
-
-
 def needs_prosody(encoders: Mapping[str, Encoder]) -> bool:
     """Whether sound is read, and none of the encoders measures prosody."""
     hears = any(hasattr(encoder, "encode_audio") for encoder in encoders.values())
     return hears and not any(isinstance(e, VoiceProsody | VoiceSpeech) for e in encoders.values())
+
+
+def with_prosody(encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
+    """The encoders, and one of prosody, `PROSODY`, where sound is read and none of them measures it."""
+    return {**encoders, **({PROSODY: VoiceProsody()} if needs_prosody(encoders) else {})}
 
 
 def take_prosody(media: EncodedMedia, encoders: Mapping[str, Encoder]) -> Stream | None:
@@ -106,11 +68,25 @@ def take_prosody(media: EncodedMedia, encoders: Mapping[str, Encoder]) -> Stream
     return Stream(stream.values[:, : voice_prosody.DIM], stream.times, stream.valid, stream.provenance)
 
 
-def feature_rows(media: EncodedMedia, prosody: Stream | None) -> pl.DataFrame:
-    """Table of features with the rows of `mien.predict.rows.timeline_rows`: keys, then `COLUMNS`.
+def create_measures(groups: Sequence[str], *, threads: int = 1) -> tuple[FaceMeasure, ...]:
+    """The measures of faces that the optional groups of columns need.
+
+    Raises:
+        ArtefactError: the networks of `blendshapes` and `gaze` are missing and cannot be downloaded.
+    """
+    measures: list[FaceMeasure] = [SparseLandmarks()] if "landmarks" in groups else []
+    scores, looks = "blendshapes" in groups, "gaze" in groups
+    if scores or looks:
+        measures.append(DenseFace(blendshapes=scores, gaze=looks, threads=threads))
+    return tuple(measures)
+
+
+def feature_rows(media: EncodedMedia, prosody: Stream | None, groups: Sequence[str] = ()) -> pl.DataFrame:
+    """Table of features with the rows of `mien.predict.rows.timeline_rows`: keys, then `columns_of(groups)`.
 
     What is not known is null: measures of a face where it is not seen, of a voice where nobody speaks.
     """
+    kinds = schema(groups)
     times, frames = row_times(media.faces.times, media.speech, media.sound_stop_s)
     sound = _sound_columns(media, prosody, times)
     tables = []
@@ -121,9 +97,9 @@ def feature_rows(media: EncodedMedia, prosody: Stream | None) -> pl.DataFrame:
             "subject": np.full(len(times), number),
         }
         if media.faces.subjects:
-            face = face_columns(media.faces, number)
+            face = face_columns(media.faces, number) | optional_columns(media.faces, number, groups)
             data |= {name: at_rows(values, frames, np.nan) for name, values in face.items()}
-        tables.append(_table(data | sound))
+        tables.append(_table(data | sound, kinds))
     return pl.concat(tables)
 
 
@@ -135,12 +111,12 @@ def without_voice_of_others(features: pl.DataFrame, speech: pl.Series) -> pl.Dat
     )
 
 
-def _table(data: Mapping[str, Any]) -> pl.DataFrame:
+def _table(data: Mapping[str, Any], kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
     columns = [
         pl.Series(name, data[name], strict=False).cast(pl.Float64).fill_nan(None).cast(kind)
         if name in data
         else pl.Series(name, [None] * len(data["time_s"]), dtype=kind)
-        for name, kind in SCHEMA.items()
+        for name, kind in kinds.items()
     ]
     return pl.DataFrame(columns)
 
@@ -165,9 +141,35 @@ def face_columns(faces: VideoFaces, number: int) -> dict[str, np.ndarray]:
         out["blinks"] = np.maximum.accumulate(blinks).astype(float)
     out["mouth_width"] = column["lip_corner_out_right"] + column["lip_corner_out_left"]
     rest = face_geometry.resting_baseline(geometry[seen], faces.times[seen])
-    for i, value, change in zip(_GEOMETRY, GEOMETRY, CHANGE, strict=True):
+    for i, value, change in zip(EXPRESSIVE, GEOMETRY, CHANGE, strict=True):
         out[value.name], out[change.name] = geometry[:, i], geometry[:, i] - rest[i]
     return out
+
+
+def optional_columns(faces: VideoFaces, number: int, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of optional groups of a subject, each `(frame,)`, NaN where unknown. Points are in pixels of the
+    pictures as they are stored, like boxes."""
+    columns: dict[str, np.ndarray] = {}
+
+    def add(group: str, values: np.ndarray) -> None:
+        columns.update(zip((c.name for c in OPTIONAL[group]), values.T, strict=True))
+
+    if "landmarks" in groups:
+        points = faces.measures(number, SparseLandmarks.name).reshape(-1, POINTS, 2)
+        add("landmarks", _as_stored(points, faces).transpose(0, 2, 1).reshape(-1, 2 * POINTS))
+    if "blendshapes" in groups:
+        add("blendshapes", faces.measures(number, DenseFace.name)[:, : len(BLENDSHAPES)])
+    if "gaze" in groups:
+        values = faces.measures(number, DenseFace.name)[:, -GAZE_DIM:]
+        vectors, irises = values[:, :6], _as_stored(values[:, 6:].reshape(-1, 2, 2), faces)
+        angles = gaze.angles(vectors.reshape(-1, 2, 3))
+        add("gaze", np.concatenate([angles, vectors, irises.reshape(-1, 4)], axis=1))
+    return columns
+
+
+def _as_stored(points: np.ndarray, faces: VideoFaces) -> np.ndarray:
+    """Points `(frame, n, 2)` of upright pictures in those that are stored upside down, where they are."""
+    return points if faces.turned is None else np.array(faces.turned, float) - points
 
 
 def openface_angles(pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

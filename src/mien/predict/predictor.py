@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -21,10 +21,10 @@ from mien.encode.create_encoders import (
     source_of_encoder,
 )
 from mien.encode.encode_media import EncodedMedia, encode_media
+from mien.encode.face_measures import FaceMeasure
 from mien.encode.face_rate import automatic_rate
 from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
-from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
@@ -38,12 +38,13 @@ from mien.predict.channels import (
     numbers_of_channels,
     quality_notes,
 )
+from mien.predict.feature_columns import requested
 from mien.predict.features import (
-    PROSODY,
+    create_measures,
     feature_rows,
     missing_notes,
-    needs_prosody,
     take_prosody,
+    with_prosody,
     without_voice_of_others,
 )
 from mien.predict.protocol import MediaInput, ProgressCallback
@@ -139,7 +140,7 @@ class ModelPredictor:
         split_channels: bool = False,
         min_quality: float = 0.0,
         face_rate_hz: float | None = None,
-        features: bool = False,
+        features: bool | str | Iterable[str] = False,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -152,13 +153,14 @@ class ModelPredictor:
             raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
         if face_rate_hz is not None and not face_rate_hz > 0:
             raise ValueError(f"face_rate_hz must be positive, got {face_rate_hz}")
+        groups = requested(features)
         track = audio_track if voice else None
         with open_source(
             recording, frames=frames, times=times, fps=fps, audio=audio, download=download, video=face, sound=voice,
             audio_track=track,
         ) as source:  # fmt: skip
             return self._predict(
-                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, features, progress
+                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, groups, progress
             )
 
     def _predict(
@@ -171,7 +173,7 @@ class ModelPredictor:
         split_channels: bool,
         min_quality: float,
         face_rate_hz: float | None,
-        features: bool,
+        groups: tuple[str, ...] | None,
         progress: ProgressCallback | None,
     ) -> Timeline:
         start = time.perf_counter()
@@ -186,17 +188,20 @@ class ModelPredictor:
         if split_channels and voice:
             channels = numbers_of_channels(info, face)
         on_time = _throttle(progress, info.duration_s)
-        rate_hz = face_rate_hz or (None if features else automatic_rate(encoders.values()))
-        added: dict[str, Encoder] = {PROSODY: VoiceProsody()} if features and needs_prosody(encoders) else {}
+        measured = groups is not None
+        rate_hz = face_rate_hz or (None if measured else automatic_rate(encoders.values()))
+        read = with_prosody(encoders) if measured else encoders
+        seen = groups if groups and face and info.has_video else ()
+        measures = create_measures(seen, threads=1 if self.one_thread else THREADS)
         encodings = [
-            self._encode(source, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
+            self._encode(source, section, read, measures, notes, seconds, on_time, audio_track, channel, rate_hz)
             for channel in channels
         ]
         media = next((each for each in encodings if has_speech(each)), encodings[0])
         if split_channels:
             notes += channel_notes(encodings)
         notes = [*dict.fromkeys(notes)]  # a recording that is decoded twice is described once
-        prosody = [take_prosody(each, encoders) for each in encodings] if features else []
+        prosody = [take_prosody(each, encoders) for each in encodings] if measured else []
         encoded = time.perf_counter()
         model = self.model
         if info.kind != "image":  # a picture leaves little, and this takes as long as a detection
@@ -204,11 +209,11 @@ class ModelPredictor:
         seconds["load"] = time.perf_counter() - encoded
         table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
         table = section.rows(table, info)
-        measured: pl.DataFrame | None = None
-        if features:
-            measured = joined([feature_rows(*pair) for pair in zip(encodings, prosody, strict=True)])
-            measured = without_voice_of_others(section.rows(measured, info), table["speech"])
-            notes += missing_notes(measured, info, face=face, voice=voice)
+        features: pl.DataFrame | None = None
+        if groups is not None:
+            features = joined([feature_rows(*pair, groups) for pair in zip(encodings, prosody, strict=True)])
+            features = without_voice_of_others(section.rows(features, info), table["speech"])
+            notes += missing_notes(features, info, face=face, voice=voice)
         notes += beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
@@ -219,7 +224,7 @@ class ModelPredictor:
         facts = self._info(info, media, encoders, seconds)
         if audio_track is not None:
             facts["media"]["audio_track"] = audio_track  # of report and overlay
-        return Timeline(table, classes=model.labels, media=source.media, notes=notes, info=facts, features=measured)
+        return Timeline(table, classes=model.labels, media=source.media, notes=notes, info=facts, features=features)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
         """The encoders of the inputs in use, made once and before anything is decoded.
@@ -262,6 +267,7 @@ class ModelPredictor:
         source: Source,
         section: Section,
         encoders: Mapping[str, Encoder],
+        measures: Sequence[FaceMeasure],
         notes: list[str],
         seconds: dict[str, float],
         on_time: Callable[[float], None],
@@ -306,6 +312,7 @@ class ModelPredictor:
                 reidentify=self.reidentify,
                 still=still is not None,
                 side_by_side=still is None and not self.one_thread,
+                measures=measures,
                 threads=1 if self.one_thread else THREADS,
                 face_rate_hz=rate_hz,
                 seconds=seconds,

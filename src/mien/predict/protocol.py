@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -48,7 +48,7 @@ class Predictor(Protocol):
         split_channels: bool = False,
         min_quality: float = 0.0,
         face_rate_hz: float | None = None,
-        features: bool = False,
+        features: bool | str | Iterable[str] = False,
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
@@ -84,7 +84,9 @@ class Predictor(Protocol):
                 reads each of them. None: 15 for models that read faces at a rate of their own, as the starter does
                 (12), and with `features` or otherwise every frame.
             features: also give `Timeline.features`, a table with the same rows and what was measured of face and voice
-                (docs/FEATURES.md). Faces are then read in every frame, because blinks are short.
+                (docs/FEATURES.md). Faces are then read in every frame, because blinks are short. Instead of True: names
+                of further columns of the table, `gaze`, `blendshapes` (both download `face-landmarker`, 4 MB, once) and
+                `landmarks`.
             start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
                 those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
                 those of the whole.
@@ -98,6 +100,6 @@ class Predictor(Protocol):
                 the device; or the arguments exclude each other, or name an address without `download`.
             OutputError: the temporary file of bytes, a file object or a download cannot be written.
             ValueError: `face` and `voice` are both False, `min_quality` is outside [0, 1], `face_rate_hz` is not
-                positive, or start_s is not before stop_s.
+                positive, `features` names columns that do not exist, or start_s is not before stop_s.
         """
         ...

@@ -14,6 +14,7 @@ import numpy as np
 from mien.encoders.face_geometry import LANDMARKS, mirrored_landmarks
 from mien.synthetic import appearance, mesh_deformation
 from mien.synthetic.action_units import mirrored_units, unit_indices
+from mien.synthetic.eyes import EyePainter, Eyes
 from mien.synthetic.identities import Identity, mean_face
 from mien.synthetic.mesh_tracks import deform_face, rotation_matrices
 from mien.synthetic.puppet_mesh import load_puppet_mesh
@@ -62,6 +63,11 @@ def exaggerate(actions: np.ndarray) -> np.ndarray:
     return out
 
 
+def _turns(pose: np.ndarray) -> np.ndarray:
+    """`(time, 3, 3)` rotations of the drawn head, within `TURN_LIMIT`."""
+    return rotation_matrices(TURN_LIMIT * np.tanh(pose / TURN_LIMIT))
+
+
 class PuppetRenderer:
     """Renderer of one person of a recording, frame by frame.
 
@@ -72,6 +78,7 @@ class PuppetRenderer:
         sway: `(time, 2)` displacement of the head in interocular units.
         placement: position in the frame.
         size: width and height of the frame.
+        eyes: eyes to paint; None leaves those of the photograph, which look at the camera.
     """
 
     def __init__(
@@ -82,9 +89,13 @@ class PuppetRenderer:
         sway: np.ndarray,
         placement: Placement,
         size: tuple[int, int],
+        eyes: Eyes | None = None,
     ) -> None:
         self._puppet = puppet = load_puppet_mesh()
         self._size = size
+        self._eyes: EyePainter | None = None
+        if eyes is not None:
+            self._eyes = EyePainter(eyes, puppet.triangles, _turns(pose), puppet.scale * placement.zoom)
         shape_change = identity.rest - mean_face()
         if placement.mirrored:
             # the photograph is flipped, the scenario is not: mirror the movements, so that the flip restores them
@@ -120,7 +131,7 @@ class PuppetRenderer:
         upper, lower = mesh_deformation.inner_lip_pairs()
         gap = (head[:, lower, 1] - head[:, upper, 1]).max(axis=1)
         self._teeth_light = np.clip(gap / LIT_FROM, 0.1, 1.0)
-        turned = np.matmul(head - JOINT, rotation_matrices(TURN_LIMIT * np.tanh(pose / TURN_LIMIT)).transpose(0, 2, 1))
+        turned = np.matmul(head - JOINT, _turns(pose).transpose(0, 2, 1))
         joint = puppet.origin + puppet.scale * (rotation_matrices(puppet.pose[None])[0] @ JOINT)[:2]
         turned *= puppet.scale
         turned[..., :2] += joint + puppet.scale * sway[:, None]
@@ -204,6 +215,8 @@ class PuppetRenderer:
         if box[2] > box[0] and box[3] > box[1]:
             triangle_map = self._rasterise(vertices, self._moving, box)
             drawn = self._draw(vertices, triangle_map, box, frame)
+            if self._eyes is not None:
+                self._eyes.paint(drawn[0], triangle_map, vertices, box[:2], frame)
             blend(canvas, *drawn, (box[0] + shift, box[1]))
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mien.media.video import write_video
+from mien.synthetic.eyes import Eyes, follow_with_lids, simulate_eyes
 from mien.synthetic.mesh_tracks import identity_of, simulate_actions, simulate_head_pose, smooth_noise
 from mien.synthetic.puppet import Placement, PuppetRenderer, blend
 from mien.synthetic.puppet_mesh import load_puppet_mesh
@@ -94,13 +95,22 @@ class Scene:
         scenario: its `second` person, if any, is placed beside the subject.
         opening: `(frame,)` mouth opening of the voice in [0, 1]; None simulates one.
         second_opening: the same of the second person.
+        moving_eyes: paint eyes that look around, with the gaze in `eyes`, instead of those of the photograph.
     """
 
     def __init__(
-        self, scenario: Scenario, opening: np.ndarray | None = None, second_opening: np.ndarray | None = None
+        self,
+        scenario: Scenario,
+        opening: np.ndarray | None = None,
+        second_opening: np.ndarray | None = None,
+        *,
+        moving_eyes: bool = False,
     ) -> None:
         self.scenario = scenario
         self.times = scenario.times()
+        #: Scenario's id -> eyes of its person, if they move.
+        self.eyes: dict[str, Eyes] = {}
+        self._moving_eyes = moving_eyes
         #: Scenario's id -> true action-unit strengths `(frame, units)` of its person.
         self.actions: dict[str, np.ndarray] = {}
         self._direction = -1 if subject_is_left(scenario) else 1
@@ -127,9 +137,13 @@ class Scene:
         identity = identity_of(scenario.identity_seed, scenario.sex)
         actions = simulate_actions(scenario, identity, self.times, opening)
         self.actions[scenario.id] = actions
+        eyes: Eyes | None = None
+        if self._moving_eyes:
+            eyes = self.eyes[scenario.id] = simulate_eyes(scenario, self.times)
+            follow_with_lids(actions, eyes.gaze)
         pose = simulate_head_pose(scenario, self.times)
         sway = smooth_noise(seeded_rng(scenario.seed, "sway"), self.times, 2, 1.5) * (0.06, 0.03)
-        return PuppetRenderer(identity, actions, pose, sway, placement, SIZE)
+        return PuppetRenderer(identity, actions, pose, sway, placement, SIZE, eyes)
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield `(360, 640, 3)` uint8 RGB, one for each of `times`."""
@@ -177,6 +191,7 @@ def render_video(
     scenario: Scenario,
     path: Path,
     *,
+    moving_eyes: bool = False,
     progress: Callable[[int, int], None] | None = None,
     on_frame: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scene:
@@ -184,6 +199,7 @@ def render_video(
     person who speaks.
 
     Args:
+        moving_eyes: as in `Scene`.
         progress: called with the number of finished frames and of all frames.
         on_frame: called with the index and the picture of each frame before it is encoded.
 
@@ -199,7 +215,7 @@ def render_video(
         other = synthesise_scenario(scenario.second)
         second_opening = other.mouth_opening_at(times)
         samples = np.clip(samples + other.samples, -1, 1)
-    scene = Scene(scenario, speech.mouth_opening_at(times), second_opening)
+    scene = Scene(scenario, speech.mouth_opening_at(times), second_opening, moving_eyes=moving_eyes)
 
     def images() -> Iterator[np.ndarray]:
         for i, image in enumerate(scene.frames()):
