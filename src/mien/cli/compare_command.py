@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,7 +102,7 @@ def compare(
     if paired and not groups:
         raise typer.BadParameter("belongs to --groups", param_hint="--paired")
     from mien.compare import comparison, recordings
-    from mien.compare.events import read_events, read_table
+    from mien.compare.events import read_events
     from mien.views.comparison import write_page
 
     first, last = _pair(window, "--window")
@@ -119,7 +118,7 @@ def compare(
         baseline=recordings.parse_baseline(baseline) if baseline else None,
         events=read_events(events) if events else [],
         window=(first, last),
-        attributes=_attributes(read_table(attributes, "--attributes"), attributes) if attributes else {},
+        attributes=_attributes(attributes) if attributes else {},
     )
     sides = [recordings.load(path, tiers=tier, labels=labels) if path else {} for path in (a, b)]
     record = comparison.compare(sides[0], sides[1], options)
@@ -166,10 +165,12 @@ def _pair(text: str, option: str) -> tuple[float, float]:
     return first, last
 
 
-def _attributes(rows: Sequence[dict[str, str]], path: Path) -> dict[str, dict[str, str]]:
+def _attributes(path: Path) -> dict[str, dict[str, str]]:
     from mien.compare.recordings import recording_name
+    from mien.csv_rows import read_rows
     from mien.errors import ConfigError
 
+    rows = read_rows(path, "--attributes", follows="Nothing was compared.")
     if not rows or "recording" not in rows[0] or len(rows[0]) < 2:
         raise ConfigError(
             f"{path} has the columns {', '.join(rows[0]) if rows else 'none'}; it needs recording and one attribute",
