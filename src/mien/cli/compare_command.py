@@ -34,6 +34,14 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="With --groups: recordings of one name are one person in two conditions.")
     ] = False,
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="With --groups: the people.csv of mien people. Each person is one value, over all their recordings; "
+            "with --paired, the same person in A and B is a pair.",
+        ),
+    ] = None,
     events: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +99,7 @@ def compare(
       mien compare out-a out-b --names "model a,model b" --attributes people.csv
       mien compare control treated --groups --baseline 0-10s
       mien compare before after --groups --paired
+      mien compare before after --groups --paired --people study/people.csv
       mien compare mien-out --events stimuli.csv --window=-2,5
 
     Exit code: 0 success, 1 a file cannot be read or written, 2 nothing can be compared, or wrong usage.
@@ -101,6 +110,8 @@ def compare(
         raise typer.BadParameter("compares agreement, and --groups has none; omit one", param_hint="--attributes")
     if paired and not groups:
         raise typer.BadParameter("belongs to --groups", param_hint="--paired")
+    if people and not groups:
+        raise typer.BadParameter("belongs to --groups", param_hint="--people")
     from mien.compare import comparison, recordings
     from mien.compare.events import read_events
     from mien.views.comparison import write_page
@@ -114,6 +125,7 @@ def compare(
         rate_hz=rate,
         as_groups=groups,
         paired=paired,
+        people=recordings.read_people(people, a, b) if people and b else None,
         subjects={_number(n): _number(m) for n, m in (_split(item, "--person") for item in person or ())},
         baseline=recordings.parse_baseline(baseline) if baseline else None,
         events=read_events(events) if events else [],

@@ -14,8 +14,11 @@ def group(
 ) -> np.ndarray:
     """Average-linkage clustering (UPGMA; Sokal and Michener 1958) with constraints.
 
-    The two nearest groups are joined while their mean distance is below the threshold. Ties go to the groups with the
-    first members, so the result depends on the order of the items only if distances are exactly equal.
+    The two nearest clusters are joined while their mean distance is below the threshold. Of equally near ones, those of
+    the first items are: only with such ties does the result depend on the order of the items.
+
+    Clusters with items of a pair in `together` are one group without becoming one cluster: someone with and without a
+    beard has two looks, and who resembles one of them is of that group.
 
     Args:
         distances: `(n, n)` symmetric; NaN where an item has no descriptor: it is then joined by `together` alone.
@@ -24,55 +27,39 @@ def group(
         apart: pairs of different groups.
 
     Returns:
-        `(n,)` number of each item's group, from 0 in the order of first members.
+        `(n,)` number of each item's group, from 0 in the order of first items.
     """
     count = len(distances)
-    parent = list(range(count))
+    groups = np.arange(count)
+    forbidden = np.zeros((count, count), bool)
+    means = np.where(np.isnan(distances), np.inf, np.asarray(distances, float))
+    sizes = np.ones(count)
 
-    def root(item: int) -> int:
-        while parent[item] != item:
-            item = parent[item]
-        return item
+    def join(one: int, other: int) -> None:
+        """Make the groups of two items one, and rule out the joins that this forbids."""
+        first, second = sorted((int(groups[one]), int(groups[other])))
+        groups[groups == second] = first
+        forbidden[first] |= forbidden[second]
+        forbidden[:, first] |= forbidden[:, second]
+        inside, outside = groups == first, forbidden[first][groups]
+        means[np.ix_(inside, inside | outside)] = means[np.ix_(inside | outside, inside)] = np.inf
 
-    def join(one: int, other: int) -> int:
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-        return first
-
+    for item in range(count):
+        means[item, item] = np.inf
     for one, other in together:
         join(one, other)
-    roots = np.array([root(item) for item in range(count)], int)
-    means, sizes = _means(np.asarray(distances, float), roots)
     for one, other in apart:
-        if roots[one] != roots[other]:
-            means[roots[one], roots[other]] = means[roots[other], roots[one]] = np.inf
-    while count > 1:
-        nearest = int(np.argmin(means))
-        one, other = divmod(nearest, count)
+        if groups[one] != groups[other]:
+            forbidden[groups[one], groups[other]] = forbidden[groups[other], groups[one]] = True
+    means[forbidden[np.ix_(groups, groups)]] = np.inf
+    while count:
+        one, other = sorted(divmod(int(np.argmin(means)), count))
         if not means[one, other] < threshold:
             break
-        first, second = sorted((one, other))
-        join(first, second)
-        total = sizes[first] + sizes[second]
-        row = (sizes[first] * means[first] + sizes[second] * means[second]) / total
-        means[first], means[:, first], sizes[first] = row, row, total
-        means[second] = means[:, second] = np.inf
-        means[first, first] = np.inf
-    final = [root(item) for item in range(count)]
-    numbers = {first: number for number, first in enumerate(dict.fromkeys(final))}
-    return np.array([numbers[first] for first in final], int)
-
-
-def _means(distances: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean distance of each two groups `(n, n)` at the rows of their first members, and their sizes `(n,)`; infinite on
-    the diagonal, for other rows, and where a group has no descriptor. Items without one do not count."""
-    count = len(roots)
-    known = ~np.isnan(distances).all(axis=1)
-    member = np.zeros((count, count))
-    member[roots[known], np.flatnonzero(known)] = 1
-    sizes = member.sum(axis=1)
-    sums = member @ np.nan_to_num(distances) @ member.T
-    pairs = np.outer(sizes, sizes)
-    means = np.divide(sums, pairs, out=np.full_like(sums, np.inf), where=pairs > 0)
-    np.fill_diagonal(means, np.inf)
-    return means, sizes
+        row = (sizes[one] * means[one] + sizes[other] * means[other]) / (sizes[one] + sizes[other])
+        means[one], means[:, one] = row, row
+        means[other] = means[:, other] = np.inf
+        sizes[one] += sizes[other]
+        join(one, other)
+    numbers = {first: number for number, first in enumerate(dict.fromkeys(groups.tolist()))}
+    return np.array([numbers[first] for first in groups.tolist()], int)
