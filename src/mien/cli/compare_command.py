@@ -96,7 +96,7 @@ def compare(
     Examples:
       mien compare anna mien-out --names Anna,mien
       mien compare anna.eaf mien-out/clip/timeline.csv --tier face --map joy=Happiness
-      mien compare out-a out-b --names "model a,model b" --attributes people.csv
+      mien compare out-a out-b --names "model a,model b" --attributes attributes.csv
       mien compare control treated --groups --baseline 0-10s
       mien compare before after --groups --paired
       mien compare before after --groups --paired --people study/people.csv
