@@ -21,6 +21,7 @@ from mien.evaluation.metrics import alpha_from_confusion, ccc, confusion, kappa_
 from mien.labels import EXPRESSIONS
 from mien.timeline.subject_rows import subject_rows
 from mien.timeline.table import Timeline
+from mien.views.render import read_source
 
 
 def made(
@@ -298,6 +299,7 @@ def test_the_command_writes_a_page_that_loads_nothing(study: Path) -> None:
     assert "Anna and m &amp; n" in page
     assert "&lt;bang&gt;" in page
     assert not re.search(r"(?:src|href)=\"?https?:", page)
+    assert read_source("base.css") in page, "the colours and the layout of all pages"
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     kappa = next(s for s in record["agreement"]["scores"] if s["key"] == "kappa")["value"]
     assert f">{kappa:.3f}".replace("0.", ".") in page

@@ -80,6 +80,9 @@ def test_a_subject_without_a_readable_face_has_no_person_unless_named() -> None:
     recordings = [recording("a", {0: None, 1: ANNA})]
     assert who(identify(recordings, 0.5)) == {("a", 0): None, ("a", 1): "person 1"}
     assert who(identify(recordings, 0.5, {("a", 0): "Anna"}))["a", 0] == "Anna"
+    sound = identify([recording("s", {}), recording("a", {0: ANNA})], 0.5, {("s", 0): "Anna", ("a", 0): "Anna"})
+    assert who(sound) == {("a", 0): "Anna", ("s", 0): "Anna"}, "a voice is named by the user alone"
+    assert [m.seconds for m in sound] == [1.0, 0.0]
     assert identify([], 0.5) == []
 
 
@@ -99,7 +102,7 @@ def test_names_are_read_by_recording_and_subject(tmp_path: Path) -> None:
     [
         ("recording,name\nmonday,Anna\n", "subject is missing"),
         ("recording,subject,name\nmonady,0,Anna\n", "no recording 'monady'; is 'monday' meant?"),
-        ("recording,subject,name\nmonday,7,Anna\n", "monday has no subject 7 with a face\n.*\nUse one of 0, 1"),
+        ("recording,subject,name\nmonday,7,Anna\n", "monday has no subject 7\n.*\nUse one of 0, 1"),
         (
             "recording,subject,name\nmonday,0,Anna\nmonday,0,Ben\n",
             ":3: subject 0 of monday is 'Ben' here",

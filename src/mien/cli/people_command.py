@@ -131,6 +131,8 @@ def people(
 
     chosen = load_descriptor(descriptor)
     limit = threshold_of(chosen, threshold)
+    known = [(name, subject["subject"]) for name, _, record in results for subject in record["subjects"]]
+    given = read_names(names, known) if names else {}  # before an hour of reading
     with console.status("faces", quiet=as_json) as update:
         read = find.read_recordings(
             results,
@@ -139,15 +141,14 @@ def people(
             keep=keep_descriptors,
             on_recording=lambda done, total, name: update(f"{done:.0f} of {total} recordings, {name}", done, total),
         )
-    known = [(r.name, subject) for r in read.recordings for subject in r.seconds]
-    members = find.identify(read.recordings, limit, read_names(names, known) if names else None)
+    members = find.identify(read.recordings, limit, given)
     notes = _notes(read, members, chosen, any((folder / kept.NAME).is_file() for _, folder, _ in results))
     files = {"table": target / TABLE, "page": target / PAGE}
     write(files["table"], members)
     shown = [
         Appearance(
             m.recording.name, m.recording.folder, m.recording.record, m.subject, m.person, m.how,
-            m.recording.seconds[m.subject], m.distance, m.nearest, m.nearest_distance,
+            m.seconds, m.distance, m.nearest, m.nearest_distance,
         )
         for m in members
     ]  # fmt: skip
@@ -170,10 +171,10 @@ def _results(folders: Sequence[Path]) -> list[tuple[str, Path, dict[str, Any]]]:
     found: dict[str, tuple[str, Path, dict[str, Any]]] = {}
     for out in dict.fromkeys(folder.resolve() for folder in folders):
         for folder, record in batch.finished(out):
-            name = folder.name if len(folders) == 1 else f"{out.name}/{folder.name}"
+            name = printable(folder.name if len(folders) == 1 else f"{out.name}/{folder.name}")
             if name in found:
                 raise ConfigError(
-                    f"{printable(found[name][1])} and {printable(folder)} are both called {printable(name)}",
+                    f"{printable(found[name][1])} and {printable(folder)} are both called {name}",
                     follows="Nobody was compared.",
                     remedy="Rename one of the folders of results.",
                 )
@@ -209,7 +210,7 @@ def _summary(members: list[Member]) -> list[dict[str, Any]]:
         {
             "person": person,
             "recordings": len({m.recording.folder for m in own}),
-            "seconds": round(sum(m.recording.seconds[m.subject] for m in own), 1),
+            "seconds": round(sum(m.seconds for m in own), 1),
             "subjects": [{"recording": m.recording.name, "subject": m.subject, "how": m.how} for m in own],
         }
         for person, own in found.items()

@@ -217,10 +217,10 @@ def _groups(
         a, b = sides
     values = [{key: groups.measures(own, classes, options.rate_hz) for key, own in side.items()} for side in (a, b)]
     contrasts = groups.contrast_groups(values[0], values[1], paired=options.paired)
-    unit = "recording" if options.people is None else "person"
+    unit, units = ("recording", "recordings") if options.people is None else ("person", "people")
     if options.paired and not set(a) & set(b):
         raise ConfigError(
-            f"--paired needs {unit}s of the same name in both: A has {_some(a)}; B has {_some(b)}",
+            f"--paired needs {units} of the same name in both: A has {_some(a)}; B has {_some(b)}",
             follows="Nothing was compared.",
             remedy="Name the two recordings of a person alike, say who is who with --people, or omit --paired.",
         )

@@ -63,6 +63,11 @@ class Member:
     nearest: str | None
     nearest_distance: float | None
 
+    @property
+    def seconds(self) -> float:
+        """Seconds in which the face is seen."""
+        return self.recording.seconds.get(self.subject, 0.0)
+
 
 @dataclass(slots=True)
 class Read:
@@ -162,10 +167,14 @@ def identify(recordings: Sequence[Recording], threshold: float, names: Mapping[K
         names: (recording, subject) -> name.
 
     Returns:
-        Every subject with a face, by recording and number.
+        Every subject with a face or a name of the user, by recording and number.
     """
     names = names or {}
-    items = [(r, subject) for r in sorted(recordings, key=lambda r: _natural(r.name)) for subject in sorted(r.seconds)]
+    items = [
+        (r, subject)
+        for r in sorted(recordings, key=lambda r: _natural(r.name))
+        for subject in sorted({*r.seconds, *(subject for name, subject in names if name == r.name)})
+    ]
     index = {(r.name, subject): i for i, (r, subject) in enumerate(items)}
     distances = _distances([r.faces.get(subject) for r, subject in items])
     apart = [(index[r.name, a], index[r.name, b]) for r in recordings for a, b in r.together]

@@ -20,7 +20,7 @@ def read_names(path: Path, known: Collection[Key]) -> dict[Key, str]:
     Rows without a name say nothing. A recording is named as in people.csv; the name of its folder is its name.
 
     Args:
-        known: the recordings and subjects that there are.
+        known: the recordings and subjects that there are, with or without a face.
 
     Raises:
         ConfigError: a column is missing, a row names a recording or subject that is not there, or two rows give one
@@ -49,7 +49,7 @@ def read_names(path: Path, known: Collection[Key]) -> dict[Key, str]:
         subjects = sorted(number for other, number in known if other == recording)
         if not subject.isdecimal() or int(subject) not in subjects:
             raise ConfigError(
-                f"{path}:{line}: {recording} has no subject {subject or '(empty)'} with a face",
+                f"{path}:{line}: {recording} has no subject {subject or '(empty)'}",
                 follows=_FOLLOWS,
                 remedy=f"Use one of {', '.join(map(str, subjects))}.",
             )

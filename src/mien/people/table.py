@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mien.atomic import atomic_path
 from mien.people.find import Member
+from mien.printable import printable
 
 #: Names of the table and of the page.
 TABLE, PAGE = "people.csv", "people.html"
@@ -33,9 +34,9 @@ def write(path: Path, members: Sequence[Member]) -> Path:
         for m in members:
             rows.writerow(
                 (
-                    m.recording.name, m.subject, m.person or "", m.how, f"{m.recording.seconds[m.subject]:.1f}",
-                    m.faces, _decimal(m.distance), m.nearest or "", _decimal(m.nearest_distance), m.recording.media,
-                    _relative(m.recording.timeline, path.parent),
+                    m.recording.name, m.subject, m.person or "", m.how, f"{m.seconds:.1f}",
+                    m.faces, _decimal(m.distance), m.nearest or "", _decimal(m.nearest_distance),
+                    printable(m.recording.media), printable(_relative(m.recording.timeline, path.parent)),
                 )
             )  # fmt: skip
     return path
@@ -47,6 +48,6 @@ def _decimal(value: float | None) -> str:
 
 def _relative(path: Path, folder: Path) -> str:
     try:
-        return Path(os.path.relpath(path, folder)).as_posix()
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive
         return path.absolute().as_posix()

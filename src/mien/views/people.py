@@ -75,8 +75,6 @@ def _row(a: Appearance, base: Path, report: Path, picture: str, threshold: float
     colours = class_colours(a.record["classes"])
     summary: Mapping[str, Any] = next((s for s in a.record["subjects"] if s["subject"] == a.subject), {})
     shares = summary.get("shares") or {}
-    # Within a tenth of the threshold, a slightly other picture would have decided otherwise.
-    doubtful = any(d is not None and abs(d - threshold) < 0.1 * threshold for d in (a.distance, a.nearest_distance))
     return {
         "recording": printable(a.recording),
         "media": printable(a.record["media"]["path"]),
@@ -88,7 +86,11 @@ def _row(a: Appearance, base: Path, report: Path, picture: str, threshold: float
         "distance": a.distance,
         "nearest": printable(a.nearest) if a.nearest else "",
         "nearest_distance": a.nearest_distance,
-        "doubtful": doubtful and a.how != "names",
+        "doubtful": [
+            # Slightly other pictures could have decided otherwise.
+            a.how != "names" and distance is not None and abs(distance - threshold) < 0.1 * threshold
+            for distance in (a.distance, a.nearest_distance)
+        ],
         "shares": [(name, share, colours[name]) for name, share in shares.items() if share >= 0.005],
         "valence": summary.get("valence"),
         "arousal": summary.get("arousal"),
@@ -97,7 +99,7 @@ def _row(a: Appearance, base: Path, report: Path, picture: str, threshold: float
 
 def _link(path: Path, base: Path) -> str:
     try:
-        parts = Path(os.path.relpath(path, base)).parts
+        parts = Path(os.path.relpath(path.resolve(), base.resolve())).parts
     except ValueError:  # another drive
         return path.absolute().as_uri()
     return "/".join(quote(os.fsencode(part)) for part in parts)
