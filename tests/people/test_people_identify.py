@@ -13,6 +13,7 @@ from mien.errors import ConfigError
 from mien.people.descriptors import FaceGradients, RecognitionNetwork, load_descriptor, threshold_of
 from mien.people.find import Member, Recording, identify
 from mien.people.names import read_names
+from mien.views.people import Appearance, write_people
 
 ANNA, BEN, CARL = np.eye(3)
 
@@ -164,3 +165,34 @@ def test_a_network_of_your_own_takes_the_place_of_gradients(tmp_path: Path) -> N
     assert unit.key != plain.key
     with pytest.raises(ConfigError, match="Add the key same_person to the card, or give the distance with --threshold"):
         threshold_of(unit, None)
+
+
+# --- page ------------------------------------------------------------------------------------------------------
+
+
+def appearance(folder: Path, person: str | None, how: str, distance: float | None, nearest: float | None) -> Appearance:
+    record = {
+        "media": {"path": "<i>.mp4"},
+        "files": {},
+        "classes": ["Neutral", "Anger"],
+        "subjects": [{"subject": 0, "shares": {"Neutral": 0.75, "Anger": 0.25}, "valence": 0.1, "arousal": 0.2}],
+    }
+    return Appearance(
+        folder.name, folder, record, 0, person, how, 2.0, distance, None if nearest is None else "Ben", nearest
+    )
+
+
+def test_the_page_escapes_names_and_marks_distances_near_the_threshold(tmp_path: Path) -> None:
+    shown = [
+        appearance(tmp_path / "a", "<b>Anna</b>", "faces", 0.38, 0.7),
+        appearance(tmp_path / "b", "<b>Anna</b>", "names", 0.38, 0.42),
+        appearance(tmp_path / "c", None, "no face", None, None),
+    ]
+    page = write_people(tmp_path / "people.html", shown, threshold=0.4, notes=["<note>"]).read_text(encoding="utf-8")
+    assert "&lt;b&gt;Anna&lt;/b&gt;" in page
+    assert "<b>Anna" not in page
+    assert "<note>" not in page
+    assert "2 appearances · 0:04.0" in page
+    assert page.count('class="doubtful"') == 1, "only the first distance: the user has decided on the second subject"
+    assert "Neutral 75 %, Anger 25 %" in page
+    assert page.count("Not compared") == 1

@@ -52,7 +52,7 @@ SECTIONS = {
 
 #: Command -> the extra that brings what it needs beyond the base installation; `train` for the others.
 EXTRAS = {
-    "predict": "encoders", "people": "encoders", "models": "encoders", "hub": "encoders", "doctor": "encoders",
+    "predict": "encoders", "models": "encoders", "hub": "encoders", "doctor": "encoders",
     "demo": "synthetic", "synthetic": "synthetic", "export": "export",
     "serve": "serve", "live": "live",
 }  # fmt: skip

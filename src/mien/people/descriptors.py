@@ -11,7 +11,6 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from mien import extras
 from mien.encoders.protocol import Crop
 from mien.errors import ConfigError
 
@@ -72,7 +71,6 @@ class RecognitionNetwork:
     """
 
     def __init__(self, source: str) -> None:
-        extras.require("pydantic", "--descriptor", follows="No face was read.")
         from mien.encoders.onnx_face import OnnxFace
 
         self._network = OnnxFace(source)

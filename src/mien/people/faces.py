@@ -88,11 +88,13 @@ class FaceReader:
             by_time[row["time_s"]].append((row["subject"], np.array([row[name] for name in BOX], float)))
         crops: dict[int, list[np.ndarray]] = defaultdict(list)
         for number, (time_s, image) in enumerate(zip(by_time, pictures_at(media, list(by_time)), strict=True), 1):
-            for subject, box in by_time[time_s] if image is not None else ():
-                if (crop := self._crop(image, box, time_s)) is not None:
-                    crops[subject].append(crop)
             if on_picture is not None:
                 on_picture(number, len(by_time))
+            if image is None:
+                continue
+            for subject, box in by_time[time_s]:
+                if (crop := self._crop(image, box, time_s)) is not None:
+                    crops[subject].append(crop)
         return {subject: self._descriptor.describe(np.stack(found)) for subject, found in sorted(crops.items())}
 
     def _crop(self, image: np.ndarray, box: np.ndarray, time_s: float) -> np.ndarray | None:

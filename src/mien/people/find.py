@@ -16,7 +16,7 @@ from mien.errors import MediaError, MienError
 from mien.people import kept
 from mien.people.descriptors import FaceDescriptor
 from mien.people.faces import FaceReader, seconds_seen, seen_together
-from mien.people.grouping import group
+from mien.people.grouping import Pair, group
 from mien.people.names import Key
 from mien.printable import printable
 from mien.timeline.table import Timeline
@@ -178,10 +178,10 @@ def identify(recordings: Sequence[Recording], threshold: float, names: Mapping[K
     index = {(r.name, subject): i for i, (r, subject) in enumerate(items)}
     distances = _distances([r.faces.get(subject) for r, subject in items])
     apart = [(index[r.name, a], index[r.name, b]) for r in recordings for a, b in r.together]
-    together, rest = [], []
+    together: list[Pair] = []
     for one, other in combinations(sorted(key for key in names if key in index), 2):
-        (together if names[one] == names[other] else rest).append((index[one], index[other]))
-    labels = group(distances, threshold, together=together, apart=[*apart, *rest])
+        (together if names[one] == names[other] else apart).append((index[one], index[other]))
+    labels = group(distances, threshold, together=together, apart=apart)
     known = ~np.isnan(distances).all(axis=1) if len(items) else np.zeros(0, bool)
     given = {int(labels[index[key]]): name for key, name in names.items() if key in index}
     people: dict[int, str] = {}
