@@ -11,8 +11,8 @@ python bench/drawn_face.py clip.mp4 --seconds 20
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from mien.synthetic.speech_synthesis import synthesise_scenario
 SIZE, OVERSAMPLING, RATE = (640, 360), 2, 15
 #: Middle of the face in the picture, and pixels of an interocular unit.
 CENTRE, SCALE = np.array([322.0, 172.0]), 84.0
-SKIN, LIPS, HAIR, SHIRT = (np.array(c, float) for c in ((222, 172, 142), (178, 84, 84), (62, 42, 36), (72, 98, 128)))
+Colour = tuple[int, int, int]
 WALL = (np.array((196, 205, 208.0)), np.array((150, 164, 172.0)))
 LIGHT = np.array([-0.35, -0.45, -0.82])
 #: Landmarks below the hair, from cheek to cheek.
@@ -47,15 +47,33 @@ HAIRLINE = (93, 234, 127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251
 SEGMENTS = (("laugh", 0.3), ("rest", 0.1), ("gape", 0.2), ("rest", 0.1), ("Duchenne smile", 0.3))
 
 
-def scenario(seconds: float) -> Scenario:
-    """What the person does: `SEGMENTS`, and speech in half of the time."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Colours of a person, and the seed of the shape of their face."""
+
+    seed: int = 11
+    skin: Colour = (222, 172, 142)
+    lips: Colour = (178, 84, 84)
+    hair: Colour = (62, 42, 36)
+    shirt: Colour = (72, 98, 128)
+
+
+def scenario(seconds: float, seed: int = 11, acts: Sequence[tuple[str, float]] = SEGMENTS) -> Scenario:
+    """What the person does: `acts`, expressions as shares of the time, and speech in half of the time."""
     segments, now = [], 0.0
-    for name, share in SEGMENTS:
+    for name, share in acts:
         expression = prototypes()[name].expression
         segments.append(Segment(now, now + share * seconds, expression, name, 1.0 if expression else 0.0, 0.3, 0.35))
         now += share * seconds
     speech = tuple((a * seconds, (a + 0.13) * seconds) for a in (0.05, 0.3, 0.55, 0.8))
-    return replace(demo_scenario(seconds), segments=tuple(segments), speech=speech, impairments=(), rate=Fraction(RATE))
+    return replace(
+        demo_scenario(seconds),
+        identity_seed=seed,
+        segments=tuple(segments),
+        speech=speech,
+        impairments=(),
+        rate=Fraction(RATE),
+    )
 
 
 def _ring(upper: tuple[int, ...], lower: tuple[int, ...], *, mirrored: bool = False) -> np.ndarray:
@@ -75,7 +93,10 @@ def _mouth(upper: tuple[int, ...], lower: tuple[int, ...]) -> np.ndarray:
 class DrawnFace:
     """Frames of a scenario. times: `(frame,)` seconds."""
 
-    def __init__(self, found: Scenario, opening: np.ndarray) -> None:
+    def __init__(self, found: Scenario, opening: np.ndarray, look: Look) -> None:
+        self._skin, self._lips, self._hair, self._shirt = (
+            np.array(colour, float) for colour in (look.skin, look.lips, look.hair, look.shirt)
+        )
         self.times = found.times()
         identity = identity_of(found.identity_seed, found.sex)
         head = deform_face(identity.rest, simulate_actions(found, identity, self.times, opening)).astype(float)
@@ -117,26 +138,26 @@ class DrawnFace:
         turned = (np.array([[0, -0.5, 0.9], [0, 0.9, 1.0]]) - self._joint) @ self._turn[frame].T + self._joint
         crown, nape = self._pixels(turned)
         unit = SCALE * OVERSAMPLING
-        _fill_ellipse(image, crown + (0, 0.62 * unit), (1.24 * unit, 1.62 * unit), HAIR * 0.78)
-        _fill_ellipse(image, (CENTRE + (0, 3.05 * SCALE)) * OVERSAMPLING, (2.35 * unit, 1.5 * unit), SHIRT)
+        _fill_ellipse(image, crown + (0, 0.62 * unit), (1.24 * unit, 1.62 * unit), self._hair * 0.78)
+        _fill_ellipse(image, (CENTRE + (0, 3.05 * SCALE)) * OVERSAMPLING, (2.35 * unit, 1.5 * unit), self._shirt)
         neck = np.array([nape + (-0.46 * unit, 0), nape + (0.46 * unit, 0), nape + (0.6 * unit, 1.0 * unit)])
-        _fill(image, np.concatenate([neck, [nape + (-0.6 * unit, 1.0 * unit)]]), SKIN * 0.7)
-        _fill_ellipse(image, nape + (0, 0.85 * unit), (0.62 * unit, 0.36 * unit), SKIN * 0.7)
-        _fill_ellipse(image, crown + (0, 0.12 * unit), (1.1 * unit, 1.06 * unit), HAIR)
+        _fill(image, np.concatenate([neck, [nape + (-0.6 * unit, 1.0 * unit)]]), self._skin * 0.7)
+        _fill_ellipse(image, nape + (0, 0.85 * unit), (0.62 * unit, 0.36 * unit), self._skin * 0.7)
+        _fill_ellipse(image, crown + (0, 0.12 * unit), (1.1 * unit, 1.06 * unit), self._hair)
         low, high = at.min(axis=0).astype(int) - 30, at.max(axis=0).astype(int) + 30
         face, at = image[max(0, low[1]) : high[1], low[0] : high[0]], at - (low[0], max(0, low[1]))
-        self._skin(face, head, at)
+        self._draw_skin(face, head, at)
         for eye in self._eyes:
-            self._eye(face, at[eye])
+            self._draw_eye(face, at[eye])
         for brow in self._brows:
-            _fill(face, at[brow], HAIR * 1.15)
-        self._lips(face, at)
+            _fill(face, at[brow], self._hair * 1.15)
+        self._draw_lips(face, at)
         for nostril in (99, 328):
-            _fill_ellipse(face, at[nostril], (0.05 * unit, 0.026 * unit), SKIN * 0.42)
-        self._hair(image, crown, at + (low[0], max(0, low[1])))
+            _fill_ellipse(face, at[nostril], (0.05 * unit, 0.026 * unit), self._skin * 0.42)
+        self._draw_hair(image, crown, at + (low[0], max(0, low[1])))
         return np.clip(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA), 0, 255).astype(np.uint8)
 
-    def _skin(self, image: np.ndarray, head: np.ndarray, at: np.ndarray) -> None:
+    def _draw_skin(self, image: np.ndarray, head: np.ndarray, at: np.ndarray) -> None:
         """The surface of the face, shaded by the directions of its vertices."""
         corners = head[self._triangles]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -147,7 +168,7 @@ class DrawnFace:
         vertex /= np.linalg.norm(vertex, axis=1, keepdims=True) + 1e-9
         light = 0.62 + 0.42 * np.clip(vertex @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
         blush = sum(np.exp(-((head[:, :2] - head[i, :2]) ** 2).sum(1) / 0.12) for i in (50, 280))
-        colours = SKIN * light[:, None] + np.array((6, -8, -6.0)) * blush[:, None]
+        colours = self._skin * light[:, None] + np.array((6, -8, -6.0)) * blush[:, None]
         layer, cover = image.copy(), np.zeros(image.shape[:2], np.float32)
         for triangle in self._triangles[np.argsort(-corners[..., 2].mean(axis=1))]:
             _fill(layer, at[triangle], colours[triangle].mean(axis=0))
@@ -157,16 +178,16 @@ class DrawnFace:
         edge = cv2.GaussianBlur(cover, (0, 0), 1.5)[..., None]
         image[:] = image * (1 - edge) + edge * smooth / np.maximum(weight, 1e-3)[..., None]
 
-    def _hair(self, image: np.ndarray, crown: np.ndarray, at: np.ndarray) -> None:
+    def _draw_hair(self, image: np.ndarray, crown: np.ndarray, at: np.ndarray) -> None:
         """The hair in front of the forehead and beside the cheeks."""
         unit = SCALE * OVERSAMPLING
         edge = at[list(HAIRLINE)].copy()
         edge[:, 1] += unit * 0.13 * np.sin(np.pi * np.arange(len(edge)) / (len(edge) - 1)) ** 2
         angles = np.linspace(-0.5, np.pi + 0.5, 30)
         dome = crown + (0, 0.2 * unit) + unit * np.stack([1.2 * np.cos(angles), -1.13 * np.sin(angles)], axis=1)
-        _fill(image, np.concatenate([edge, dome]), HAIR)
+        _fill(image, np.concatenate([edge, dome]), self._hair)
 
-    def _eye(self, image: np.ndarray, ring: np.ndarray) -> None:
+    def _draw_eye(self, image: np.ndarray, ring: np.ndarray) -> None:
         unit = SCALE * OVERSAMPLING
         mask = np.zeros(image.shape[:2], np.float32)
         _fill(mask, ring, np.array([1.0]))
@@ -178,12 +199,12 @@ class DrawnFace:
         _fill_ellipse(layer, centre + (-0.04 * unit, -0.045 * unit), (0.024 * unit,) * 2, np.array((250, 250, 250.0)))
         image[:] = np.where(mask[..., None] > 0, layer, image)
         upper = ring[: len(ring) - 7]
-        cv2.polylines(image, [np.int32(upper)], False, tuple(HAIR * 0.7), int(0.05 * unit), cv2.LINE_AA)
-        cv2.polylines(image, [np.int32(ring[-7:])], False, tuple(SKIN * 0.62), int(0.02 * unit), cv2.LINE_AA)
+        cv2.polylines(image, [np.int32(upper)], False, tuple(self._hair * 0.7), int(0.05 * unit), cv2.LINE_AA)
+        cv2.polylines(image, [np.int32(ring[-7:])], False, tuple(self._skin * 0.62), int(0.02 * unit), cv2.LINE_AA)
 
-    def _lips(self, image: np.ndarray, at: np.ndarray) -> None:
+    def _draw_lips(self, image: np.ndarray, at: np.ndarray) -> None:
         unit = SCALE * OVERSAMPLING
-        _fill(image, at[self._outer], LIPS)
+        _fill(image, at[self._outer], self._lips)
         inner = at[self._inner]
         _fill(image, inner, np.array((62, 24, 28.0)))
         top, bottom = inner[5], inner[15]
@@ -194,7 +215,7 @@ class DrawnFace:
             layer = image.copy()
             _fill(layer, teeth, np.array((236, 232, 224.0)))
             image[:] = np.where(mask[..., None] > 0, layer, image)
-        cv2.polylines(image, [np.int32(inner)], True, tuple(LIPS * 0.55), int(0.02 * unit), cv2.LINE_AA)
+        cv2.polylines(image, [np.int32(inner)], True, tuple(self._lips * 0.55), int(0.02 * unit), cv2.LINE_AA)
 
 
 def _fill(image: np.ndarray, polygon: np.ndarray, colour: np.ndarray) -> None:
@@ -206,11 +227,11 @@ def _fill_ellipse(image: np.ndarray, centre: np.ndarray, axes: tuple[float, floa
     _fill(image, np.array(points), colour)
 
 
-def write_clip(path: Path, seconds: float) -> None:
-    """Write the clip as MP4: H.264, 640 × 360, with its voice."""
-    found = scenario(seconds)
+def write_clip(path: Path, seconds: float, look: Look = Look(), acts: Sequence[tuple[str, float]] = SEGMENTS) -> None:
+    """Write the clip as MP4: H.264, 640 × 360, with its voice. acts: expressions as shares of the time."""
+    found = scenario(seconds, look.seed, acts)
     speech = synthesise_scenario(found)
-    face = DrawnFace(found, speech.mouth_opening_at(found.times()))
+    face = DrawnFace(found, speech.mouth_opening_at(found.times()), look)
     write_video(path, face.frames(), times=face.times.tolist(), audio=speech.samples)
 
 

@@ -81,6 +81,11 @@ def take(page: Page, path: Path, **options: Any) -> None:
     """Write a picture of the page with 256 colours, those of the classes among them, which makes it small."""
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, animations="disabled", **options)
+    reduce_colours(path)
+
+
+def reduce_colours(path: Path) -> None:
+    """Write a picture again with 256 colours, those of the classes among them."""
     picture = Image.open(path).convert("RGB")
     exact = [value for colour in (*EXPRESSION.values(), *SURFACES) for value in rgb(colour)]
     most = 256 - len(exact) // 3

@@ -17,7 +17,7 @@ PAGE = (PROJECT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 #: Bottom to top. A folder or file of src/mien imports only itself and what stands on a lower layer. No exceptions.
 LAYERS = (
     ("errors", "labels", "memory", "network_lock", "printable", "processes", "results", "telemetry", "json_object"),
-    ("recipe_yaml", "downloads", "extras", "scratch", "folder_lock"),
+    ("recipe_yaml", "downloads", "extras", "scratch", "folder_lock", "csv_rows"),
     ("records", "config", "atomic", "hub_artefacts"),
     ("clock", "losses", "hub", "onnx_graph", "recipe_facts", "saved_state"),
     ("faces", "media", "store", "soft_vote", "mouth_filter", "hub_repository"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("checkpoint_encoder", "zero_shot", "ensemble_folder", "model_listing"),
     ("encode", "onnx_export", "model_card"),
     ("extract", "evaluation", "predict", "client"),
-    ("training", "submission", "benchmark", "live", "compare"),
+    ("training", "submission", "benchmark", "live", "compare", "people"),
     ("reproduce", "custom_data", "serve"),
     ("cli",),
 )

@@ -50,7 +50,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_prediction_report_and_overlay_need_no_extra(clip: Path, tmp_path: Path) -> None:
+def test_prediction_report_overlay_and_people_need_no_extra(clip: Path, tmp_path: Path) -> None:
     done = mien("predict", clip, "--report", "--overlay", "--format", "parquet", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "clip"
@@ -60,6 +60,9 @@ def test_prediction_report_and_overlay_need_no_extra(clip: Path, tmp_path: Path)
     evidence = set(Timeline.read(folder / "timeline.parquet").table["evidence"])
     assert evidence & {"face", "both"}, "the face was read"
     assert evidence & {"voice", "both"}, "the voice was read, and speech detected"
+    compared = mien("people", tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "person 1" in (tmp_path / "people.csv").read_text(encoding="utf-8")
 
 
 def test_doctor_lists_each_extra_with_its_command() -> None:

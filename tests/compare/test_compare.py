@@ -21,6 +21,7 @@ from mien.evaluation.metrics import alpha_from_confusion, ccc, confusion, kappa_
 from mien.labels import EXPRESSIONS
 from mien.timeline.subject_rows import subject_rows
 from mien.timeline.table import Timeline
+from mien.views.render import read_source
 
 
 def made(
@@ -298,6 +299,7 @@ def test_the_command_writes_a_page_that_loads_nothing(study: Path) -> None:
     assert "Anna and m &amp; n" in page
     assert "&lt;bang&gt;" in page
     assert not re.search(r"(?:src|href)=\"?https?:", page)
+    assert read_source("base.css") in page, "the colours and the layout of all pages"
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     kappa = next(s for s in record["agreement"]["scores"] if s["key"] == "kappa")["value"]
     assert f">{kappa:.3f}".replace("0.", ".") in page
@@ -353,3 +355,64 @@ def test_swapping_both_keeps_kappa_and_transposes_the_confusion(seed: int, n: in
     for key in ("kappa", "alpha", "ccc valence"):
         x, y = one["recordings"][0][key], other["recordings"][0][key]
         assert x == y or x == pytest.approx(y)
+
+
+# --- people ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_conditions(tmp_path: Path) -> Path:
+    """Results before and after, two recordings each of the same names: subject 0 of `x` and `y` before is Anna, of `x`
+    after Anna and of `y` after Ben. Beside them the tables that `--features` and `mien people` write."""
+    rows = ["recording,subject,person,timeline"]
+    for folder, persons in (("before", "Anna Anna"), ("after", "Anna Ben")):
+        for name, person, valence in zip("xy", persons.split(), (0.2, 0.6), strict=True):
+            place = tmp_path / folder / name
+            place.mkdir(parents=True)
+            shown = valence + 0.1 * (folder == "after")
+            made(np.zeros(50, int), np.full((50, 2), shown)).write(place / "timeline.csv")
+            (place / "features.csv").write_text("time_s,subject,yaw\n0.0,0,1.0\n")
+            rows.append(f"{folder}/{name},0,{person},{folder}/{name}/timeline.csv")
+    (tmp_path / "people.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "before" / "people.csv").write_text("recording,subject,person,timeline\nx,0,Anna,x/timeline.csv\n")
+    return tmp_path
+
+
+def test_other_tables_of_mien_in_a_folder_are_no_recordings(two_conditions: Path) -> None:
+    assert list(recordings.load(two_conditions / "before")) == ["x", "y"]
+
+
+def test_groups_of_people_have_one_value_for_each_person(two_conditions: Path) -> None:
+    sides = [two_conditions / name for name in ("before", "after")]
+    people = recordings.read_people(two_conditions / "people.csv", *sides)
+    assert people == ({("x", 0): "Anna", ("y", 0): "Anna"}, {("x", 0): "Anna", ("y", 0): "Ben"})
+    a, b = (recordings.load(side) for side in sides)
+    record = comparison.compare(a, b, comparison.Options(as_groups=True, people=people))
+    valence = next(c for c in record["groups"]["contrasts"] if c["measure"] == "valence")
+    assert valence["a"] == pytest.approx({"Anna": 0.4})
+    assert valence["b"] == pytest.approx({"Anna": 0.3, "Ben": 0.7})
+    assert any("in both groups" in note and "Anna" in note for note in record["notes"])
+    paired = comparison.compare(a, b, comparison.Options(as_groups=True, paired=True, people=people))
+    valence = next(c for c in paired["groups"]["contrasts"] if c["measure"] == "valence")
+    assert (valence["a"], valence["b"]) == (pytest.approx({"Anna": 0.4}), pytest.approx({"Anna": 0.3}))
+    nobody = ({}, people[1])
+    with pytest.raises(ConfigError, match="--people names nobody in A: it has x, y"):
+        comparison.compare(a, b, comparison.Options(as_groups=True, people=nobody))
+
+
+def test_people_on_the_command_line(two_conditions: Path) -> None:
+    words = [str(two_conditions / name) for name in ("before", "after")]
+    out = str(two_conditions / "page.html")
+    done = CliRunner().invoke(
+        app, ["compare", *words, "--groups", "--people", str(two_conditions / "people.csv"), "--out", out]
+    )
+    assert done.exit_code == 0, done.output
+    page = (two_conditions / "page.html").read_text(encoding="utf-8")
+    assert "Every person" in page
+    assert "A person is one value" in page
+    alone = CliRunner().invoke(app, ["compare", *words, "--people", str(two_conditions / "people.csv")])
+    assert alone.exit_code == 2
+    (two_conditions / "wrong.csv").write_text("a,b\n1,2\n")
+    wrong = CliRunner().invoke(app, ["compare", *words, "--groups", "--people", str(two_conditions / "wrong.csv")])
+    assert wrong.exit_code == 2
+    assert "has the columns a, b; it needs subject, person, timeline" in wrong.stderr

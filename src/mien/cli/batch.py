@@ -38,7 +38,7 @@ def write(
     """
     from mien.views.index_page import write_index
 
-    found = _finished(out)
+    found = finished(out)
     if not found:
         return BatchFiles(None, None, [])
     wanted = run.record()
@@ -64,7 +64,7 @@ def write(
     return BatchFiles(table, index, left_out)
 
 
-def _finished(out: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Folders of `out` with their timeline.json, sorted by name."""
+def finished(out: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folders of finished results in `out` with their timeline.json, sorted by name."""
     folders = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}"))
     return [(folder, record) for folder in folders if (record := provenance.read(folder)) is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +34,14 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="With --groups: recordings of one name are one person in two conditions.")
     ] = False,
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="With --groups: the people.csv of mien people. Each person is one value, over all their recordings; "
+            "with --paired, the same person in A and B is a pair.",
+        ),
+    ] = None,
     events: Annotated[
         Path | None,
         typer.Option(
@@ -89,9 +96,10 @@ def compare(
     Examples:
       mien compare anna mien-out --names Anna,mien
       mien compare anna.eaf mien-out/clip/timeline.csv --tier face --map joy=Happiness
-      mien compare out-a out-b --names "model a,model b" --attributes people.csv
+      mien compare out-a out-b --names "model a,model b" --attributes attributes.csv
       mien compare control treated --groups --baseline 0-10s
       mien compare before after --groups --paired
+      mien compare before after --groups --paired --people study/people.csv
       mien compare mien-out --events stimuli.csv --window=-2,5
 
     Exit code: 0 success, 1 a file cannot be read or written, 2 nothing can be compared, or wrong usage.
@@ -102,8 +110,10 @@ def compare(
         raise typer.BadParameter("compares agreement, and --groups has none; omit one", param_hint="--attributes")
     if paired and not groups:
         raise typer.BadParameter("belongs to --groups", param_hint="--paired")
+    if people and not groups:
+        raise typer.BadParameter("belongs to --groups", param_hint="--people")
     from mien.compare import comparison, recordings
-    from mien.compare.events import read_events, read_table
+    from mien.compare.events import read_events
     from mien.views.comparison import write_page
 
     first, last = _pair(window, "--window")
@@ -115,11 +125,12 @@ def compare(
         rate_hz=rate,
         as_groups=groups,
         paired=paired,
+        people=recordings.read_people(people, a, b) if people and b else None,
         subjects={_number(n): _number(m) for n, m in (_split(item, "--person") for item in person or ())},
         baseline=recordings.parse_baseline(baseline) if baseline else None,
         events=read_events(events) if events else [],
         window=(first, last),
-        attributes=_attributes(read_table(attributes, "--attributes"), attributes) if attributes else {},
+        attributes=_attributes(attributes) if attributes else {},
     )
     sides = [recordings.load(path, tiers=tier, labels=labels) if path else {} for path in (a, b)]
     record = comparison.compare(sides[0], sides[1], options)
@@ -166,10 +177,12 @@ def _pair(text: str, option: str) -> tuple[float, float]:
     return first, last
 
 
-def _attributes(rows: Sequence[dict[str, str]], path: Path) -> dict[str, dict[str, str]]:
+def _attributes(path: Path) -> dict[str, dict[str, str]]:
     from mien.compare.recordings import recording_name
+    from mien.csv_rows import read_rows
     from mien.errors import ConfigError
 
+    rows = read_rows(path, "--attributes", follows="Nothing was compared.")
     if not rows or "recording" not in rows[0] or len(rows[0]) < 2:
         raise ConfigError(
             f"{path} has the columns {', '.join(rows[0]) if rows else 'none'}; it needs recording and one attribute",

@@ -23,6 +23,7 @@ from mien.cli import (
     hub_command,
     live_command,
     models_command,
+    people_command,
     predict_command,
     process,
     reproduce_command,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 #: Sections of `mien --help`, and their commands in the order of use.
 SECTIONS = {
-    "Predict": ("demo", "predict", "live", "serve", "convert", "turns", "compare", "models", "doctor", "hub"),
+    "Predict": ("demo", "predict", "live", "serve", "convert", "turns", "compare", "people", "models", "doctor", "hub"),
     "Prepare a corpus": ("synthetic", "index", "extract", "store"),
     "Train and evaluate": (
         "recipes", "tune", "train", "ensemble", "derive", "evaluate", "bench", "reproduce", "export",
@@ -124,6 +125,7 @@ app.command()(serve_command.serve)
 app.command(no_args_is_help=True)(convert_command.convert)
 app.command(no_args_is_help=True)(turns_command.turns)
 app.command(no_args_is_help=True)(compare_command.compare)
+app.command(no_args_is_help=True)(people_command.people)
 app.command()(models_command.models)
 app.command()(doctor.doctor)
 app.add_typer(hub_command.app, name="hub")

@@ -240,9 +240,14 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def remove_replaced(job: MediaJob, keep: Sequence[str]) -> list[str]:
-    """Removes the files of replaced results that the run does not write anew, and timeline.json; returns the names of
-    the former. keep: names of the files that the run writes. Raises OSError."""
+    """Removes the files of replaced results that the run does not write anew, descriptors of faces that `mien people`
+    kept, and timeline.json; returns the names of all but the last. keep: names of the files that the run writes. Raises
+    OSError."""
+    from mien.people import kept
+
     removed = [path.name for path in files_of(job.folder).values() if path.name not in keep]
+    if (job.folder / kept.NAME).is_file():
+        removed.append(kept.NAME)
     for name in (*removed, PROVENANCE):
         (job.folder / name).unlink(missing_ok=True)
     return removed

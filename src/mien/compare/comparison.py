@@ -31,7 +31,8 @@ class Options:
     """What is compared, and how.
 
     names: of A and B. rate_hz: moments per second. as_groups: A and B are groups of recordings, not two views of the
-    same ones. paired: recordings of one name belong together. subjects: A's subject -> B's. window: seconds around
+    same ones. paired: recordings of one name belong together. people: of A and of B, (recording, subject) -> person;
+    groups are then of people, and pairs of the same person. subjects: A's subject -> B's. window: seconds around
     events.
     """
 
@@ -39,6 +40,7 @@ class Options:
     rate_hz: float = 10.0
     as_groups: bool = False
     paired: bool = False
+    people: tuple[Mapping[tuple[str, int], str], Mapping[tuple[str, int], str]] | None = None
     subjects: Mapping[int, int] = field(default_factory=dict)
     baseline: Baseline | None = None
     events: Sequence[events.Event] = ()
@@ -207,17 +209,51 @@ def _groups(
     options: Options,
     notes: list[str],
 ) -> dict[str, Any]:
+    if options.people is not None:
+        sides = [
+            _by_person(side, names, title, notes)
+            for side, names, title in zip((a, b), options.people, options.names, strict=True)
+        ]
+        a, b = sides
     values = [{key: groups.measures(own, classes, options.rate_hz) for key, own in side.items()} for side in (a, b)]
     contrasts = groups.contrast_groups(values[0], values[1], paired=options.paired)
+    unit, units = ("recording", "recordings") if options.people is None else ("person", "people")
     if options.paired and not set(a) & set(b):
         raise ConfigError(
-            f"--paired needs recordings of the same name in both: A has {_some(a)}; B has {_some(b)}",
+            f"--paired needs {units} of the same name in both: A has {_some(a)}; B has {_some(b)}",
             follows="Nothing was compared.",
-            remedy="Name the two recordings of a person alike, or omit --paired.",
+            remedy="Name the two recordings of a person alike, say who is who with --people, or omit --paired.",
         )
+    if options.people is not None and not options.paired and (both := sorted(set(a) & set(b))):
+        notes.append(f"in both groups, which are then not independent: {_some(both)}; --paired compares within people")
     if min(len(a), len(b)) < 2:
-        notes.append("a group of one recording has no variance: there is no test and no effect size")
-    return {"paired": options.paired, "permutations": groups.DRAWS, "contrasts": [asdict(c) for c in contrasts]}
+        notes.append(f"a group of one {unit} has no variance: there is no test and no effect size")
+    record = {"paired": options.paired, "unit": unit, "permutations": groups.DRAWS}
+    return record | {"contrasts": [asdict(c) for c in contrasts]}
+
+
+def _by_person(
+    side: Mapping[str, list[Person]], names: Mapping[tuple[str, int], str], title: str, notes: list[str]
+) -> dict[str, list[Person]]:
+    """The appearances of each person, by name. Those of nobody known are left out, with a note."""
+    found: dict[str, list[Person]] = {}
+    unknown = []
+    for key, own in side.items():
+        for person in own:
+            name = names.get((key, person.subject))
+            if name is None:
+                unknown.append(f"{key} {person.subject}")
+            else:
+                found.setdefault(name, []).append(person)
+    if unknown:
+        notes.append(f"{title}: without a name in --people, and left out: {_some(unknown)}")
+    if not found:
+        raise ConfigError(
+            f"--people names nobody in {title}: it has {_some(side)}",
+            follows="Nothing was compared.",
+            remedy="Give the people.csv that mien people wrote for these folders of results.",
+        )
+    return dict(sorted(found.items()))
 
 
 def _events(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.compare.recordings import Person
+from mien.csv_rows import read_rows
 from mien.errors import ConfigError
 from mien.evaluation.bootstrap import Interval, intervals
 
@@ -48,7 +48,7 @@ def read_events(path: Path) -> list[Event]:
 
     Raises ConfigError: no such file, no column `time_s`, or a time that is no number.
     """
-    rows = read_table(path, "--events")
+    rows = read_rows(path, "--events", follows="Nothing was compared.")
     if rows and "time_s" not in rows[0]:
         raise ConfigError(
             f"{path} has the columns {', '.join(rows[0])}, and none is time_s",
@@ -67,20 +67,6 @@ def read_events(path: Path) -> list[Event]:
                 remedy="Write time_s in seconds, such as 12.4, and subject as a number.",
             ) from None
     return events
-
-
-def read_table(path: Path, option: str) -> list[dict[str, str]]:
-    """Rows of a CSV with a header, spaces stripped. Raises ConfigError where the file cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{k.strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{option} {path} cannot be read: {error}",
-            follows="Nothing was compared.",
-            remedy="Give a CSV file with a header.",
-        ) from None
-    return rows
 
 
 def curves(

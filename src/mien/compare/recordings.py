@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mien.clock import row_durations
+from mien.csv_rows import read_rows
 from mien.errors import ConfigError, MediaError
 from mien.labels import EXPRESSIONS, probability_column
 from mien.timeline import formats
@@ -18,6 +19,8 @@ from mien.timeline.table import Timeline
 
 #: Suffixes that are searched for in a folder.
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".tsv", *(s.lower() for s in formats.suffixes()))
+#: Tables of mien that are no timeline of a recording.
+_OTHER_TABLES = re.compile(r"(timelines|features|people)\.(csv|parquet|jsonl)", flags=re.I)
 #: Names of files that say nothing about the recording: the folder's name does.
 _GENERIC = re.compile(r"timelines?|annotations?", flags=re.I)
 
@@ -60,7 +63,7 @@ def load(
     found: dict[str, Path] = {}
     for file in sorted(path.rglob("*")):
         name = file.name.lower()
-        if not name.endswith(SUFFIXES) or name.startswith((".", "timelines.")) or not file.is_file():
+        if not name.endswith(SUFFIXES) or name.startswith(".") or _OTHER_TABLES.fullmatch(name) or not file.is_file():
             continue
         key = recording_name(file)
         other = found.get(key)
@@ -155,6 +158,36 @@ def people(recording: str, timeline: Timeline, classes: Sequence[str], rate_hz: 
             )
         )
     return found
+
+
+def read_people(table: Path, *sides: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:
+    """Who is who in A and B, from the people.csv of `mien people`: (recording, subject) -> person, of each.
+
+    Args:
+        table: its column `timeline` tells the sides apart, although recordings of both may have the same name.
+        sides: files or folders of A and B.
+
+    Raises:
+        ConfigError: the table cannot be read, or is no people.csv.
+    """
+    rows = read_rows(table, "--people", follows="Nothing was compared.")
+    columns = ("subject", "person", "timeline")
+    if not rows or any(column not in rows[0] for column in columns):
+        raise ConfigError(
+            f"{table} has the columns {', '.join(rows[0]) if rows else 'none'}; it needs {', '.join(columns)}",
+            follows="Nothing was compared.",
+            remedy="Give the people.csv that mien people wrote.",
+        )
+    found: list[dict[tuple[str, int], str]] = []
+    for side in (path.resolve() for path in sides):
+        people = {}
+        for row in rows:
+            timeline = (table.parent / row["timeline"]).resolve()
+            if row["person"] and row["subject"].isdecimal() and (timeline == side or side in timeline.parents):
+                people[recording_name(timeline), int(row["subject"])] = row["person"]
+        found.append(people)
+    first, second = found
+    return first, second
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ own_classes: false            # true keeps the labels as they are, in place of m
 scores: logits                # or probabilities
 valence: 3                    # columns of valence and arousal, if there are any
 arousal: 4
+same_person: 0.6              # of a face recognition network: two people's mean vectors nearer than this are one person
+unit_length: false            # scale its vectors to length 1 first, as networks trained with an angular loss need
 ```
 """
 
@@ -69,6 +71,8 @@ class Card(Section):
     scores: Literal["logits", "probabilities"] = "logits"
     valence: Column | None = None
     arousal: Column | None = None
+    same_person: Annotated[float, Field(gt=0)] | None = None
+    unit_length: bool = False
 
     @property
     def channels(self) -> int:

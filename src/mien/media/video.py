@@ -6,7 +6,7 @@ Times come from presentation timestamps only, never from a header's frame rate, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +41,9 @@ __all__ = ["MediaInfo", "frames", "probe", "scale_down", "write_video"]
 #: one core, with conversion: 2,000 frames a second at 640×360, 260 at 1920×1080), and each further thread costs half
 #: as much again in synchronisation.
 _ONE_THREAD_PIXELS = 1920 * 1088
+#: A picture this many seconds after the last one is reached by decoding, a later one by a search. Our choice: about the
+#: usual distance of key frames.
+SEARCH_S = 5.0
 
 
 def frames(
@@ -101,6 +104,53 @@ def _sample(info: MediaInfo, count: int, max_side: int | None) -> Iterator[np.nd
                 frame = next(container.decode(stream), None)
                 if frame is not None:
                     yield convert(frame, aspect(frame))
+
+
+def pictures_at(path: Path, times_s: Sequence[float]) -> Iterator[np.ndarray | None]:
+    """The picture shown at each time, as `frames` gives it; None where none is found.
+
+    The file is searched by time, not decoded from its start. Where its timestamps are damaged, a picture can be another
+    one than `frames` gives at that time.
+
+    Args:
+        times_s: increasing, as `Frame.time_s`.
+
+    Raises:
+        MediaError: at the call, as `probe`.
+    """
+    info = probe(path, audio=False)
+    if info.container == "image":
+        return _nearest(list(_read_pictures(info, None)), times_s)
+    return _search(info, times_s) if info.has_video else iter([None] * len(times_s))
+
+
+def _nearest(pictures: list[Frame], times_s: Sequence[float]) -> Iterator[np.ndarray]:
+    return (min(pictures, key=lambda frame: abs(frame.time_s - time_s)).image for time_s in times_s)
+
+
+def _search(info: MediaInfo, times_s: Sequence[float]) -> Iterator[np.ndarray | None]:
+    convert = FrameConverter(info.orientation, None)
+    with open_container(info.path) as container:
+        stream = select_video(container)
+        assert stream is not None, "probe has found it"
+        aspect = AspectTracker(stream)
+        _set_threads(stream, info, None)
+        decoded = container.decode(stream)
+        now_s = 0.0
+        for time_s in times_s:
+            if not now_s <= time_s <= now_s + SEARCH_S:
+                with suppress(av.FFmpegError):
+                    container.seek(max(0, int((float(info.origin) + time_s - 0.01) * av.time_base)))
+                    decoded = container.decode(stream)
+            found = None
+            with suppress(av.FFmpegError):
+                for frame in decoded:
+                    raw = presentation_time(frame)
+                    now_s = now_s if raw is None else float(raw - info.origin)
+                    if raw is not None and now_s >= time_s - 1e-3:
+                        found = frame
+                        break
+            yield None if found is None else convert(found, aspect(found))
 
 
 def _read_pictures(info: MediaInfo, max_side: int | None) -> Iterator[Frame]:

@@ -83,7 +83,7 @@ def _context(record: Record) -> dict[str, Any]:
         "name": _heading(record),
         "facts": _facts(record),
         "version": __version__,
-        "css": read_source("report.css", "evaluation.css"),
+        "css": read_source("base.css", "report.css", "evaluation.css"),
         "a": names[0],
         "b": names[1],
         "colours": class_colours(record["classes"]),
