@@ -120,7 +120,8 @@ def measure_gaze(clips: int, seconds: float, split: str) -> None:
         off, centred = np.abs(error[:, axis]), np.abs(error[:, axis] - means[number, axis])
         slopes = [np.polyfit(truth[number == n, axis], angles[number == n, axis], 1)[0] for n in range(clips)]
         print(f"  {name}: mean absolute error {off.mean():.1f} degrees, 95th percentile {np.percentile(off, 95):.1f}")
-        print(f"     without the mean error of each clip {centred.mean():.1f}; of a constant guess ", end="")
+        print(f"     mean errors of the clips {means[:, axis].min():.1f} to {means[:, axis].max():.1f}, ", end="")
+        print(f"without them {centred.mean():.1f}; of a constant guess ", end="")
         print(f"{np.abs(truth[:, axis] - truth[:, axis].mean()).mean():.1f}; change for each true degree", end=" ")
         print(f"{np.mean(slopes):.2f} (clips: {min(slopes):.2f} to {max(slopes):.2f})")
 

@@ -16,7 +16,7 @@ from mien.faces.face_landmarker import BLENDSHAPES, FaceLandmarker
 
 #: Points of the 68-point scheme (iBUG 300-W: Sagonas et al. 2016, 300 Faces In-The-Wild Challenge) on the right half of
 #: the face and its midline, and the landmarks of the mesh whose mean each is. This is the usual correspondence, made
-#: symmetric. That of the jaw is approximate: the mesh's outline follows the visible edge of the face.
+#: symmetric. That of the jaw is approximate: a point of the mesh keeps its place on a head that turns.
 # fmt: off
 _RIGHT_HALF: dict[int, tuple[int, ...]] = {
     # jaw, from the ear to the chin

@@ -19,8 +19,8 @@ from mien.faces.face_landmarker import LANDMARKS, LEFT_IRIS, RIGHT_IRIS
 #: Millimetres between the centres of the eyes, which is the unit of the neutral face. Of adults, the distance between
 #: the pupils is 63 mm on average (Dodgson 2004, Variation and extrema of human interpupillary distance).
 INTEROCULAR_MM = 63.0
-#: Radius of the eyeball, and of the iris: 11.7 mm across in nearly everyone (Ruefer et al. 2005, White-to-white corneal
-#: diameter, American Journal of Ophthalmology 140(2)).
+#: Radius of the eyeball, and of the iris, which is 11.7 mm across, give or take 0.4 (Ruefer, Schroeder and Erb 2005,
+#: White-to-white corneal diameter, Cornea 24(3)).
 EYEBALL_MM, IRIS_MM = 12.0, 11.7 / 2
 #: From the centre of the eyeball to that of the iris.
 IRIS_DISTANCE_MM = math.sqrt(EYEBALL_MM**2 - IRIS_MM**2)
