@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 #: What the output always says of the descriptor that needs no download.
 SESSION_NOTE = (
-    "faces are compared by their gradients, which suits recordings of one session; over days, glasses or beards it "
-    "takes one person for several. Check the page; docs/PEOPLE.md has the errors measured."
+    "faces are compared by their gradients, which suits recordings of one session: of six people filmed so, none of "
+    "216 pairs of one person was missed, and none of 2,160 pairs of two was joined. Over days it takes one person for "
+    "several; how often is not measured. Check the page, and read docs/PEOPLE.md."
 )
 BIOMETRIC_NOTE = (
     "the descriptors kept are biometric data (GDPR Art. 9): keep them no longer than their purpose needs, and remove "
