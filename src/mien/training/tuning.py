@@ -210,10 +210,9 @@ class KeepTuned(KeepBest):
                 "corpora": list(recipe.corpus.options["data"]),
                 "labels": list(recipe.corpus.labels),
             }
-            texts = {
-                checkpoint.RECIPE: config.dump(recipe).encode(),
-                checkpoint.METRICS: checkpoint.json_bytes(self.metrics()),
-            }
-            saved_state.save(self.out, ABOUT, about, {path.name: path for path in temporary.iterdir()} | texts)
+            files: dict[str, bytes | Path] = {path.name: path for path in temporary.iterdir()}
+            files[checkpoint.RECIPE] = config.dump(recipe).encode()
+            files[checkpoint.METRICS] = checkpoint.json_bytes(self.metrics())
+            saved_state.save(self.out, ABOUT, about, files)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
