@@ -6,7 +6,7 @@ Memory holds feature vectors, never pictures: crops wait for a full batch at mos
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,6 +30,8 @@ OnError = Callable[[str, Exception], None]
 _MESH_BATCH = 256
 #: Presence probability of a face that is certain: a logit of 11.5. Faces upside down give up to 10.
 CERTAIN_SCORE = 0.99999
+#: A face whose mesh waits: subject, row, box, mesh, quality.
+_Pending = tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
 _OPENING = face_geometry.NAMES.index("mouth_opening")
 _POSE = {name: face_geometry.NAMES.index(f"head_{name}") for name in ("yaw", "pitch", "roll")}
 
@@ -223,9 +225,7 @@ class SubjectCollector:
         self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
         self._cells: dict[tuple[int, str], int] = {}
         self._skipped: dict[tuple[int, str], tuple[int, Callable[[], np.ndarray]]] = {}
-        self._pending: list[
-            tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
-        ] = []  # subject, row, box, mesh, quality
+        self._pending: list[_Pending] = []
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
         def on_values(subjects: list[int], values: np.ndarray) -> None:
@@ -315,6 +315,14 @@ class SubjectCollector:
         for batches in self._crops.values():
             batches.drain()
 
+    def since(self, row: int) -> dict[int, SubjectTrack]:
+        """Copies of all subjects from frame `row` on, whose index becomes 0. Faces that wait are measured for the
+        copies alone, and crops that wait are not encoded: what is collected does not depend on this."""
+        parts = {number: subject.since(row) for number, subject in self.subjects.items()}
+        pending = [(number, at - row, *rest) for number, at, *rest in self._pending if at >= row]
+        self._add_measured(pending, lambda number: parts.setdefault(number, SubjectTrack(number)))
+        return parts
+
     def forget(self, row: int, *, keep: int | None = None) -> None:
         """Drop the frames before `row`, whose index becomes 0, and the subjects other than `keep` that are in none of
         the rest.
@@ -336,14 +344,19 @@ class SubjectCollector:
         return self.subjects[number]
 
     def _measure_meshes(self) -> None:
-        if not self._pending:
-            return
         start = time.perf_counter()
-        numbers, rows, boxes, meshes, qualities = map(np.array, zip(*self._pending, strict=True))
+        self._add_measured(self._pending, self.subject)
+        self._pending = []
+        self._measure_s += time.perf_counter() - start
+
+    def _add_measured(self, faces: Sequence[_Pending], subject_of: Callable[[int], SubjectTrack]) -> None:
+        if not faces:
+            return
+        numbers, rows, boxes, meshes, qualities = map(np.array, zip(*faces, strict=True))
         geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
         measures = self._measures(meshes)
         for number in np.unique(numbers).tolist():
-            subject, mask = self.subject(number), numbers == number
+            subject, mask = subject_of(number), numbers == number
             subject.rows.extend(rows[mask])
             subject.boxes.extend(boxes[mask])
             if self._measures_quality:
@@ -352,8 +365,6 @@ class SubjectCollector:
                 subject.geometry.extend(geometry[mask])
             for modality, values in measures.items():
                 _extend(subject, modality, values[mask])
-        self._pending = []
-        self._measure_s += time.perf_counter() - start
 
     def _measures(self, meshes: np.ndarray) -> dict[str, np.ndarray]:
         """Modality -> measures of meshes; geometry is measured apart."""
