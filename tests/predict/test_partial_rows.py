@@ -55,7 +55,11 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predicted(
-    predictor: Predictor, path: Path, monkeypatch: pytest.MonkeyPatch, script: dict[int, Sequence[int]], **options: float
+    predictor: Predictor,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: dict[int, Sequence[int]],
+    **options: float,
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """The table of a recording, and the provisional tables."""
     monkeypatch.setattr(encode_media, "FaceTracker", lambda **_: ScriptedTracker(script))
