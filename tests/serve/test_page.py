@@ -20,6 +20,7 @@ from running_server import TOKEN, RunningServer, silence_wav, until
 
 from mien.errors import ArtefactError
 from mien.media.audio import SAMPLE_RATE, blocks
+from mien.media.video import frames, write_video
 from mien.synthetic.demo_clip import demo_scenario
 from mien.synthetic.render import render_video
 from mien.timeline.table import Timeline
@@ -158,6 +159,41 @@ def test_recordings(page: Page, server: RunningServer, clip: Path, tmp_path: Pat
     assert server.get("/v1/timelines") == {"timelines": []}
 
 
+@pytest.fixture(scope="module")
+def long_clip(clip: Path) -> Path:
+    """The frames of `clip` again and again, 40 seconds: its prediction takes longer than the first rows."""
+    images = [cv2.resize(frame.image, (320, 180)) for frame in frames(clip)]
+    path = clip.with_name("long.mp4")
+    write_video(path, (images[n % len(images)] for n in range(1000)), times=[n / 25 for n in range(1000)], audio=None)
+    return path
+
+
+def test_rows_are_shown_while_a_recording_is_predicted(page: Page, server: RunningServer, long_clip: Path) -> None:
+    opened(page, server)
+    page.set_input_files("#chooser", str(long_clip))
+    page.locator("#so-far-people canvas").wait_for()
+    assert re.search(r"1 person so far, up to 0:\d\d\. Preliminary", page.locator("#so-far-facts").inner_text())
+    assert page.locator("#report-title").inner_text() == "long.mp4 so far"
+    assert page.evaluate(CHART_PIXELS) > 20
+    assert page.locator("#list .open").get_attribute("aria-pressed") == "true"
+    assert page.evaluate("document.activeElement.id") != "report-title"  # it does not take the focus
+    page.locator("#list li[data-state=done]").wait_for()
+    page.frame_locator("#report-frame").locator("#bars .best").first.wait_for()  # the report takes its place
+    assert page.locator("#so-far").is_hidden()
+
+    page.set_input_files("#chooser", str(long_clip))
+    page.locator("#list li[data-state=running]").wait_for()
+    page.get_by_role("button", name="Rows of long.mp4 so far").click()
+    page.get_by_text("Nothing yet.").wait_for()
+    page.locator("#so-far-people canvas").wait_for()
+    page.get_by_role("button", name="Cancel long.mp4").click()
+    page.locator("#report").wait_for(state="hidden")
+    page.locator("#intro").wait_for()
+    assert page.locator("#list li").count() == 1
+
+
+CHART_PIXELS = """() => { const c = document.querySelector("#so-far-people canvas"); return new Set(
+    c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size; }"""
 DROP = """files => {
     const data = new DataTransfer();
     for (const [name, bytes] of files) data.items.add(new File([Uint8Array.from(bytes)], name));

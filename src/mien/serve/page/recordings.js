@@ -110,7 +110,7 @@ function follow(item) {
     const wasShown = isShown(item.id);
     if (item.state === "done" && item.job.rows && wasShown) view(item, false);
     else if (item.state !== "queued") closeReportOf(item.id);
-    if (!wasShown || item.state !== "done") items.filter(i => i.state === "running").forEach(follow);
+    items.filter(i => i.state === "running").forEach(follow);
   }
 }
 
@@ -204,9 +204,11 @@ function remove(item) {
 async function discard(item) {
   if (item.state === "uploading") { item.abort.abort(); return; }
   if (item.id && item.state !== "gone") {
+    closeReportOf(item.id);  // it asks for rows
     try { await call(`/v1/timelines/${item.id}`, { method: "DELETE" }); } catch (error) { if (error.status !== 404) { note(item, error); return; } }
   }
   remove(item);
+  items.forEach(follow);
   announce(`${item.name} is deleted.`);
 }
 

@@ -13,13 +13,13 @@ export class RowsSoFar {
   constructor(id, offer, onRows) {
     this.id = id; this.names = offer.classes; this.colours = Object.values(offer.colours); this.onRows = onRows;
     this.parts = { expression: offer.classes.length > 0, affect: offer.valence_arousal };
-    this.isOver = false;
+    this.isOver = false; this.abort = new AbortController();
     this.clear();
     this.follow();
   }
 
   clear() { this.rows = new Rows(this.names, { keptS: Infinity, savedRows: 0 }); this.after = 0; }
-  stop() { this.isOver = true; }
+  stop() { this.isOver = true; this.abort.abort(); }
   get isEmpty() { return !this.rows.subjects.length; }
 
   async follow() {
@@ -27,7 +27,7 @@ export class RowsSoFar {
     while (!this.isOver) {
       let pause = PAUSE_MS;
       try {
-        const answer = await getJson(`/v1/timelines/${this.id}/rows?after=${this.after}&run=${run}&wait=${WAIT_S}`);
+        const answer = await getJson(`/v1/timelines/${this.id}/rows?after=${this.after}&run=${run}&wait=${WAIT_S}`, { signal: this.abort.signal });
         if (this.isOver || answer.final || answer.last) return;  // the report shows the rest
         if (!answer.first && this.after) this.clear();  // the job was started again
         ({ next: this.after, run } = answer);
