@@ -2,9 +2,9 @@
 
     python bench/page_codecs.py [--seconds 20] [--rounds 2] [CLIP]
 
-Chromium plays CLIP as its camera, 640 pixels wide, without a microphone; each round opens the camera view with both kinds
-in turn. Processor time is that of the server with its processes, and that of the browser with its own, after the first
-rows, in seconds per second. Prints a Markdown table, with the load of the machine beside it.
+Chromium plays CLIP as its camera, without a microphone; each round opens the camera view with both kinds in turn.
+Processor time is that of the server with its processes, and that of the browser with its own, after the first rows, in
+seconds per second. Prints a Markdown table, with the load of the machine beside it.
 """
 
 from __future__ import annotations

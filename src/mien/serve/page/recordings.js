@@ -39,9 +39,9 @@ function add(files) {
   if (!query) return;
   for (const file of files) {
     const item = { file, query, name: file.name, size: file.size, state: "waiting", sent: 0, abort: new AbortController() };
-    if (!file.size) fail(item, `${file.name} is empty`, "Choose a video, a sound or a picture");
+    if (!file.size) fail(item, "The file is empty", "Choose a video, a sound or a picture");
     else if (file.size > server.limits.upload_bytes) {
-      fail(item, `${file.name} has ${size(file.size)}, and this server takes ${size(server.limits.upload_bytes)}`, "Cut it into parts, or start the server with a larger --max-upload");
+      fail(item, `The file has ${size(file.size)}, and this server takes ${size(server.limits.upload_bytes)}`, "Cut it into parts, or start the server with a larger --max-upload");
     }
     insert(item);
   }
@@ -159,7 +159,7 @@ const WORDS = {
   uploading: item => [item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
   queued: item => [item.job.before ? `In the queue, ${item.job.before} before it` : "In the queue, next", null],
   running: item => [item.job.progress ? `Predicting, ${percent(item.job.progress)}` : "Predicting", item.job.progress || null],
-  done: item => [`${item.note ? item.note + " " : ""}${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
+  done: item => [`${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
   failed: item => [item.problem, -1],
   gone: () => ["The server has deleted the results.", -1],
 };
@@ -170,7 +170,8 @@ function found(job) {
 }
 
 function update(item) {
-  const { facts, bar, text, open, results, drop } = item.parts, [words, share] = WORDS[item.state](item);
+  const { facts, bar, text, open, results, drop } = item.parts, [state, share] = WORDS[item.state](item);
+  const words = item.note ? `${item.note} ${state}` : state;
   item.node.dataset.state = item.state;
   const media = item.job?.media ?? {};
   facts.textContent = [size(item.size), media.duration_s && item.state === "done" ? mapping.clock(media.duration_s, 1) : ""].filter(Boolean).join(" · ");

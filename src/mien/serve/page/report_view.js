@@ -12,12 +12,22 @@ let shown = "", growing = null;
 const link = async id => (await getJson(`/v1/timelines/${id}/ticket`, { method: "POST" })).link;
 
 function open(id, name, isGrowing) {
+  const isNext = !isGrowing && shown === id && growing?.id === id;
   shown = id;
   $("report-title").textContent = isGrowing ? `${name} so far` : `Report of ${name}`;
   $("report").hidden = false; $("intro").hidden = true;
-  $("so-far").hidden = !isGrowing; $("report-frame").hidden = $("report-tab").hidden = isGrowing;
+  $("report-frame").hidden = $("report-tab").hidden = isGrowing;
+  $("report-frame").classList.toggle("waiting", isNext);  // the rows so far stay until it is loaded
+  $("so-far").hidden = !(isGrowing || isNext);
   if (isGrowing) $("report-frame").src = "about:blank"; else stopFollowing();
 }
+
+// The report is loaded: it takes the place of the rows so far.
+$("report-frame").addEventListener("load", () => {
+  if ($("report-frame").hidden || $("report-frame").src === "about:blank") return;
+  $("report-frame").classList.remove("waiting");
+  $("so-far").hidden = true;
+});
 
 function goTo() {
   $("report-title").focus({ preventScroll: true });
@@ -30,7 +40,6 @@ function stopFollowing() { growing?.stop(); growing = null; }
 export async function showReport(id, name, isAsked = true) {
   const address = await link(id);
   open(id, name, false);
-  // A frame that was hidden has its size only now.
   $("report-frame").src = address;
   if (isAsked) goTo();
 }
