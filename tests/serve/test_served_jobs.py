@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import polars as pl
 import pytest
 from running_server import RunningServer, silence_wav, until
 
 import mien
+from mien.client import Rows
 from mien.errors import ConfigError, MediaError, ServerError
+from mien.media.video import frames, write_video
 from mien.timeline.table import Timeline
 
 
@@ -193,6 +196,31 @@ def test_killed_worker_is_tried_once_more_and_then_fails_with_a_reason(server: R
     assert server.files() == set()
     del server.output[:]  # both are logged
     server.request("DELETE", address)
+
+
+def test_rows_come_while_a_job_runs_and_start_again_with_it(server: RunningServer, clip: Path, tmp_path: Path) -> None:
+    images = [cv2.resize(frame.image, (320, 180)) for frame in frames(clip)]
+    path = tmp_path / "long.mp4"
+    write_video(path, (images[n % len(images)] for n in range(800)), times=[n / 25 for n in range(800)], audio=None)
+    parts: list[Rows] = []
+
+    def on_rows(part: Rows) -> None:
+        parts.append(part)
+        if len(parts) == 1:
+            server.kill_children("mien.serve.worker")
+
+    timeline = mien.Client(server.url).predict(path, on_rows=on_rows)
+    assert len(timeline) == 800
+    assert [part.first for part in parts].count(0) == 2  # each run has rows of its own
+    last = parts[max(n for n, part in enumerate(parts) if part.first == 0) :]
+    rows = [row for part in last for row in part.rows]
+    assert not any(part.final for part in parts)
+    times = [row["time_s"] for row in rows]
+    assert times == sorted(times)
+    assert set(times) <= set(timeline.table["time_s"])
+    assert {row["evidence"] for row in rows} == {"face"}
+    assert server.files() == set()
+    del server.output[:]  # the death is logged
 
 
 def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Path) -> None:
