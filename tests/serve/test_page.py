@@ -26,7 +26,7 @@ from mien.synthetic.render import render_video
 from mien.timeline.table import Timeline
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, WebSocket
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
 WAIT_MS = 60_000
@@ -293,6 +293,43 @@ def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
     table = Timeline.read(tmp_path / "live.jsonl").table
     assert set(table["evidence"]) >= {"both"}
     assert str(len(table)) in page.locator("#live-facts").inner_text()
+
+
+DAMAGE = """() => { const send = WebSocket.prototype.send; let chunks = 0; WebSocket.prototype.send = function (data) {
+    if (data[0] === 4 && ++chunks === 12) data.fill(255, 16);
+    send.call(this, data); }; }"""
+
+
+@pytest.mark.parametrize("has_encoder", [True, False], ids=["WebCodecs", "without WebCodecs"])
+def test_camera_sends_video_where_the_browser_encodes_it(page: Page, server: RunningServer, has_encoder: bool) -> None:
+    sent: list[tuple[int, int]] = []  # kind, mark of a key frame
+    asked: list[str] = []
+
+    def watch(socket: WebSocket) -> None:
+        socket.on("framesent", lambda data: sent.append((data[0], data[2])) if isinstance(data, bytes) else None)
+        socket.on("framereceived", lambda data: asked.append(data) if '"key_frame"' in data else None)
+
+    page.on("websocket", watch)
+    page.add_init_script(f"({DAMAGE})()" if has_encoder else "delete window.VideoEncoder")
+    page.goto(f"{server.url}/?pictures=video#token={TOKEN}")
+    page.click("#tab-camera")
+    page.check("#agreed")
+    page.uncheck("#use-microphone")
+    page.click("#start")
+    page.locator("#face.on").wait_for()
+    if has_encoder:
+        until(lambda: page.evaluate("1") == 1 and sent.count((4, 1)) >= 2, 30)
+        assert len(asked) == 1  # for the chunk that was damaged on its way
+        assert "a chunk of vp8 is damaged" in asked[0]
+        before = len(sent)
+        until(lambda: page.evaluate("1") == 1 and len(sent) > before + 10, 30)
+        assert sent[0] == (4, 1)
+        assert {kind for kind, _ in sent} == {4}
+    else:
+        assert {kind for kind, _ in sent} == {1}
+    page.keyboard.press("Escape")
+    page.get_by_text("here in this tab alone").wait_for()
+    until(lambda: live_sessions(server) == 0)
 
 
 @pytest.mark.parametrize(
