@@ -17,6 +17,8 @@ import mien
 from mien.client import Rows
 from mien.errors import ConfigError, MediaError, ServerError
 from mien.media.video import frames, write_video
+from mien.serve.jobs import FAILED, JobOptions
+from mien.serve.worker_process import Limits, WorkerProcess
 from mien.timeline.table import Timeline
 
 
@@ -240,10 +242,11 @@ def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Pat
         second.stop()
 
 
-def test_limits_of_time_memory_queue_and_age(clip: Path, tmp_path: Path) -> None:
-    limits = {"workers": 1, "queue": 1, "keep_seconds": 1.5}
-    server = RunningServer(tmp_path / "a", **limits, job_seconds=0.3)
+def test_limits_of_time_queue_and_age(clip: Path, tmp_path: Path) -> None:
+    server = RunningServer(tmp_path / "data", workers=1, queue=1, keep_seconds=1.0, job_seconds=0.3)
     try:
+        with pytest.raises(AssertionError, match="another mien serve uses the folder"):
+            RunningServer(tmp_path / "data")
         address = server.upload(clip.read_bytes())
         server.wait(address, "running", "failed")
         server.upload(clip.read_bytes())
@@ -256,14 +259,14 @@ def test_limits_of_time_memory_queue_and_age(clip: Path, tmp_path: Path) -> None
         assert server.files() == set()
     finally:
         server.stop()
-    server = RunningServer(tmp_path / "b", **limits, job_bytes=60 << 20)
-    try:
-        address = server.upload(clip.read_bytes())
-        assert "GB of memory" in server.wait(address, "failed")["reason"]["what"]
-        with pytest.raises(AssertionError, match="another mien serve uses the folder"):
-            RunningServer(tmp_path / "b")
-    finally:
-        server.stop()
+
+
+def test_a_worker_that_needs_too_much_memory_is_ended(clip: Path, tmp_path: Path) -> None:
+    worker = WorkerProcess(Limits(seconds=60, memory_bytes=60 << 20))
+    found = worker.run(clip, tmp_path, JobOptions(), lambda done: None, lambda: False)
+    assert found.state == FAILED
+    assert "GB of memory" in found.facts["what"]
+    assert worker.pid is None
 
 
 def kill_worker(server: RunningServer, address: str) -> list[int]:

@@ -179,7 +179,7 @@ async def create_timeline(request: Request, service: ServiceOf, options: Options
         with suppress(FileNotFoundError):
             os.unlink(path)
     service.metrics.upload_bytes.inc(job.size)
-    service.pool.wake()
+    await run_in_threadpool(service.pool.wake)
     return NiceJSON(
         _record(service, job), status_code=HTTPStatus.ACCEPTED, headers={"location": f"/v1/timelines/{job.id}"}
     )
