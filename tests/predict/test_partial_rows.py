@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 from mien.encode import encode_media
+from mien.encode.encode_media import MediaPart
 from mien.encoders import face_geometry
 from mien.media.video import write_video
 from mien.predict import Predictor, load, progress
@@ -100,6 +102,51 @@ def test_a_section_keeps_the_numbers_of_the_whole(
     rows = pl.concat(parts)
     assert rows["time_s"].min() == table["time_s"].min() == 2.0
     assert rows["frame"].to_list() == list(range(50, 50 + len(rows)))
+
+
+def test_what_is_read_faster_than_a_window_has_all_its_rows(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: None
+) -> None:
+    path = clip(tmp_path / "v.mp4", 60, rate=5)
+    count, seen = 0, progress.PartialRows.__call__
+
+    def rarely(self: progress.PartialRows, time_s: float, part_from: Callable[[float], MediaPart]) -> None:
+        nonlocal count
+        count += 1
+        if count % 145 == 0:
+            seen(self, time_s, part_from)
+
+    monkeypatch.setattr(progress.PartialRows, "__call__", rarely)
+    table, parts = predicted(predictor, path, monkeypatch, {0: range(300)})
+    assert len(parts) == 2
+    assert max(part["time_s"].max() - part["time_s"].min() for part in parts) > 25  # type: ignore[operator]
+    rows = pl.concat(parts)
+    assert rows["frame"].to_list() == table["frame"].to_list()[: len(rows)]
+    assert rows["valence"].is_not_null().mean() > 0.9
+
+
+def test_rows_come_with_the_table_of_features_too(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: None
+) -> None:
+    path = tmp_path / "v.mp4"
+    hum = (0.01 * np.sin(np.arange(48_000) / 50)).astype(np.float32)
+    write_video(
+        path, (np.full((90, 160, 3), 90, np.uint8) for _ in range(75)), times=[n / 25 for n in range(75)], audio=hum
+    )
+    script = {0: range(75)}
+
+    class Patient(ScriptedTracker):
+        def __call__(self, frame: Frame) -> list[Face]:
+            time.sleep(0.02)  # so that the sound is read before the pictures
+            return super().__call__(frame)
+
+    monkeypatch.setattr(encode_media, "FaceTracker", lambda **_: Patient(script))
+    parts: list[pl.DataFrame] = []
+    timeline = predictor.predict(path, features=True, on_rows=parts.append)
+    rows = pl.concat(parts)
+    assert timeline.features is not None
+    assert rows["frame"].to_list() == list(range(len(rows)))
+    assert len(rows) > 50
 
 
 def test_rows_take_a_small_share_of_the_time(

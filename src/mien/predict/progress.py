@@ -63,7 +63,8 @@ class PartialRows:
             return
         start = self._clock()
         context_s = max(settings.window_s for settings in all_settings(model))
-        part = part_from(max(0.0, math.floor(time_s - context_s)))
+        # Longer than the window where more was read since the last rows.
+        part = part_from(math.floor(max(0.0, min(time_s, self._given_s + context_s / 2) - context_s)))
         # Someone counts after MIN_VISIBLE_S in view: rows wait for that.
         stop_s = min(part.stop_s, time_s - MIN_VISIBLE_S)
         if len(part.media.faces.times) and stop_s > self._given_s:
@@ -76,7 +77,9 @@ class PartialRows:
 
     def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
         """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""
-        table = timeline_rows(model, part.media, min_quality=self._min_quality)
+        media = part.media  # which may have more for the table of features
+        media.audio = {name: stream for name, stream in media.audio.items() if name in model.features}
+        table = timeline_rows(model, media, min_quality=self._min_quality)
         numbers = dict(enumerate(part.numbers or [0]))
         table = table.with_columns(
             pl.col("time_s") + part.start_s,

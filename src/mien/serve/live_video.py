@@ -69,11 +69,13 @@ class Pictures:
 
 def _create_decoder(codec: str) -> VideoCodecContext:
     import av
+    from av.video.codeccontext import VideoCodecContext
 
     try:
         context = av.CodecContext.create(codec, "r")
     except (av.FFmpegError, ValueError):
         raise ValueError(f"this server's PyAV cannot decode {codec}; send JPEG") from None
+    assert isinstance(context, VideoCodecContext)
     context.thread_count = 1  # threads would hold back pictures
     context.flags |= av.codec.context.Flags.low_delay
     context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
