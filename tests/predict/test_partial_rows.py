@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -123,30 +122,6 @@ def test_what_is_read_faster_than_a_window_has_all_its_rows(
     rows = pl.concat(parts)
     assert rows["frame"].to_list() == table["frame"].to_list()[: len(rows)]
     assert rows["valence"].is_not_null().mean() > 0.9
-
-
-def test_rows_come_with_the_table_of_features_too(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: None
-) -> None:
-    path = tmp_path / "v.mp4"
-    hum = (0.01 * np.sin(np.arange(48_000) / 50)).astype(np.float32)
-    write_video(
-        path, (np.full((90, 160, 3), 90, np.uint8) for _ in range(75)), times=[n / 25 for n in range(75)], audio=hum
-    )
-    script = {0: range(75)}
-
-    class Patient(ScriptedTracker):
-        def __call__(self, frame: Frame) -> list[Face]:
-            time.sleep(0.02)  # so that the sound is read before the pictures
-            return super().__call__(frame)
-
-    monkeypatch.setattr(encode_media, "FaceTracker", lambda **_: Patient(script))
-    parts: list[pl.DataFrame] = []
-    timeline = predictor.predict(path, features=True, on_rows=parts.append)
-    rows = pl.concat(parts)
-    assert timeline.features is not None
-    assert rows["frame"].to_list() == list(range(len(rows)))
-    assert len(rows) > 50
 
 
 def test_rows_take_a_small_share_of_the_time(

@@ -319,7 +319,7 @@ class SubjectCollector:
         """Copies of all subjects from frame `row` on, whose index becomes 0. Faces that wait are measured for the
         copies alone, and crops that wait are not encoded: what is collected does not depend on this."""
         parts = {number: subject.since(row) for number, subject in self.subjects.items()}
-        pending = [(number, at - row, *rest) for number, at, *rest in self._pending if at >= row]
+        pending = [(face[0], face[1] - row, *face[2:]) for face in self._pending if face[1] >= row]
         self._add_measured(pending, lambda number: parts.setdefault(number, SubjectTrack(number)))
         return parts
 

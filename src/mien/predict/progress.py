@@ -77,9 +77,7 @@ class PartialRows:
 
     def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
         """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""
-        media = part.media  # which may have more for the table of features
-        media.audio = {name: stream for name, stream in media.audio.items() if name in model.features}
-        table = timeline_rows(model, media, min_quality=self._min_quality)
+        table = timeline_rows(model, part.media, min_quality=self._min_quality)
         numbers = dict(enumerate(part.numbers or [0]))
         table = table.with_columns(
             pl.col("time_s") + part.start_s,
