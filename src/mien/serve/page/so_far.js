@@ -49,9 +49,9 @@ export class RowsSoFar {
       : `${people(subjects.length)} so far, up to ${mapping.clock(this.rows.latestS, 0)}. Preliminary: the report at the end replaces it.`;
     if (box.dataset.shown !== `${this.id} ${subjects}`) {
       box.dataset.shown = `${this.id} ${subjects}`;
-      box.replaceChildren(...subjects.map(s => element("section", { "aria-label": `Person ${s}` },
-        element("h3", { textContent: `Person ${s}`, hidden: subjects.length < 2 }),
-        element("div", { className: "plot" }, element("canvas", { role: "img", "aria-label": `Chart of person ${s} so far` })))));
+      box.replaceChildren(...subjects.map(s => element("section", { "aria-label": `Subject ${s}` },
+        element("h3", { textContent: `Subject ${s}`, hidden: subjects.length < 2 }),
+        element("div", { className: "plot" }, element("canvas", { role: "img", "aria-label": `Chart of subject ${s} so far` })))));
       for (const key of document.querySelectorAll("#so-far .of-affect")) key.hidden = !this.parts.affect;
     }
     const shown = { from: 0, to: Math.max(LEAST_S, this.rows.latestS) }, parts = { ...this.parts, lanes: subjects.length === 1 };
