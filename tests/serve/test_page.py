@@ -189,6 +189,7 @@ def test_rows_are_shown_while_a_recording_is_predicted(page: Page, server: Runni
     page.get_by_role("button", name="Cancel long.mp4").click()
     page.locator("#report").wait_for(state="hidden")
     page.locator("#intro").wait_for()
+    page.locator("#list li").nth(1).wait_for(state="detached")
     assert page.locator("#list li").count() == 1
 
 
