@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -20,9 +21,10 @@ from mien.serve import partial_rows
 from mien.serve.app import create_app
 from mien.serve.jobs import DONE, FAILED, RESULT, JobOptions
 from mien.serve.partial_rows import RowWriter
+from mien.serve.ray_runner import RayRunner
 from mien.serve.service import Service
 from mien.serve.settings import Settings
-from mien.serve.worker_process import DIED, STOPPED, RunResult
+from mien.serve.worker_process import DIED, STOPPED, Limits, RunResult
 from mien.timeline.table import Timeline
 
 
@@ -210,3 +212,33 @@ def test_client_yields_rows_until_the_result(monkeypatch: pytest.MonkeyPatch) ->
     ]
     with pytest.raises(ServerError, match="it died"):
         list(Client("http://127.0.0.1:1").rows("abc"))
+
+
+def test_rows_are_copied_from_the_machine_of_a_cluster(tmp_path: Path) -> None:
+    """Without Ray: an actor is a folder, and its answers are values."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+
+    def read(name: str, start: int) -> bytes:
+        return (there / name).read_bytes()[start:] if (there / name).exists() else b""
+
+    runner = RayRunner(SimpleNamespace(get=lambda value, timeout: value), Limits(1, 1))
+    runner._actor = SimpleNamespace(read=SimpleNamespace(remote=read))
+    runner._fetch_rows(here)
+    assert partial_rows.read(here, 0, 9) == []
+    writer = RowWriter(there)
+    for times in ([0.0, 0.1], [0.2], [], [0.3, 0.4]):
+        writer.add(table(times))
+        runner._fetch_rows(here)
+        assert partial_rows.read(here, 0, 99) == partial_rows.read(there, 0, 99)
+    assert partial_rows.count(here) == 5
+    writer.add(table([0.5]))
+    ends = (there / partial_rows.ENDS).read_bytes()
+    (there / partial_rows.ENDS).write_bytes(ends[:-8])  # a row whose position is not written yet
+    runner._fetch_rows(here)
+    assert len(partial_rows.read(here, 0, 99)) == 5
+    (there / partial_rows.ENDS).write_bytes(ends)
+    runner._fetch_rows(here)
+    assert partial_rows.read(here, 0, 99) == partial_rows.read(there, 0, 99)
+    assert partial_rows.count(here) == 6
