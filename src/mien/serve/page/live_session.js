@@ -77,7 +77,10 @@ export class LiveSession extends EventTarget {
     if (this.isEncoding) return;
     this.canvas.getContext("2d", { willReadFrequently: true }).drawImage(this.video, 0, 0, this.canvas.width, this.canvas.height);
     this.lastS = timeS;
-    if (this.encoder) { this.encoder.encode(this.canvas, timeS); return; }
+    if (this.encoder) {
+      try { this.encoder.encode(this.canvas, timeS); } catch { this.encoder = null; this.usesVideo = false; }  // JPEG from now on
+      return;
+    }
     this.isEncoding = true;
     this.canvas.toBlob(async blob => {
       const data = await blob.arrayBuffer();
