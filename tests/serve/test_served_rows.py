@@ -19,7 +19,7 @@ from mien.errors import ServerError
 from mien.labels import EXPRESSIONS
 from mien.serve import partial_rows
 from mien.serve.app import create_app
-from mien.serve.jobs import DONE, FAILED, RESULT, JobOptions
+from mien.serve.jobs import DONE, FAILED, RESULT, JobOptions, JobStore
 from mien.serve.partial_rows import RowWriter
 from mien.serve.ray_runner import RayRunner
 from mien.serve.service import Service
@@ -142,7 +142,8 @@ def test_rows_of_a_job_from_its_start_to_its_result(parts: TestClient, go: threa
     assert 0.2 <= time.monotonic() - began < 5
     go.set()  # the worker dies: its rows are gone
     until(lambda: parts.get(address).json()["state"] == "running" and rows(3, "1", wait=0)["run"] == "2")
-    assert rows(3, "1", wait=0)["first"] == 0
+    part = rows(3, "1", wait=0)
+    assert (part["first"], part["rows"]) == (0, [])  # not those of the first run
     threading.Timer(0.1, go.set).start()
     part = rows(0, "2")
     assert (len(part["rows"]), part["run"]) == (5, "2")
@@ -153,6 +154,19 @@ def test_rows_of_a_job_from_its_start_to_its_result(parts: TestClient, go: threa
     assert (len(part["rows"]), part["first"], part["next"], part["run"], part["last"]) == (40, 0, 40, "final", True)
     assert [len(rows(n, "final")["rows"]) for n in (0, 39, 40, 99)] == [40, 1, 0, 0]
     assert rows(10)["first"] == 10
+
+
+def test_rows_of_a_server_that_was_killed_are_gone_after_its_restart(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "data")
+    (store.incoming / "upload").write_bytes(b"video")
+    job = store.add("upload", store.incoming / "upload", ".mp4", JobOptions())
+    assert store.claim() is not None
+    RowWriter(store.folder_of(job.id)).add(table(ticks(3)))
+    store.close()
+    again = JobStore(tmp_path / "data")
+    assert again.recover() == (1, 0)
+    assert [path.name for path in again.folder_of(job.id).iterdir()] == ["recording.mp4"]
+    again.close()
 
 
 def test_rows_are_deleted_with_their_job(
