@@ -24,10 +24,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mien.media.audio import SAMPLE_RATE, blocks
-from mien.media.video import frames
+from mien.media.video import frames, write_video
 from mien.views.palette import EXPRESSION, rgb
 
 SECONDS = 20.0
+#: How often the clip is repeated where its prediction has to take long.
+REPEATED = 6
 #: Moment of the clip that the report shows.
 MOMENT_S = 4.5
 #: Surfaces of the page in light and dark (`base.css`).
@@ -115,6 +117,22 @@ def show_report(page: Page, clip: Path) -> None:
     page.wait_for_timeout(1500)
 
 
+def show_rows_so_far(page: Page, clip: Path) -> None:
+    """Predict the clip several times over, and stop while it is predicted."""
+    path = clip.with_name("conversation.mp4")
+    pictures = [frame.image for frame in frames(clip)]
+    sound = np.concatenate([samples for _, samples in blocks(clip)])
+    rate = round(len(pictures) / SECONDS)
+    sound = np.resize(sound, len(pictures) * SAMPLE_RATE // rate)
+    count = REPEATED * len(pictures)
+    times = [n / rate for n in range(count)]
+    shown = (pictures[n % len(pictures)] for n in range(count))
+    write_video(path, shown, times=times, audio=np.tile(sound, REPEATED))
+    page.set_input_files("#chooser", str(path))
+    page.locator("#so-far-people canvas").wait_for(timeout=60_000)
+    page.locator("#so-far-facts").get_by_text(re.compile(r"up to (0:[45]|[1-9]:)")).wait_for(timeout=60_000)
+
+
 def run_camera(page: Page, seconds: float) -> None:
     """Start the camera and let it run, until the expression is `SHOWN`."""
     page.click("#tab-camera")
@@ -146,6 +164,11 @@ def main() -> None:
             wide = opened(browser, url, viewport={"width": 1400, "height": 900})
             show_report(wide, clip)
             take(wide, given.out / "page.png")
+            wide.locator("#report-close").click()
+            show_rows_so_far(wide, clip)
+            take(wide, given.out / "page_so_far.png")
+            wide.get_by_role("button", name="Cancel conversation.mp4").click()
+            wide.locator("#so-far").wait_for(state="hidden")
             wide.emulate_media(color_scheme="dark")
             run_camera(wide, 32)
             take(wide, given.out / "page_live.png")

@@ -174,6 +174,33 @@ def test_a_folder_is_complete_and_predicts_the_weighted_mean_of_its_members(
     np.testing.assert_allclose(ours[2], 0.75 * first[2] + 0.25 * second[2], atol=1e-6)
 
 
+def test_a_folder_is_listed_and_served_as_a_model(folder: Path, runs: list[Path], tmp_path: Path) -> None:
+    from mien import model_listing
+
+    found, member = model_listing.describe(str(folder)), model_listing.describe(str(runs[0]))
+    assert (found.kind, found.classes, found.figures) == ("ensemble", member.classes, {"macro_f1": 0.5})
+    assert found.valence_arousal == member.valence_arousal
+    assert [i.modality for i in found.inputs][: len(member.inputs)] == [
+        f"{ensemble_folder.read(folder).names[0]}/{i.modality}" for i in member.inputs
+    ]
+    assert str(folder) in [model.name for model in model_listing.list_models([tmp_path])]
+    (folder / ensemble_folder.ABOUT).write_text("{}")
+    assert [m.problem != "" for m in model_listing.list_models([tmp_path]) if m.name == str(folder)] == [True]
+
+
+def test_an_ensemble_can_be_served(folder: Path, tmp_path: Path) -> None:
+    testclient = pytest.importorskip("starlette.testclient")
+    from mien.serve.app import create_app
+    from mien.serve.service import Service
+    from mien.serve.settings import Settings
+
+    service = Service(Settings(tmp_path / "server", models=(str(folder),)))
+    with testclient.TestClient(create_app(service), base_url="http://127.0.0.1") as client:
+        (model,) = client.get("/v1/models").json()["models"]
+    assert model["kind"] == "ensemble"
+    assert list(model["colours"]) == model["classes"] != []
+
+
 def _damage(folder: Path, **changes: object) -> None:
     about = json.loads((folder / ensemble_folder.ABOUT).read_text())
     (folder / ensemble_folder.ABOUT).write_text(json.dumps(about | changes))

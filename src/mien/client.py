@@ -14,10 +14,10 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from mien import errors
@@ -29,6 +29,18 @@ WAIT_S, PAUSE_S = 20.0, 0.05
 #: Seconds without an answer after which a request fails.
 TIMEOUT_S = 60.0
 _BLOCK = 1 << 20
+
+
+class Rows(NamedTuple):
+    """Rows of a job on a server.
+
+    rows: dicts with the columns of a Timeline. first: number of the first row; 0 where they replace all before. final:
+    they are those of the result, not provisional.
+    """
+
+    rows: list[dict[str, Any]]
+    first: int
+    final: bool
 
 
 class Client:
@@ -54,14 +66,15 @@ class Client:
         self._url, self._parts, self._token, self._patience = url.rstrip("/"), parts, token, patience_s
 
     def predict(
-        self, path: str | Path, *, progress: Callable[[float], None] | None = None, timeout_s: float | None = None,
-        **options: Any,
+        self, path: str | Path, *, progress: Callable[[float], None] | None = None,
+        on_rows: Callable[[Rows], None] | None = None, timeout_s: float | None = None, **options: Any,
     ) -> Timeline:  # fmt: skip
         """Predict a recording on the server. The job is deleted there at the end, and if this is interrupted.
 
         Args:
             path: a video, sound file or picture.
             progress: called with the part that is done, in [0, 1], when it changes.
+            on_rows: called with provisional rows while the server predicts a video, see `rows`.
             timeout_s: longest time for all, in seconds; None: no limit.
             options: `model`, `max_faces`, `face`, `voice`, `reidentify`, `audio_track`, `split_channels`,
                 `min_quality`, `start_s`, `stop_s`, as in `mien.load` and `Predictor.predict`.
@@ -74,7 +87,7 @@ class Client:
         job = self._upload(Path(path), options, deadline)
         address = f"/v1/timelines/{job['id']}"
         try:
-            job = self._wait(address, job, progress, deadline)
+            job = self._wait(address, job, progress, on_rows, deadline)
             with tempfile.TemporaryDirectory(prefix="mien-") as folder:
                 file = Path(folder) / "timeline.parquet"
                 with file.open("wb") as target:
@@ -85,6 +98,37 @@ class Client:
                 self._request("DELETE", address)
         timeline.media = str(path)
         return timeline
+
+    def rows(self, job_id: str) -> Iterator[Rows]:
+        """Yield the rows of a job as the server finds them, then those of its result.
+
+        While a video is predicted, rows are provisional: at most ten a second of each person, which the rows of the
+        result replace. Where `first` is 0, forget the rows before.
+
+        Args:
+            job_id: the `id` of a job, as `POST /v1/timelines` and `GET /v1/timelines` give it.
+
+        Raises:
+            MediaError: the server could not read the recording. ServerError: there is no such job, it failed, or the
+            server cannot be reached.
+        """
+        address, after, run = f"/v1/timelines/{job_id}", 0, ""
+        while True:
+            part, after, run, is_last = self._rows(address, after, run, WAIT_S)
+            if part.rows or part.final:
+                yield part
+            if is_last:
+                break
+        if not part.final:
+            raise _error_of(self._request("GET", address)["reason"], ServerError)
+
+    def _rows(self, address: str, after: int, run: str, wait_s: float) -> tuple[Rows, int, str, bool]:
+        """Rows after those that are known; the arguments of the next call; and whether no more follow."""
+        query = urlencode({"after": after, "run": run, "wait": f"{wait_s:.2f}"})
+        answer = self._request("GET", f"{address}/rows?{query}")
+        time.sleep(PAUSE_S)
+        part = Rows(answer["rows"], answer["first"], answer["final"])
+        return part, answer["next"], answer["run"], answer["last"]
 
     def models(self) -> dict[str, Any]:
         """What the server offers: `models`, `formats` and `limits`. Raises ServerError and ConfigError."""
@@ -115,9 +159,10 @@ class Client:
                 time.sleep(pause)
 
     def _wait(
-        self, address: str, job: dict[str, Any], progress: Callable[[float], None] | None, deadline: float
-    ) -> dict[str, Any]:
-        last, answered = -1.0, time.monotonic()
+        self, address: str, job: dict[str, Any], progress: Callable[[float], None] | None,
+        on_rows: Callable[[Rows], None] | None, deadline: float,
+    ) -> dict[str, Any]:  # fmt: skip
+        last, answered, after, run = -1.0, time.monotonic(), 0, ""
         while job["state"] not in ("done", "failed"):
             if time.monotonic() > deadline:
                 raise ServerError(
@@ -127,13 +172,19 @@ class Client:
                 )
             wait = max(0.0, min(WAIT_S, deadline - time.monotonic()))
             try:
+                if on_rows is not None:
+                    part, after, run, _ = self._rows(address, after, run, wait)
+                    if part.rows and not part.final:
+                        on_rows(part)
+                    wait = 0.0
                 job, answered = self._request("GET", f"{address}?wait={wait:.2f}"), time.monotonic()
             except _UnreachableError:  # a server that restarts goes on with its jobs
                 if time.monotonic() - answered > min(self._patience, TIMEOUT_S):
                     raise
                 time.sleep(1.0)
                 continue
-            time.sleep(PAUSE_S)
+            if on_rows is None:
+                time.sleep(PAUSE_S)
             if progress is not None and job["progress"] != last:
                 last = job["progress"]
                 progress(last)

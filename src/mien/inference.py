@@ -145,6 +145,13 @@ class StreamModel(Protocol):
         """Features of one subject for a next stage, see `embed_streams`. Raises ConfigError if the system has none."""
 
 
+def all_settings(model: StreamModel) -> Iterator[InferenceSettings]:
+    """The settings of a model, of its stages, and of the members of an ensemble."""
+    yield model.settings
+    for part in (*getattr(model, "stages", {}).values(), *getattr(model, "members", ())):
+        yield from all_settings(part)
+
+
 def predict_streams(
     network: Network,
     settings: InferenceSettings,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mien import config, hub, json_object, results, saved_state
+from mien import config, ensemble_folder, hub, json_object, results, saved_state
 from mien.encoders import cards, registry
 from mien.errors import ConfigError
 from mien.inference import EncoderInput, InputFeature
@@ -23,7 +23,7 @@ from mien.trained_model import PIXELS, encoder_inputs
 
 #: Systems that predict valence and arousal only (`mien.models`); read here by name, because the classes need torch.
 _VALENCE_AROUSAL_ONLY = ("va_streams", "va_directed_experts", "va_reliability")
-_CHECKPOINT, _CARD = "checkpoint", "card network"
+_CHECKPOINT, _CARD, _ENSEMBLE = "checkpoint", "card network", "ensemble"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +70,23 @@ class ModelInfo:
 def list_models(folders: Iterable[str | Path] = ()) -> list[ModelInfo]:
     """Shipped checkpoints, the runs in ./runs and in `folders`, and the built-in card networks, in this order.
 
-    A folder is a checkpoint or holds checkpoints. A checkpoint that cannot be read is listed with its `problem`.
+    A folder is a checkpoint or an ensemble, or holds some. One that cannot be read is listed with its `problem`.
     """
     names: list[str] = [name for name in SHIPPED if (shipped_folder(name) / "checkpoint.json").is_file()]
     for folder in ("runs", *folders):
-        names += [str(path) for path in _checkpoints(Path(folder)) if str(path) not in names]
+        names += [str(path) for path in _models(Path(folder)) if str(path) not in names]
     models = []
     for name in names:
         try:
             models.append(describe(name))
         except ConfigError as error:
-            models.append(ModelInfo(name, _CHECKPOINT, [], [], False, None, "", False, "", problem=error.what))
+            kind = _ENSEMBLE if ensemble_folder.is_ensemble(name) else _CHECKPOINT
+            models.append(ModelInfo(name, kind, [], [], False, None, "", False, "", problem=error.what))
     return models + [describe(name) for name in cards.names()]
 
 
 def describe(name: str) -> ModelInfo:
-    """One model: a shipped name, a checkpoint folder, the name of a built-in card, or the path of a card.
+    """One model: a shipped name, the folder of a checkpoint or an ensemble, a built-in card or the path of a card.
 
     Raises ConfigError if there is no such model, or its files cannot be read.
     """
@@ -99,11 +100,13 @@ def describe(name: str) -> ModelInfo:
     folder = shipped_folder(name) if name in SHIPPED else path
     if (folder / "checkpoint.json").is_file():
         return _checkpoint(name, folder)
-    known = [*SHIPPED, *cards.names(), *map(str, _checkpoints(Path("runs")))]
+    if ensemble_folder.is_ensemble(folder):
+        return _ensemble(name, folder)
+    known = [*SHIPPED, *cards.names(), *map(str, _models(Path("runs")))]
     raise ConfigError(
         f"there is no model {name!r}{config.nearest(name, known)}",
         follows="Nothing was listed.",
-        remedy="Run `mien models` for all names, or give the folder of a checkpoint.",
+        remedy="Run `mien models` for all names, or give the folder of a checkpoint or an ensemble.",
     )
 
 
@@ -112,10 +115,36 @@ def is_non_commercial(licence: str) -> bool:
     return "nc" in licence.lower().replace("_", "-").split("-") or "non-commercial" in licence.lower()
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    if (folder / "checkpoint.json").is_file():
-        return [folder]
-    return sorted(p.parent for p in folder.glob("*/checkpoint.json"))
+def is_model(folder: Path) -> bool:
+    """Whether a folder is a checkpoint or an ensemble."""
+    return (folder / "checkpoint.json").is_file() or ensemble_folder.is_ensemble(folder)
+
+
+def _models(folder: Path) -> list[Path]:
+    return [folder] if is_model(folder) else sorted(filter(is_model, folder.glob("*/")))
+
+
+def _ensemble(name: str, folder: Path) -> ModelInfo:
+    """An ensemble: what its members read and lack, the classes of the first member that has some."""
+    stored = ensemble_folder.read(folder)
+    members = [_checkpoint(str(path), path) for path in stored.members]
+    licences = {member.licence for member in members}
+    return ModelInfo(
+        name=name,
+        kind=_ENSEMBLE,
+        inputs=[
+            replace(i, modality=f"{own}/{i.modality}")
+            for own, m in zip(stored.names, members, strict=True)
+            for i in m.inputs
+        ],
+        classes=next((member.classes for member in members if member.classes), []),
+        valence_arousal=any(member.valence_arousal for member in members),
+        size=sum(member.size or 0 for member in members),
+        licence=licences.pop() if len(licences) == 1 else "",
+        onnx=all(member.onnx for member in members),
+        missing="; ".join(dict.fromkeys(member.missing for member in members if member.missing)),
+        figures={key: float(value) for key, value in stored.scores.items() if isinstance(value, int | float)},
+    )
 
 
 def _checkpoint(name: str, folder: Path) -> ModelInfo:

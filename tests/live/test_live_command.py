@@ -28,23 +28,28 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Path, number: signal.Signals) -> None:
-    process = start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=tmp_path)
-    assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    assert (first["time_s"], first["frame"], first["subject"]) == (0.0, 0, 0)
-    process.send_signal(number)
-    rest, notes = process.communicate(timeout=60)
-    assert process.returncode == 0, notes
-    assert "Traceback" not in notes
-    assert "Pictures and sound are dropped at once; none is stored or sent." in notes
-    assert "Rows go to rows.parquet." in notes
-    timeline = mien.Timeline.read(tmp_path / "rows.parquet")
-    assert len(timeline) == 1 + len(rest.splitlines())
-    assert timeline.table["time_s"].to_list()[-1] < 2.9, "it ended before the clip"
-    assert timeline.info["live"]["frames"] == timeline.table["frame"].n_unique() + timeline.info["live"]["dropped"]
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"], "and nothing else was written"
+def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    folders = [tmp_path / number.name for number in numbers]
+    for folder in folders:
+        folder.mkdir()
+    # Both at once, because a start takes longer than the rest.
+    processes = [start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=f) for f in folders]
+    for process, number, folder in zip(processes, numbers, folders, strict=True):
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["time_s"], first["frame"], first["subject"]) == (0.0, 0, 0)
+        process.send_signal(number)
+        rest, notes = process.communicate(timeout=60)
+        assert process.returncode == 0, notes
+        assert "Traceback" not in notes
+        assert "Pictures and sound are dropped at once; none is stored or sent." in notes
+        assert "Rows go to rows.parquet." in notes
+        timeline = mien.Timeline.read(folder / "rows.parquet")
+        assert len(timeline) == 1 + len(rest.splitlines())
+        assert timeline.table["time_s"].to_list()[-1] < 2.9, "it ended before the clip"
+        assert timeline.info["live"]["frames"] == timeline.table["frame"].n_unique() + timeline.info["live"]["dropped"]
+        assert [p.name for p in folder.iterdir()] == ["rows.parquet"], "and nothing else was written"
 
 
 def test_as_fast_as_possible_gives_the_whole_file(clip: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_overlaps_are_cut_and_a_clock_that_was_set_begins_anew(speech: np.ndarra
 def test_memory_does_not_grow() -> None:
     sound, rng = LiveSound({}), np.random.default_rng(0)
     kept = []
-    for k in range(120):
+    for k in range(80):
         sound.add(rng.normal(0, 0.05, RATE // 2).astype(np.float32), RATE, k / 2)
         voice, level = sound.streams(max(0.0, k / 2 - 16.0))
         kept.append((len(voice.times), len(level.times), len(sound._stretch.voice._measured.values)))  # type: ignore[union-attr]

@@ -119,7 +119,7 @@ def until(condition: Callable[[], bool], seconds: float = 60, what: Callable[[],
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, what()
-        time.sleep(0.03)
+        time.sleep(0.02)
 
 
 def silence_wav(seconds: float) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,30 @@ def test_a_job_whose_worker_dies_is_run_twice(store: JobStore) -> None:
     until(lambda: state(store, job) == FAILED)
     pool.stop()
     assert runs == [b"a recording"] * 2
+
+
+def test_a_job_added_while_a_thread_looks_for_one_is_not_missed(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mien.serve.pool.POLL_S", 60.0)
+    claim, looked, woken = store.claim, threading.Event(), threading.Event()
+
+    def slow_claim() -> Job | None:
+        found = claim()
+        looked.set()
+        woken.wait(0.3)
+        return found
+
+    monkeypatch.setattr(store, "claim", slow_claim)
+    pool = run_jobs(store, lambda media, out, stop: RunResult(DONE, {"rows": 1}))
+    assert looked.wait(20)
+    job = add(store)
+    pool.wake()
+    woken.set()
+    until(lambda: state(store, job) == DONE, 20)
+    began = time.monotonic()
+    pool.stop()
+    assert time.monotonic() - began < 20
 
 
 def test_a_job_deleted_in_its_last_moment_leaves_nothing(store: JobStore) -> None:

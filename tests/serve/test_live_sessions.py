@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from running_server import TOKEN, RunningServer, until
+from video_chunks import chunk, encoded
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -102,6 +103,35 @@ def test_rows_are_those_of_the_stream(server: RunningServer, frames: list[bytes]
     x1, y1, x2, y2 = faces["0"]
     assert 0 < x1 < x2 < 640
     assert 0 < y1 < y2 < 360
+
+
+def test_chunks_of_video_are_pictures_and_damage_costs_a_key_frame(server: RunningServer, frames: list[bytes]) -> None:
+    images = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) for jpeg in frames]
+    until(lambda: live_sessions(server) == 0)
+    seen: list[dict[str, Any]] = []
+
+    def send(client: ClientConnection, data: bytes, time_s: float, *, is_key: bool) -> None:
+        client.send(chunk(data, time_s, is_key=is_key))
+        while (message := receive(client))["type"] != "read":
+            seen.append(message)
+
+    with opened(server) as client:
+        assert receive(client)["type"] == "ready"
+        first, second = encoded(images[:4]), encoded(images[4:])
+        for number, (data, is_key) in enumerate(first):
+            send(client, data, number * STEP_S, is_key=is_key)
+        assert {message["type"] for message in seen} <= {"rows"}
+        send(client, b"damaged", 1.6, is_key=True)
+        assert seen.pop()["what"].startswith("a chunk of vp8 is damaged")
+        for number, (data, is_key) in enumerate(second):
+            send(client, data, (4 + number) * STEP_S, is_key=is_key)
+        client.send('{"finish": true}')
+        while (message := receive(client))["type"] != "end":
+            seen.append(message)
+        assert until_closed(client) == ([], 1000)
+    rows = [row for message in seen for row in message["rows"]]
+    assert [row["time_s"] for row in rows] == [number * STEP_S for number in range(8)]
+    assert {row["evidence"] for row in rows} == {"face"}
 
 
 def test_sessions_are_limited_and_end_with_their_client(server: RunningServer) -> None:

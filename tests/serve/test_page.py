@@ -20,12 +20,13 @@ from running_server import TOKEN, RunningServer, silence_wav, until
 
 from mien.errors import ArtefactError
 from mien.media.audio import SAMPLE_RATE, blocks
+from mien.media.video import frames, write_video
 from mien.synthetic.demo_clip import demo_scenario
 from mien.synthetic.render import render_video
 from mien.timeline.table import Timeline
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, WebSocket
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
 WAIT_MS = 60_000
@@ -158,6 +159,42 @@ def test_recordings(page: Page, server: RunningServer, clip: Path, tmp_path: Pat
     assert server.get("/v1/timelines") == {"timelines": []}
 
 
+@pytest.fixture(scope="module")
+def long_clip(clip: Path) -> Path:
+    """The frames of `clip` again and again, 40 seconds: its prediction takes longer than the first rows."""
+    images = [cv2.resize(frame.image, (320, 180)) for frame in frames(clip)]
+    path = clip.with_name("long.mp4")
+    write_video(path, (images[n % len(images)] for n in range(1000)), times=[n / 25 for n in range(1000)], audio=None)
+    return path
+
+
+def test_rows_are_shown_while_a_recording_is_predicted(page: Page, server: RunningServer, long_clip: Path) -> None:
+    opened(page, server)
+    page.set_input_files("#chooser", str(long_clip))
+    page.locator("#so-far-people canvas").wait_for()
+    assert re.search(r"1 person so far, up to 0:\d\d\. Preliminary", page.locator("#so-far-facts").inner_text())
+    assert page.locator("#report-title").inner_text() == "long.mp4 so far"
+    assert page.evaluate(CHART_PIXELS) > 20
+    assert page.locator("#list .open").get_attribute("aria-pressed") == "true"
+    assert page.evaluate("document.activeElement.id") != "report-title"  # it does not take the focus
+    page.locator("#list li[data-state=done]").wait_for()
+    page.frame_locator("#report-frame").locator("#bars .best").first.wait_for()  # the report takes its place
+    assert page.locator("#so-far").is_hidden()
+
+    page.set_input_files("#chooser", str(long_clip))
+    page.locator("#list li[data-state=running]").wait_for()
+    page.get_by_role("button", name="Rows of long.mp4 so far").click()
+    page.get_by_text("Nothing yet.").wait_for()
+    page.locator("#so-far-people canvas").wait_for()
+    page.get_by_role("button", name="Cancel long.mp4").click()
+    page.locator("#report").wait_for(state="hidden")
+    page.locator("#intro").wait_for()
+    page.locator("#list li").nth(1).wait_for(state="detached")
+    assert page.locator("#list li").count() == 1
+
+
+CHART_PIXELS = """() => { const c = document.querySelector("#so-far-people canvas"); return new Set(
+    c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size; }"""
 DROP = """files => {
     const data = new DataTransfer();
     for (const [name, bytes] of files) data.items.add(new File([Uint8Array.from(bytes)], name));
@@ -257,6 +294,43 @@ def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
     table = Timeline.read(tmp_path / "live.jsonl").table
     assert set(table["evidence"]) >= {"both"}
     assert str(len(table)) in page.locator("#live-facts").inner_text()
+
+
+DAMAGE = """() => { const send = WebSocket.prototype.send; let chunks = 0; WebSocket.prototype.send = function (data) {
+    if (data[0] === 4 && ++chunks === 12) data.fill(255, 16);
+    send.call(this, data); }; }"""
+
+
+@pytest.mark.parametrize("has_encoder", [True, False], ids=["WebCodecs", "without WebCodecs"])
+def test_camera_sends_video_where_the_browser_encodes_it(page: Page, server: RunningServer, has_encoder: bool) -> None:
+    sent: list[tuple[int, int]] = []  # kind, mark of a key frame
+    asked: list[str] = []
+
+    def watch(socket: WebSocket) -> None:
+        socket.on("framesent", lambda data: sent.append((data[0], data[2])) if isinstance(data, bytes) else None)
+        socket.on("framereceived", lambda data: asked.append(data) if '"key_frame"' in data else None)
+
+    page.on("websocket", watch)
+    page.add_init_script(f"({DAMAGE})()" if has_encoder else "delete window.VideoEncoder")
+    page.goto(f"{server.url}/?pictures=video#token={TOKEN}")
+    page.click("#tab-camera")
+    page.check("#agreed")
+    page.uncheck("#use-microphone")
+    page.click("#start")
+    page.locator("#face.on").wait_for()
+    if has_encoder:
+        until(lambda: page.evaluate("1") == 1 and sent.count((4, 1)) >= 2, 30)
+        assert len(asked) == 1  # for the chunk that was damaged on its way
+        assert "a chunk of vp8 is damaged" in asked[0]
+        before = len(sent)
+        until(lambda: page.evaluate("1") == 1 and len(sent) > before + 10, 30)
+        assert sent[0] == (4, 1)
+        assert {kind for kind, _ in sent} == {4}
+    else:
+        assert {kind for kind, _ in sent} == {1}
+    page.keyboard.press("Escape")
+    page.get_by_text("here in this tab alone").wait_for()
+    until(lambda: live_sessions(server) == 0)
 
 
 @pytest.mark.parametrize(

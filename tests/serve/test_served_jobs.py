@@ -8,12 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import polars as pl
 import pytest
 from running_server import RunningServer, silence_wav, until
 
 import mien
+from mien.client import Rows
 from mien.errors import ConfigError, MediaError, ServerError
+from mien.media.video import frames, write_video
+from mien.serve.jobs import FAILED, JobOptions
+from mien.serve.worker_process import Limits, WorkerProcess
 from mien.timeline.table import Timeline
 
 
@@ -195,6 +200,31 @@ def test_killed_worker_is_tried_once_more_and_then_fails_with_a_reason(server: R
     server.request("DELETE", address)
 
 
+def test_rows_come_while_a_job_runs_and_start_again_with_it(server: RunningServer, clip: Path, tmp_path: Path) -> None:
+    images = [cv2.resize(frame.image, (320, 180)) for frame in frames(clip)]
+    path = tmp_path / "long.mp4"
+    write_video(path, (images[n % len(images)] for n in range(800)), times=[n / 25 for n in range(800)], audio=None)
+    parts: list[Rows] = []
+
+    def on_rows(part: Rows) -> None:
+        parts.append(part)
+        if len(parts) == 1:
+            server.kill_children("mien.serve.worker")
+
+    timeline = mien.Client(server.url).predict(path, on_rows=on_rows)
+    assert len(timeline) == 800
+    assert [part.first for part in parts].count(0) == 2  # each run has rows of its own
+    last = parts[max(n for n, part in enumerate(parts) if part.first == 0) :]
+    rows = [row for part in last for row in part.rows]
+    assert not any(part.final for part in parts)
+    times = [row["time_s"] for row in rows]
+    assert times == sorted(times)
+    assert set(times) <= set(timeline.table["time_s"])
+    assert {row["evidence"] for row in rows} == {"face"}
+    assert server.files() == set()
+    del server.output[:]  # the death is logged
+
+
 def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Path) -> None:
     first = RunningServer(tmp_path / "data", workers=1)
     addresses = [first.upload(clip.read_bytes()) for _ in range(2)]
@@ -212,10 +242,11 @@ def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Pat
         second.stop()
 
 
-def test_limits_of_time_memory_queue_and_age(clip: Path, tmp_path: Path) -> None:
-    limits = {"workers": 1, "queue": 1, "keep_seconds": 1.5}
-    server = RunningServer(tmp_path / "a", **limits, job_seconds=0.3)
+def test_limits_of_time_queue_and_age(clip: Path, tmp_path: Path) -> None:
+    server = RunningServer(tmp_path / "data", workers=1, queue=1, keep_seconds=1.0, job_seconds=0.3)
     try:
+        with pytest.raises(AssertionError, match="another mien serve uses the folder"):
+            RunningServer(tmp_path / "data")
         address = server.upload(clip.read_bytes())
         server.wait(address, "running", "failed")
         server.upload(clip.read_bytes())
@@ -228,14 +259,14 @@ def test_limits_of_time_memory_queue_and_age(clip: Path, tmp_path: Path) -> None
         assert server.files() == set()
     finally:
         server.stop()
-    server = RunningServer(tmp_path / "b", **limits, job_bytes=60 << 20)
-    try:
-        address = server.upload(clip.read_bytes())
-        assert "GB of memory" in server.wait(address, "failed")["reason"]["what"]
-        with pytest.raises(AssertionError, match="another mien serve uses the folder"):
-            RunningServer(tmp_path / "b")
-    finally:
-        server.stop()
+
+
+def test_a_worker_that_needs_too_much_memory_is_ended(clip: Path, tmp_path: Path) -> None:
+    worker = WorkerProcess(Limits(seconds=60, memory_bytes=60 << 20))
+    found = worker.run(clip, tmp_path, JobOptions(), lambda done: None, lambda: False)
+    assert found.state == FAILED
+    assert "GB of memory" in found.facts["what"]
+    assert worker.pid is None
 
 
 def kill_worker(server: RunningServer, address: str) -> list[int]:

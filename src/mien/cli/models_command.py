@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def models(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Models to show in detail, or folders that hold trained checkpoints."),
+        typer.Argument(
+            metavar="[NAME]...", help="Models to show in detail, or folders that hold checkpoints or ensembles."
+        ),
     ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print the model card that mien hub push uploads.")] = False,
     as_json: JsonOption = False,
@@ -38,7 +40,7 @@ def models(
     from mien import model_listing
     from mien.model_card import write_card
 
-    folders = [n for n in names or () if Path(n).is_dir() and not (Path(n) / "checkpoint.json").is_file()]
+    folders = [n for n in names or () if Path(n).is_dir() and not model_listing.is_model(Path(n))]
     single = [n for n in names or () if n not in folders]
     found = [model_listing.describe(name) for name in single]
     if card:

@@ -36,7 +36,10 @@ def serve(
     ] = "",
     model: Annotated[
         list[str],
-        typer.Option(help="Model that clients may use; may be given several times, the first is the default."),
+        typer.Option(
+            help="Model that clients may use, as mien predict takes it: a name, the folder of a checkpoint or of an "
+            "ensemble, an ONNX file with its card. May be given several times; the first is the default."
+        ),
     ] = ["starter"],  # noqa: B006 (Typer copies it)
     workers: Annotated[
         int | None,

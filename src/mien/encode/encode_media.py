@@ -16,8 +16,10 @@ from itertools import chain
 
 import numpy as np
 
+from mien import clock
 from mien.encode.audio_spool import AudioSpool
 from mien.encode.face_measures import FaceMeasure
+from mien.encode.so_far import FacesSoFar
 from mien.encode.subject_features import OnError, VideoFaces
 from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
@@ -63,6 +65,25 @@ class EncodedMedia:
         return faces | self.faces.shared | self.audio
 
 
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """The last seconds of a recording whose encoding goes on.
+
+    media: with times from `start_s` on. first_frame: index of its first frame. stop_s: seconds before which all crops
+    are encoded. numbers: number of each subject of `media.faces`. Sound is in it as soon as all of it is encoded.
+    """
+
+    media: EncodedMedia
+    start_s: float
+    first_frame: int
+    stop_s: float
+    numbers: list[int]
+
+
+#: Called after a frame with its time in seconds, and a function: start in seconds -> the recording so far from there.
+OnPart = Callable[[float, Callable[[float], MediaPart]], None]
+
+
 def encode_media(
     encoders: Mapping[str, Encoder],
     *,
@@ -82,6 +103,7 @@ def encode_media(
     seconds: dict[str, float] | None = None,
     on_time: Callable[[float], None] = lambda time_s: None,
     on_error: OnError | None = None,
+    on_part: OnPart | None = None,
 ) -> EncodedMedia:
     """Encode a recording.
 
@@ -107,6 +129,8 @@ def encode_media(
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
         on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
             on. None raises the first exception.
+        on_part: called after each frame in which faces are looked for, with its time in seconds and a function that
+            gives the recording so far (`MediaPart`) from a time on. It changes nothing of the result.
 
     Raises:
         ConfigError: an encoder has none of the four methods of `mien.encoders.protocol`.
@@ -132,6 +156,11 @@ def encode_media(
                 raise error  # now, not after an hour of video
             on_time(time_s)
 
+        def on_faces(time_s: float, faces: FacesSoFar) -> None:
+            if on_part is not None:
+                sound = hearing.result() if hearing is not None and hearing.done() else _Audio()
+                on_part(time_s, lambda start_s: _part(faces, sound, names, start_s))
+
         def make_tracker() -> FaceTracker | StillImageFaces:
             if still:
                 return StillImageFaces()  # of one image there is too little to share between threads
@@ -155,13 +184,12 @@ def encode_media(
                 decode_ahead=side_by_side,
                 rate_hz=face_rate_hz,
                 on_error=on_error,
+                on_faces=None if on_part is None else on_faces,
             )
 
         try:
             faces = _guarded(read, list(visual), on_error)
-            sound = hearing.result() if hearing else listen()
-            media = EncodedMedia(faces, sound.streams, sound.speech, sound.is_present, sound.stop_s, sound.level)
-            return _shared(media, names)
+            return _recording(faces, hearing.result() if hearing else listen(), names)
         finally:
             stop.set()
 
@@ -186,9 +214,29 @@ def _names_by_encoder(encoders: Mapping[str, Encoder]) -> dict[str, list[str]]:
     return names
 
 
-def _shared(media: EncodedMedia, names: Mapping[str, list[str]]) -> EncodedMedia:
-    """The streams under every name of their encoder."""
-    faces = media.faces
+def _part(faces_so_far: FacesSoFar, sound: _Audio, names: Mapping[str, list[str]], start_s: float) -> MediaPart:
+    """The recording so far from `start_s` on."""
+    faces, first_frame, stop_s = faces_so_far.since(start_s)
+    end_s = start_s + float(faces.times[-1] + clock.median_step(faces.times)) if len(faces.times) else start_s
+
+    def cut(stream: Stream) -> Stream:
+        kept = slice(*np.searchsorted(stream.times, (start_s, end_s)))
+        return Stream(stream.values[kept], stream.times[kept] - start_s, stream.valid[kept], stream.provenance)
+
+    part = _Audio(
+        {modality: cut(stream) for modality, stream in sound.streams.items()},
+        cut(sound.speech) if sound.speech is not None else None,
+        sound.is_present,
+        min(sound.stop_s, end_s) - start_s,
+        cut(sound.level) if sound.level is not None else None,
+    )
+    numbers = [faces_so_far.numbers[subject.id] for subject in faces.subjects]
+    return MediaPart(_recording(faces, part, names), start_s, first_frame, stop_s, numbers)
+
+
+def _recording(faces: VideoFaces, sound: _Audio, names: Mapping[str, list[str]]) -> EncodedMedia:
+    """Pictures and sound as one recording, with the streams under every name of their encoder."""
+    media = EncodedMedia(faces, sound.streams, sound.speech, sound.is_present, sound.stop_s, sound.level)
     media.audio = {alias: s for name, s in media.audio.items() for alias in names[name]}
     faces.shared = {alias: s for name, s in faces.shared.items() for alias in names[name]}
     faces.names = {alias: name for name in faces.encoders for alias in names[name]}

@@ -31,6 +31,8 @@ OnError = Callable[[str, Exception], None]
 _MESH_BATCH = 256
 #: Presence probability of a face that is certain: a logit of 11.5. Faces upside down give up to 10.
 CERTAIN_SCORE = 0.99999
+#: A face whose mesh waits: subject, row, box, mesh, quality, readings of each of the measures.
+_Pending = tuple[int, int, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]
 _OPENING = face_geometry.NAMES.index("mouth_opening")
 _POSE = {name: face_geometry.NAMES.index(f"head_{name}") for name in ("yaw", "pitch", "roll")}
 
@@ -231,8 +233,7 @@ class SubjectCollector:
         self._rates = {m: e.rate_hz for m, e in encoders.items() if isinstance(e, CropEncoder) and e.rate_hz}
         self._cells: dict[tuple[int, str], int] = {}
         self._skipped: dict[tuple[int, str], tuple[int, Callable[[], np.ndarray]]] = {}
-        # subject, row, box, mesh, quality, readings of each of the measures
-        self._pending: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]] = []
+        self._pending: list[_Pending] = []
 
     def _batches(self, modality: str, encoder: CropEncoder) -> BatchEncoder[np.ndarray, int]:
         def on_values(subjects: list[int], values: np.ndarray) -> None:
@@ -325,6 +326,14 @@ class SubjectCollector:
         for batches in self._crops.values():
             batches.drain()
 
+    def since(self, row: int) -> dict[int, SubjectTrack]:
+        """Copies of all subjects from frame `row` on, whose index becomes 0. Faces that wait are measured for the
+        copies alone, and crops that wait are not encoded: what is collected does not depend on this."""
+        parts = {number: subject.since(row) for number, subject in self.subjects.items()}
+        pending = [(face[0], face[1] - row, *face[2:]) for face in self._pending if face[1] >= row]
+        self._add_measured(pending, lambda number: parts.setdefault(number, SubjectTrack(number)))
+        return parts
+
     def forget(self, row: int, *, keep: int | None = None) -> None:
         """Drop the frames before `row`, whose index becomes 0, and the subjects other than `keep` that are in none of
         the rest.
@@ -346,17 +355,22 @@ class SubjectCollector:
         return self.subjects[number]
 
     def _measure_meshes(self) -> None:
-        if not self._pending:
-            return
         start = time.perf_counter()
-        *columns, readings = zip(*self._pending, strict=True)
+        self._add_measured(self._pending, self.subject)
+        self._pending = []
+        self._measure_s += time.perf_counter() - start
+
+    def _add_measured(self, faces: Sequence[_Pending], subject_of: Callable[[int], SubjectTrack]) -> None:
+        if not faces:
+            return
+        *columns, readings = zip(*faces, strict=True)
         numbers, rows, boxes, meshes, qualities = map(np.array, columns)
         geometry = face_geometry.compute_features(meshes) if self._measures_geometry else None
         measures = self._measures(meshes)
         for measure, read in zip(self._face_measures, zip(*readings, strict=True), strict=True):
             measures[measure.name] = measure.measure(np.stack(read))
         for number in np.unique(numbers).tolist():
-            subject, mask = self.subject(number), numbers == number
+            subject, mask = subject_of(number), numbers == number
             subject.rows.extend(rows[mask])
             subject.boxes.extend(boxes[mask])
             if self._measures_quality:
@@ -365,8 +379,6 @@ class SubjectCollector:
                 subject.geometry.extend(geometry[mask])
             for modality, values in measures.items():
                 _extend(subject, modality, values[mask])
-        self._pending = []
-        self._measure_s += time.perf_counter() - start
 
     def _measures(self, meshes: np.ndarray) -> dict[str, np.ndarray]:
         """Modality -> measures of meshes; geometry is measured apart."""

@@ -25,6 +25,7 @@ from mien.encode.brief_subjects import drop_brief_subjects
 from mien.encode.face_measures import FaceMeasure
 from mien.encode.face_rate import FaceSchedule
 from mien.encode.segments import Segmenter
+from mien.encode.so_far import FacesSoFar, OnFaces
 from mien.encode.subject_features import OnError, SubjectCollector, VideoFaces
 from mien.encode.subject_selection import SubjectSelector
 from mien.encoders.protocol import CropEncoder, MeshEncoder, SegmentEncoder
@@ -166,6 +167,7 @@ def read_faces(
     decode_ahead: bool = True,
     rate_hz: float | None = None,
     on_error: OnError | None = None,
+    on_faces: OnFaces | None = None,
 ) -> VideoFaces:
     """Read frames once; return their times, the faces in them, and what the encoders make of both.
 
@@ -185,6 +187,7 @@ def read_faces(
         decode_ahead: decode in a thread of its own.
         rate_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
         on_error: see `SubjectCollector`.
+        on_faces: called after each frame with the faces so far, where there is a tracker.
 
     Raises:
         MediaError: the video cannot be decoded. ArtefactError: a face network is missing.
@@ -195,7 +198,7 @@ def read_faces(
     selector, schedule = SubjectSelector(), FaceSchedule(rate_hz)
     times: list[float] = []
     read: list[int] = []
-    tracker_s = 0.0
+    tracker_s, so_far = 0.0, FacesSoFar(times, read, collector, faces, min_visible_s)
     with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
         for frame, is_last in _with_last(source):
             if tracker is not None and (schedule.is_due(frame.time_s) or is_last):
@@ -213,6 +216,8 @@ def read_faces(
                 one.push(frame)
             times.append(frame.time_s)
             on_time(frame.time_s)
+            if on_faces is not None and tracker is not None:
+                on_faces(frame.time_s, so_far)
     collector.flush()
     seconds["decode"] = seconds.get("decode", 0.0) + source.seconds
     if tracker is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ from mien.encode.subject_features import VideoFaces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
-from mien.inference import InferenceSettings, StreamModel
+from mien.inference import StreamModel, all_settings
 from mien.live.lateness import Lateness
 from mien.live.pictures import Box, LivePictures
 from mien.live.sound import LiveSound
@@ -307,19 +307,12 @@ class LiveStream:
 def _windows(model: StreamModel) -> tuple[float, float]:
     """Seconds that a model needs to see, those of its longest window; and the shortest whole number of seconds that is
     a whole number of tokens of every network of it."""
-    grid, settings = 1, list(_all_settings(model))
+    grid, settings = 1, list(all_settings(model))
     for one in settings:
         grid = math.lcm(grid, Fraction(one.rate_hz).limit_denominator(1000).denominator)
     context = max(SHORTEST_CONTEXT_S, *(one.window_s for one in settings))
     # Of odd rates, tokens lie elsewhere than in a file: a window may not lose a quarter of itself for them.
     return context, float(grid if grid <= context / 4 else 1)
-
-
-def _all_settings(model: StreamModel) -> Iterator[InferenceSettings]:
-    """The settings of a model, of its stages, and of the members of an ensemble."""
-    yield model.settings
-    for part in (*getattr(model, "stages", {}).values(), *getattr(model, "members", ())):
-        yield from _all_settings(part)
 
 
 def _check_encoders(encoders: Mapping[str, Encoder], name: str) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from mien.predict.create_predictor import load
 from mien.predict.in_processes import predict_many
-from mien.predict.protocol import MediaInput, Predictor, ProgressCallback
+from mien.predict.protocol import MediaInput, Predictor, ProgressCallback, RowsCallback
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
 
-__all__ = ["MediaInput", "Predictor", "ProgressCallback", "load", "predict", "predict_many"]
+__all__ = ["MediaInput", "Predictor", "ProgressCallback", "RowsCallback", "load", "predict", "predict_many"]
 
 
 def predict(

@@ -47,7 +47,8 @@ from mien.predict.features import (
     with_prosody,
     without_voice_of_others,
 )
-from mien.predict.protocol import MediaInput, ProgressCallback
+from mien.predict.progress import PartialRows, throttle
+from mien.predict.protocol import MediaInput, ProgressCallback, RowsCallback
 from mien.predict.rows import timeline_rows
 from mien.predict.section import Section
 from mien.predict.sources import Source, check_modalities, open_source
@@ -62,8 +63,6 @@ BLOCK_S = 2.0
 SAMPLED_PICTURES = 5
 #: Versions of packages; looking one up takes 2 ms.
 _version = cache(metadata.version)
-#: Shortest time in seconds between two calls of a progress callback.
-PROGRESS_EVERY_S = 0.1
 
 
 class ModelPredictor:
@@ -114,6 +113,10 @@ class ModelPredictor:
             self._model = self._start_loading().result()
         return self._model
 
+    def _loaded(self) -> StreamModel | None:
+        """The model if it is loaded."""
+        return self.model if self._model is not None or (self._future is not None and self._future.done()) else None
+
     def _start_loading(self) -> Future[StreamModel]:
         """Load in the background, once it is certain that there is something to predict: a process cannot end while
         it imports torch, and a mistyped file name must not wait for that."""
@@ -144,6 +147,7 @@ class ModelPredictor:
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
+        on_rows: RowsCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
         section = Section(start_s, stop_s)
@@ -160,7 +164,7 @@ class ModelPredictor:
             audio_track=track,
         ) as source:  # fmt: skip
             return self._predict(
-                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, groups, progress
+                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, groups, progress, on_rows
             )
 
     def _predict(
@@ -175,6 +179,7 @@ class ModelPredictor:
         face_rate_hz: float | None,
         groups: tuple[str, ...] | None,
         progress: ProgressCallback | None,
+        on_rows: RowsCallback | None,
     ) -> Timeline:
         start = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -187,14 +192,15 @@ class ModelPredictor:
         channels: list[int | None] = [None]
         if split_channels and voice:
             channels = numbers_of_channels(info, face)
-        on_time = _throttle(progress, info.duration_s)
+        on_time = throttle(progress, info.duration_s)
         measured = groups is not None
         rate_hz = face_rate_hz or (None if measured else automatic_rate(encoders.values()))
         read = with_prosody(encoders) if measured else encoders
         seen = groups if groups and face and info.has_video else ()
         measures = create_measures(seen, threads=1 if self.one_thread else THREADS)
+        rows = PartialRows(self._loaded, on_rows, section, min_quality) if on_rows is not None else None
         encodings = [
-            self._encode(source, section, read, measures, notes, seconds, on_time, audio_track, channel, rate_hz)
+            self._encode(source, section, read, measures, notes, seconds, on_time, audio_track, channel, rate_hz, rows)
             for channel in channels
         ]
         media = next((each for each in encodings if has_speech(each)), encodings[0])
@@ -274,6 +280,7 @@ class ModelPredictor:
         audio_track: int | None,
         channel: int | None,
         rate_hz: float | None,
+        rows: PartialRows | None,
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
             if self._future is not None and self._future.done() and (error := self._future.exception()):
@@ -317,6 +324,7 @@ class ModelPredictor:
                 face_rate_hz=rate_hz,
                 seconds=seconds,
                 on_time=on_position,
+                on_part=rows if still is None and not turned else None,
             )
 
         media = encode()
@@ -385,15 +393,3 @@ def _with_checked_classes(model: StreamModel) -> StreamModel:
     """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
     check_classes(model.labels)
     return model
-
-
-def _throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:
-    last = -1.0
-
-    def on_time(time_s: float) -> None:
-        nonlocal last
-        if progress is not None and time.monotonic() - last > PROGRESS_EVERY_S:
-            last = time.monotonic()
-            progress(time_s, total_s)
-
-    return on_time

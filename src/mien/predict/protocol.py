@@ -8,11 +8,14 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkabl
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
 
     from mien.timeline.table import Timeline
 
 #: Called as `progress(done_s, total_s)`: seconds of media processed, and its length in seconds, or None if unknown.
 ProgressCallback = Callable[[float, float | None], None]
+#: Gets provisional rows, a table with the columns of a Timeline.
+RowsCallback = Callable[["pl.DataFrame"], None]
 #: A path, an address, bytes, a binary file object, or a picture: an array, a torch tensor, a PIL image.
 MediaInput: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | np.ndarray | Any | None"
 
@@ -52,6 +55,7 @@ class Predictor(Protocol):
         start_s: float = 0.0,
         stop_s: float | None = None,
         progress: ProgressCallback | None = None,
+        on_rows: RowsCallback | None = None,
     ) -> Timeline:
         """Estimate the expression, valence and arousal of each person over time.
 
@@ -91,6 +95,10 @@ class Predictor(Protocol):
                 those of the whole recording. The network sees nothing outside, so rows near the ends can differ from
                 those of the whole.
             progress: called a few times a second.
+            on_rows: called every few seconds while a video is read, with the rows of the stretch that was read since.
+                They are provisional, for a view of what was found so far: the network has not seen what follows, the
+                voice counts only once all sound has been read, and who counts as a subject may change. The Timeline is
+                the same with and without it. Sound alone, pictures and upside-down videos give none.
 
         Raises:
             MediaError: the recording cannot be read or downloaded, arrays have another shape or type, times do not

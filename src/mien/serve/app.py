@@ -24,11 +24,12 @@ from starlette.types import Scope
 
 from mien import __version__
 from mien.errors import MienError
-from mien.serve import openapi_page, results
+from mien.serve import openapi_page, partial_rows, results
 from mien.serve.guard import Guard
-from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job, JobOptions
+from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job
 from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
+from mien.serve.options import OptionsOf, ServiceOf
 from mien.serve.responses import NiceJSON, RequestError, error_response
 from mien.serve.service import Service
 from mien.serve.upload import receive_upload
@@ -144,14 +145,6 @@ def _on_disconnect(request: Request, error: Exception) -> Response:
 ROUTES = APIRouter()
 
 
-async def _service(request: Request) -> Service:  # async, because others are called in a thread
-    service: Service = request.app.state.service
-    return service
-
-
-ServiceOf = Annotated[Service, Depends(_service)]
-
-
 def _job(service: ServiceOf, job_id: str) -> Job:
     job = service.store.get(job_id)
     if job is None:
@@ -163,43 +156,7 @@ def _job(service: ServiceOf, job_id: str) -> Job:
 
 
 JobOf = Annotated[Job, Depends(_job)]
-
-
-def _options(
-    service: ServiceOf,
-    model: Annotated[str | None, Query(description="One of GET /v1/models; by default the first.")] = None,
-    max_faces: Annotated[int, Query(ge=1, le=64, description="Most people tracked at once.")] = 4,
-    face: Annotated[bool, Query(description="Use the faces.")] = True,
-    voice: Annotated[bool, Query(description="Use the voice.")] = True,
-    reidentify: Annotated[bool, Query(description="Who returns keeps the number, by appearance.")] = True,
-    audio_track: Annotated[int | None, Query(ge=1, description="Sound track, from 1.")] = None,
-    split_channels: Annotated[bool, Query(description="Each channel of a sound is a person.")] = False,
-    min_quality: Annotated[
-        float, Query(allow_inf_nan=False, ge=0, le=1, description="Faces below it are not read.")
-    ] = 0.0,
-    start_s: Annotated[float, Query(allow_inf_nan=False, ge=0, description="First second to predict.")] = 0.0,
-    stop_s: Annotated[float | None, Query(allow_inf_nan=False, gt=0, description="Second to end before.")] = None,
-    report: Annotated[bool, Query(description="Write the report with the recording in it.")] = False,
-) -> JobOptions:
-    models = service.settings.models
-    problem = None
-    if model is not None and model not in models:
-        problem = ("model: this server does not offer it", f"Use one of {', '.join(models)}.")
-    elif not (face or voice):
-        problem = ("face and voice are both false, which leaves nothing to predict from", "Omit one of them.")
-    elif stop_s is not None and stop_s <= start_s:
-        problem = (f"stop_s {stop_s:g} is not after start_s {start_s:g}", "Use a later stop_s.")
-    if problem:
-        raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, problem[0], follows="Nothing was accepted.", remedy=problem[1]
-        )
-    return JobOptions(
-        model or models[0], max_faces, face, voice, reidentify, audio_track, split_channels, min_quality, start_s,
-        stop_s, report,
-    )  # fmt: skip
-
-
-OptionsOf = Annotated[JobOptions, Depends(_options)]
+WaitOf = Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Longest time to wait, seconds.")]
 
 
 @ROUTES.post("/v1/timelines", status_code=HTTPStatus.ACCEPTED, summary="Upload a recording")
@@ -222,7 +179,7 @@ async def create_timeline(request: Request, service: ServiceOf, options: Options
         with suppress(FileNotFoundError):
             os.unlink(path)
     service.metrics.upload_bytes.inc(job.size)
-    service.pool.wake()
+    await run_in_threadpool(service.pool.wake)
     return NiceJSON(
         _record(service, job), status_code=HTTPStatus.ACCEPTED, headers={"location": f"/v1/timelines/{job.id}"}
     )
@@ -238,7 +195,7 @@ def list_timelines(service: ServiceOf) -> Any:
 async def get_timeline(
     service: ServiceOf,
     job: JobOf,
-    wait: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Longest time to wait, seconds.")] = 0.0,
+    wait: WaitOf = 0.0,
 ) -> Any:
     """State (queued, running, done, failed), progress from 0 to 1, the reason of a failure, links to the results. With
     wait, the answer comes when the state has changed or a tenth more is done, or after that time."""
@@ -248,11 +205,11 @@ async def get_timeline(
     return NiceJSON(await run_in_threadpool(_record, service, job))
 
 
-async def _change(service: Service, job: Job, seconds: float) -> None:
-    """Wait until a job starts or ends, or a tenth more of it is done."""
+async def _change(service: Service, job: Job, seconds: float, is_ready: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a job starts or ends, a tenth more of it is done, or `is_ready`."""
     progress, end, looks = service.pool.progress, time.monotonic() + seconds, 0
     first = progress.get(job.id)
-    while time.monotonic() < end:
+    while time.monotonic() < end and not is_ready():
         # The database is asked at once and then rarely: a job may start and end between two looks at its progress.
         if looks % 20 == 0:
             found = await run_in_threadpool(service.store.get, job.id)
@@ -295,15 +252,24 @@ def create_ticket(service: ServiceOf, job: JobOf) -> Any:
     return NiceJSON({"link": service.tickets.issue(f"/v1/timelines/{job.id}/report")})
 
 
-@ROUTES.get("/v1/timelines/{job_id}/rows", summary="Rows of the timeline as JSON")
-def get_rows(
+@ROUTES.get("/v1/timelines/{job_id}/rows", summary="Rows of the timeline as JSON, also while the job runs")
+async def get_rows(
     service: ServiceOf,
     job: JobOf,
     after: Annotated[int, Query(ge=0, description="Number of rows that you have.")] = 0,
     limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS)] = 1000,
+    run: Annotated[str, Query(max_length=20, description="The run of the rows that you have.")] = "",
+    wait: WaitOf = 0.0,
 ) -> Any:
-    """Rows from number `after` on. `last` says that no more follow; there are none before the job is done."""
-    return NiceJSON(results.rows_of(service.store, job, after, limit))
+    """Rows from number `after` on. While the job runs, those of a video so far are provisional (`final` is false), at
+    most ten a second of each person; the final ones replace them. Send `next` as `after` and `run` as they are in the
+    next request: where the run is another one by then, the answer begins anew, with `first` 0. `last` says that no more
+    rows follow. With wait, the answer comes when there is one more row, or news as of the job, or after that time."""
+    if wait and job.state in (QUEUED, RUNNING) and results.run_of(job) == (run or results.run_of(job)):
+        folder = service.store.folder_of(job.id)
+        await _change(service, job, wait, lambda: partial_rows.count(folder) > after)
+        job = await run_in_threadpool(_job, service, job.id)
+    return NiceJSON(await run_in_threadpool(results.rows_of, service.store, job, after, limit, run))
 
 
 @ROUTES.get("/v1/models", summary="Models, formats and limits")

@@ -1,7 +1,8 @@
 """Jobs of the server in SQLite, and their files: what is accepted survives a restart, what is over is deleted.
 
 The folder has `jobs.sqlite`, `incoming/` (uploads that are not complete) and `jobs/ID/` (the recording until it is
-predicted, then its results). No name that a client gave is stored, only the suffix of the file.
+predicted, with provisional rows beside it, then its results). No name that a client gave is stored, only the suffix of
+the file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import ConfigError, OutputError, ServerError
+from mien.serve import partial_rows
 
 try:
     import fcntl
@@ -216,7 +218,9 @@ class JobStore:
                 shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
 
     def requeue(self, job_id: str, *, counts: bool = True) -> None:
-        """Let a job wait again. counts: whether the start that was interrupted counts as one of `MAX_STARTS`."""
+        """Let a job wait again, without its provisional rows. counts: whether the start that was interrupted counts as
+        one of `MAX_STARTS`."""
+        partial_rows.remove(self.folder_of(job_id))
         self._execute(
             "UPDATE jobs SET state = ?, started = NULL, starts = starts - ? WHERE id = ?",
             QUEUED,

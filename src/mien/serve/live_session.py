@@ -13,7 +13,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mien.serve.guard import refuse_websocket
-from mien.serve.live_messages import PICTURE, parse
+from mien.serve.live_messages import CHUNK, LiveMessage, parse
 from mien.serve.live_worker import LENGTH
 from mien.serve.responses import RequestError
 from mien.serve.service import Service
@@ -80,6 +80,7 @@ class _Session:
     def __init__(self, websocket: WebSocket, memory_bytes: int) -> None:
         self._websocket, self._memory_bytes = websocket, memory_bytes
         self._waiting = self._dropped = 0
+        self._is_broken = self._is_asked = False  # chunks were left out; a key frame was asked for
         self._problem = ""
 
     async def run(self, model: str, delay_s: float) -> None:
@@ -123,16 +124,16 @@ class _Session:
                     process.stdin.write(LENGTH.pack(0))
                     await process.stdin.drain()
                     return True
-                is_picture = parse(data).kind == PICTURE
+                message = parse(data)
             except ValueError as error:
                 self._problem = str(error)
                 return False
             except ConnectionError:
                 return True
-            if is_picture and self._waiting >= MAX_WAITING:
+            if message.is_picture and not await self._takes(message):
                 self._dropped += 1
                 continue
-            self._waiting += is_picture
+            self._waiting += message.is_picture
             process.stdin.write(LENGTH.pack(len(data)) + data)
             if resident_bytes(process.pid) > self._memory_bytes:
                 self._problem = f"the session needed more than {self._memory_bytes / (1 << 30):.3g} GB of memory"
@@ -141,6 +142,21 @@ class _Session:
                 await process.stdin.drain()
             except ConnectionError:
                 return True  # the process ended; its last line says why
+
+    async def _takes(self, picture: LiveMessage) -> bool:
+        """Whether there is room for a picture; after a chunk that was left out, for a key frame only."""
+        if self._waiting >= MAX_WAITING:
+            self._is_broken |= picture.kind == CHUNK
+            self._is_asked = False
+            return False
+        if picture.kind != CHUNK or not self._is_broken or picture.is_key:
+            self._is_broken &= picture.kind != CHUNK
+            return True
+        if not self._is_asked:
+            self._is_asked = True
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await self._websocket.send_json({"type": "key_frame", "what": "chunks came faster than they were read"})
+        return False
 
     async def _pass_down(self, process: asyncio.subprocess.Process) -> int:
         """Pass the rows to the client; returns the status that the session ends with."""

@@ -17,12 +17,11 @@ import numpy as np
 
 from mien.errors import MienError
 from mien.processes import forbid_core_dumps
-from mien.serve.live_messages import INT_SOUND, PICTURE, LiveMessage, parse
+from mien.serve.live_messages import INT_SOUND, LiveMessage, parse
+from mien.serve.live_video import MAX_PIXELS, ChunkError, Pictures
 from mien.serve.worker import NICE
 
 LENGTH = struct.Struct("<I")
-#: Most pixels of a picture.
-MAX_PIXELS = 1920 * 1920
 
 
 def messages(source: IO[bytes]) -> Iterator[bytes]:
@@ -34,20 +33,6 @@ def messages(source: IO[bytes]) -> Iterator[bytes]:
         yield message
     if len(head) < LENGTH.size:
         os._exit(0)  # the client or the server is gone
-
-
-def picture(message: LiveMessage) -> np.ndarray:
-    """`(height, width, 3)` uint8 RGB. Raises ValueError for damaged or too large JPEG."""
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:  # more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
-        image = None
-    if image is None:
-        raise ValueError(f"a picture is damaged, or has more than {MAX_PIXELS} pixels")
-    rgb: np.ndarray = np.asarray(image)
-    return rgb
 
 
 def samples(message: LiveMessage) -> np.ndarray:
@@ -66,12 +51,18 @@ def _session(model: str, delay_s: float, source: IO[bytes], replies: IO[str]) ->
         replies.write(json.dumps({"type": kind, **content}, default=float) + "\n")
         replies.flush()
 
+    pictures = Pictures()
     with stream(model, delay_s=delay_s) as live:
         send("ready", classes=list(live.classes), delay_s=delay_s)
         for data in messages(source):
             message = parse(data)
-            if message.kind == PICTURE:
-                rows = live.frame(picture(message), message.time_s)
+            if message.is_picture:
+                rows = []
+                try:
+                    for time_s, image in pictures.decode(message):
+                        rows += live.frame(image, time_s)
+                except ChunkError as error:
+                    send("key_frame", what=str(error))
                 send("read")
             else:
                 rows = live.sound(samples(message), message.rate, message.time_s)

@@ -54,7 +54,7 @@ class Pool:
             thread.start()
 
     def wake(self) -> None:
-        """Say that a job waits."""
+        """Say that a job waits. Takes as long as a look into the database."""
         with self._wake:
             self._wake.notify()
 
@@ -68,8 +68,8 @@ class Pool:
 
     def stop(self) -> None:
         """End the workers; jobs that run will wait again, and go on with the next start of the server."""
-        self._stopping.set()
         with self._wake:
+            self._stopping.set()
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
@@ -78,10 +78,11 @@ class Pool:
 
     def _work(self, runner: Runner) -> None:
         while not self._stopping.is_set():
-            job = self._claim()
-            if job is None:
-                with self._wake:
+            with self._wake:  # a job that is added after the look, and before the wait, wakes it
+                job = self._claim()
+                if job is None and not self._stopping.is_set():
                     self._wake.wait(POLL_S)
+            if job is None:
                 continue
             try:
                 self._run(runner, job)

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mien.errors import ConfigError, ServerError
+from mien.serve import partial_rows
 from mien.serve.jobs import DONE, RESULT, JobOptions
 from mien.serve.worker import REPORT
 from mien.serve.worker_process import DIED, STOPPED, Limits, OnProgress, RunResult, WorkerProcess
@@ -114,6 +115,9 @@ class RayRunner:
                 self.close()
                 return RunResult(STOPPED)
             on_progress(self._get(self._actor.progress.remote()))
+            with suppress(OSError):  # the folder is gone where the job was deleted, or the disk is full
+                self._fetch_rows(out)
+        partial_rows.remove(out)
         result: RunResult = self._get(running)
         if result.state == DONE:
             for name in (RESULT, REPORT):
@@ -124,6 +128,16 @@ class RayRunner:
                     (out / name).unlink()  # no report was asked for
         self._get(self._actor.end.remote())
         return result
+
+    def _fetch_rows(self, out: Path) -> None:
+        """Copy the provisional rows that are new. The positions come first and are written last: no row lacks."""
+        names = (partial_rows.ENDS, partial_rows.ROWS)
+        have = [(out / name).stat().st_size if (out / name).exists() else 0 for name in names]
+        data = [self._get(self._actor.read.remote(name, size)) for name, size in zip(names, have, strict=True)]
+        for name, size, piece in reversed(list(zip(names, have, data, strict=True))):
+            with (out / name).open("r+b" if size else "wb") as file:
+                file.seek(size)
+                file.write(piece)
 
     def _get(self, reference: Any, seconds: float = ANSWER_S) -> Any:
         return self._ray.get(reference, timeout=seconds)

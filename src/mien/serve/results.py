@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import MienError
-from mien.serve.jobs import DONE, FAILED, RESULT, Job, JobStore
+from mien.serve import partial_rows
+from mien.serve.jobs import DONE, FAILED, RESULT, RUNNING, Job, JobStore
 from mien.serve.responses import RequestError
 from mien.serve.worker import REPORT
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Most rows of one answer.
 MAX_ROWS = 5000
+#: Name of the rows of a result.
+FINAL = "final"
 MEDIA_TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".jsonl": "application/x-ndjson",
@@ -91,10 +94,29 @@ def report_of(store: JobStore, job: Job) -> Path:
     return path
 
 
-def rows_of(store: JobStore, job: Job, after: int, limit: int) -> dict[str, Any]:
-    """Rows of a job from number `after` on, as JSON holds them: `rows`, `next`, and whether these are the `last`."""
-    if job.state != DONE:
-        return {"rows": [], "next": after, "last": job.state == FAILED}
-    table = read(store, job).table
-    rows = table[after : after + min(limit, MAX_ROWS)]
-    return {"rows": rows.to_dicts(), "next": after + len(rows), "last": after + len(rows) >= len(table)}
+def run_of(job: Job) -> str:
+    """Name of the rows that a job has: those of its result, or the number of the start that gives provisional ones."""
+    return FINAL if job.state == DONE else str(job.starts)
+
+
+def rows_of(store: JobStore, job: Job, after: int, limit: int, run: str = "") -> dict[str, Any]:
+    """Rows of a job from number `after` on, as JSON holds them.
+
+    Args:
+        run: of the rows before `after`; where it is another one by now, the answer begins with row 0. "": the same one.
+
+    Returns `rows`; `first`, the number of the first one; `next`, the number after the last one; `run`; whether they are
+    `final`, and the `last`.
+    """
+    now = run_of(job)
+    first = after if run in ("", now) else 0
+    if job.state == DONE:
+        table = read(store, job).table
+        rows = table[first : first + min(limit, MAX_ROWS)].to_dicts()
+        last = first + len(rows) >= len(table)
+    else:
+        rows = partial_rows.read(store.folder_of(job.id), first, min(limit, MAX_ROWS)) if job.state == RUNNING else []
+        last = job.state == FAILED
+    return {
+        "rows": rows, "first": first, "next": first + len(rows), "run": now, "final": job.state == DONE, "last": last,
+    }  # fmt: skip

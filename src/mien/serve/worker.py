@@ -15,12 +15,14 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
 from mien.errors import ConfigError, MienError, ServerError
 from mien.processes import forbid_core_dumps
 from mien.serve.jobs import RESULT, JobOptions
+from mien.serve.partial_rows import RowWriter
 
 #: Added to the priority of a worker, so that the server answers while all cores predict. Our choice.
 NICE = 5
@@ -34,7 +36,8 @@ class Predictors:
         self._loaded: dict[str, Any] = {}
 
     def run(self, media: Path, out: Path, options: JobOptions, progress: Callable[[float], None]) -> dict[str, Any]:
-        """Predict a recording and write its results into `out`; returns the facts that the server keeps.
+        """Predict a recording and write its results into `out`; returns the facts that the server keeps. Provisional
+        rows are there while it runs.
 
         Args:
             progress: called with the part that is done, in [0, 1].
@@ -52,17 +55,19 @@ class Predictors:
         def on_time(done_s: float, total_s: float | None) -> None:
             progress(share * min(1.0, done_s / total_s) if total_s else 0.0)
 
-        timeline = predictor.predict(
-            media,
-            face=options.face,
-            voice=options.voice,
-            audio_track=options.audio_track,
-            split_channels=options.split_channels,
-            min_quality=options.min_quality,
-            start_s=options.start_s,
-            stop_s=options.stop_s,
-            progress=on_time,
-        )
+        with closing(RowWriter(out)) as rows:
+            timeline = predictor.predict(
+                media,
+                face=options.face,
+                voice=options.voice,
+                audio_track=options.audio_track,
+                split_channels=options.split_channels,
+                min_quality=options.min_quality,
+                start_s=options.start_s,
+                stop_s=options.stop_s,
+                progress=on_time,
+                on_rows=rows.add,
+            )
         progress(share)
         timeline.notes = tuple(_anonymous(note, media) for note in timeline.notes)
         if options.report and len(timeline):

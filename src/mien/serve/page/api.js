@@ -42,9 +42,10 @@ function refusalOf(status, text, retryAfter) {
   return new Refusal({ what, follows: error.follows, remedy: error.remedy }, status, Number(retryAfter) || 0);
 }
 
-export async function call(path, { method = "GET" } = {}) {
+// signal: of an AbortController; an aborted call throws as one without an answer.
+export async function call(path, { method = "GET", signal } = {}) {
   let answer;
-  try { answer = await fetch(path, { method, headers: headers() }); } catch { throw silence(); }
+  try { answer = await fetch(path, { method, signal, headers: headers() }); } catch { throw silence(); }
   if (!answer.ok) throw refusalOf(answer.status, await answer.text(), answer.headers.get("retry-after"));
   return answer;
 }

@@ -1,10 +1,10 @@
 // The camera view: consent, start and stop, and what the latest rows say.
 
 import { save } from "./api.js";
-import { drawChart } from "./live_chart.js";
-import { LiveRows } from "./live_rows.js";
+import { drawChart } from "./chart.js";
 import { LiveSession } from "./live_session.js";
-import { $, announce, count, element, percent, signed } from "./words.js";
+import { Rows, SHOWN_S } from "./rows.js";
+import { $, announce, count, element, isThisComputer, percent, signed } from "./words.js";
 
 const CHART_MS = 100, FACTS_MS = 500, TRAIL_S = 2;
 const AWAY_S = 3;  // a person without a row for so long is not shown as present
@@ -70,13 +70,20 @@ function open(stream) {
   setOn(true);
   $("live-facts").textContent = "Loading the model …";
   announce($("sign-text").textContent);
-  session = new LiveSession($("video"), stream, new URLSearchParams({ model, delay_s: 1 }));
+  session = new LiveSession($("video"), stream, new URLSearchParams({ model, delay_s: 1 }), usesVideo());
   prepare(model);
   session.addEventListener("ready", event => { delayS = event.detail.delay_s; $("live-facts").textContent = "Waiting for a face or a voice …"; });
   session.addEventListener("rows", event => take(event.detail));
   session.addEventListener("off", () => { setOn(false); announce("Camera and microphone are off."); });
   session.addEventListener("end", event => finish(event.detail));
   $("stop").focus();
+}
+
+// Chunks of video need a tenth of the bytes of JPEG, which counts beyond this computer. `?pictures=jpeg` or `video` in
+// the address decides otherwise.
+function usesVideo() {
+  const asked = new URLSearchParams(location.search).get("pictures");
+  return asked ? asked === "video" : !isThisComputer();
 }
 
 function setOn(isOn) {
@@ -105,14 +112,14 @@ function finish(reason) {
 function prepare(model) {
   const offer = server.models.find(m => m.name === model);
   names = offer.classes; colours = Object.values(offer.colours);
-  parts = { expression: names.length > 0, affect: offer.valence_arousal };
-  rows = new LiveRows(names);
+  parts = { expression: names.length > 0, affect: offer.valence_arousal, lanes: true };
+  rows = new Rows(names);
   $("live-facts").classList.remove("error");
   $("save-rows").disabled = true;
   $("now-name").hidden = $("bars").hidden = !parts.expression;
   $("plane-part").hidden = !parts.affect;
   $("readout").classList.toggle("single", !(parts.expression && parts.affect));
-  for (const key of document.querySelectorAll(".of-affect")) key.hidden = !parts.affect;
+  for (const key of document.querySelectorAll("#camera .of-affect")) key.hidden = !parts.affect;
   $("bars").replaceChildren(...names.flatMap((name, k) => {
     const fill = element("span", { className: "fill" });
     fill.style.background = colours[k].fill;
@@ -150,7 +157,8 @@ function draw() {
   readout(own.at(-1));
   trail(own);
   drawFaces();
-  drawChart($("chart"), { rows: own, names, colours, parts, latestS: rows.latestS });
+  const to = Math.max(rows.latestS, SHOWN_S);
+  drawChart($("chart"), { rows: own, names, colours, parts, shown: { from: to - SHOWN_S, to } });
 }
 
 function readout(row) {

@@ -1,16 +1,17 @@
 // One live session: pictures of the camera and sound of the microphone up, rows down. docs/SERVER.md describes the messages.
 
 import { openLive, sentences } from "./api.js";
+import { createEncoder } from "./video_encoder.js";
 
 // Our choice: width of the pictures that are sent, JPEG quality, pictures that may wait at the server,
 // which keeps 4 (one where it is slow, because pictures that wait are late), shortest time between two pictures, bytes that may wait in the browser, and the wait for the last rows.
 const WIDTH = 640, QUALITY = 0.8, WAITING = 2, SLOW_RATE = 8, STEP_S = 1 / 31, MOST_BUFFERED = 500_000, LAST_ROWS_MS = 3000;
-const PICTURE = 1, FLOAT_SOUND = 2;
+const PICTURE = 1, FLOAT_SOUND = 2, CHUNK = 4;
 const now = () => performance.now() / 1000;
 
-function message(kind, rate, timeS, data) {
+function message(kind, rate, timeS, data, codec = 0, isKey = false) {
   const bytes = new Uint8Array(16 + data.byteLength), header = new DataView(bytes.buffer);
-  header.setUint8(0, kind); header.setUint32(4, rate, true); header.setFloat64(8, timeS, true);
+  header.setUint8(0, kind); header.setUint8(1, codec); header.setUint8(2, isKey); header.setUint32(4, rate, true); header.setFloat64(8, timeS, true);
   bytes.set(new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength), 16);
   return bytes;
 }
@@ -18,12 +19,15 @@ function message(kind, rate, timeS, data) {
 // Events: "ready" (detail: classes, delay_s), "rows" (detail: rows, faces, dropped), "end" (detail: a reason, "" where
 // the user asked for it). Times of rows are seconds since the start.
 export class LiveSession extends EventTarget {
-  // video: element that shows the stream. stream: of getUserMedia. query: options of /v1/live.
-  constructor(video, stream, query) {
+  // video: element that shows the stream. stream: of getUserMedia. query: options of /v1/live. usesVideo: send chunks of
+  // video where the browser encodes them, otherwise JPEG.
+  constructor(video, stream, query, usesVideo) {
     super();
+    this.usesVideo = usesVideo; this.encoder = null;
     this.video = video; this.stream = stream; this.startS = now();
     this.waiting = 0; this.read = []; this.lastS = -1; this.isReady = this.isOver = this.isStopping = false; this.reason = "";
     this.canvas = document.createElement("canvas");
+    this.canvas.width = 0;
     this.socket = openLive(query);
     this.socket.onmessage = event => this.receive(JSON.parse(event.data));
     this.socket.onclose = event => this.end(event.code);
@@ -44,6 +48,8 @@ export class LiveSession extends EventTarget {
       if (this.stream.getAudioTracks().length) this.sendSound().catch(error => { this.reason = `The microphone could not be read: ${error.message}. Start again without it.`; this.stop(); });
     } else if (data.type === "read") {
       this.waiting--; this.read.push(now());
+    } else if (data.type === "key_frame") {
+      this.encoder?.restart();
     } else if (data.type === "rows") {
       this.emit("rows", data);
     } else if (data.type === "error") {
@@ -61,21 +67,44 @@ export class LiveSession extends EventTarget {
 
   sendPicture(timeS) {
     const { videoWidth: w, videoHeight: h } = this.video;
-    const isBusy = this.isEncoding || this.waiting >= (this.pictureRate < SLOW_RATE ? 1 : WAITING) || this.socket.bufferedAmount > MOST_BUFFERED;
+    const isBusy = this.isEncoding || this.encoder?.isBusy || this.waiting >= (this.pictureRate < SLOW_RATE ? 1 : WAITING) || this.socket.bufferedAmount > MOST_BUFFERED;
     if (isBusy || !w || timeS < this.lastS + STEP_S) return;
-    const scale = Math.min(1, WIDTH / Math.max(w, h));
-    if (this.canvas.width !== Math.round(w * scale) || this.canvas.height !== Math.round(h * scale)) {
-      this.canvas.width = Math.round(w * scale); this.canvas.height = Math.round(h * scale);
+    const scale = Math.min(1, WIDTH / Math.max(w, h)), even = side => 2 * Math.round(side * scale / 2);  // codecs need even sides
+    if (this.canvas.width !== even(w) || this.canvas.height !== even(h)) {
+      this.canvas.width = even(w); this.canvas.height = even(h);
+      this.chooseEncoder();
     }
+    if (this.isEncoding) return;
     this.canvas.getContext("2d", { willReadFrequently: true }).drawImage(this.video, 0, 0, this.canvas.width, this.canvas.height);
-    this.isEncoding = true; this.lastS = timeS;
+    this.lastS = timeS;
+    if (this.encoder) {
+      try { this.encoder.encode(this.canvas, timeS); } catch { this.encoder = null; this.usesVideo = false; }  // JPEG from now on
+      return;
+    }
+    this.isEncoding = true;
     this.canvas.toBlob(async blob => {
       const data = await blob.arrayBuffer();
       this.isEncoding = false;
-      if (this.isStopping || this.socket.readyState !== WebSocket.OPEN) return;
-      this.waiting++;
-      this.socket.send(message(PICTURE, 0, timeS, data));
+      this.sendData(message(PICTURE, 0, timeS, data));
     }, "image/jpeg", QUALITY);
+  }
+
+  sendData(data) {
+    if (this.isStopping || this.socket.readyState !== WebSocket.OPEN) return;
+    this.waiting++;
+    this.socket.send(data);
+  }
+
+  // Use an encoder of video for pictures of the size of the canvas, if the browser has one.
+  async chooseEncoder() {
+    this.encoder?.close(); this.encoder = null;
+    if (!this.usesVideo) return;
+    this.isEncoding = true;
+    this.encoder = await createEncoder(this.canvas.width, this.canvas.height,
+      ({ timeS, data, codec, isKey }) => this.sendData(message(CHUNK, 0, timeS, data, codec, isKey)),
+      () => { this.encoder = null; this.usesVideo = false; });
+    this.isEncoding = false;
+    if (this.isStopping) this.encoder?.close();
   }
 
   async sendSound() {
@@ -101,6 +130,7 @@ export class LiveSession extends EventTarget {
     for (const track of this.stream.getTracks()) track.stop();
     this.video.srcObject = null;
     this.context?.close();
+    this.encoder?.close();
     if (this.socket.readyState === WebSocket.OPEN && this.isReady) {
       this.socket.send('{"finish": true}');
       setTimeout(() => this.socket.close(), LAST_ROWS_MS);

@@ -1,7 +1,7 @@
 // The list of recordings: upload, progress, results.
 
 import { call, getJson, save, sentences, upload } from "./api.js";
-import { closeReportOf, showReport } from "./report_view.js";
+import { closeReportOf, isFree, isGrowing, isShown, showReport, showSoFar } from "./report_view.js";
 import { $, announce, count, element, percent, size, timeOfDay } from "./words.js";
 
 // Milliseconds between two questions for the state of the jobs: while some run, and else.
@@ -39,9 +39,9 @@ function add(files) {
   if (!query) return;
   for (const file of files) {
     const item = { file, query, name: file.name, size: file.size, state: "waiting", sent: 0, abort: new AbortController() };
-    if (!file.size) fail(item, `${file.name} is empty`, "Choose a video, a sound or a picture");
+    if (!file.size) fail(item, "The file is empty", "Choose a video, a sound or a picture");
     else if (file.size > server.limits.upload_bytes) {
-      fail(item, `${file.name} has ${size(file.size)}, and this server takes ${size(server.limits.upload_bytes)}`, "Cut it into parts, or start the server with a larger --max-upload");
+      fail(item, `The file has ${size(file.size)}, and this server takes ${size(server.limits.upload_bytes)}`, "Cut it into parts, or start the server with a larger --max-upload");
     }
     insert(item);
   }
@@ -65,7 +65,8 @@ async function sendNext() {
   item.state = "uploading"; update(item);
   try {
     const job = await upload(item.file, item.query, sent => { item.sent = sent; update(item); }, item.abort.signal);
-    Object.assign(item, { id: job.id, file: null, job, state: job.state });
+    Object.assign(item, { id: job.id, file: null, job, state: job.state, isOwn: true });
+    follow(item);
   } catch (error) {
     if (error.name === "AbortError") remove(item);
     else if (error.status === 429) {
@@ -101,6 +102,20 @@ async function refresh() {
   timer = setTimeout(refresh, isActive && !document.hidden ? ACTIVE_MS : IDLE_MS);
 }
 
+// Show the rows of a recording of this tab while it is predicted, if nothing else is shown; then its report.
+function follow(item) {
+  if (item.state === "running") {
+    if (item.isOwn && !item.wasClosed && isFree()) showSoFar(item.id, item.name, offerOf(item), false);
+  } else if (isGrowing(item.id)) {
+    const wasShown = isShown(item.id);
+    if (item.state === "done" && item.job.rows && wasShown) view(item, false);
+    else if (item.state !== "queued") closeReportOf(item.id);
+    items.filter(i => i.state === "running").forEach(follow);
+  }
+}
+
+const offerOf = item => server.models.find(model => model.name === item.job.options.model) ?? server.models[0];
+
 // asked: the items that the server knew when it was asked.
 function merge(jobs, asked) {
   const known = new Map(items.filter(i => i.id).map(i => [i.id, i])), present = new Set(jobs.map(job => job.id));
@@ -111,6 +126,7 @@ function merge(jobs, asked) {
       item.job = job; item.state = job.state;
       if (job.state === "failed") item.problem = sentences(job.reason.what, job.reason.follows, job.reason.remedy);
       update(item);
+      if (before !== job.state) follow(item);
       if (before !== job.state && (job.state === "done" || job.state === "failed")) announce(`${item.name}: ${job.state === "done" ? "done" : item.problem}`);
     } else if (!isUploading) {  // while one is sent, a new job may be that
       insert({ id: job.id, name: `Recording of ${timeOfDay(new Date(job.created))}`, size: job.size, job, state: job.state,
@@ -126,12 +142,12 @@ function insert(item) {
   const name = element("b", { textContent: item.name, title: item.name }), facts = element("span", { className: "facts" });
   const bar = element("progress", { max: 1, "aria-label": `Progress of ${item.name}` });
   const text = element("p", { className: "state" });
-  const open = element("button", { type: "button", className: "open", textContent: "Report", "aria-label": `Report of ${item.name}`, onclick: () => view(item) });
+  const open = element("button", { type: "button", className: "open", onclick: () => view(item) });
   const format = element("select", { "aria-label": `Format to save ${item.name} in` }, ...server.formats.map(f => element("option", { textContent: f })));
   const store = element("button", { type: "button", textContent: "Save", "aria-label": `Save the table of ${item.name}`, onclick: () => download(item, format.value) });
   const drop = element("button", { type: "button", className: "drop-item", onclick: () => discard(item) });
   const tools = element("div", { className: "row" }, open, element("span", { className: "joined" }, format, store), drop);
-  item.parts = { facts, bar, text, open, results: [open, format.parentNode], drop };
+  item.parts = { facts, bar, text, open, results: format.parentNode, drop };
   item.node = element("li", {}, element("div", { className: "head" }, name, facts), bar, text, tools);
   items.unshift(item);
   $("list").prepend(item.node);
@@ -143,7 +159,7 @@ const WORDS = {
   uploading: item => [item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
   queued: item => [item.job.before ? `In the queue, ${item.job.before} before it` : "In the queue, next", null],
   running: item => [item.job.progress ? `Predicting, ${percent(item.job.progress)}` : "Predicting", item.job.progress || null],
-  done: item => [`${item.note ? item.note + " " : ""}${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
+  done: item => [`${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
   failed: item => [item.problem, -1],
   gone: () => ["The server has deleted the results.", -1],
 };
@@ -154,18 +170,22 @@ function found(job) {
 }
 
 function update(item) {
-  const { facts, bar, text, open, results, drop } = item.parts, [words, share] = WORDS[item.state](item);
+  const { facts, bar, text, open, results, drop } = item.parts, [state, share] = WORDS[item.state](item);
+  const words = item.note ? `${item.note} ${state}` : state;
   item.node.dataset.state = item.state;
   const media = item.job?.media ?? {};
   facts.textContent = [size(item.size), media.duration_s && item.state === "done" ? mapping.clock(media.duration_s, 1) : ""].filter(Boolean).join(" · ");
   if (text.textContent !== words) text.textContent = words;
   bar.hidden = share === -1;
   if (share === null) bar.removeAttribute("value"); else bar.value = Math.max(0, share);
-  for (const part of results) part.hidden = item.state !== "done" || !item.job.rows;
+  results.hidden = item.state !== "done" || !item.job.rows;
+  open.hidden = results.hidden && item.state !== "running";
+  open.textContent = item.state === "running" ? "So far" : "Report";
+  open.setAttribute("aria-label", item.state === "running" ? `Rows of ${item.name} so far` : `Report of ${item.name}`);
   const isOver = ["done", "failed", "gone"].includes(item.state);
   drop.textContent = item.state === "gone" || (isOver && !item.id) ? "Remove" : isOver ? "Delete" : "Cancel";
   drop.setAttribute("aria-label", `${drop.textContent} ${item.name}`);
-  open.setAttribute("aria-pressed", String(open.getAttribute("aria-pressed") === "true" && item.state === "done"));
+  open.setAttribute("aria-pressed", String(isShown(item.id) && !open.hidden));
   $("list-card").hidden = !items.length;
 }
 
@@ -185,16 +205,19 @@ function remove(item) {
 async function discard(item) {
   if (item.state === "uploading") { item.abort.abort(); return; }
   if (item.id && item.state !== "gone") {
+    closeReportOf(item.id);  // it asks for rows
     try { await call(`/v1/timelines/${item.id}`, { method: "DELETE" }); } catch (error) { if (error.status !== 404) { note(item, error); return; } }
   }
   remove(item);
+  items.forEach(follow);
   announce(`${item.name} is deleted.`);
 }
 
-async function view(item) {
+async function view(item, isAsked = true) {
   try {
-    await showReport(item.id, item.name);
-    for (const other of items) other.parts.open.setAttribute("aria-pressed", String(other === item));
+    if (item.state === "running") showSoFar(item.id, item.name, offerOf(item), isAsked);
+    else await showReport(item.id, item.name, isAsked);
+    items.forEach(update);
   } catch (error) { note(item, error); }
 }
 
@@ -208,4 +231,7 @@ async function download(item, format) {
 
 function note(item, error) { item.note = error.text ?? String(error); update(item); announce(item.note); }
 
-addEventListener("report-closed", () => { for (const item of items) item.parts.open.setAttribute("aria-pressed", "false"); });
+addEventListener("report-shown", () => items.forEach(update));
+addEventListener("report-closed", () => {
+  for (const item of items) { item.wasClosed ||= item.state === "running"; update(item); }
+});

@@ -20,6 +20,7 @@ export function size(bytes) {
 }
 
 export const count = (n, noun) => `${n.toLocaleString("en")} ${n === 1 ? noun : noun === "person" ? "people" : noun + "s"}`;
+export const people = n => count(n, "person");
 export const percent = share => `${Math.round(100 * share)} %`;
 export const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
 export const timeOfDay = date => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

@@ -1,26 +1,29 @@
-// Chart of the last half minute of one person: the bands of the report, for rows that arrive.
-
-import { SHOWN_S } from "./live_rows.js";
+// Chart of one person: the bands of the report, for rows that arrive.
 
 const RIBBON = 24, GAP = 12, CURVES = 110, STRIP = 12, AXIS = 22, MIN_GUTTER = 92, MAX_GUTTER = 150;
 const LABEL = "12.5px system-ui, sans-serif", SMALL = "11px system-ui, sans-serif";
 // A row lasts until the next one, and at most so many seconds.
 const LONGEST_S = 2.5;
 
-// Draw the chart. rows: of `LiveRows`, oldest first. colours: of each class. parts: what the model predicts
-// (expression, affect). latestS: right end of the chart.
-export function drawChart(canvas, { rows, names, colours, parts, latestS }) {
+// Rows that follow each other within so many pixels are drawn as one.
+const LEAST_PIXELS = 0.5;
+
+// Draw the chart. rows: of `Rows`, oldest first. colours: of each class. parts: what the model predicts (expression,
+// affect) and whether each class has a lane (lanes). shown: the first and the last second.
+export function drawChart(canvas, { rows, names, colours, parts, shown: view }) {
   const width = canvas.parentElement.clientWidth;
   if (!width) return;
   const lane = mapping.clamp(Math.floor(256 / Math.max(1, names.length)), 20, 44);
-  const lanes = parts.expression ? RIBBON + GAP + lane * names.length + GAP : 0;
+  const lanes = parts.expression ? RIBBON + GAP + (parts.lanes ? lane * names.length + GAP : 0) : 0;
   const height = 6 + lanes + (parts.affect ? CURVES + GAP : 0) + 2 * STRIP + 2 + AXIS;
   const c = drawing.prepare(canvas, width, height), colour = drawing.colour;
   c.font = LABEL;
   const gutter = mapping.clamp(Math.ceil(Math.max(0, ...names.map(n => c.measureText(n).width))) + 24, MIN_GUTTER, width < 480 ? MIN_GUTTER : MAX_GUTTER);
-  const w = width - gutter, to = Math.max(latestS, SHOWN_S), view = { from: to - SHOWN_S, to };
-  const spans = rows.map((row, i) => {
-    const end = Math.min(rows[i + 1]?.t ?? row.t + 0.1, row.t + LONGEST_S);
+  const w = width - gutter, least = mapping.toTime(LEAST_PIXELS, view, w) - view.from;
+  const drawn = [];
+  for (const row of rows) if (!drawn.length || row.t >= drawn.at(-1).t + least) drawn.push(row);
+  const spans = drawn.map((row, i) => {
+    const end = Math.min(drawn[i + 1]?.t ?? row.t + 0.1, row.t + LONGEST_S);
     const a = Math.max(0, mapping.toPixel(row.t, view, w)), b = mapping.toPixel(end, view, w);
     return b > 0 ? [gutter + a, Math.max(0.7, b - a), row] : null;
   }).filter(Boolean);
@@ -57,14 +60,14 @@ export function drawChart(canvas, { rows, names, colours, parts, latestS }) {
       if (c.measureText(names[named]).width + 12 < wide) c.fillText(names[named], x + 6, y + RIBBON / 2 + 0.5);
     }
     y += RIBBON + GAP;
-    names.forEach((name, k) => {
+    if (parts.lanes) names.forEach((name, k) => {
       label(name, y + lane / 2 + 3, false, colours[k].fill);
       c.fillStyle = colour("grid"); c.fillRect(gutter, y + lane - 1, w, 1);
       c.fillStyle = colours[k].fill;
       for (const [x, wide, row] of spans) if (row.p[k] !== null) { const h = row.p[k] * (lane - 5); c.fillRect(x, y + lane - 1 - h, wide + 0.4, h); }
       y += lane;
     });
-    y += GAP;
+    if (parts.lanes) y += GAP;
   }
   if (parts.affect) {
     const middle = y + CURVES / 2, room = CURVES / 2 - 4;

@@ -1,0 +1,89 @@
+"""What a prediction tells while it runs: how far it is, and provisional rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import polars as pl
+
+from mien.encode.encode_media import MediaPart
+from mien.encode.video_pass import MIN_VISIBLE_S
+from mien.inference import StreamModel, all_settings
+from mien.predict.protocol import ProgressCallback, RowsCallback
+from mien.predict.rows import timeline_rows
+from mien.predict.section import Section
+
+#: Shortest time in seconds between two calls of a progress callback, and between two computations of provisional rows.
+PROGRESS_EVERY_S, ROWS_EVERY_S = 0.1, 1.0
+#: Provisional rows take this share of the time at most. Our choice.
+ROWS_SHARE = 0.05
+
+
+def throttle(progress: ProgressCallback | None, total_s: float | None) -> Callable[[float], None]:
+    """A function that takes the position in the recording, in seconds, and calls `progress` a few times a second."""
+    last = -1.0
+
+    def on_time(time_s: float) -> None:
+        nonlocal last
+        if progress is not None and time.monotonic() - last > PROGRESS_EVERY_S:
+            last = time.monotonic()
+            progress(time_s, total_s)
+
+    return on_time
+
+
+class PartialRows:
+    """Provisional rows of a video while it is encoded: an `OnPart` of `encode_media`.
+
+    Each row is given once, in the order of times. The network sees the last window that ends with the latest frame.
+
+    Args:
+        model: returns the model, None while it is being loaded.
+        on_rows: gets the rows. section: of the recording that is read. min_quality: see `timeline_rows`.
+        clock: seconds that pass.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[], StreamModel | None],
+        on_rows: RowsCallback,
+        section: Section,
+        min_quality: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model, self._on_rows, self._section, self._min_quality = model, on_rows, section, min_quality
+        self._clock, self._next = clock, clock() + ROWS_EVERY_S
+        self._given_s = -math.inf  # time of the latest row that was given
+
+    def __call__(self, time_s: float, part_from: Callable[[float], MediaPart]) -> None:
+        """Give the rows that are due. time_s: of the latest frame. part_from: see `OnPart`."""
+        if self._clock() < self._next or (model := self._model()) is None:
+            return
+        start = self._clock()
+        context_s = max(settings.window_s for settings in all_settings(model))
+        # Longer than the window where more was read since the last rows.
+        part = part_from(math.floor(max(0.0, min(time_s, self._given_s + context_s / 2) - context_s)))
+        # Someone counts after MIN_VISIBLE_S in view: rows wait for that.
+        stop_s = min(part.stop_s, time_s - MIN_VISIBLE_S)
+        if len(part.media.faces.times) and stop_s > self._given_s:
+            rows = self._rows(model, part, stop_s)
+            if len(rows):
+                self._given_s = float(rows["time_s"].to_numpy().max())
+                self._on_rows(rows)
+        now = self._clock()
+        self._next = now + max(ROWS_EVERY_S, (now - start) / ROWS_SHARE)
+
+    def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
+        """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""
+        table = timeline_rows(model, part.media, min_quality=self._min_quality)
+        numbers = dict(enumerate(part.numbers or [0]))
+        table = table.with_columns(
+            pl.col("time_s") + part.start_s,
+            pl.col("frame") + part.first_frame + self._section.skipped,
+            pl.col("subject").replace_strict(numbers, return_dtype=table.schema["subject"]),
+        )
+        return table.filter((pl.col("time_s") > self._given_s + 1e-9) & (pl.col("time_s") < stop_s)).sort(
+            "time_s", "subject"
+        )
