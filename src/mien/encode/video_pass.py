@@ -42,8 +42,9 @@ Item = TypeVar("Item")
 MAX_SIDE = 1920
 #: Side of the frames where only their times are needed, pixels.
 TIMES_ONLY_SIDE = 64
-#: Most bytes of decoded frames that wait for the face tracker.
-PREFETCH_BYTES = 48 << 20
+#: Most bytes and most frames that wait for the face tracker. Our choice: a search for small faces takes as long as
+#: decoding eight frames of 640 × 360.
+PREFETCH_BYTES, PREFETCH_FRAMES = 32 << 20, 8
 #: Threads of the face networks: on inputs this small more than two are no faster, as measured.
 THREADS = min(2, os.cpu_count() or 1)
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
@@ -59,7 +60,7 @@ class Prefetch(Generic[Item]):
     An exception of `items` is raised in its place among the items.
 
     Args:
-        depth: number of items that may wait, computed from an item, since its size is known only then.
+        depth: number of items that may wait when an item is added, computed from that item.
 
     Attributes:
         seconds: time spent on the items.
@@ -96,7 +97,7 @@ class Prefetch(Generic[Item]):
         try:
             for item in self._items:
                 self.seconds += time.perf_counter() - start
-                self._queue.maxsize = max(self._queue.maxsize, self._depth(item))
+                self._queue.maxsize = self._depth(item)
                 if not self._put(item, None):
                     break
                 start = time.perf_counter()
@@ -147,7 +148,17 @@ def _with_last(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
 
 
 def _prefetch_depth(frame: Frame) -> int:
-    return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
+    return max(1, min(PREFETCH_FRAMES, PREFETCH_BYTES // max(1, frame.held_bytes)))
+
+
+def _with_images(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
+    """The frames, with the images of those made whose faces are read at `rate_hz` in any case. The images of the others
+    are made if a moving face is read in them."""
+    schedule = FaceSchedule(rate_hz)
+    for frame in frames:
+        if schedule.is_due(frame.time_s):
+            _ = frame.image
+        yield frame
 
 
 def read_faces(
@@ -193,6 +204,8 @@ def read_faces(
     times: list[float] = []
     read: list[int] = []
     tracker_s = 0.0
+    if tracker is not None and decode_ahead:
+        decoded = _with_images(decoded, rate_hz)
     with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
         for frame, is_last in _with_last(source):
             if tracker is not None and (schedule.is_due(frame.time_s) or is_last):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -291,7 +290,7 @@ class ModelPredictor:
 
         def pictures() -> Iterator[Frame]:
             for frame in still or source.frames(max_side=max_side, notes=notes):
-                yield replace(frame, image=turn(frame.image)) if turned else frame
+                yield frame.with_image(turn) if turned else frame
 
         def sound() -> Iterator[tuple[float, np.ndarray]]:
             return source.blocks(seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
