@@ -174,8 +174,8 @@ class SmartTurn:
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    """Session of the layers up to the states, on one thread."""
-    return open_session(_up_to(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1)
+    """Session of the layers up to the states, on one thread. It runs once in 6 s of sound, so it keeps no memory."""
+    return open_session(_up_to(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1, keep_memory=False)
 
 
 def _up_to(model: bytes, tensor: str) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from mien.encoders import smart_turn, voice_prosody
 from mien.encoders.smart_turn import SpeechStates
 from mien.encoders.voice_prosody import ProsodyExtractor
-from mien.memory import GrowingArray
+from mien.memory import GrowingArray, release_pages
 from mien.records import VOICE, Stream
 
 NAME = "voice-speech"
@@ -21,6 +21,8 @@ VERSION = "2"
 PROSODY = slice(0, voice_prosody.DIM)
 STATES = slice(voice_prosody.DIM, voice_prosody.DIM + smart_turn.DIM)
 DIM = voice_prosody.DIM + smart_turn.DIM
+#: Vectors joined at once, because those of an hour take 80 MB.
+_CELLS = 1024
 
 
 class VoiceSpeech:
@@ -61,13 +63,20 @@ class VoiceSpeech:
         vectors.extend(extraction.finish())
         if not len(prosody.values):
             return
-        cells, valid = average_pairs(prosody.values, prosody.valid)
-        values = np.zeros((len(cells), DIM), np.float32)
-        values[:, PROSODY] = cells
-        states = vectors.array()
-        values[: len(states), STATES] = states[: len(values)]
-        values[~valid] = 0.0
-        yield Stream(values, first_s[0] + smart_turn.cell_centres(len(values)), valid, self.provenance)
+        states, joined, speaks = vectors.array(), GrowingArray(DIM), GrowingArray(0, np.bool_)
+        for start in range(0, len(prosody.values), 2 * _CELLS):
+            part = slice(start, start + 2 * _CELLS)
+            cells, valid = average_pairs(prosody.values[part], prosody.valid[part])
+            values = np.zeros((len(cells), DIM), np.float32)
+            values[:, PROSODY] = cells
+            heard = states[start // 2 : start // 2 + len(cells)]
+            values[: len(heard), STATES] = heard
+            values[~valid] = 0.0
+            joined.extend(values)
+            speaks.extend(valid)
+            release_pages(states)
+        times = first_s[0] + smart_turn.cell_centres(len(joined))
+        yield Stream(joined.array(), times, speaks.array(), self.provenance)
 
 
 def average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from mien.encode.create_encoders import (
     create_encoders,
@@ -37,22 +36,17 @@ from mien.predict.channels import (
     numbers_of_channels,
     quality_notes,
 )
-from mien.predict.features import (
-    PROSODY,
-    feature_rows,
-    missing_notes,
-    needs_prosody,
-    take_prosody,
-    without_voice_of_others,
-)
 from mien.predict.protocol import MediaInput, ProgressCallback
-from mien.predict.rows import timeline_rows
 from mien.predict.section import Section
 from mien.predict.sources import Source, check_modalities, open_source
 from mien.printable import printable
 from mien.records import Frame
-from mien.timeline.columns import check_classes
-from mien.timeline.table import Timeline
+from mien.timeline.class_names import check_classes
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mien.timeline.table import Timeline
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
@@ -186,7 +180,11 @@ class ModelPredictor:
             channels = numbers_of_channels(info, face)
         on_time = _throttle(progress, info.duration_s)
         rate_hz = face_rate_hz or (None if features else automatic_rate(encoders.values()))
-        added: dict[str, Encoder] = {PROSODY: VoiceProsody()} if features and needs_prosody(encoders) else {}
+        added: dict[str, Encoder] = {}
+        if features:
+            from mien.predict.features import PROSODY, needs_prosody, take_prosody
+
+            added = {PROSODY: VoiceProsody()} if needs_prosody(encoders) else {}
         encodings = [
             self._encode(source, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
             for channel in channels
@@ -201,10 +199,16 @@ class ModelPredictor:
         if info.kind != "image":  # a picture leaves little, and this takes as long as a detection
             release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
+        # Imported here, because polars takes 50 MB, and decoding and encoding most of a recording's memory.
+        from mien.predict.rows import timeline_rows
+        from mien.timeline.table import Timeline
+
         table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
         table = section.rows(table, info)
         measured: pl.DataFrame | None = None
         if features:
+            from mien.predict.features import feature_rows, missing_notes, without_voice_of_others
+
             measured = joined([feature_rows(*pair) for pair in zip(encodings, prosody, strict=True)])
             measured = without_voice_of_others(section.rows(measured, info), table["speech"])
             notes += missing_notes(measured, info, face=face, voice=voice)
@@ -274,6 +278,7 @@ class ModelPredictor:
             on_time(time_s)
 
         info = source.info
+        threads = 1 if self.one_thread else THREADS
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         # A still picture is decoded once.
@@ -283,8 +288,8 @@ class ModelPredictor:
             if not looks:
                 return False
             if still is not None:
-                return is_upside_down(frame.image for frame in still)
-            return is_upside_down(source.sample(SAMPLED_PICTURES, max_side=MAX_SIDE))
+                return is_upside_down((frame.image for frame in still), threads=threads)
+            return is_upside_down(source.sample(SAMPLED_PICTURES, max_side=MAX_SIDE), threads=threads)
 
         turned = still is None and check_orientation()
 
@@ -305,7 +310,7 @@ class ModelPredictor:
                 reidentify=self.reidentify,
                 still=still is not None,
                 side_by_side=still is None and not self.one_thread,
-                threads=1 if self.one_thread else THREADS,
+                threads=threads,
                 face_rate_hz=rate_hz,
                 seconds=seconds,
                 on_time=on_position,

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from mien.labels import EXPRESSIONS, probability_column, score_columns
-from mien.timeline.columns import BOX, QUALITY, check_classes, schema
+from mien.timeline.class_names import check_classes
+from mien.timeline.columns import BOX, QUALITY, schema
 
 
 def subject_rows(

@@ -17,7 +17,8 @@ from mien.atomic import atomic_path
 from mien.errors import MediaError
 from mien.labels import class_names, score_tasks
 from mien.records import SubjectSummary
-from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, check_classes, schema
+from mien.timeline.class_names import check_classes
+from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, schema
 from mien.timeline.possible import check_possible
 from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_file
 from mien.timeline.summary import EVIDENCE, summarise
