@@ -263,14 +263,14 @@ def _encode_audio(
 
 
 def _join(pieces: Iterable[Stream], dim: int) -> Stream | None:
-    """One stream of consecutive pieces; None for none."""
+    """One stream of consecutive pieces; None for none. A single piece is not copied."""
     values, times, valid = GrowingArray(dim), GrowingArray(0, np.float64), GrowingArray(0, np.bool_)
-    provenance: Mapping[str, str] | None = None
-    for piece in pieces:
-        provenance = piece.provenance if provenance is None else provenance
+    source = iter(pieces)
+    first, second = next(source, None), next(source, None)
+    if first is None or second is None:
+        return first
+    for piece in chain((first, second), source):
         values.extend(piece.values)
         times.extend(piece.times)
         valid.extend(np.asarray(piece.valid, bool))
-    if provenance is None:
-        return None
-    return Stream(values.array(), times.array(), valid.array(), provenance)
+    return Stream(values.array(), times.array(), valid.array(), first.provenance)

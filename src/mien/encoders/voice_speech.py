@@ -74,7 +74,8 @@ class VoiceSpeech:
             values[~valid] = 0.0
             joined.extend(values)
             speaks.extend(valid)
-            release_pages(states)
+            for read in (states, prosody.values):
+                release_pages(read)
         times = first_s[0] + smart_turn.cell_centres(len(joined))
         yield Stream(joined.array(), times, speaks.array(), self.provenance)
 
