@@ -11,7 +11,9 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,6 +138,42 @@ class _InTurn:
         """Nothing to end."""
 
 
+class _Calls:
+    """Calls of a function one after another, in a thread of their own: at most `BEHIND` wait. Use as a context: at its
+    end all have been made. What a call raises is raised by a later one, or at the end.
+
+    Args:
+        function: called. in_thread: otherwise it is called at once.
+    """
+
+    #: Calls that may wait, each with its frame. Our choice: cutting a face takes less time than finding the next one.
+    BEHIND = 3
+
+    def __init__(self, function: Callable[..., None], *, in_thread: bool) -> None:
+        self._function = function
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mien-crops") if in_thread else None
+        self._waiting: deque[Future[None]] = deque()
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._pool is None:
+            self._function(*arguments)
+            return
+        self._waiting.append(self._pool.submit(self._function, *arguments))
+        if len(self._waiting) > self.BEHIND:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> _Calls:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for call in self._waiting:
+                call.result()
+
+
 def _with_last(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     """Each frame, and whether it is the last one, which is read in any case: the end of a recording is seen."""
     waiting: Frame | None = None
@@ -206,7 +244,8 @@ def read_faces(
     tracker_s = 0.0
     if tracker is not None and decode_ahead:
         decoded = _with_images(decoded, rate_hz)
-    with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
+    source = Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)
+    with closing(source), _Calls(collector.add, in_thread=decode_ahead) as add:
         for frame, is_last in _with_last(source):
             if tracker is not None and (schedule.is_due(frame.time_s) or is_last):
                 read.append(len(times))
@@ -218,7 +257,7 @@ def read_faces(
                     chosen = selector(found, frame.image.shape[1])
                     found = [replace(chosen[side], subject=i) for i, side in enumerate(sides) if side in chosen]
                 for face in found:
-                    collector.add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
+                    add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
             for one in segments:
                 one.push(frame)
             times.append(frame.time_s)
