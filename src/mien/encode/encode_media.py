@@ -18,7 +18,7 @@ import numpy as np
 
 from mien.encode.audio_spool import AudioSpool
 from mien.encode.subject_features import OnError, VideoFaces
-from mien.encode.video_pass import MIN_VISIBLE_S, THREADS, read_faces
+from mien.encode.video_pass import MIN_VISIBLE_S, read_faces
 from mien.encoders.protocol import AudioEncoder, CropEncoder, Encoder, MeshEncoder, SegmentEncoder
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.encoders.voice_speech import VoiceSpeech
@@ -74,9 +74,10 @@ def encode_media(
     still: bool = False,
     sides: Sequence[str] | None = None,
     speakers: bool = True,
-    threads: int = THREADS,
+    threads: int = 1,
     side_by_side: bool = True,
     face_rate_hz: float | None = None,
+    several_rate_hz: float | None = None,
     seconds: dict[str, float] | None = None,
     on_time: Callable[[float], None] = lambda time_s: None,
     on_error: OnError | None = None,
@@ -95,11 +96,13 @@ def encode_media(
         sides: whose faces: those that `SubjectSelector` chooses for these sides, one subject for each ("": the largest
             face), as in labelled corpora; None: everyone.
         speakers: also find what the attribution of speech needs: voice activity and mouth openings.
-        threads: of the face networks.
+        threads: of the face networks. A second one saves a tenth of the time of the thread that tracks, for a fifth
+            more processor time.
         side_by_side: decode ahead and encode the sound in threads of their own: done sooner, with 15 % more processor
             time. Otherwise one after the other, for processes that share the cores.
         face_rate_hz: faces are read so many times a second, and in the next frame too while one moves; between, their
             boxes and measures are interpolated. None: in every frame.
+        several_rate_hz: so many times while several people are in view; None: as `face_rate_hz`.
         seconds: gets the seconds of `decode`, `detect`, `mesh`, `track` and `voice`.
         on_time: called with the position in the recording, seconds. What it raises ends the pass.
         on_error: gets the name of an encoder and what it raised, or what decoding for it raised; the other encoders go
@@ -150,6 +153,7 @@ def encode_media(
                 geometry=speakers,
                 decode_ahead=side_by_side,
                 rate_hz=face_rate_hz,
+                several_hz=several_rate_hz,
                 on_error=on_error,
             )
 

@@ -7,7 +7,6 @@ frame and face, and by the encoders' feature vectors.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -47,8 +46,6 @@ TIMES_ONLY_SIDE = 64
 #: Most bytes and most frames that wait for the face tracker. Our choice: a search for small faces takes as long as
 #: decoding eight frames of 640 × 360.
 PREFETCH_BYTES, PREFETCH_FRAMES = 32 << 20, 8
-#: Threads of the face networks: on inputs this small more than two are no faster, as measured.
-THREADS = min(2, os.cpu_count() or 1)
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
 #: shortest expressions last about as long.
 MIN_VISIBLE_S = 0.5
@@ -212,6 +209,7 @@ def read_faces(
     geometry: bool = True,
     decode_ahead: bool = True,
     rate_hz: float | None = None,
+    several_hz: float | None = None,
     on_error: OnError | None = None,
 ) -> VideoFaces:
     """Read frames once; return their times, the faces in them, and what the encoders make of both.
@@ -229,7 +227,7 @@ def read_faces(
             that are never visible; None: everyone.
         geometry: measure mouth openings too.
         decode_ahead: decode in a thread of its own.
-        rate_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
+        rate_hz, several_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
         on_error: see `SubjectCollector`.
 
     Raises:
@@ -238,7 +236,7 @@ def read_faces(
     faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
     segments = [_SegmentPass(m, e, on_error) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
     collector = SubjectCollector(faces, geometry=geometry, on_error=on_error)
-    selector, schedule = SubjectSelector(), FaceSchedule(rate_hz)
+    selector, schedule = SubjectSelector(), FaceSchedule(rate_hz, several_hz)
     times: list[float] = []
     read: list[int] = []
     tracker_s = 0.0

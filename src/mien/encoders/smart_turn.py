@@ -167,9 +167,18 @@ class SmartTurn:
         _session()
         self.provenance = provenance()
 
+    def release(self) -> None:
+        """Free the network until it is needed again."""
+        release()
+
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         """Encode the audio of one recording; see `mien.encoders.protocol.AudioEncoder`."""
         return encode_speech(blocks, SpeechStates(), DIM, cell_centres, self.provenance)
+
+
+def release() -> None:
+    """Free the network, which takes 10 MB; it is read again when it is needed."""
+    _session.cache_clear()
 
 
 @lru_cache(maxsize=1)

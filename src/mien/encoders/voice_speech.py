@@ -48,6 +48,10 @@ class VoiceSpeech:
         speech = smart_turn.provenance()["speech"]
         self.provenance = {"encoder": NAME, "version": VERSION, "speech": speech} | prosody | made_by
 
+    def release(self) -> None:
+        """Free the network of the speech states until it is needed again."""
+        smart_turn.release()
+
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         """Encode the audio of one recording; see `mien.encoders.protocol.AudioEncoder`."""
         extraction, vectors, first_s = SpeechStates(), GrowingArray(smart_turn.DIM), list[float]()

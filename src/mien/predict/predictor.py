@@ -15,12 +15,13 @@ from mien.encode.create_encoders import (
     create_encoders,
     differences_from_training,
     encoder_device,
+    release_networks,
     source_of,
     source_of_encoder,
 )
 from mien.encode.encode_media import EncodedMedia, encode_media
-from mien.encode.face_rate import automatic_rate
-from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
+from mien.encode.face_rate import SEVERAL_HZ, automatic_rate
+from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.errors import ConfigError, MediaError
@@ -180,13 +181,14 @@ class ModelPredictor:
             channels = numbers_of_channels(info, face)
         on_time = _throttle(progress, info.duration_s)
         rate_hz = face_rate_hz or (None if features else automatic_rate(encoders.values()))
+        rates = rate_hz, max(rate_hz, SEVERAL_HZ) if rate_hz and not face_rate_hz else rate_hz
         added: dict[str, Encoder] = {}
         if features:
             from mien.predict.features import PROSODY, needs_prosody, take_prosody
 
             added = {PROSODY: VoiceProsody()} if needs_prosody(encoders) else {}
         encodings = [
-            self._encode(source, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rate_hz)
+            self._encode(source, section, {**encoders, **added}, notes, seconds, on_time, audio_track, channel, rates)
             for channel in channels
         ]
         media = next((each for each in encodings if has_speech(each)), encodings[0])
@@ -197,6 +199,7 @@ class ModelPredictor:
         encoded = time.perf_counter()
         model = self.model
         if info.kind != "image":  # a picture leaves little, and this takes as long as a detection
+            release_networks(encoders.values(), info.duration_s or 0.0)
             release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
         # Imported here, because polars takes 50 MB, and decoding and encoding most of a recording's memory.
@@ -270,7 +273,7 @@ class ModelPredictor:
         on_time: Callable[[float], None],
         audio_track: int | None,
         channel: int | None,
-        rate_hz: float | None,
+        rates: tuple[float | None, float | None],
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
             if self._future is not None and self._future.done() and (error := self._future.exception()):
@@ -278,7 +281,6 @@ class ModelPredictor:
             on_time(time_s)
 
         info = source.info
-        threads = 1 if self.one_thread else THREADS
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         # A still picture is decoded once.
@@ -288,8 +290,8 @@ class ModelPredictor:
             if not looks:
                 return False
             if still is not None:
-                return is_upside_down((frame.image for frame in still), threads=threads)
-            return is_upside_down(source.sample(SAMPLED_PICTURES, max_side=MAX_SIDE), threads=threads)
+                return is_upside_down(frame.image for frame in still)
+            return is_upside_down(source.sample(SAMPLED_PICTURES, max_side=MAX_SIDE))
 
         turned = still is None and check_orientation()
 
@@ -310,8 +312,8 @@ class ModelPredictor:
                 reidentify=self.reidentify,
                 still=still is not None,
                 side_by_side=still is None and not self.one_thread,
-                threads=threads,
-                face_rate_hz=rate_hz,
+                face_rate_hz=rates[0],
+                several_rate_hz=rates[1],
                 seconds=seconds,
                 on_time=on_position,
             )

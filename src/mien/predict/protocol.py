@@ -81,8 +81,8 @@ class Predictor(Protocol):
                 the column `uncertain` marks the reading.
             face_rate_hz: read faces so many times a second, and in the next frame too while one moves; every frame has
                 its rows all the same, with what lies between two readings interpolated. A rate above that of the frames
-                reads each of them. None: 15 for models that read faces at a rate of their own, as the starter does
-                (12), and with `features` or otherwise every frame.
+                reads each of them. None: the rate of models that read faces at a rate of their own, as the starter
+                does (12; 15 with several people in view), and with `features` or otherwise every frame.
             features: also give `Timeline.features`, a table with the same rows and what was measured of face and voice
                 (docs/FEATURES.md). Faces are then read in every frame, because blinks are short.
             start_s, stop_s: seconds of the recording to predict, by default all of it. Times and frame numbers stay
