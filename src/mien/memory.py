@@ -15,9 +15,9 @@ from numpy.typing import DTypeLike
 #: the largest number of heaps.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 _MAX_INT = 2**31 - 1
-#: Bytes of a block. Our choice: a recording has ten such arrays, and with 8 MB an hour of one face and voice takes
-#: 40 MB more than a minute.
-BLOCK = 1 << 20
+#: Bytes of a block. Our choice: a recording has ten such arrays, so that with 8 MB an hour of one face and voice takes
+#: 40 MB more than a minute; a block is filled in ten seconds at the earliest.
+BLOCK = 1 << 18
 #: Bytes of an array that are kept in memory; a longer one is in a file.
 IN_MEMORY = BLOCK
 
