@@ -17,8 +17,8 @@ KERNELS: dict[Kernel, str] = {
     "mean": "moving mean", "hamming": "Hamming window", "gaussian": "Gaussian", "median": "moving median",
 }  # fmt: skip
 
-#: Tokens in a part of `vote_in_parts`. Our choice: five minutes at 12 tokens a second.
-PART = 4096
+#: Tokens in a part of `vote_in_parts`. Our choice: 2 MB of the voice's features.
+PART = 1024
 
 
 def windows(tokens: int, length: int, hop: int) -> list[Window]:

@@ -69,7 +69,9 @@ def subject_rows(
             {task: values[part] for task, values in (scores or {}).items()},
         )  # fmt: skip
 
-    return pl.concat([table(slice(start, start + _AT_ONCE)) for start in range(0, max(1, n), _AT_ONCE)])
+    if n <= _AT_ONCE:
+        return table(slice(n))
+    return pl.concat([table(slice(start, start + _AT_ONCE)) for start in range(0, n, _AT_ONCE)])
 
 
 def _table(
@@ -105,8 +107,10 @@ def _table(
         "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
         "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
-        **{name: pl.repeat(None, n, dtype=kind, eager=True) for name, kind in QUALITY.items()},
-        **{name: values for name, values in (quality or {}).items() if name != "uncertain"},
+        **{
+            name: quality[name] if quality and name in quality else pl.repeat(None, n, dtype=kind, eager=True)
+            for name, kind in QUALITY.items()
+        },
         **{c: v[:, i] for task, v in scores.items() for i, c in enumerate(score_columns(task))},
     }
     if quality is not None and "uncertain" in quality:
@@ -114,5 +118,8 @@ def _table(
         estimated = known | np.isfinite(estimates).any(axis=1)
         flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
         data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
-    table = pl.DataFrame(data).cast(schema(names, scores))
-    return table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    columns = schema(names, scores)
+    return pl.DataFrame(data).select(
+        pl.col(name).cast(kind).fill_nan(None) if kind.is_float() else pl.col(name).cast(kind)
+        for name, kind in columns.items()
+    )
