@@ -46,7 +46,7 @@ def predict_many(
     Args:
         paths: of the recordings.
         model: as in `mien.load`.
-        workers: processes. Each needs about 200 MB with the starter.
+        workers: processes. Each needs about 270 MB with the starter.
         load_options: further arguments of `mien.load`, such as `max_faces`.
         **options: of `Predictor.predict`, such as `voice=False`.
 
