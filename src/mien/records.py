@@ -1,4 +1,4 @@
-"""The types that modules pass to each other: frozen records with shapes and units.
+"""The types that modules pass to each other: frozen records with shapes and units, and frames.
 
 Times are seconds from the earliest presentation timestamp of the recording, everywhere. A missing face or a silent
 voice is `False` in a `valid` mask; the value at an invalid position is unspecified and must not be read.
@@ -6,7 +6,7 @@ voice is `False` in a `valid` mask; the value at an invalid position is unspecif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,14 +95,49 @@ class Recording:
     streams: Mapping[str, Stream]
 
 
-@dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded video frame. index counts decoded frames from 0; time_s is its presentation time in seconds;
-    image is `(height, width, 3)` uint8 RGB, upright (container rotation applied)."""
+    """One decoded video frame.
 
-    index: int
-    time_s: float
-    image: np.ndarray
+    The image may be made when it is first asked for: a recording has more frames than faces are read in, and to
+    convert one to RGB takes a third of the time of decoding it.
+
+    Args:
+        index: counts decoded frames from 0.
+        time_s: presentation time in seconds.
+        image: `(height, width, 3)` uint8 RGB, upright (container rotation applied); or a function that returns it,
+            called once at most.
+        held_bytes: memory that such a function keeps until it is called.
+
+    Attributes:
+        index, time_s: as the arguments.
+        held_bytes: memory of the image, or of what it is made from.
+    """
+
+    __slots__ = ("_image", "_make", "held_bytes", "index", "time_s")
+
+    def __init__(
+        self, index: int, time_s: float, image: np.ndarray | Callable[[], np.ndarray], held_bytes: int = 0
+    ) -> None:
+        self.index, self.time_s = index, time_s
+        self._image: np.ndarray | None = None
+        self._make: Callable[[], np.ndarray] | None = None
+        if isinstance(image, np.ndarray):
+            self._image, self.held_bytes = image, image.nbytes
+        else:
+            self._make, self.held_bytes = image, held_bytes
+
+    @property
+    def image(self) -> np.ndarray:
+        """`(height, width, 3)` uint8 RGB, upright."""
+        if self._image is None:
+            assert self._make is not None
+            self._image, self._make = self._make(), None
+            self.held_bytes = self._image.nbytes
+        return self._image
+
+    def with_image(self, change: Callable[[np.ndarray], np.ndarray]) -> Frame:
+        """The frame with `change` of its image, which is made when it is asked for."""
+        return Frame(self.index, self.time_s, lambda: change(self.image), self.held_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,9 @@ Kernel = Literal["mean", "hamming", "gaussian", "median"]
 KERNELS: dict[Kernel, str] = {
     "mean": "moving mean", "hamming": "Hamming window", "gaussian": "Gaussian", "median": "moving median",
 }  # fmt: skip
+
+#: Tokens in a part of `vote_in_parts`. Our choice: 2 MB of the voice's features.
+PART = 1024
 
 
 def windows(tokens: int, length: int, hop: int) -> list[Window]:
@@ -55,19 +58,57 @@ def vote(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int, *, tri
 
     Returns `(tokens, k)` float64; `(tokens, 0)` if there is no window. Memory is that of the result.
     """
-    total: np.ndarray | None = None
-    weight = np.zeros((tokens, 1))
+    votes: _Votes | None = None
     for window, values in probabilities:
-        if total is None:
-            total = np.zeros((tokens, values.shape[1]))
+        votes = votes or _Votes(Window(0, tokens), values.shape[1], triangular)
+        votes.add(window, values)
+    return np.zeros((tokens, 0)) if votes is None else votes.mean()
+
+
+def vote_in_parts(probabilities: Iterable[tuple[Window, np.ndarray]], tokens: int) -> Iterator[np.ndarray]:
+    """`vote` of consecutive parts of the tokens, `(up to PART, k)` each; none if there is no window.
+
+    Args:
+        probabilities: as `vote`, by increasing start. They are read as they are needed, so that memory is that of a
+            part and of the windows that overlap it.
+    """
+    source = iter(probabilities)
+    following = next(source, None)
+    if following is None:
+        return
+    width = following[1].shape[1]
+    overlapping: list[tuple[Window, np.ndarray]] = []
+    for start in range(0, tokens, PART):
+        votes = _Votes(Window(start, min(start + PART, tokens)), width, False)
+        while following is not None and following[0].start < votes.stop:
+            overlapping.append(following)
+            following = next(source, None)
+        for window, values in overlapping:
+            votes.add(window, values)
+        overlapping = [each for each in overlapping if each[0].stop > votes.stop]
+        yield votes.mean()
+
+
+class _Votes:
+    """Weighted sums of the votes for a range of tokens. stop: its end. width: of the values."""
+
+    def __init__(self, tokens: Window, width: int, triangular: bool) -> None:
+        self._start, self.stop, self._triangular = tokens.start, tokens.stop, triangular
+        self._total, self._weight = (np.zeros((tokens.stop - tokens.start, columns)) for columns in (width, 1))
+
+    def add(self, window: Window, values: np.ndarray) -> None:
+        """Add what a window `(length, width)` says of the range."""
         counts = ~np.isnan(values).any(axis=1, keepdims=True)
-        share = counts * (triangle_weights(len(values))[:, None] if triangular else 1.0)
-        total[window.start : window.stop] += np.where(counts, values, 0) * share
-        weight[window.start : window.stop] += share
-    if total is None:
-        return np.zeros((tokens, 0))
-    with np.errstate(invalid="ignore"):
-        return np.where(weight > 0, total / weight, np.nan)
+        share = counts * (triangle_weights(len(values))[:, None] if self._triangular else 1.0)
+        inside = slice(max(0, self._start - window.start), max(0, self.stop - window.start))
+        place = slice(max(window.start, self._start) - self._start, min(window.stop, self.stop) - self._start)
+        self._total[place] += (np.where(counts, values, 0) * share)[inside]
+        self._weight[place] += share[inside]
+
+    def mean(self) -> np.ndarray:
+        """`(tokens, width)`, NaN where no window voted."""
+        with np.errstate(invalid="ignore"):
+            return np.where(self._weight > 0, self._total / self._weight, np.nan)
 
 
 def smooth(

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.encode.face_rate import LEAST_HZ, FaceSchedule, automatic_rate, fill
-from mien.encode.subject_features import SubjectTrack, VideoFaces
+from mien.encode.subject_features import VideoFaces
+from mien.encode.subject_track import SubjectTrack
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.registry import create
 from mien.records import Face
@@ -43,6 +44,15 @@ def test_a_moving_face_is_read_in_every_frame_while_it_moves() -> None:
     assert read == [0, 4, 8, 12, 13, 14, 15, 16, 20, 24]
 
 
+def test_several_faces_are_read_more_often_while_they_are_in_view() -> None:
+    schedule, read = FaceSchedule(10, 30), []
+    for i in range(90):
+        if schedule.is_due(i / 60):
+            read.append(i)
+            schedule.note([face(10), face(200, subject=1)] if 30 <= i < 60 else [face(10)])
+    assert read == [*range(0, 31, 6), *range(32, 61, 2), *range(66, 90, 6)]
+
+
 def test_without_a_rate_every_frame_is_read() -> None:
     schedule = FaceSchedule(None)
     assert all(schedule.is_due(0.0) for _ in range(5))
@@ -58,6 +68,8 @@ def test_the_automatic_rate_is_for_encoders_with_a_rate_of_their_own() -> None:
     voice = create("voice-prosody")
     assert automatic_rate([crops(12.0), voice]) == LEAST_HZ
     assert automatic_rate([crops(24.0)]) == 24
+    assert [automatic_rate([crops(rate)]) for rate in (5.0, 6.0, 8.0, 7.5, 0.1)] == [15, 12, 16, 15, 12]
+    assert automatic_rate([crops(5.0), crops(10.0)]) == 20, "a multiple of the highest"
     assert automatic_rate([crops(12.0), crops(None)]) is None
     assert automatic_rate([crops(12.0), FaceGeometry()]) is None
     assert automatic_rate([voice]) is None

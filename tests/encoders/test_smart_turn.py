@@ -232,6 +232,17 @@ def test_a_missing_network_is_reported_when_the_encoder_is_created(
         smart_turn._session.cache_clear()
 
 
+def test_the_part_up_to_the_states_holds_no_weights_and_nodes_but_its_own() -> None:
+    whole = hub.fetch(smart_turn.NETWORK).read_bytes()
+    part = smart_turn._up_to(whole, "add_268")
+    assert len(part) < 0.6 * len(whole), "two of the four layers and the classifier are left out"
+    graph = onnx.load_model_from_string(part).graph
+    read = {name for node in graph.node for name in node.input} | {"add_268"}
+    assert {weight.name for weight in graph.initializer} <= read
+    assert all(set(node.output) & read for node in graph.node)
+    assert [output.name for output in graph.output] == ["add_268"]
+
+
 def test_provenance_names_the_network() -> None:
     assert SmartTurn().provenance["network"] == hub.ARTEFACTS["smart-turn"].digest
     assert VoiceSpeech().provenance["states network"] == hub.ARTEFACTS["smart-turn"].digest

@@ -23,6 +23,7 @@ from mien.media.sound_runs import runs
 from mien.media.timestamps import LEAP_S, TimestampRepair
 from mien.media.transcode import transcode
 from mien.media.video import frames
+from mien.records import Frame
 from tests.media.limits import frame_times
 from tests.media.makers import make_audio, make_video, tone
 
@@ -183,9 +184,8 @@ def test_frames_closer_than_an_mp4_can_hold_are_left_out_of_the_copy(tmp_path: P
     video = make_video(tmp_path / "v.mkv", times=[0, 0.033, 0.066, 0.1])
 
     def close_frames(*args: object, **options: object) -> list[object]:
-        from dataclasses import replace
 
-        return [replace(f, time_s=t) for f, t in zip(frames(video), times, strict=True)]
+        return [Frame(f.index, t, f.image) for f, t in zip(frames(video), times, strict=True)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mien.media.transcode.frames", close_frames)

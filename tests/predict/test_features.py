@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.encode.encode_media import EncodedMedia
-from mien.encode.subject_features import SubjectTrack, VideoFaces
+from mien.encode.subject_features import VideoFaces
+from mien.encode.subject_track import SubjectTrack
 from mien.encoders import face_geometry, voice_prosody
 from mien.encoders.voice_prosody import VoiceProsody
 from mien.predict import blinks

@@ -21,7 +21,8 @@ from mien import hub
 from mien.cli.main import app
 from mien.encode import gaze
 from mien.encode.face_measures import CORRESPONDENCE, POINTS, DenseFace, SparseLandmarks
-from mien.encode.subject_features import SubjectTrack, VideoFaces
+from mien.encode.subject_features import VideoFaces
+from mien.encode.subject_track import SubjectTrack
 from mien.encoders.face_geometry import load_canonical_face, mirrored_landmarks
 from mien.errors import ArtefactError
 from mien.faces.face_landmarker import ARTEFACT, BLENDSHAPE_LANDMARKS, BLENDSHAPES, FaceLandmarker

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import cv2
@@ -400,10 +399,10 @@ def test_prefetch_ends_its_thread_when_closed_early() -> None:
 
 def test_prefetch_depth_is_smaller_for_large_frames() -> None:
     def room(*shape: int) -> int:
-        return video_pass._prefetch_depth(SimpleNamespace(image=np.broadcast_to(np.uint8(0), shape)))
+        return video_pass._prefetch_depth(Frame(0, 0.0, np.broadcast_to(np.uint8(0), shape)))
 
-    assert room(360, 640, 3) == 32
-    assert room(1080, 1920, 3) == 8
+    assert room(360, 640, 3) == 8
+    assert room(1080, 1920, 3) == 5
     assert room(4320, 7680, 3) == 1
 
 

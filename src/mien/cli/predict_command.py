@@ -141,7 +141,8 @@ def predict(
             min=0.001,
             metavar="HZ",
             help="Read faces so many times a second, and more often while one moves; each frame keeps its rows, "
-            "interpolated between two readings. Default: 15 for the starter, every frame for models that read each.",
+            "interpolated between two readings. Default: 12 for the starter, 15 while it sees several people; every "
+            "frame for models that read each.",
         ),
     ] = None,
     workers: Annotated[
@@ -210,7 +211,10 @@ def predict(
         jobs = provenance.choose_folders(plan.jobs)
         _print_renamed(jobs, as_json)
         from mien.ensemble import parse_weights
+        from mien.memory import share_heap
         from mien.predict import load
+
+        share_heap()
 
         settings: dict[str, Any] = {
             "model": model,

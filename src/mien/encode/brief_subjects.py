@@ -8,7 +8,7 @@ import numpy as np
 
 from mien.clock import row_durations
 from mien.encode.face_rate import fill
-from mien.encode.subject_features import SubjectTrack
+from mien.encode.subject_track import SubjectTrack
 
 #: A face missing for less than this is no gap, seconds.
 MAX_GAP_S = 0.25

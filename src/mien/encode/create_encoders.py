@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from mien.encoders.voice_prosody import VoiceProsody
 from mien.encoders.voice_speech import NAME as VOICE_SPEECH
 from mien.encoders.voice_speech import VoiceSpeech
 from mien.errors import ConfigError
+from mien.faces import tflite
 from mien.inference import EncoderInput, InputFeature
 from mien.records import VOICE
 
@@ -29,6 +30,8 @@ Source = Literal["pictures", "sound"]
 _STORED_KEYS = ("faces", "face_networks")
 #: Built-in networks over single faces, which run in ONNX Runtime.
 FACE_NETWORKS = ("face-api", "fer", "hsemotion")
+#: Seconds of a recording after which networks are freed. Our choice: to make them again takes 0.1 s.
+LONG_S = 30.0
 #: The file that makes a folder a checkpoint.
 CHECKPOINT = "checkpoint.json"
 #: Voice encoders that run without torch.
@@ -192,3 +195,14 @@ def _create(name: str, feature: InputFeature, device: str) -> Encoder:
     from mien.encoders.registry import format_spec
 
     return create_encoder(format_spec(feature.encoder, feature.options), device=device)
+
+
+def release_networks(encoders: Iterable[Encoder], seconds: float) -> None:
+    """Free the networks of the face tracker, and of encoders with a method `release`, after a recording of at least
+    `LONG_S`: there is then room for its table. They are made again when they are needed."""
+    if seconds < LONG_S:
+        return
+    tflite.release_idle()
+    for encoder in encoders:
+        if (release := getattr(encoder, "release", None)) is not None:
+            release()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mien.encode.brief_subjects import drop_brief_subjects
-from mien.encode.subject_features import SubjectCollector, SubjectTrack, VideoFaces
+from mien.encode.subject_features import SubjectCollector, VideoFaces
+from mien.encode.subject_track import SubjectTrack
 from mien.encoders.protocol import CropEncoder, MeshEncoder
 from mien.memory import GrowingArray
 
@@ -19,7 +20,7 @@ class FacesSoFar:
 
     times: seconds of the frames so far. read: frames whose faces were read. collector: of the pass. encoders: modality
     -> face encoder. min_visible_s: see `read_faces`. numbers: the tracker's number -> number in the rows, in the order
-    in which the subjects counted first.
+    in which the subjects counted first. settle: waits until the collector has the faces of all frames so far.
     """
 
     times: list[float]
@@ -28,6 +29,7 @@ class FacesSoFar:
     encoders: Mapping[str, CropEncoder | MeshEncoder]
     min_visible_s: float
     numbers: dict[int, int] = field(default_factory=dict)
+    settle: Callable[[], None] = lambda: None
 
     def since(self, start_s: float) -> tuple[VideoFaces, int, float]:
         """The faces from `start_s` on, with times from there on; the index of their first frame; and the time in
@@ -36,6 +38,7 @@ class FacesSoFar:
         The subjects are those that are or were visible for `min_visible_s`. The end of the result can differ: crops
         wait for a full batch.
         """
+        self.settle()
         first = int(np.searchsorted(self.times, start_s))
         times = np.array(self.times[first:])
         first_read = int(np.searchsorted(self.read, first))

@@ -18,6 +18,7 @@ from mien.encode import face_quality
 from mien.encode.batches import BatchEncoder
 from mien.encode.face_measures import FaceMeasure
 from mien.encode.face_rate import Filled, fill
+from mien.encode.subject_track import SubjectTrack
 from mien.encoders import face_geometry
 from mien.encoders.face_geometry import FaceGeometry
 from mien.encoders.protocol import Crop, CropEncoder, MeshEncoder
@@ -35,48 +36,6 @@ CERTAIN_SCORE = 0.99999
 _Pending = tuple[int, int, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]
 _OPENING = face_geometry.NAMES.index("mouth_opening")
 _POSE = {name: face_geometry.NAMES.index(f"head_{name}") for name in ("yaw", "pitch", "roll")}
-
-
-@dataclass(slots=True)
-class SubjectTrack:
-    """One subject in the frames that show it.
-
-    id: the tracker's subject number. rows: `(n,)` frame indices. boxes: `(n, 4)` x1, y1, x2, y2, pixels of the original
-    frame. geometry: `(n, features)` of `mien.encoders.face_geometry.compute_features`. quality: `(n, measures)` of
-    `mien.encode.face_quality.measure`, empty where geometry is not measured. features: modality -> `(n, dim)`
-    embeddings of a crop encoder, or `(n, measures)` of a mesh encoder or of a `FaceMeasure`. encoded_rows: modality ->
-    `(m,)` frame indices of the features of a crop encoder with a rate, which encodes fewer frames.
-    """
-
-    id: int
-    rows: GrowingArray = field(default_factory=lambda: GrowingArray(0, np.int64))
-    boxes: GrowingArray = field(default_factory=lambda: GrowingArray(4))
-    geometry: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_geometry.NAMES)))
-    quality: GrowingArray = field(default_factory=lambda: GrowingArray(len(face_quality.NAMES)))
-    features: dict[str, GrowingArray] = field(default_factory=dict)
-    encoded_rows: dict[str, GrowingArray] = field(default_factory=dict)
-
-    def since(self, row: int) -> SubjectTrack:
-        """The part from frame `row` on, whose index becomes 0."""
-        first = int(np.searchsorted(self.rows.array(), row))
-        part = SubjectTrack(self.id, _after(self.rows, first, row), _after(self.boxes, first))
-        part.geometry = _after(self.geometry, min(first, len(self.geometry)))
-        part.quality = _after(self.quality, min(first, len(self.quality)))
-        for modality, values in self.features.items():
-            encoded = self.encoded_rows.get(modality)
-            start = first if encoded is None else int(np.searchsorted(encoded.array(), row))
-            part.features[modality] = _after(values, start)
-            if encoded is not None:
-                part.encoded_rows[modality] = _after(encoded, start, row)
-        return part
-
-
-def _after(values: GrowingArray, first: int, less: int = 0) -> GrowingArray:
-    """A copy of the rows from `first` on, minus `less`."""
-    rest = values.array()[first:]
-    copy = GrowingArray(rest.shape[1] if rest.ndim > 1 else 0, rest.dtype)
-    copy.extend(rest - less if less else rest)
-    return copy
 
 
 @dataclass(slots=True)
@@ -239,7 +198,7 @@ class SubjectCollector:
         def on_values(subjects: list[int], values: np.ndarray) -> None:
             numbers = np.array(subjects)
             for number in np.unique(numbers).tolist():
-                _extend(self.subject(number), modality, values[numbers == number])
+                self.subject(number).extend(modality, values[numbers == number])
 
         def encode(crops: list[np.ndarray]) -> np.ndarray:
             return encoder.encode_crops(np.stack(crops))
@@ -378,7 +337,7 @@ class SubjectCollector:
             if geometry is not None:
                 subject.geometry.extend(geometry[mask])
             for modality, values in measures.items():
-                _extend(subject, modality, values[mask])
+                subject.extend(modality, values[mask])
 
     def _measures(self, meshes: np.ndarray) -> dict[str, np.ndarray]:
         """Modality -> measures of meshes; geometry is measured apart."""
@@ -406,7 +365,3 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
         return image
     shrinks = size < min(image.shape[:2])
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-
-
-def _extend(subject: SubjectTrack, modality: str, values: np.ndarray) -> None:
-    subject.features.setdefault(modality, GrowingArray(values.shape[1])).extend(np.asarray(values, np.float32))

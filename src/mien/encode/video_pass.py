@@ -7,11 +7,12 @@ frame and face, and by the encoders' feature vectors.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
 from mien.media import image
 from mien.media.video import MediaInfo
-from mien.memory import GrowingArray
+from mien.memory import GrowingArray, release_freed_memory
 from mien.records import Frame, Stream
 
 Item = TypeVar("Item")
@@ -44,10 +45,12 @@ Item = TypeVar("Item")
 MAX_SIDE = 1920
 #: Side of the frames where only their times are needed, pixels.
 TIMES_ONLY_SIDE = 64
-#: Most bytes of decoded frames that wait for the face tracker.
-PREFETCH_BYTES = 48 << 20
-#: Threads of the face networks: on inputs this small more than two are no faster, as measured.
-THREADS = min(2, os.cpu_count() or 1)
+#: Most bytes and most frames that wait for the face tracker. Our choice: a search for small faces takes as long as
+#: decoding eight frames of 640 × 360.
+PREFETCH_BYTES, PREFETCH_FRAMES = 32 << 20, 8
+#: Seconds of a recording after which freed memory is returned to the system. Otherwise an hour takes 60 MB more than a
+#: minute, in gaps between what is kept. Our choice: it takes a millisecond.
+TRIM_EVERY_S = 10.0
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
 #: shortest expressions last about as long.
 MIN_VISIBLE_S = 0.5
@@ -61,7 +64,7 @@ class Prefetch(Generic[Item]):
     An exception of `items` is raised in its place among the items.
 
     Args:
-        depth: number of items that may wait, computed from an item, since its size is known only then.
+        depth: number of items that may wait when an item is added, computed from that item.
 
     Attributes:
         seconds: time spent on the items.
@@ -98,7 +101,7 @@ class Prefetch(Generic[Item]):
         try:
             for item in self._items:
                 self.seconds += time.perf_counter() - start
-                self._queue.maxsize = max(self._queue.maxsize, self._depth(item))
+                self._queue.maxsize = self._depth(item)
                 if not self._put(item, None):
                     break
                 start = time.perf_counter()
@@ -137,6 +140,47 @@ class _InTurn:
         """Nothing to end."""
 
 
+class _Calls:
+    """Calls of a function one after another, in a thread of their own: at most `BEHIND` wait. Use as a context: at its
+    end all have been made. What a call raises is raised by a later one, or at the end.
+
+    Args:
+        function: called. in_thread: otherwise it is called at once.
+    """
+
+    #: Calls that may wait, each with its frame. Our choice: cutting a face takes less time than finding the next one.
+    BEHIND = 3
+
+    def __init__(self, function: Callable[..., None], *, in_thread: bool) -> None:
+        self._function = function
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mien-crops") if in_thread else None
+        self._waiting: deque[Future[None]] = deque()
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._pool is None:
+            self._function(*arguments)
+            return
+        self._waiting.append(self._pool.submit(self._function, *arguments))
+        if len(self._waiting) > self.BEHIND:
+            self._waiting.popleft().result()
+
+    def wait(self) -> None:
+        """Wait until all calls so far have been made. Raises what one of them raised."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> _Calls:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for call in self._waiting:
+                call.result()
+
+
 def _with_last(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     """Each frame, and whether it is the last one, which is read in any case: the end of a recording is seen."""
     waiting: Frame | None = None
@@ -149,7 +193,17 @@ def _with_last(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
 
 
 def _prefetch_depth(frame: Frame) -> int:
-    return max(1, min(32, PREFETCH_BYTES // frame.image.nbytes))
+    return max(1, min(PREFETCH_FRAMES, PREFETCH_BYTES // max(1, frame.held_bytes)))
+
+
+def _with_images(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
+    """The frames, with the images of those made whose faces are read at `rate_hz` in any case. The images of the others
+    are made if a moving face is read in them."""
+    schedule = FaceSchedule(rate_hz)
+    for frame in frames:
+        if schedule.is_due(frame.time_s):
+            _ = frame.image
+        yield frame
 
 
 def read_faces(
@@ -166,6 +220,7 @@ def read_faces(
     measures: Sequence[FaceMeasure] = (),
     decode_ahead: bool = True,
     rate_hz: float | None = None,
+    several_hz: float | None = None,
     on_error: OnError | None = None,
     on_faces: OnFaces | None = None,
 ) -> VideoFaces:
@@ -185,7 +240,7 @@ def read_faces(
         geometry: measure mouth openings too.
         measures: of faces, which no encoder reads; see `VideoFaces.measures`.
         decode_ahead: decode in a thread of its own.
-        rate_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
+        rate_hz, several_hz: faces are read so many times a second, see `FaceSchedule`; None: in every frame.
         on_error: see `SubjectCollector`.
         on_faces: called after each frame with the faces so far, where there is a tracker.
 
@@ -195,11 +250,16 @@ def read_faces(
     faces = {m: e for m, e in encoders.items() if isinstance(e, CropEncoder | MeshEncoder)}
     segments = [_SegmentPass(m, e, on_error) for m, e in encoders.items() if isinstance(e, SegmentEncoder)]
     collector = SubjectCollector(faces, geometry=geometry, measures=measures, on_error=on_error)
-    selector, schedule = SubjectSelector(), FaceSchedule(rate_hz)
+    selector, schedule = SubjectSelector(), FaceSchedule(rate_hz, several_hz)
     times: list[float] = []
     read: list[int] = []
-    tracker_s, so_far = 0.0, FacesSoFar(times, read, collector, faces, min_visible_s)
-    with closing(Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)) as source:
+    tracker_s = trimmed_s = 0.0
+    so_far = FacesSoFar(times, read, collector, faces, min_visible_s)
+    if tracker is not None and decode_ahead:
+        decoded = _with_images(decoded, rate_hz)
+    source = Prefetch(decoded, _prefetch_depth) if decode_ahead else _InTurn(decoded)
+    with closing(source), _Calls(collector.add, in_thread=decode_ahead) as add:
+        so_far.settle = add.wait
         for frame, is_last in _with_last(source):
             if tracker is not None and (schedule.is_due(frame.time_s) or is_last):
                 read.append(len(times))
@@ -211,13 +271,16 @@ def read_faces(
                     chosen = selector(found, frame.image.shape[1])
                     found = [replace(chosen[side], subject=i) for i, side in enumerate(sides) if side in chosen]
                 for face in found:
-                    collector.add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
+                    add(len(times), frame, face, width / frame.image.shape[1] if width else 1.0)
             for one in segments:
                 one.push(frame)
             times.append(frame.time_s)
             on_time(frame.time_s)
             if on_faces is not None and tracker is not None:
                 on_faces(frame.time_s, so_far)
+            if decode_ahead and frame.time_s - trimmed_s >= TRIM_EVERY_S:
+                release_freed_memory()
+                trimmed_s = frame.time_s
     collector.flush()
     seconds["decode"] = seconds.get("decode", 0.0) + source.seconds
     if tracker is not None:

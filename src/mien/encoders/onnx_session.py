@@ -9,13 +9,17 @@ from typing import Any
 from mien.errors import ArtefactError
 
 
-def open_session(network: Path | bytes, *, device: str = "cpu", threads: int | None = None) -> Any:
+def open_session(
+    network: Path | bytes, *, device: str = "cpu", threads: int | None = None, keep_memory: bool = True
+) -> Any:
     """The `onnxruntime.InferenceSession` of a network.
 
     Args:
         network: its file, or the content of one.
         device: `cpu`, or `cuda` if onnxruntime was built for it.
         threads: number of CPU threads; None takes OMP_NUM_THREADS, or all cores.
+        keep_memory: ONNX Runtime keeps the working memory of a call for the next one, and grows it by doubling. That
+            saves a few per cent of the time of a large network. Without it, memory is free between calls.
 
     Raises:
         ArtefactError: onnxruntime cannot read the network.
@@ -25,6 +29,7 @@ def open_session(network: Path | bytes, *, device: str = "cpu", threads: int | N
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else int(os.environ.get("OMP_NUM_THREADS", "0"))
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = keep_memory
     # Threads that wait in a loop take the processor from the threads that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     preferred = ["CUDAExecutionProvider"] if device.startswith("cuda") else []

@@ -15,6 +15,7 @@ Rules for all encoders:
 * Each worker process creates an encoder once and uses it for many recordings. An encoder keeps no state between calls.
 * A batch holds crops or segments of one recording, of all its subjects; a row of the output depends only on its own
   input.
+* An encoder may have a method `release()`, which frees its network until it is needed again.
 * Missing input gives `valid = False`, never a placeholder value that counts as valid.
 
 To give an encoder a name, add it to `mien.encoders.registry`: to `ENCODERS` if it has no weights, to `NETWORKS` if it

@@ -167,48 +167,64 @@ class SmartTurn:
         _session()
         self.provenance = provenance()
 
+    def release(self) -> None:
+        """Free the network until it is needed again."""
+        release()
+
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         """Encode the audio of one recording; see `mien.encoders.protocol.AudioEncoder`."""
         return encode_speech(blocks, SpeechStates(), DIM, cell_centres, self.provenance)
 
 
+def release() -> None:
+    """Free the network, which takes 10 MB; it is read again when it is needed."""
+    _session.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    """Session of the layers up to the states, on one thread."""
-    return open_session(_up_to(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1)
+    """Session of the layers up to the states, on one thread. It runs once in 6 s of sound, so it keeps no memory."""
+    return open_session(_up_to(hub.fetch(NETWORK).read_bytes(), _STATES), threads=1, keep_memory=False)
 
 
 def _up_to(model: bytes, tensor: str) -> bytes:
-    """An ONNX model that ends with a float tensor inside it, without the nodes behind, which ONNX Runtime computes.
+    """An ONNX model that ends with a float tensor inside it, and the nodes and weights that it needs: ONNX Runtime
+    would keep the others in memory.
 
     Without the package onnx. In the protobuf message, `graph` is field 7 of the model. Its fields are `node` (1), in
-    topological order, each with `output` (2); and `output` (12), with `name` (1) and `type.tensor_type.elem_type`
-    (2, 1, 1).
+    topological order, each with `input` (1) and `output` (2); `initializer` (5), with `name` (8); and `output` (12),
+    with `name` (1) and `type.tensor_type.elem_type` (2, 1, 1).
     """
     name = tensor.encode()
     output = b"\x0a" + _varint(len(name)) + name + b"\x12\x04\x0a\x02\x08\x01"
-    parts = [b"\x62" + _varint(len(output)) + output]
+    parts: list[bytes | memoryview] = [b"\x62" + _varint(len(output)) + output]
     others = []
-    for field, content, whole in _fields(model):
+    for field, content, whole in _fields(memoryview(model)):
         if field != 7:
             others.append(whole)
             continue
-        is_behind = False
-        for inner, part, whole_part in _fields(content):
-            if not (inner == 12 or (inner == 1 and is_behind)):
+        needed, kept = {memoryview(name)}, list[memoryview]()
+        graph_fields = list(_fields(content))
+        for inner, part, whole_part in reversed(graph_fields):
+            names = [(field, value) for field, value, _ in _fields(part)] if inner == 1 else []
+            if any(field == 2 and value in needed for field, value in names):
+                needed |= {value for field, value in names if field == 1}
+                kept.append(whole_part)
+        parts += reversed(kept)
+        for inner, part, whole_part in graph_fields:
+            is_needed = inner == 5 and any(field == 8 and value in needed for field, value, _ in _fields(part))
+            if is_needed or inner not in (1, 5, 12):
                 parts.append(whole_part)
-            is_behind = is_behind or (inner == 1 and (2, name) in [(f, value) for f, value, _ in _fields(part)])
-    graph = b"".join(parts)
-    return b"".join(others) + b"\x3a" + _varint(len(graph)) + graph
+    return b"".join([*others, b"\x3a", _varint(sum(map(len, parts))), *parts])
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
     """Fields of a protobuf message: number, content (of those with a length), and all bytes of the field."""
     place = 0
     while place < len(message):
         start = place
         key, place = _read_varint(message, place)
-        content = b""
+        content = message[:0]
         if key & 7 == 2:
             length, place = _read_varint(message, place)
             content = message[place : place + length]
@@ -220,7 +236,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         yield key >> 3, content, message[start:place]
 
 
-def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = message[place]

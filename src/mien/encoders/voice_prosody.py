@@ -15,7 +15,7 @@ from mien.encoders.prosody_features import COLUMN, DIM, FEATURES, FRAMES, RATE_H
 from mien.encoders.spectrum import HOP
 from mien.media import voice_activity
 from mien.media.voice_activity import STEP, VoiceActivity, is_speech
-from mien.memory import GrowingArray
+from mien.memory import GrowingArray, release_pages
 from mien.records import VOICE, Stream
 
 __all__ = ["COLUMN", "DIM", "FEATURES", "NAME", "RATE_HZ", "VERSION", "ProsodyExtractor"]
@@ -49,7 +49,9 @@ class ProsodyExtractor:
         extraction = _Extraction()
         values, valid = extraction.run(blocks)
         subtract_median(values, valid)
-        values[~valid] = 0.0
+        for part in _parts(len(values)):
+            values[part][~valid[part]] = 0.0
+            release_pages(values)
         times = extraction.start_s + (np.arange(len(values)) + 0.5) / RATE_HZ
         provenance = {"encoder": NAME, "version": VERSION, "speech": voice_activity.RELEASE}
         return Stream(values, times, valid, provenance)
@@ -127,11 +129,23 @@ class _Extraction:
 
 def subtract_median(values: np.ndarray, valid: np.ndarray) -> None:
     """Subtract from the columns `RELATIVE`, in place, their median over speech; for pitch, over voiced speech."""
-    voiced = values[:, COLUMN["voiced_share"]] > 0
-    for column in range(RELATIVE.start, RELATIVE.stop):
-        known = valid & voiced if column == COLUMN["pitch_against_recording"] else valid
-        median = np.median(values[known, column]) if known.any() else 0.0
-        values[:, column] = np.where(known, values[:, column] - median, 0.0)
+    voiced, width = np.zeros(len(values), bool), RELATIVE.stop - RELATIVE.start
+    relative = np.zeros((len(values), width), values.dtype)
+    for part in _parts(len(values)):
+        voiced[part], relative[part] = values[part, COLUMN["voiced_share"]] > 0, values[part, RELATIVE]
+        release_pages(values)
+    for column in range(width):
+        known = valid & voiced if RELATIVE.start + column == COLUMN["pitch_against_recording"] else valid
+        median = np.median(relative[known, column]) if known.any() else 0.0
+        relative[:, column] = np.where(known, relative[:, column] - median, 0.0)
+    for part in _parts(len(values)):
+        values[part, RELATIVE] = relative[part]
+        release_pages(values)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Consecutive rows that are read at once: those of an hour take 49 MB."""
+    return (slice(start, start + _STRETCH) for start in range(0, count, _STRETCH))
 
 
 class VoiceProsody:

@@ -12,7 +12,7 @@ import numpy as np
 from mien.encoders import smart_turn, voice_prosody
 from mien.encoders.smart_turn import SpeechStates
 from mien.encoders.voice_prosody import ProsodyExtractor
-from mien.memory import GrowingArray
+from mien.memory import GrowingArray, release_pages
 from mien.records import VOICE, Stream
 
 NAME = "voice-speech"
@@ -21,6 +21,8 @@ VERSION = "2"
 PROSODY = slice(0, voice_prosody.DIM)
 STATES = slice(voice_prosody.DIM, voice_prosody.DIM + smart_turn.DIM)
 DIM = voice_prosody.DIM + smart_turn.DIM
+#: Vectors joined at once, because those of an hour take 80 MB.
+_CELLS = 1024
 
 
 class VoiceSpeech:
@@ -46,6 +48,10 @@ class VoiceSpeech:
         speech = smart_turn.provenance()["speech"]
         self.provenance = {"encoder": NAME, "version": VERSION, "speech": speech} | prosody | made_by
 
+    def release(self) -> None:
+        """Free the network of the speech states until it is needed again."""
+        smart_turn.release()
+
     def encode_audio(self, blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[Stream]:
         """Encode the audio of one recording; see `mien.encoders.protocol.AudioEncoder`."""
         extraction, vectors, first_s = SpeechStates(), GrowingArray(smart_turn.DIM), list[float]()
@@ -61,13 +67,21 @@ class VoiceSpeech:
         vectors.extend(extraction.finish())
         if not len(prosody.values):
             return
-        cells, valid = average_pairs(prosody.values, prosody.valid)
-        values = np.zeros((len(cells), DIM), np.float32)
-        values[:, PROSODY] = cells
-        states = vectors.array()
-        values[: len(states), STATES] = states[: len(values)]
-        values[~valid] = 0.0
-        yield Stream(values, first_s[0] + smart_turn.cell_centres(len(values)), valid, self.provenance)
+        states, joined, speaks = vectors.array(), GrowingArray(DIM), GrowingArray(0, np.bool_)
+        for start in range(0, len(prosody.values), 2 * _CELLS):
+            part = slice(start, start + 2 * _CELLS)
+            cells, valid = average_pairs(prosody.values[part], prosody.valid[part])
+            values = np.zeros((len(cells), DIM), np.float32)
+            values[:, PROSODY] = cells
+            heard = states[start // 2 : start // 2 + len(cells)]
+            values[: len(heard), STATES] = heard
+            values[~valid] = 0.0
+            joined.extend(values)
+            speaks.extend(valid)
+            for read in (states, prosody.values):
+                release_pages(read)
+        times = first_s[0] + smart_turn.cell_centres(len(joined))
+        yield Stream(joined.array(), times, speaks.array(), self.provenance)
 
 
 def average_pairs(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -79,7 +80,9 @@ def cover(image: np.ndarray, boxes: Sequence[np.ndarray], share: float, colour: 
 
 def map_frames(footage: Footage, change: Callable[[Frame], np.ndarray]) -> Footage:
     """Footage with `change` applied to every image; times and frame numbers stay."""
-    return replace(footage, frames=lambda: (replace(f, image=change(f)) for f in footage.frames()))
+    return replace(
+        footage, frames=lambda: (Frame(f.index, f.time_s, partial(change, f), f.held_bytes) for f in footage.frames())
+    )
 
 
 # --- audio ---------------------------------------------------------------------------------------------------

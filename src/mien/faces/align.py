@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
 from mien.faces.crops import extract_crop
@@ -9,6 +12,7 @@ from mien.faces.crops import extract_crop
 #: Landmarks whose mean is each of the five points: the subject's right eye, left eye, nose tip, right and left mouth
 #: corner. An eye is the mean of its corners and lids, because this mesh has no iris.
 _POINTS = ((33, 133, 159, 145), (263, 362, 386, 374), (4,), (61,), (291,))
+_LANDMARKS = np.array([landmark for part in _POINTS for landmark in part])
 #: `(5, 2)` pixels of the five points in a 112 × 112 crop: the positions of SphereFace (arXiv 1704.08063) and ArcFace
 #: (arXiv 1801.07698), which aligned corpora such as Aff-Wild2's `cropped_aligned` use.
 TEMPLATE = np.array(
@@ -19,7 +23,29 @@ TEMPLATE = np.array(
 def five_points(mesh: np.ndarray) -> np.ndarray:
     """Five alignment points `(5, 2)` of a mesh `(468, 2 or 3)`, in its pixels: eyes, nose tip, corners of the mouth; of
     each pair the one on the left of an upright image first."""
-    return np.stack([mesh[list(part), :2].mean(axis=0) for part in _POINTS]).astype(np.float64)
+    points = mesh[_LANDMARKS, :2]
+    five = np.empty((5, 2))
+    five[0] = np.add.reduce(points[:4]) / points.dtype.type(4)
+    five[1] = np.add.reduce(points[4:8]) / points.dtype.type(4)
+    five[2:] = points[8:]
+    return five
+
+
+class _Points(NamedTuple):
+    """Points as complex numbers around their mean, `(n,)`, with the mean `(2,)` and the sum of their squares."""
+
+    mean: np.ndarray
+    around: np.ndarray
+    power: float
+
+
+def _centred(points: np.ndarray) -> _Points:
+    mean = np.add.reduce(points) / len(points)
+    around = (points - mean) @ _COMPLEX
+    return _Points(mean, around, float((np.abs(around) ** 2).sum()))
+
+
+_COMPLEX = np.array([1, 1j])
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -28,12 +54,23 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Rotation, scale and shift, no reflection. In the plane the closed form is one complex division.
     Source points that all coincide are only shifted.
     """
-    a, b = source.mean(axis=0), target.mean(axis=0)
-    z, w = (source - a) @ [1, 1j], (target - b) @ [1, 1j]
-    power = float((np.abs(z) ** 2).sum())
-    factor = np.vdot(z, w) / power if power > 0 else 1.0 + 0j
-    linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    return np.column_stack([linear, b - linear @ a])
+    return _similarity(_centred(source), target)
+
+
+def _similarity(source: _Points, target: np.ndarray) -> np.ndarray:
+    mean = np.add.reduce(target) / len(target)
+    factor = np.vdot(source.around, (target - mean) @ _COMPLEX) / source.power if source.power > 0 else 1.0 + 0j
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = [[factor.real, -factor.imag], [factor.imag, factor.real]]
+    matrix[:, 2] = mean - matrix[:, :2] @ source.mean
+    return matrix
+
+
+@lru_cache(maxsize=32)
+def _template(size: int, margin: float, down: float) -> _Points:
+    """The points of `TEMPLATE` in a crop, see `align`."""
+    # .5: from pixel centres at whole numbers to pixel edges at whole numbers
+    return _centred(((TEMPLATE + 0.5 - (56, 56 + 112 * down)) / (1 + margin) + 56) * (size / 112))
 
 
 def align(image: np.ndarray, mesh: np.ndarray, size: int = 112, margin: float = 0.0, down: float = 0.0) -> np.ndarray:
@@ -45,6 +82,4 @@ def align(image: np.ndarray, mesh: np.ndarray, size: int = 112, margin: float = 
         margin: context around the template's 112 × 112, as a share of the side (0.25: a quarter wider and higher).
         down: shift of the crop's centre downwards, as a share of the template's side.
     """
-    # .5: from pixel centres at whole numbers to pixel edges at whole numbers
-    target = ((TEMPLATE + 0.5 - (56, 56 + 112 * down)) / (1 + margin) + 56) * (size / 112)
-    return extract_crop(image, similarity_transform(target, five_points(mesh)), size)
+    return extract_crop(image, _similarity(_template(size, margin, down), five_points(mesh)), size)

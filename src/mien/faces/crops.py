@@ -55,13 +55,21 @@ def extract_crop(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray
 def _downscale(image: np.ndarray, mapping: np.ndarray, size: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of `image` that the crop shows, averaged `factor` times smaller, and the mapping into it."""
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ mapping.T
-    limit = np.array(image.shape[1::-1])
-    low = np.clip(np.floor(corners.min(axis=0)) - factor, 0, limit).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)) + factor, 0, limit).astype(int)
-    width, height = (high - low) // factor
+    (left, width), (top, height) = (
+        _span(places, factor, limit) for places, limit in zip(corners.T.tolist(), image.shape[1::-1], strict=True)
+    )
     if width < 1 or height < 1:
         return np.zeros((1, 1, 3), np.uint8), mapping
-    part = image[low[1] : low[1] + height * factor, low[0] : low[0] + width * factor]
+    part = image[top : top + height * factor, left : left + width * factor]
     smaller = mapping / factor
-    smaller[:, 2] += (0.5 - low) / factor - 0.5
-    return cv2.resize(part, (int(width), int(height)), interpolation=cv2.INTER_AREA), smaller
+    smaller[0, 2] += (0.5 - left) / factor - 0.5
+    smaller[1, 2] += (0.5 - top) / factor - 0.5
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), smaller
+
+
+def _span(places: list[float], factor: int, limit: int) -> tuple[int, int]:
+    """First pixel of a range of places with `factor` pixels more on either side, within `limit`, and its length in
+    multiples of `factor`. Plain numbers: numpy takes ten times as long for four of them."""
+    low = min(max(math.floor(min(places)) - factor, 0), limit)
+    high = min(max(math.ceil(max(places)) + factor, 0), limit)
+    return low, (high - low) // factor

@@ -61,13 +61,13 @@ class StillImageFaces:
             if enlarge > 1:
                 view = cv2.resize(wide, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
             self._tracker.restart()
-            if found := self._tracker(replace(frame, image=view)):
+            if found := self._tracker(Frame(frame.index, frame.time_s, view)):
                 return [_in_original(face, enlarge, border, width, height) for face in found]
         for share in BOX_SHARES:
             reach, centre = share * np.array([width, height]) / 2, np.array([wide.shape[1], wide.shape[0]]) / 2
             self._tracker.restart()
             box = np.concatenate((centre - reach, centre + reach))
-            if found := self._tracker.find_in_box(replace(frame, image=wide), box):
+            if found := self._tracker.find_in_box(Frame(frame.index, frame.time_s, wide), box):
                 return [_in_original(face, 1, border, width, height) for face in found]
         return []
 

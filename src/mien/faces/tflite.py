@@ -27,6 +27,12 @@ _Key = tuple[str, str, tuple[str, ...], int, int, int, Backend]
 _idle: defaultdict[_Key, list[Run]] = defaultdict(list)
 
 
+def release_idle() -> None:
+    """Free the networks that nothing uses: 20 MB of a tracker's."""
+    for networks in _idle.values():
+        networks.clear()
+
+
 def default_backend() -> Backend:
     """The installed backend. LiteRT is preferred: about twice as fast as OpenCV on these networks."""
     try:

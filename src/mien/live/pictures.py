@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.encode.brief_subjects import drop_brief_subjects
 from mien.encode.subject_features import SubjectCollector, VideoFaces
-from mien.encode.video_pass import BRIEF_CLIP_SHARE, MAX_SIDE, MIN_VISIBLE_S, THREADS
+from mien.encode.video_pass import BRIEF_CLIP_SHARE, MAX_SIDE, MIN_VISIBLE_S
 from mien.encoders.protocol import CropEncoder, MeshEncoder
 from mien.faces.reidentification import DESCRIPTOR_MEMORY_S
 from mien.faces.tracker import FaceTracker
@@ -39,7 +39,7 @@ class LivePictures:
         self._tracker: FaceTracker | None = None
         if encoders:
             # Faces beyond the limit are not counted: nobody reads the number, and counting costs a detection.
-            self._tracker = FaceTracker(max_faces=max_faces, reidentify=reidentify, count_others=False, threads=THREADS)
+            self._tracker = FaceTracker(max_faces=max_faces, reidentify=reidentify, count_others=False)
         self._times: list[float] = []
         self._frames: list[int] = []
         self._numbers: dict[int, int] = {}  # the tracker's subject -> number in the rows

@@ -27,7 +27,7 @@ from mien.media.container import (
     presentation_time,
     select_video,
 )
-from mien.media.frame_converter import AspectTracker, FrameConverter, fitted_size
+from mien.media.frame_converter import AspectTracker, FrameConverter, fitted_size, stored_bytes
 from mien.media.limits import longest_span_s, usable_frame_rate
 from mien.media.mp4_writer import write_video
 from mien.media.probe import MediaInfo, probe
@@ -49,7 +49,7 @@ SEARCH_S = 5.0
 def frames(
     path: Path, *, max_side: int | None = None, threads: int | None = None, notes: list[str] | None = None
 ) -> Iterator[Frame]:
-    """Decode every intact frame in presentation order, one at a time.
+    """Decode every intact frame in presentation order, one at a time. Its image is converted when it is asked for.
 
     Args:
         path: video, animated PNG, WebP or GIF, still image (one frame at 0.0), or audio file (no frames).
@@ -175,7 +175,7 @@ def _decode(info: MediaInfo, max_side: int | None, threads: int | None, notes: l
         for count, frame in enumerate(decode_frames(container, stream, faults.append), start=1):
             raw = presentation_time(frame)
             last_s = repair(None if raw is None else raw - info.origin)
-            yield Frame(count - 1, last_s, convert(frame, aspect(frame)))
+            yield Frame(count - 1, last_s, convert.later(frame, aspect(frame)), stored_bytes(frame))
     name = printable(info.path)
     if not count:
         raise MediaError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import polars as pl
+from typing import TYPE_CHECKING
 
 from mien.encode.encode_media import EncodedMedia
 from mien.errors import MediaError
 from mien.media.video import MediaInfo
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def numbers_of_channels(info: MediaInfo, face: bool) -> list[int | None]:
@@ -42,6 +45,8 @@ def has_speech(media: EncodedMedia) -> bool:
 
 def joined(tables: list[pl.DataFrame]) -> pl.DataFrame:
     """Tables of one subject each as one table; the k-th is subject k."""
+    import polars as pl
+
     if len(tables) == 1:
         return tables[0]
     return pl.concat([table.with_columns(subject=pl.lit(k, pl.Int64)) for k, table in enumerate(tables)])
@@ -49,6 +54,8 @@ def joined(tables: list[pl.DataFrame]) -> pl.DataFrame:
 
 def beyond_notes(table: pl.DataFrame, media: EncodedMedia) -> list[str]:
     """A note on rows of a video that have no picture."""
+    import polars as pl
+
     rows = table.filter(pl.col("frame").is_null() & (pl.col("subject") == table["subject"][0]))
     if not len(media.faces.times) or rows.is_empty():
         return []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from mien.encode.face_measures import POINTS
 from mien.encoders import face_geometry
 from mien.faces import face_landmarker
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ def columns_of(groups: Sequence[str] = ()) -> tuple[FeatureColumn, ...]:
 
 def schema(groups: Sequence[str] = ()) -> dict[str, pl.DataType]:
     """Name and type of every column of a table with these optional groups."""
+    import polars as pl  # not to ask which columns there are: it takes 50 MB
+
     return {
         "time_s": pl.Float64(),
         "frame": pl.Int64(),

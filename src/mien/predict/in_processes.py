@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mien.errors import MediaError, MienError
+from mien.memory import share_heap
 from mien.predict.create_predictor import load
 from mien.predict.protocol import Predictor
 
@@ -45,7 +46,7 @@ def predict_many(
     Args:
         paths: of the recordings.
         model: as in `mien.load`.
-        workers: processes. Each needs about 200 MB with the starter.
+        workers: processes. Each needs about 270 MB with the starter.
         load_options: further arguments of `mien.load`, such as `max_faces`.
         **options: of `Predictor.predict`, such as `voice=False`.
 
@@ -134,6 +135,7 @@ def _attempt(
 
 def _start(load_options: dict[str, Any]) -> None:
     global _load_options
+    share_heap()
     _load_options = load_options
 
 

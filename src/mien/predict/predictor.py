@@ -5,25 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from mien.encode.create_encoders import (
     create_encoders,
     differences_from_training,
     encoder_device,
+    release_networks,
     source_of,
     source_of_encoder,
 )
 from mien.encode.encode_media import EncodedMedia, encode_media
 from mien.encode.face_measures import FaceMeasure
-from mien.encode.face_rate import automatic_rate
-from mien.encode.video_pass import MAX_SIDE, MIN_VISIBLE_S, THREADS, TIMES_ONLY_SIDE, media_facts
+from mien.encode.face_rate import SEVERAL_HZ, automatic_rate
+from mien.encode.video_pass import MAX_SIDE, TIMES_ONLY_SIDE, media_facts
 from mien.encoders.protocol import Encoder
 from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
@@ -39,23 +38,20 @@ from mien.predict.channels import (
     quality_notes,
 )
 from mien.predict.feature_columns import requested
-from mien.predict.features import (
-    create_measures,
-    feature_rows,
-    missing_notes,
-    take_prosody,
-    with_prosody,
-    without_voice_of_others,
-)
+from mien.predict.notes import evidence_notes
 from mien.predict.progress import PartialRows, throttle
 from mien.predict.protocol import MediaInput, ProgressCallback, RowsCallback
-from mien.predict.rows import timeline_rows
+from mien.predict.request import Request
 from mien.predict.section import Section
 from mien.predict.sources import Source, check_modalities, open_source
 from mien.printable import printable
-from mien.records import Frame
-from mien.timeline.columns import check_classes
-from mien.timeline.table import Timeline
+from mien.records import Frame, Stream
+from mien.timeline.class_names import check_classes
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mien.timeline.table import Timeline
 
 #: Seconds of sound decoded at once. Our choice: short, because the voice encoder needs memory beside the video decoder.
 BLOCK_S = 2.0
@@ -150,86 +146,74 @@ class ModelPredictor:
         on_rows: RowsCallback | None = None,
     ) -> Timeline:
         """Predict the Timeline of a recording; see `Predictor.predict`."""
-        section = Section(start_s, stop_s)
-        if not (face or voice):
-            raise ValueError("face=False and voice=False leave nothing to predict from")
-        if not 0 <= min_quality <= 1:
-            raise ValueError(f"min_quality must be in [0, 1], got {min_quality}")
-        if face_rate_hz is not None and not face_rate_hz > 0:
-            raise ValueError(f"face_rate_hz must be positive, got {face_rate_hz}")
-        groups = requested(features)
-        track = audio_track if voice else None
+        request = Request(
+            Section(start_s, stop_s), face, voice, audio_track, split_channels, min_quality, face_rate_hz,
+            requested(features), progress, on_rows,
+        )  # fmt: skip
         with open_source(
             recording, frames=frames, times=times, fps=fps, audio=audio, download=download, video=face, sound=voice,
-            audio_track=track,
+            audio_track=request.track,
         ) as source:  # fmt: skip
-            return self._predict(
-                source, section, face, voice, track, split_channels, min_quality, face_rate_hz, groups, progress, on_rows
-            )
+            return self._predict(source, request)
 
-    def _predict(
-        self,
-        source: Source,
-        section: Section,
-        face: bool,
-        voice: bool,
-        audio_track: int | None,
-        split_channels: bool,
-        min_quality: float,
-        face_rate_hz: float | None,
-        groups: tuple[str, ...] | None,
-        progress: ProgressCallback | None,
-        on_rows: RowsCallback | None,
-    ) -> Timeline:
+    def _predict(self, source: Source, request: Request) -> Timeline:
         start = time.perf_counter()
         seconds: dict[str, float] = {}
-        info = source.info
+        info, section = source.info, request.section
         notes = [f"{printable(info.path)}: {note}" for note in info.notes]
-        check_modalities(info, face, voice)
+        check_modalities(info, request.face, request.voice)
         if self._model is None:
             self._start_loading()
-        encoders = self._encoders_of(info, face, voice)
+        encoders = self._encoders_of(info, request.face, request.voice)
         channels: list[int | None] = [None]
-        if split_channels and voice:
-            channels = numbers_of_channels(info, face)
-        on_time = throttle(progress, info.duration_s)
-        measured = groups is not None
-        rate_hz = face_rate_hz or (None if measured else automatic_rate(encoders.values()))
-        read = with_prosody(encoders) if measured else encoders
-        seen = groups if groups and face and info.has_video else ()
-        measures = create_measures(seen, threads=1 if self.one_thread else THREADS)
-        rows = PartialRows(self._loaded, on_rows, section, min_quality) if on_rows is not None else None
+        if request.split_channels and request.voice:
+            channels = numbers_of_channels(info, request.face)
+        on_time = throttle(request.progress, info.duration_s)
+        rate_hz = request.face_rate_hz or (None if request.groups is not None else automatic_rate(encoders.values()))
+        rates = rate_hz, max(rate_hz, SEVERAL_HZ) if rate_hz and not request.face_rate_hz else rate_hz
+        read, measures = self._with_features(encoders, info, request)
+        rows = PartialRows(self._loaded, request) if request.on_rows is not None else None
         encodings = [
-            self._encode(source, section, read, measures, notes, seconds, on_time, audio_track, channel, rate_hz, rows)
+            self._encode(source, request, read, measures, notes, seconds, on_time, channel, rates, rows)
             for channel in channels
         ]
         media = next((each for each in encodings if has_speech(each)), encodings[0])
-        if split_channels:
+        if request.split_channels:
             notes += channel_notes(encodings)
         notes = [*dict.fromkeys(notes)]  # a recording that is decoded twice is described once
-        prosody = [take_prosody(each, encoders) for each in encodings] if measured else []
+        prosody = [_take_prosody(each, encoders) for each in encodings] if request.groups is not None else []
         encoded = time.perf_counter()
         model = self.model
         if info.kind != "image":  # a picture leaves little, and this takes as long as a detection
+            release_networks(encoders.values(), info.duration_s or 0.0)
             release_freed_memory()  # decoders and encoders are freed, and fusing needs as much again
         seconds["load"] = time.perf_counter() - encoded
-        table = joined([timeline_rows(model, each, min_quality=min_quality) for each in encodings])
+        # Imported here, because polars takes 50 MB, and decoding and encoding most of a recording's memory.
+        from mien.predict.rows import timeline_rows
+        from mien.timeline.table import Timeline
+
+        table = joined([timeline_rows(model, each, min_quality=request.min_quality) for each in encodings])
         table = section.rows(table, info)
         features: pl.DataFrame | None = None
-        if groups is not None:
+        if request.groups is not None:
+            from mien.predict.features import feature_rows, missing_notes, without_voice_of_others
+
+            groups = request.groups
             features = joined([feature_rows(*pair, groups) for pair in zip(encodings, prosody, strict=True)])
             features = without_voice_of_others(section.rows(features, info), table["speech"])
-            notes += missing_notes(features, info, face=face, voice=voice)
+            notes += missing_notes(features, info, face=request.face, voice=request.voice)
         notes += beyond_notes(table, media)
         seconds["encode"] = media.faces.encode_s
         seconds["fuse"] = time.perf_counter() - encoded - seconds["load"]
         notes += differences_from_training(encoders, model.features)
-        notes += self._evidence_notes(info, media, encoders, face, voice)
-        notes += quality_notes(table, min_quality)
+        notes += evidence_notes(info, media, encoders, request, self.max_faces)
+        if self._voice_note and has_speech(media):
+            notes.append(self._voice_note)
+        notes += quality_notes(table, request.min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
-        if audio_track is not None:
-            facts["media"]["audio_track"] = audio_track  # of report and overlay
+        if request.track is not None:
+            facts["media"]["audio_track"] = request.track  # of report and overlay
         return Timeline(table, classes=model.labels, media=source.media, notes=notes, info=facts, features=features)
 
     def _encoders_of(self, info: MediaInfo, face: bool, voice: bool) -> dict[str, Encoder]:
@@ -268,18 +252,27 @@ class ModelPredictor:
                 remedy="Use --model starter, which reads both.",
             )
 
+    def _with_features(
+        self, encoders: Mapping[str, Encoder], info: MediaInfo, request: Request
+    ) -> tuple[Mapping[str, Encoder], Sequence[FaceMeasure]]:
+        """The encoders to run, and the measures of faces, with those that the table of features needs."""
+        if request.groups is None:
+            return encoders, ()
+        from mien.predict.features import create_measures, with_prosody
+
+        return with_prosody(encoders), create_measures(request.groups if request.face and info.has_video else ())
+
     def _encode(
         self,
         source: Source,
-        section: Section,
+        request: Request,
         encoders: Mapping[str, Encoder],
         measures: Sequence[FaceMeasure],
         notes: list[str],
         seconds: dict[str, float],
         on_time: Callable[[float], None],
-        audio_track: int | None,
         channel: int | None,
-        rate_hz: float | None,
+        rates: tuple[float | None, float | None],
         rows: PartialRows | None,
     ) -> EncodedMedia:
         def on_position(time_s: float) -> None:
@@ -287,7 +280,7 @@ class ModelPredictor:
                 raise error  # the model cannot be loaded: report it now, not after an hour of video
             on_time(time_s)
 
-        info = source.info
+        info, section = source.info, request.section
         looks = any(source_of_encoder(encoder) == "pictures" for encoder in encoders.values())
         max_side = MAX_SIDE if looks else TIMES_ONLY_SIDE
         # A still picture is decoded once.
@@ -304,10 +297,10 @@ class ModelPredictor:
 
         def pictures() -> Iterator[Frame]:
             for frame in still or source.frames(max_side=max_side, notes=notes):
-                yield replace(frame, image=turn(frame.image)) if turned else frame
+                yield frame.with_image(turn) if turned else frame
 
         def sound() -> Iterator[tuple[float, np.ndarray]]:
-            return source.blocks(seconds=BLOCK_S, track=audio_track, channel=channel, notes=notes)
+            return source.blocks(seconds=BLOCK_S, track=request.track, channel=channel, notes=notes)
 
         def encode() -> EncodedMedia:
             return encode_media(
@@ -320,8 +313,8 @@ class ModelPredictor:
                 still=still is not None,
                 side_by_side=still is None and not self.one_thread,
                 measures=measures,
-                threads=1 if self.one_thread else THREADS,
-                face_rate_hz=rate_hz,
+                face_rate_hz=rates[0],
+                several_rate_hz=rates[1],
                 seconds=seconds,
                 on_time=on_position,
                 on_part=rows if still is None and not turned else None,
@@ -351,45 +344,14 @@ class ModelPredictor:
             "seconds": {stage: round(seconds[stage], 3) for stage in order if stage in seconds},
         }
 
-    def _evidence_notes(
-        self, info: MediaInfo, media: EncodedMedia, encoders: Mapping[str, Encoder], face: bool, voice: bool
-    ) -> list[str]:
-        """Notes on missing or shared evidence, which the table itself does not explain."""
-        notes = []
-        faces, speech = media.faces, media.speech
-        speaks = has_speech(media)
-        face_only = "; every row rests on the face alone" if faces.subjects else ""
-        if face and info.has_video and faces.encoders and not faces.subjects:
-            rest = "; every row rests on the voice alone" if speaks else "" if media.audio else _NOTHING
-            notes.append("no face was detected" + rest)
-        if faces.brief:
-            count = "1 face was" if faces.brief == 1 else f"{faces.brief} faces were"
-            notes.append(f"{count} left out, visible for less than {MIN_VISIBLE_S} s at a time")
-        if faces.passed_over:
-            count = "1 more face was" if faces.passed_over == 1 else f"{faces.passed_over} more faces were"
-            notes.append(
-                f"at least {count} in the picture at once than --max-faces {self.max_faces}, and passed over; give a "
-                "larger --max-faces to read them"
-            )
-        if voice and info.kind == "video" and not info.has_audio:
-            notes.append(f"the video has no sound{face_only or ('' if encoders else _NOTHING)}")
-        if speech is not None and not speaks:
-            notes.append(f"no speech was detected{face_only}")
-        if len(faces.subjects) > 1 and speaks:
-            notes.append(
-                f"{len(faces.subjects)} people share one sound; speech counts for the person whose mouth moves with "
-                "it, and for all in view where that cannot be decided (column speech)"
-            )
-        if self._voice_note and speaks:
-            notes.append(self._voice_note)
-        return notes
-
-
-#: End of a note where no row has a prediction.
-_NOTHING = "; nothing was predicted"
-
 
 def _with_checked_classes(model: StreamModel) -> StreamModel:
     """The model. Raises ConfigError, before a long recording is decoded, if its classes cannot name columns."""
     check_classes(model.labels)
     return model
+
+
+def _take_prosody(media: EncodedMedia, encoders: Mapping[str, Encoder]) -> Stream | None:
+    from mien.predict.features import take_prosody
+
+    return take_prosody(media, encoders)

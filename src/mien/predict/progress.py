@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from mien.encode.encode_media import MediaPart
 from mien.encode.video_pass import MIN_VISIBLE_S
 from mien.inference import StreamModel, all_settings
-from mien.predict.protocol import ProgressCallback, RowsCallback
-from mien.predict.rows import timeline_rows
-from mien.predict.section import Section
+from mien.predict.request import Request
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mien.predict.protocol import ProgressCallback
 
 #: Shortest time in seconds between two calls of a progress callback, and between two computations of provisional rows.
 PROGRESS_EVERY_S, ROWS_EVERY_S = 0.1, 1.0
@@ -41,19 +43,17 @@ class PartialRows:
 
     Args:
         model: returns the model, None while it is being loaded.
-        on_rows: gets the rows. section: of the recording that is read. min_quality: see `timeline_rows`.
+        request: what is asked for; its `on_rows` gets the rows.
         clock: seconds that pass.
     """
 
     def __init__(
         self,
         model: Callable[[], StreamModel | None],
-        on_rows: RowsCallback,
-        section: Section,
-        min_quality: float,
+        request: Request,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model, self._on_rows, self._section, self._min_quality = model, on_rows, section, min_quality
+        self._model, self._request = model, request
         self._clock, self._next = clock, clock() + ROWS_EVERY_S
         self._given_s = -math.inf  # time of the latest row that was given
 
@@ -69,19 +69,23 @@ class PartialRows:
         stop_s = min(part.stop_s, time_s - MIN_VISIBLE_S)
         if len(part.media.faces.times) and stop_s > self._given_s:
             rows = self._rows(model, part, stop_s)
-            if len(rows):
+            if len(rows) and self._request.on_rows is not None:
                 self._given_s = float(rows["time_s"].to_numpy().max())
-                self._on_rows(rows)
+                self._request.on_rows(rows)
         now = self._clock()
         self._next = now + max(ROWS_EVERY_S, (now - start) / ROWS_SHARE)
 
     def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
         """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""
-        table = timeline_rows(model, part.media, min_quality=self._min_quality)
+        import polars as pl  # not before there are rows: it takes 50 MB
+
+        from mien.predict.rows import timeline_rows
+
+        table = timeline_rows(model, part.media, min_quality=self._request.min_quality)
         numbers = dict(enumerate(part.numbers or [0]))
         table = table.with_columns(
             pl.col("time_s") + part.start_s,
-            pl.col("frame") + part.first_frame + self._section.skipped,
+            pl.col("frame") + part.first_frame + self._request.section.skipped,
             pl.col("subject").replace_strict(numbers, return_dtype=table.schema["subject"]),
         )
         return table.filter((pl.col("time_s") > self._given_s + 1e-9) & (pl.col("time_s") < stop_s)).sort(

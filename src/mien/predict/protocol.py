@@ -85,8 +85,8 @@ class Predictor(Protocol):
                 the column `uncertain` marks the reading.
             face_rate_hz: read faces so many times a second, and in the next frame too while one moves; every frame has
                 its rows all the same, with what lies between two readings interpolated. A rate above that of the frames
-                reads each of them. None: 15 for models that read faces at a rate of their own, as the starter does
-                (12), and with `features` or otherwise every frame.
+                reads each of them. None: the rate of models that read faces at a rate of their own, as the starter
+                does (12; 15 with several people in view), and with `features` or otherwise every frame.
             features: also give `Timeline.features`, a table with the same rows and what was measured of face and voice
                 (docs/FEATURES.md). Faces are then read in every frame, because blinks are short. Instead of True: names
                 of further columns of the table, `gaze`, `blendshapes` (both download `face-landmarker`, 4 MB, once) and

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from mien.errors import MediaError
 from mien.media.audio import SAMPLE_RATE
 from mien.media.video import MediaInfo
 from mien.printable import printable
 from mien.records import Frame
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class Section:
 
         Raises MediaError if there are none, as in a sound that ends before the section starts.
         """
+        import polars as pl
+
         if self.is_all or info.kind == "image":
             return table
         rows = table.with_columns(pl.col("frame") + self.skipped).filter(pl.col("time_s") >= self.start_s)

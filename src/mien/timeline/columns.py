@@ -7,11 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from mien.errors import ConfigError
 from mien.labels import (
     EXPRESSIONS,
     SCORE_TASKS,
-    check_class_names,
     is_probability_column,
     probability_column,
     score_columns,
@@ -60,15 +58,3 @@ def file_schema(columns: Iterable[str]) -> pl.Schema:
     """Types of a file's columns: without them, a column whose first rows are empty would be read as text."""
     known = schema((), SCORE_TASKS)
     return pl.Schema({c: pl.Float32 if is_probability_column(c) else known.get(c, pl.String) for c in columns})
-
-
-def check_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The class names of a timeline, as a tuple. Raises ConfigError for names that `check_class_names` refuses."""
-    try:
-        return tuple(check_class_names(names))
-    except ValueError as error:
-        raise ConfigError(
-            f"the classes cannot name the columns of a timeline: {error}",
-            follows="No timeline was made.",
-            remedy="Rename the class in corpus.labels of the recipe, or in classes=.",
-        ) from None

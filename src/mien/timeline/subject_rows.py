@@ -9,7 +9,11 @@ import numpy as np
 import polars as pl
 
 from mien.labels import EXPRESSIONS, probability_column, score_columns
-from mien.timeline.columns import BOX, QUALITY, check_classes, schema
+from mien.timeline.class_names import check_classes
+from mien.timeline.columns import BOX, QUALITY, schema
+
+#: Rows made into a table at once: on the way there they take six times its memory.
+_AT_ONCE = 16_384
 
 
 def subject_rows(
@@ -52,30 +56,70 @@ def subject_rows(
         raise ValueError(f"{n} rows of {len(names)} classes need as many probabilities; got {probabilities.shape}")
     face = np.zeros(n, bool) if face is None else face
     boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
+    speech = np.where(voice, "shared", "") if speech is None else speech
+    frames = np.full(n, -1) if frames is None else frames
     known = np.isfinite(probabilities).all(axis=1)
     predicted = known if known.any() else np.ones(n, bool)  # a model of valence and arousal alone has no probabilities
+
+    def table(part: slice) -> pl.DataFrame:
+        return _table(
+            subject, times[part], names, probabilities[part], valence_arousal[part], known[part], predicted[part],
+            face[part], voice[part], speech[part], boxes[part], frames[part],
+            None if quality is None else {name: values[part] for name, values in quality.items()},
+            {task: values[part] for task, values in (scores or {}).items()},
+        )  # fmt: skip
+
+    if n <= _AT_ONCE:
+        return table(slice(n))
+    return pl.concat([table(slice(start, start + _AT_ONCE)) for start in range(0, n, _AT_ONCE)])
+
+
+def _table(
+    subject: int,
+    times: np.ndarray,
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    valence_arousal: np.ndarray,
+    known: np.ndarray,
+    predicted: np.ndarray,
+    face: np.ndarray,
+    voice: np.ndarray,
+    speech: np.ndarray,
+    boxes: np.ndarray,
+    frames: np.ndarray,
+    quality: Mapping[str, np.ndarray] | None,
+    scores: Mapping[str, np.ndarray],
+) -> pl.DataFrame:
+    """The table of consecutive rows, see `subject_rows`. known: rows with probabilities. predicted: rows with valence
+    and arousal."""
+    n = len(times)
     best = np.where(known[:, None], probabilities, -1).argmax(axis=1)
     evidence = np.array(["none", "voice", "face", "both"])[2 * face.astype(int) + voice.astype(int)]
     data: dict[str, Any] = {
         "time_s": times,
-        "frame": [f if f >= 0 else None for f in (np.full(n, -1) if frames is None else frames).tolist()],
+        "frame": [f if f >= 0 else None for f in frames.tolist()],
         "subject": np.full(n, subject),
         **{name: boxes[:, i] for i, name in enumerate(BOX)},
         "evidence": evidence.tolist(),
-        "speech": [value or None for value in (np.where(voice, "shared", "") if speech is None else speech).tolist()],
+        "speech": [value or None for value in speech.tolist()],
         "expression": [names[b] if k else None for b, k in zip(best, known, strict=True)],
         **{name: np.where(known, probabilities[:, i], np.nan) for i, name in enumerate(map(probability_column, names))},
         "valence": np.where(predicted, valence_arousal[:, 0], np.nan),
         "arousal": np.where(predicted, valence_arousal[:, 1], np.nan),
         "confidence": np.where(known, probabilities[np.arange(n), best], 0.0),
-        **{name: pl.repeat(None, n, dtype=kind, eager=True) for name, kind in QUALITY.items()},
-        **{name: values for name, values in (quality or {}).items() if name != "uncertain"},
-        **{c: v[:, i] for task, v in (scores or {}).items() for i, c in enumerate(score_columns(task))},
+        **{
+            name: quality[name] if quality and name in quality else pl.repeat(None, n, dtype=kind, eager=True)
+            for name, kind in QUALITY.items()
+        },
+        **{c: v[:, i] for task, v in scores.items() for i, c in enumerate(score_columns(task))},
     }
     if quality is not None and "uncertain" in quality:
-        estimates = np.concatenate([valence_arousal, *(scores or {}).values()], axis=1)
+        estimates = np.concatenate([valence_arousal, *scores.values()], axis=1)
         estimated = known | np.isfinite(estimates).any(axis=1)
         flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
         data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
-    table = pl.DataFrame(data).cast(schema(names, scores or {}))
-    return table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    columns = schema(names, scores)
+    return pl.DataFrame(data).select(
+        pl.col(name).cast(kind).fill_nan(None) if kind.is_float() else pl.col(name).cast(kind)
+        for name, kind in columns.items()
+    )

@@ -26,20 +26,25 @@ def summarise(table: pl.DataFrame, classes: Sequence[str] = EXPRESSIONS) -> list
     """
     subjects = table["subject"].unique().sort().to_list()
     return [
-        _summarise_subject(subject, table.filter(pl.col("subject") == subject).sort("time_s"), tuple(classes))
-        for subject in subjects
+        _summarise_subject(subject, _rows_of(table, subject, len(subjects)), tuple(classes)) for subject in subjects
     ]
+
+
+def _rows_of(table: pl.DataFrame, subject: int, subjects: int) -> pl.DataFrame:
+    """The rows of a subject by time; the table itself, without a copy, where it holds no others and is sorted."""
+    rows = table if subjects == 1 else table.filter(pl.col("subject") == subject)
+    return rows if rows["time_s"].is_sorted() else rows.sort("time_s")
 
 
 def _summarise_subject(subject: int, table: pl.DataFrame, classes: tuple[str, ...]) -> SubjectSummary:
     times = table["time_s"].to_numpy()
     durations = row_durations(times)
     weight = durations if durations.sum() > 0 else np.ones(len(times))
-    expression = np.array([classes.index(e) if e else -1 for e in table["expression"]])
+    number = {name: i for i, name in enumerate(classes)} | {None: -1, "": -1}
+    expression = np.fromiter((number[name] for name in table["expression"]), np.int64, len(table))
     seconds = {name: float(weight[expression == i].sum()) for i, name in enumerate(classes)}
     total = sum(seconds.values())
     shares = {k: v / total for k, v in sorted(seconds.items(), key=lambda kv: -kv[1]) if v > 0}
-    evidence = table["evidence"].to_numpy()
     return SubjectSummary(
         subject=subject,
         rows=len(table),
@@ -47,7 +52,9 @@ def _summarise_subject(subject: int, table: pl.DataFrame, classes: tuple[str, ..
         stop_s=float(times[-1] + durations[-1]),
         shares=shares,
         unnamed=1 - total / float(weight.sum()),
-        evidence={kind: float(weight[evidence == kind].sum() / weight.sum()) for kind in EVIDENCE},
+        evidence={
+            kind: float(weight[(table["evidence"] == kind).to_numpy()].sum() / weight.sum()) for kind in EVIDENCE
+        },
         valence=_mean(table["valence"], weight),
         arousal=_mean(table["arousal"], weight),
         scores={c: _mean(table[c], weight) for task in score_tasks(table.columns) for c in score_columns(task)},

@@ -17,7 +17,8 @@ from mien.atomic import atomic_path
 from mien.errors import MediaError
 from mien.labels import class_names, score_tasks
 from mien.records import SubjectSummary
-from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, check_classes, schema
+from mien.timeline.class_names import check_classes
+from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, schema
 from mien.timeline.possible import check_possible
 from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_file
 from mien.timeline.summary import EVIDENCE, summarise
@@ -300,14 +301,16 @@ def _classes(table: pl.DataFrame, classes: Sequence[str] | None) -> tuple[str, .
 
 def _validate(table: pl.DataFrame, classes: Sequence[str], scores: Sequence[str]) -> pl.DataFrame:
     columns = schema(classes, scores)
-    absent = [pl.lit(None, kind).alias(name) for name, kind in QUALITY.items() if name not in table.columns]
-    table = table.with_columns(absent)
+    if absent := [pl.lit(None, kind).alias(name) for name, kind in QUALITY.items() if name not in table.columns]:
+        table = table.with_columns(absent)
     missing = [c for c in columns if c not in table.columns] + ([] if classes else ["p_<class>"])
     if missing:
         raise ValueError(f"the table is not a timeline: it lacks the column(s) {', '.join(missing)}")
     if extra := [c for c in table.columns if c not in columns]:
         raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
-    table = table.select(*columns).cast(columns).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    if table.schema != columns:
+        table = table.select(*columns).cast(columns)
+    table = table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
     for name in ("time_s", "subject", "evidence"):
         if table[name].null_count():
             row = int(table[name].is_null().arg_max() or 0) + 1
@@ -317,9 +320,8 @@ def _validate(table: pl.DataFrame, classes: Sequence[str], scores: Sequence[str]
         if unknown:
             raise ValueError(f"the column {name} holds {min(unknown)!r}; it may hold {', '.join(allowed)}")
     order = table.select("subject", "time_s")
-    return (
-        table if order.equals(order.sort("subject", "time_s")) else table.sort("subject", "time_s", maintain_order=True)
-    )
+    in_order = len(table) < 2 or order.equals(order.sort("subject", "time_s"))
+    return table if in_order else table.sort("subject", "time_s", maintain_order=True)
 
 
 def _round(table: pl.DataFrame) -> pl.DataFrame:
