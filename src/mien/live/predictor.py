@@ -53,8 +53,8 @@ SHORTEST_CONTEXT_S = 16.0
 #: A frame is read although it is late if the last one that was read is this many seconds earlier: a computer that is
 #: always too slow still sees who is there. Our choice.
 KEPT_EVERY_S = 0.5
-#: Seconds after which freed memory is returned to the system; otherwise a session grows by 100 MB in ten minutes, in gaps
-#: between what is kept. Our choice: it takes a few milliseconds.
+#: Seconds after which freed memory is returned to the system; otherwise a session grows by up to 100 MB in ten minutes,
+#: in gaps between what is kept. Our choice: it takes a few milliseconds.
 TRIM_EVERY_S = 10.0
 #: Rows of someone who left end after so many seconds, unless nobody else was seen since. Our choice.
 ABSENT_ROWS_S = 10.0
