@@ -104,7 +104,9 @@ def measure(numbers: range, seconds: float, seed: int, chewing: bool, report: Ca
             render(scenario, path, chewing=chewing)
             for name in totals:
                 rows.attribute_speech = (  # type: ignore[assignment]
-                    attribute if name == "motion and sound" else lambda o, t, s, level=None: attribute(o, t, s)
+                    attribute
+                    if name == "motion and sound"
+                    else lambda o, t, s, level=None, **more: attribute(o, t, s, **more)
                 )
                 timeline = predictor.predict(path)
                 if len(timeline.subjects) != 2:
