@@ -38,8 +38,8 @@ def media_reader() -> Callable[[Path, int], None]:
             info = probe(path)
             if info.has_video:
                 list(sample_pictures(path, 5, max_side=MAX_SIDE))
-                for _frame in frames(path, max_side=MAX_SIDE):
-                    pass
+                for frame in frames(path, max_side=MAX_SIDE):
+                    _ = frame.image
             for _block in blocks(path, seconds=2.0):
                 pass
             return

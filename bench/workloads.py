@@ -29,7 +29,7 @@ from mien.media.mp4_writer import write_video
 from mien.media.video import frames
 
 PICTURES, VIDEOS = 100, 20
-DECODE = "import sys\nfrom mien.media.video import frames\nfor frame in frames(sys.argv[1]): pass\n"
+DECODE = "import sys\nfrom mien.media.video import frames\nfor frame in frames(sys.argv[1]): _ = frame.image\n"
 
 
 def predict(*arguments: str | Path) -> list[str]:
