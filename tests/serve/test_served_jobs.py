@@ -202,8 +202,8 @@ def test_killed_worker_is_tried_once_more_and_then_fails_with_a_reason(server: R
 
 def test_rows_come_while_a_job_runs_and_start_again_with_it(server: RunningServer, clip: Path, tmp_path: Path) -> None:
     images = [cv2.resize(frame.image, (320, 180)) for frame in frames(clip)]
-    path = tmp_path / "long.mp4"
-    write_video(path, (images[n % len(images)] for n in range(800)), times=[n / 25 for n in range(800)], audio=None)
+    path, count = tmp_path / "long.mp4", 2400  # a run of it takes several seconds, and the first rows one
+    write_video(path, (images[n % len(images)] for n in range(count)), times=[n / 25 for n in range(count)], audio=None)
     parts: list[Rows] = []
 
     def on_rows(part: Rows) -> None:
@@ -212,7 +212,7 @@ def test_rows_come_while_a_job_runs_and_start_again_with_it(server: RunningServe
             server.kill_children("mien.serve.worker")
 
     timeline = mien.Client(server.url).predict(path, on_rows=on_rows)
-    assert len(timeline) == 800
+    assert len(timeline) == count
     assert [part.first for part in parts].count(0) == 2  # each run has rows of its own
     last = parts[max(n for n, part in enumerate(parts) if part.first == 0) :]
     rows = [row for part in last for row in part.rows]

@@ -20,7 +20,8 @@ from mien.errors import ConfigError
 from mien.inference import scores_of
 from mien.labels import EXPRESSIONS, NEUTRAL, SCORE_TASKS, UNLABELLED, probability_column
 from mien.records import Recording, Stream
-from mien.timeline.read_file import UNREADABLE, checksums, source_of
+from mien.timeline import parquet_digest
+from mien.timeline.read_file import UNREADABLE, source_of
 
 #: Function `(streams, start_s, stop_s)` -> times `(token,)` in seconds, probabilities `(token, classes)`, valence and
 #: arousal `(token, 2)`, such as `Checkpoint.predict_streams`. NaN means no evidence.
@@ -164,12 +165,13 @@ def save(path: Path, predictions: Iterable[ClipPrediction], classes: Sequence[st
     path = Path(path)
     parts = [_table(p, classes) for p in predictions]
     table = pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
-    about = json.dumps({"format": FORMAT, "classes": list(classes), "checksums": checksums(table)})
+    metadata = {"mien": json.dumps({"format": FORMAT, "classes": list(classes)}), **parquet_digest.METADATA}
     with atomic_path(path) as temporary:
         try:
-            table.write_parquet(temporary, metadata={"mien": about})
+            table.write_parquet(temporary, metadata=metadata)
         except pl.exceptions.PolarsError as error:  # polars wraps OSErrors such as a full disk
             raise OSError(str(error)) from error
+        parquet_digest.add(temporary)
     return path
 
 
@@ -202,10 +204,9 @@ def _score_columns(task: str, prefix: str = "") -> list[str]:
 def load(path: Path) -> tuple[list[ClipPrediction], list[str]]:
     """Reads predictions and class names from a file of `save`. Raises ConfigError for any other file."""
     try:
+        parquet_digest.verify(path)
         about = json_object.parse(pl.read_parquet_metadata(source_of(path))["mien"])
         table = pl.read_parquet(source_of(path), glob=False)
-        if about.get("checksums") not in (None, checksums(table)):  # earlier versions wrote none
-            raise ValueError("its checksums differ: the file is damaged")
         if about["format"] != FORMAT:
             raise KeyError(about["format"])
         classes = list(about["classes"])

@@ -14,6 +14,7 @@ import polars as pl
 from mien.atomic import atomic_path
 from mien.errors import ConfigError, OutputError
 from mien.live.predictor import Row
+from mien.timeline import parquet_digest
 from mien.timeline.columns import schema
 from mien.timeline.read_file import KEY
 
@@ -52,10 +53,10 @@ class Recorder:
         self.info: Mapping[str, Any] = {}
         self._path, self._waiting, self._count = path, list[pl.DataFrame](), 0
         self._stack = ExitStack()
-        temporary = self._stack.enter_context(atomic_path(path))
+        self._temporary = self._stack.enter_context(atomic_path(path))
         try:
             empty = pl.DataFrame(schema=self._schema).to_arrow()
-            self._writer = pq.ParquetWriter(temporary, empty.schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._temporary, empty.schema, compression="zstd")
         except OSError as error:
             self._stack.close()
             raise _failed(path, error) from None
@@ -89,8 +90,9 @@ class Recorder:
         about = {"classes": self._classes, "media": self._media, "notes": self.notes, "info": dict(self.info)}
         try:
             self._write()
-            self._writer.add_key_value_metadata({KEY: json.dumps(about, default=str)})
+            self._writer.add_key_value_metadata({KEY: json.dumps(about, default=str), **parquet_digest.METADATA})
             self._writer.close()
+            parquet_digest.add(self._temporary)
         except OSError as failure:
             raise _failed(self._path, failure) from None
         self._stack.close()

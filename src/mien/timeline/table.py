@@ -17,10 +17,11 @@ from mien.atomic import atomic_path
 from mien.errors import MediaError
 from mien.labels import class_names, score_tasks
 from mien.records import SubjectSummary
+from mien.timeline import parquet_digest
 from mien.timeline.class_names import check_classes
 from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, schema
 from mien.timeline.possible import check_possible
-from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, checksums, read_file
+from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, read_file
 from mien.timeline.summary import EVIDENCE, summarise
 
 if TYPE_CHECKING:
@@ -126,9 +127,11 @@ class Timeline:
     def to_parquet(self, path: str | Path) -> Path:
         """Writes Parquet, the only format that also stores classes, media, notes and info. Raises OutputError."""
         facts = {"classes": self.classes, "media": self.media, "notes": self.notes, "info": self.info}
-        about = json.dumps(facts | {"checksums": checksums(self.table)}, default=str)
+        metadata = {KEY: json.dumps(facts, default=str), **parquet_digest.METADATA}
         with _open_output(Path(path)) as file:
-            self.table.write_parquet(file, metadata={KEY: about})
+            self.table.write_parquet(file, metadata=metadata)
+            file.flush()
+            parquet_digest.add(Path(file.name))
         return Path(path)
 
     def write(self, path: str | Path) -> Path:
