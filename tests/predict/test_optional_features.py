@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -42,15 +44,26 @@ from mien.synthetic.render import Scene
 from mien.synthetic.scenario import draw_scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
+#: Real material beside the project.
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 SCENARIO = replace(draw_scenario("test", 2, seconds=1.0, seed=50, impairments=False), rate=Fraction(10))
 faces = pytest.mark.skipif(
     not (hub.available("blazeface") and hub.available("facemesh")),
     reason="the face networks are not here: mien hub pull blazeface facemesh",
 )
-landmarker = pytest.mark.skipif(
-    not all(hub.available(name) for name in ("blazeface", "facemesh", ARTEFACT)),
-    reason=f"networks are not here: mien hub pull blazeface facemesh {ARTEFACT}",
-)
+landmarker = pytest.mark.usefixtures("landmarker_network")
+
+
+@pytest.fixture(scope="module")
+def landmarker_network() -> Iterator[None]:
+    """The optional network, of the hub or beside the project."""
+    mirrors = [os.environ.get("MIEN_HUB", ""), str(SHARED / "hub")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_HUB", os.pathsep.join(filter(None, mirrors)))
+        if not all(hub.available(name) for name in ("blazeface", "facemesh", ARTEFACT)):
+            pytest.skip(f"networks are not here: mien hub pull blazeface facemesh {ARTEFACT}")
+        yield
+
 
 # Gaze
 
