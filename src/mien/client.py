@@ -109,8 +109,8 @@ class Client:
             job_id: the `id` of a job, as `POST /v1/timelines` and `GET /v1/timelines` give it.
 
         Raises:
-            MediaError: the server could not read the recording. ServerError: there is no such job, it failed, or the
-            server cannot be reached.
+            MediaError: the server could not read the recording.
+            ServerError: there is no such job, it failed, or the server cannot be reached.
         """
         address, after, run = f"/v1/timelines/{job_id}", 0, ""
         while True:
