@@ -58,3 +58,12 @@ def test_scatter_puts_rows_in_their_place(share: float, monkeypatch: pytest.Monk
     expected = np.zeros((2000, 2), np.float32)
     expected[rows] = known
     np.testing.assert_array_equal(memory.scatter(known, rows, 2000), expected)
+
+
+def test_freed_memory_is_released_every_ten_seconds_of_media(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, released = 0.0, list[float]()
+    monkeypatch.setattr(memory, "release_freed_memory", lambda: released.append(now))
+    release = memory.PeriodicRelease()
+    for now in (100.0, 105.0, 110.0, 112.0, 119.9, 120.0, 155.0, 156.0):
+        release(now)
+    assert released == [110.0, 120.0, 155.0]

@@ -35,7 +35,7 @@ from mien.faces.still_image import StillImageFaces
 from mien.faces.tracker import FaceTracker
 from mien.media import image
 from mien.media.video import MediaInfo
-from mien.memory import GrowingArray, release_freed_memory
+from mien.memory import GrowingArray, PeriodicRelease
 from mien.records import Frame, Stream
 
 Item = TypeVar("Item")
@@ -48,9 +48,6 @@ TIMES_ONLY_SIDE = 64
 #: Most bytes and most frames that wait for the face tracker. Our choice: a search for small faces takes as long as
 #: decoding eight frames of 640 × 360.
 PREFETCH_BYTES, PREFETCH_FRAMES = 32 << 20, 8
-#: Seconds of a recording after which freed memory is returned to the system. Otherwise an hour takes 60 MB more than a
-#: minute, in gaps between what is kept. Our choice: it takes a millisecond.
-TRIM_EVERY_S = 10.0
 #: Subjects never visible for this long without a gap are left out, as passers-by or false detections. Our choice: the
 #: shortest expressions last about as long.
 MIN_VISIBLE_S = 0.5
@@ -253,7 +250,7 @@ def read_faces(
     selector, schedule = SubjectSelector(), FaceSchedule(rate_hz, several_hz)
     times: list[float] = []
     read: list[int] = []
-    tracker_s = trimmed_s = 0.0
+    tracker_s, release = 0.0, PeriodicRelease()
     so_far = FacesSoFar(times, read, collector, faces, min_visible_s)
     if tracker is not None and decode_ahead:
         decoded = _with_images(decoded, rate_hz)
@@ -278,9 +275,8 @@ def read_faces(
             on_time(frame.time_s)
             if on_faces is not None and tracker is not None:
                 on_faces(frame.time_s, so_far)
-            if decode_ahead and frame.time_s - trimmed_s >= TRIM_EVERY_S:
-                release_freed_memory()
-                trimmed_s = frame.time_s
+            if decode_ahead:
+                release(frame.time_s)
     collector.flush()
     seconds["decode"] = seconds.get("decode", 0.0) + source.seconds
     if tracker is not None:

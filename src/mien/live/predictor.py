@@ -37,7 +37,7 @@ from mien.inference import StreamModel, all_settings
 from mien.live.lateness import Lateness
 from mien.live.pictures import Box, LivePictures
 from mien.live.sound import LiveSound
-from mien.memory import release_freed_memory
+from mien.memory import PeriodicRelease
 from mien.predict.create_predictor import load
 from mien.predict.predictor import ModelPredictor
 from mien.predict.rows import timeline_rows
@@ -53,9 +53,6 @@ SHORTEST_CONTEXT_S = 16.0
 #: A frame is read although it is late if the last one that was read is this many seconds earlier: a computer that is
 #: always too slow still sees who is there. Our choice.
 KEPT_EVERY_S = 0.5
-#: Seconds after which freed memory is returned to the system; otherwise a session grows by up to 100 MB in ten minutes,
-#: in gaps between what is kept. Our choice: it takes a few milliseconds.
-TRIM_EVERY_S = 10.0
 #: Rows of someone who left end after so many seconds, unless nobody else was seen since. Our choice.
 ABSENT_ROWS_S = 10.0
 
@@ -147,7 +144,8 @@ class LiveStream:
         self._step_s = self._pause_s = min(LONGEST_STEP_S, delay_s / 2)
         self._context_s, self._grid_s = _windows(model)
         self._start_s: float | None = None  # of what is kept
-        self._next_s = self._returned_s = self._trimmed_s = -math.inf
+        self._next_s = self._returned_s = -math.inf
+        self._release = PeriodicRelease()
         self._is_finished = False
         self._pictures.warm_up()
         timeline_rows(model, EncodedMedia(VideoFaces(np.arange(2.0))))  # imports and sessions: now, not at a frame
@@ -258,9 +256,7 @@ class LiveStream:
         if self._sheds_load:
             self._pause_s = max(self._step_s, 2 * (self._clock() - start))
         self._next_s = now + self._pause_s
-        if now - self._trimmed_s >= TRIM_EVERY_S:
-            release_freed_memory()
-            self._trimmed_s = now
+        self._release(now)
         return rows
 
     def _rows(self, until_s: float, *, is_end: bool = False) -> list[Row]:
