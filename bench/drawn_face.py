@@ -49,7 +49,7 @@ SEGMENTS = (("laugh", 0.3), ("rest", 0.1), ("gape", 0.2), ("rest", 0.1), ("Duche
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Colours of a person, and the seed of the shape of their face."""
+    """Appearance of a drawn person: colours, and the random seed of the face's shape."""
 
     seed: int = 11
     skin: Colour = (222, 172, 142)

@@ -29,7 +29,8 @@ SIDE, DIM, OPSET = 150, 128, 17
 #: crops (`FaceLandmarks68.align`: 1/0.45 of the distance from eyes to mouth, 43 % of it above the centre of the three),
 #: as the margin and shift of mien's crops.
 MEANS, MARGIN, DOWN = (122.782, 117.001, 104.298), -0.12, 0.144
-#: Distance of two mean vectors below which they are one person, see docs/PEOPLE.md; dlib's 0.6 is for single pictures.
+#: Two mean descriptors closer than this Euclidean distance count as one person (docs/PEOPLE.md). dlib's 0.6 is for
+#: descriptors of single pictures.
 SAME_PERSON = 0.5
 #: Blocks in order; those with "down" halve the size.
 BLOCKS = (
@@ -88,7 +89,7 @@ class Graph:
         return self.add("Relu", self.last) if relu else self.last
 
     def pad(self, name: str, value: str, high: Sequence[int]) -> str:
-        """Zeros behind the end of each axis."""
+        """Pad a tensor with zeros at the end of each axis; returns the name of the output."""
         return self.add("Pad", value, self.constant(name, np.array([0] * 4 + list(high), np.int64)))
 
     def block(self, name: str) -> None:

@@ -175,7 +175,7 @@ def measure_shifted(folder: Path) -> None:
 
 
 def measure_cost(seconds: float) -> None:
-    """Print the processor time of a frame with each group of columns."""
+    """Print the CPU time per frame of `mien predict` with each optional group of feature columns."""
     scenario = draw_scenario("test", 0, seconds=seconds, seed=SEED, balance=1.0, impairments=False)
     predictor = mien.load("starter", max_faces=1)
     predictor.one_thread = True

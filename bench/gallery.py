@@ -47,7 +47,7 @@ SHIRT = (88, 92, 98)
 WORDS = ("Good morning, everybody.", "Look what I have found!", "I did not expect that.", "See you tomorrow.")
 #: Drawn people differ less than real ones.
 THRESHOLD = "0.22"
-#: Black, red, green, yellow, blue, magenta, cyan and white of the terminal.
+#: The eight ANSI terminal colours: black, red, green, yellow, blue, magenta, cyan, white.
 ANSI = ("121417", "d65c5c", "60aa6e", "f2cf86", "6ea0e6", "a49bff", "4cc4bc", "a6adb7")
 THEME = TerminalTheme(rgb("#121417"), rgb("#eceef1"), [rgb(f"#{colour}") for colour in ANSI])
 #: Columns of the table of turns.
@@ -110,7 +110,7 @@ def take_overlay(overlay: Path, path: Path) -> None:
 
 
 def take_features(page: Page, table: Path, path: Path) -> None:
-    """Charts of some columns of a table of features."""
+    """Plot some columns of a features.csv and save the picture."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[::3]
     times = [float(row["time_s"]) for row in rows]

@@ -52,7 +52,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def processor_s(pid: int) -> float:
-    """Processor seconds of a process and all that it started."""
+    """CPU seconds of a process and its descendants."""
     total = 0
     for each in descendants(pid):
         try:

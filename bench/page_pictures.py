@@ -87,7 +87,7 @@ def take(page: Page, path: Path, **options: Any) -> None:
 
 
 def reduce_colours(path: Path) -> None:
-    """Write a picture again with 256 colours, those of the classes among them."""
+    """Reduce a PNG to a palette of 256 colours that contains the colours of the classes."""
     picture = Image.open(path).convert("RGB")
     exact = [value for colour in (*EXPRESSION.values(), *SURFACES) for value in rgb(colour)]
     most = 256 - len(exact) // 3

@@ -102,7 +102,7 @@ def talkers(folder: Path) -> Iterator[Filmed]:
 
 
 def rendered(people: int = 8) -> Iterator[Filmed]:
-    """Simulated people: each expression is a recording with a suit, a background and a camera of its own."""
+    """Rendered people, one recording per expression, each with its own clothes, background and camera."""
     find = StillImageFaces(max_faces=1)
     for person in range(people):
         for number, name in enumerate(EXPRESSIONS):
@@ -166,7 +166,7 @@ def accuracy(people: Sequence[str], labels: np.ndarray) -> float:
 
 
 def compare(vectors: np.ndarray, recordings: Sequence[Filmed], threshold: float | None) -> str:
-    """Cells of a table's row: EER, then errors and accuracy of grouping at the threshold."""
+    """Table cells of one descriptor: equal error rate, then error rates and grouping accuracy at the threshold."""
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     same, other = [], []
     for i, j in combinations(range(len(recordings)), 2):

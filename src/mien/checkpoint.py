@@ -215,7 +215,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any], manifest: str = ABOU
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """JSON of a checkpoint's file, indented."""
+    """Encode a dictionary as indented JSON, as in the files of a checkpoint."""
     return (json.dumps(dict(content), indent=2) + "\n").encode()
 
 

@@ -99,8 +99,11 @@ class Resampler:
         return valid
 
     def _sources(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Range `[first, last)` of the usable samples in each cell; the tokens without any sample that hold one, and
-        the usable sample that each holds."""
+        """Which samples each token takes its value from.
+
+        Returns first, last: `(time,)` range `[first, last)` of usable samples whose mean is the token's value; held:
+        indices of tokens without samples that repeat the nearest one; near: the usable sample that each repeats.
+        """
         none = np.zeros(0, np.int64)
         if not len(self._rows) or not len(times):
             nothing = np.zeros(len(times), np.int64)

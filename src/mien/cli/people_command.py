@@ -83,7 +83,7 @@ def people(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give the same person the same name over recordings.
+    """Find the same people across recordings, and name them.
 
     Reads up to 12 faces of each subject again, where the timelines say that they are, and groups them by likeness.
     Writes people.csv with one row for each subject of each recording, and people.html. Timelines are not changed: join

@@ -240,9 +240,11 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def remove_replaced(job: MediaJob, keep: Sequence[str]) -> list[str]:
-    """Removes the files of replaced results that the run does not write anew, descriptors of faces that `mien people`
-    kept, and timeline.json; returns the names of all but the last. keep: names of the files that the run writes. Raises
-    OSError."""
+    """Removes files of an earlier result from a job's folder: those that this run does not overwrite, face descriptors
+    kept by `mien people`, and timeline.json. Returns their names, without timeline.json.
+
+    keep: names of the files that the run writes. Raises OSError.
+    """
     from mien.people import kept
 
     removed = [path.name for path in files_of(job.folder).values() if path.name not in keep]

@@ -80,7 +80,8 @@ class MediaPart:
     numbers: list[int]
 
 
-#: Called after a frame with its time in seconds, and a function: start in seconds -> the recording so far from there.
+#: Called after each frame with its time in seconds and a function `start_s -> MediaPart`, which returns what has been
+#: encoded from `start_s` (seconds) up to this frame.
 OnPart = Callable[[float, Callable[[float], MediaPart]], None]
 
 

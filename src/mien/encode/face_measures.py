@@ -16,7 +16,8 @@ from mien.faces.face_landmarker import BLENDSHAPES, FaceLandmarker
 
 #: Points of the 68-point scheme (iBUG 300-W: Sagonas et al. 2016, 300 Faces In-The-Wild Challenge) on the right half of
 #: the face and its midline, and the landmarks of the mesh whose mean each is. This is the usual correspondence, made
-#: symmetric. That of the jaw is approximate: a point of the mesh keeps its place on a head that turns.
+#: symmetric. The jaw points are approximate: mesh points stay on the same spot of the skin when the head turns, whereas
+#: the jaw points of the 68-point scheme follow the visible outline.
 # fmt: off
 _RIGHT_HALF: dict[int, tuple[int, ...]] = {
     # jaw, from the ear to the chin
@@ -77,7 +78,7 @@ class FaceMeasure(Protocol):
         ...
 
     def measure(self, readings: np.ndarray) -> np.ndarray:
-        """Second step, for many faces: `(n, ...)` readings -> `(n, dim)`, NaN for what is not known."""
+        """Compute the values of many faces from what `read` returned: `(n, ...)` -> `(n, dim)`, NaN where unknown."""
         ...
 
 
@@ -103,7 +104,7 @@ class DenseFace:
     the left eye, and x, y of their irises in pixels of the original picture; see `mien.encode.gaze.measure`.
 
     Args:
-        blendshapes, gaze: which of them; at least one. threads: as in `FaceLandmarker`.
+        blendshapes, gaze: which of them; at least one.
 
     Raises:
         ArtefactError: the networks are missing and cannot be downloaded.
@@ -111,8 +112,8 @@ class DenseFace:
 
     name = "dense face"
 
-    def __init__(self, *, blendshapes: bool, gaze: bool, threads: int = 1) -> None:
-        self._network = FaceLandmarker(threads=threads)
+    def __init__(self, *, blendshapes: bool, gaze: bool) -> None:
+        self._network = FaceLandmarker()
         self._scores = len(BLENDSHAPES) if blendshapes else 0
         self._gaze = gaze
         self.dim = self._scores + (GAZE_DIM if gaze else 0)

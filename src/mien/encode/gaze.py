@@ -19,7 +19,7 @@ from mien.faces.face_landmarker import LANDMARKS, LEFT_IRIS, RIGHT_IRIS
 #: Millimetres between the centres of the eyes, which is the unit of the neutral face. Of adults, the distance between
 #: the pupils is 63 mm on average (Dodgson 2004, Variation and extrema of human interpupillary distance).
 INTEROCULAR_MM = 63.0
-#: Radius of the eyeball, and of the iris, which is 11.7 mm across, give or take 0.4 (Ruefer, Schroeder and Erb 2005,
+#: Radius of the eyeball and of the iris, whose diameter is 11.7 ± 0.4 mm (Ruefer, Schroeder and Erb 2005,
 #: White-to-white corneal diameter, Cornea 24(3)).
 EYEBALL_MM, IRIS_MM = 12.0, 11.7 / 2
 #: From the centre of the eyeball to that of the iris.
@@ -29,7 +29,7 @@ IRIS_DISTANCE_MM = math.sqrt(EYEBALL_MM**2 - IRIS_MM**2)
 #: third is our choice: in the mesh the lids, and so the cornea, lie some 5 mm before the corners, and the centre of the
 #: eyeball lies 12 mm behind the cornea.
 CENTRE_MM = (1.6, -1.9, 6.0)
-#: Share of an eye's width by which the lids must be open for the iris to be seen. Our choice.
+#: Lid opening, as a share of the eye's width, below which the eye counts as closed and has no gaze. Our choice.
 CLOSED_BELOW = 0.16
 #: Head yaw in radians from which the eyes are not read: the nose hides one, and the other is seen from the side.
 TURNED_FROM = math.radians(45)

@@ -1,4 +1,4 @@
-"""What a pass over a recording has collected so far: the last seconds of it, encoded, while the pass goes on."""
+"""Faces of the last seconds of a recording, encoded, while the rest is still being read. For provisional rows."""
 
 from __future__ import annotations
 

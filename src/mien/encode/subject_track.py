@@ -1,4 +1,4 @@
-"""What a pass collects of one subject: the frames that show it, its boxes, measures and features."""
+"""Data collected for one tracked person: frame indices, boxes, geometry, quality and features."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def take_prosody(media: EncodedMedia, encoders: Mapping[str, Encoder]) -> Stream
     return Stream(stream.values[:, : voice_prosody.DIM], stream.times, stream.valid, stream.provenance)
 
 
-def create_measures(groups: Sequence[str], *, threads: int = 1) -> tuple[FaceMeasure, ...]:
+def create_measures(groups: Sequence[str]) -> tuple[FaceMeasure, ...]:
     """The measures of faces that the optional groups of columns need.
 
     Raises:
@@ -77,7 +77,7 @@ def create_measures(groups: Sequence[str], *, threads: int = 1) -> tuple[FaceMea
     measures: list[FaceMeasure] = [SparseLandmarks()] if "landmarks" in groups else []
     scores, looks = "blendshapes" in groups, "gaze" in groups
     if scores or looks:
-        measures.append(DenseFace(blendshapes=scores, gaze=looks, threads=threads))
+        measures.append(DenseFace(blendshapes=scores, gaze=looks))
     return tuple(measures)
 
 
