@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 from mien.encode import encode_media
-from mien.encode.encode_media import MediaPart
+from mien.encode.encode_media import EncodedMedia, MediaPart
+from mien.encode.subject_features import VideoFaces
 from mien.encoders import face_geometry
 from mien.media.video import write_video
 from mien.predict import Predictor, load, progress
 from mien.predict.predictor import ModelPredictor
+from mien.predict.request import Request
 from mien.records import Face, Frame
 
 
@@ -124,12 +127,36 @@ def test_what_is_read_faster_than_a_window_has_all_its_rows(
     assert rows["valence"].is_not_null().mean() > 0.9
 
 
-def test_rows_take_a_small_share_of_the_time(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def compute(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("work", "least", "most"), [("waiting", 10, 10), ("computing", 1, 2)])
+def test_rows_take_a_small_share_of_the_processor(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, work: str, least: int, most: int
 ) -> None:
-    """Without `always`, a recording that is read in less than a second gives no rows."""
-    _, parts = predicted(predictor, clip(tmp_path / "v.mp4", 1.0), monkeypatch, {0: range(25)})
-    assert parts == []
+    """A computation that only takes long, as on a busy computer, comes again at once; one that costs much does not."""
+    monkeypatch.setattr(progress, "ROWS_EVERY_S", 0.0)
+    calls = 0
+
+    def part_from(start_s: float) -> MediaPart:
+        nonlocal calls
+        calls += 1
+        if work == "waiting":
+            time.sleep(0.05)
+        else:
+            compute(0.05)
+        return MediaPart(EncodedMedia(VideoFaces(np.zeros(0))), start_s, 0, math.inf, [])
+
+    assert isinstance(predictor, ModelPredictor)
+    model = predictor.model
+    rows = progress.PartialRows(lambda: model, Request(on_rows=lambda _: None))
+    for frame in range(10):
+        compute(0.04)  # the reading of a frame
+        rows(frame / 25, part_from)
+    assert least <= calls <= most
 
 
 def test_a_fault_of_the_receiver_ends_the_prediction(

@@ -26,7 +26,7 @@ from mien.synthetic.render import render_video
 from mien.timeline.table import Timeline
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, WebSocket
+    from playwright.sync_api import APIResponse, Browser, Page, Route, WebSocket
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
 WAIT_MS = 60_000
@@ -91,7 +91,14 @@ def page(browser: Browser, server: RunningServer) -> Iterator[Page]:
     tab.set_default_timeout(WAIT_MS)
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("console", lambda m: problems.append(m.text) if m.type == "error" and not REFUSED.search(m.text) else None)
+    tab.on(
+        "console",
+        lambda m: (
+            problems.append(f"{m.text} {m.location['url']}")
+            if m.type == "error" and not REFUSED.search(m.text)
+            else None
+        ),
+    )
     yield tab
     context.close()
     assert problems == []
@@ -183,14 +190,42 @@ def test_rows_are_shown_while_a_recording_is_predicted(page: Page, server: Runni
 
     page.set_input_files("#chooser", str(long_clip))
     page.locator("#list li[data-state=running]").wait_for()
+    held: list[Route] = []
+    page.route("**/rows?*", lambda route: held.append(route), times=1)
     page.get_by_role("button", name="Rows of long.mp4 so far").click()
     page.get_by_text("Nothing yet.").wait_for()
+    held[0].continue_()
     page.locator("#so-far-people canvas").wait_for()
-    page.get_by_role("button", name="Cancel long.mp4").click()
+    page.locator("#list .drop-item").first.click()
     page.locator("#report").wait_for(state="hidden")
     page.locator("#intro").wait_for()
     page.locator("#list li").nth(1).wait_for(state="detached")
     assert page.locator("#list li").count() == 1
+
+
+def test_a_deleted_recording_does_not_come_back(page: Page, server: RunningServer) -> None:
+    """Answers that were on their way when it was deleted change nothing."""
+    opened(page, server)
+    sound = {"name": "first.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}
+    page.set_input_files("#chooser", [sound])
+    page.locator("#list li[data-state=done]").wait_for()
+    held: list[tuple[Route, APIResponse]] = []
+    for address in ("**/ticket", "**/v1/timelines"):
+        page.route(address, lambda route: held.append((route, route.fetch())), times=1)
+    page.get_by_role("button", name="Report of first.wav").click()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it asks for the list
+    for _ in range(100):
+        page.wait_for_timeout(50)
+        if len(held) == 2:
+            break
+    page.get_by_role("button", name="Delete first.wav").click()
+    page.locator("#list li").wait_for(state="detached")
+    for route, response in held:
+        route.fulfill(response=response)
+    page.wait_for_timeout(300)
+    assert len(held) == 2
+    assert page.locator("#list li").count() == 0
+    assert page.locator("#report").is_hidden()
 
 
 CHART_PIXELS = """() => { const c = document.querySelector("#so-far-people canvas"); return new Set(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Shortest time in seconds between two calls of a progress callback, and between two computations of provisional rows.
 PROGRESS_EVERY_S, ROWS_EVERY_S = 0.1, 1.0
-#: Provisional rows take this share of the time at most. Our choice.
+#: Provisional rows take this share of the processor time of the process at most. Our choice.
 ROWS_SHARE = 0.05
 
 
@@ -44,24 +44,24 @@ class PartialRows:
     Args:
         model: returns the model, None while it is being loaded.
         request: what is asked for; its `on_rows` gets the rows.
-        clock: seconds that pass.
     """
 
-    def __init__(
-        self,
-        model: Callable[[], StreamModel | None],
-        request: Request,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, model: Callable[[], StreamModel | None], request: Request) -> None:
         self._model, self._request = model, request
-        self._clock, self._next = clock, clock() + ROWS_EVERY_S
+        # The next rows are due at this time of the clock and at this processor time of the process. A busy computer
+        # makes a computation longer, but not dearer: measured by the clock it would be made too rarely.
+        self._next_s, self._next_cpu_s = time.monotonic() + ROWS_EVERY_S, 0.0
         self._given_s = -math.inf  # time of the latest row that was given
 
     def __call__(self, time_s: float, part_from: Callable[[float], MediaPart]) -> None:
         """Give the rows that are due. time_s: of the latest frame. part_from: see `OnPart`."""
-        if self._clock() < self._next or (model := self._model()) is None:
+        if time.monotonic() < self._next_s or time.process_time() < self._next_cpu_s:
             return
-        start = self._clock()
+        if (model := self._model()) is None:
+            return
+        import polars  # noqa: F401 - before the time is taken, because the result needs it too
+
+        start_s = time.thread_time()
         context_s = max(settings.window_s for settings in all_settings(model))
         # Longer than the window where more was read since the last rows.
         part = part_from(math.floor(max(0.0, min(time_s, self._given_s + context_s / 2) - context_s)))
@@ -72,8 +72,8 @@ class PartialRows:
             if len(rows) and self._request.on_rows is not None:
                 self._given_s = float(rows["time_s"].to_numpy().max())
                 self._request.on_rows(rows)
-        now = self._clock()
-        self._next = now + max(ROWS_EVERY_S, (now - start) / ROWS_SHARE)
+        self._next_s = time.monotonic() + ROWS_EVERY_S
+        self._next_cpu_s = time.process_time() + (time.thread_time() - start_s) / ROWS_SHARE
 
     def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
         """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""

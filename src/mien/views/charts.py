@@ -162,7 +162,10 @@ def _marker(style: int, x: float, y: float) -> str:
 
 
 def level_steps(low: float, high: float) -> list[float]:
-    """Positions of at most six grid lines in `[low, high]`, multiples of a round step."""
+    """Positions of at most six grid lines in `[low, high]`, multiples of a round step.
+
+    A line beyond an end by a billionth of the step is one at the end that rounding has moved.
+    """
     steps = (0.05, 0.1, 0.2, 0.25, 0.5, *(digit * 10.0**power for power in range(16) for digit in (1, 2, 5)))
     step = next(s for s in steps if (high - low) / s <= 5.001)
     return [round(k * step, 6) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

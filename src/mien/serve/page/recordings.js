@@ -7,6 +7,7 @@ import { $, announce, count, element, percent, size, timeOfDay } from "./words.j
 // Milliseconds between two questions for the state of the jobs: while some run, and else.
 const ACTIVE_MS = 500, IDLE_MS = 5000;
 const items = [];
+const deleted = new Set();  // jobs that an answer on its way may still name
 let server, onTrouble, isUploading = false, timer = 0;
 
 // Connect the controls. server: the answer of /v1/models. onTrouble: called with an error of the connection, or null.
@@ -128,7 +129,7 @@ function merge(jobs, asked) {
       update(item);
       if (before !== job.state) follow(item);
       if (before !== job.state && (job.state === "done" || job.state === "failed")) announce(`${item.name}: ${job.state === "done" ? "done" : item.problem}`);
-    } else if (!isUploading) {  // while one is sent, a new job may be that
+    } else if (!isUploading && !deleted.has(job.id)) {  // while one is sent, a new job may be that
       insert({ id: job.id, name: `Recording of ${timeOfDay(new Date(job.created))}`, size: job.size, job, state: job.state,
         problem: job.reason && sentences(job.reason.what, job.reason.follows, job.reason.remedy) });
     }
@@ -207,6 +208,7 @@ async function discard(item) {
   if (item.id && item.state !== "gone") {
     closeReportOf(item.id);  // it asks for rows
     try { await call(`/v1/timelines/${item.id}`, { method: "DELETE" }); } catch (error) { if (error.status !== 404) { note(item, error); return; } }
+    deleted.add(item.id);
   }
   remove(item);
   items.forEach(follow);
@@ -229,7 +231,12 @@ async function download(item, format) {
   } catch (error) { note(item, error); }
 }
 
-function note(item, error) { item.note = error.text ?? String(error); update(item); announce(item.note); }
+function note(item, error) {
+  if (!items.includes(item)) return;
+  item.note = error.text ?? String(error);
+  update(item);
+  announce(item.note);
+}
 
 addEventListener("report-shown", () => items.forEach(update));
 addEventListener("report-closed", () => {

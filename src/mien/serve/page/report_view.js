@@ -7,6 +7,8 @@ import { $ } from "./words.js";
 
 // Job that is shown, and the rows of the one that is followed, which is shown once it has some.
 let shown = "", growing = null;
+// Job whose report is on its way.
+let awaited = "";
 
 // A link to the report that works once.
 const link = async id => (await getJson(`/v1/timelines/${id}/ticket`, { method: "POST" })).link;
@@ -36,9 +38,13 @@ function goTo() {
 
 function stopFollowing() { growing?.stop(); growing = null; }
 
-// Show the report of a job. isAsked: the user asked for it, so the page moves there. Throws a Refusal where it has none.
+// Show the report of a job, unless it is closed or deleted or another one is opened meanwhile. isAsked: the user asked
+// for it, so the page moves there. Throws a Refusal where it has none.
 export async function showReport(id, name, isAsked = true) {
+  awaited = id;
   const address = await link(id);
+  if (awaited !== id) return;
+  awaited = "";
   open(id, name, false);
   $("report-frame").src = address;
   if (isAsked) goTo();
@@ -55,6 +61,7 @@ export function showSoFar(id, name, offer, isAsked) {
     });
   }
   if (!isAsked) return;
+  awaited = "";
   open(id, name, true);
   growing.draw();
   goTo();
@@ -67,7 +74,7 @@ export const isShown = id => shown === id;
 export const isFree = () => !shown && !growing;
 
 function close() {
-  shown = "";
+  shown = awaited = "";
   stopFollowing();
   $("report-frame").src = "about:blank";
   $("report").hidden = true; $("intro").hidden = false;
@@ -75,6 +82,7 @@ function close() {
 }
 // Close the report of a job that is deleted.
 export function closeReportOf(id) {
+  if (id === awaited) awaited = "";
   if (id && id === shown) close();
   else if (isGrowing(id)) stopFollowing();
 }
