@@ -26,17 +26,13 @@ class StubNetworks:
         self.coarse: list[bool] = []
         monkeypatch.setattr(module, "BlazeFace", lambda *_, **__: self.detect)
         monkeypatch.setattr(module, "FaceMesh", lambda *_, **__: self.mesh)
-        monkeypatch.setattr(module, "SmallFaceDetector", lambda **_: self.detect_small)
+        self.covers_tiles = False
+        monkeypatch.setattr(module, "SmallFaceDetector", lambda **_: SmallStub(self))
         self.tracker = FaceTracker()
 
     def detect(self, image: np.ndarray, square: Square | None = None) -> list[Detection]:
         self.detections.append(square)
         return self.found
-
-    def detect_small(self, image: np.ndarray, *, all_views: bool, coarse: bool = False) -> list[Detection]:
-        self.small.append(all_views)
-        self.coarse.append(coarse)
-        return []
 
     def mesh(self, image: np.ndarray, square: Square) -> MeshPrediction:
         mesh = np.zeros((468, 3), np.float32)
@@ -50,6 +46,21 @@ class StubNetworks:
     def show(self, seconds: float, rate: float = 25) -> list[list[Face]]:
         image = np.zeros((360, 640, 3), np.uint8)
         return [self.tracker(Frame(i, i / rate, image)) for i in range(round(seconds * rate))]
+
+
+class SmallStub:
+    """The detector for small faces, which finds none."""
+
+    def __init__(self, stubs: StubNetworks) -> None:
+        self.stubs = stubs
+
+    def covers_tiles(self) -> bool:
+        return self.stubs.covers_tiles
+
+    def __call__(self, image: np.ndarray, *, all_views: bool, coarse: bool = False) -> list[Detection]:
+        self.stubs.small.append(all_views)
+        self.stubs.coarse.append(coarse)
+        return []
 
 
 THERE = Detection(np.array([100, 150, 150, 200.0]), 0.9, UNKNOWN_EYES)
@@ -74,13 +85,21 @@ def test_a_tracked_face_reduces_detections(monkeypatch) -> None:
     assert len(stubs.small) == 2
 
 
-@pytest.mark.parametrize(("height", "coarse"), [(100.0, False), (130.0, True)])
-def test_behind_a_large_face_a_first_frame_is_searched_coarsely(monkeypatch, height, coarse) -> None:
-    """The frame is 360 pixels high; the later searches, in turn, are fine."""
+@pytest.mark.parametrize(
+    ("height", "covers_tiles", "coarse", "tiles"),
+    [(100.0, True, False, 2), (130.0, True, True, 0), (130.0, False, True, 2)],
+)
+def test_behind_a_large_face_a_first_frame_is_searched_coarsely(
+    monkeypatch, height, covers_tiles, coarse, tiles
+) -> None:
+    """The frame is 360 pixels high; the later searches, in turn, are fine. Tiles are searched where the detector for
+    small faces does not see as much."""
     face = Detection(np.array([300, 100, 300 + height, 100 + height]), 0.9, UNKNOWN_EYES)
     stubs = StubNetworks(monkeypatch, found=[face])
+    stubs.covers_tiles = covers_tiles
     stubs.show(4)
     assert stubs.coarse == [coarse, False]
+    assert len(stubs.detections) - stubs.detections.count(None) == tiles + 7
 
 
 def test_while_max_faces_are_tracked_detection_only_counts_the_others(monkeypatch) -> None:

@@ -177,6 +177,10 @@ class SmallFaceDetector:
             self._next = (self._next + count) % len(views)
         return merge_detections(d for view in chosen for d in detector.detect(image, view))
 
+    def covers_tiles(self) -> bool:
+        """Whether its coarse views show what the tiles of BlazeFace short-range do, with faces of half the size."""
+        return isinstance(self._load_detector(), FullRange)
+
     def _load_detector(self) -> FullRange | InQuarters | None:
         if not self._loaded:
             self._loaded = True

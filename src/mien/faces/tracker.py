@@ -103,7 +103,9 @@ class FaceTracker:
         self.seconds = {"detect": 0.0, "mesh": 0.0}
         self._detector = self._timed("detect", BlazeFace(hub.fetch("blazeface"), threads=threads))
         self._mesh = self._timed("mesh", FaceMesh(hub.fetch("facemesh"), threads=threads))
-        self._small = self._timed("detect", SmallFaceDetector(threads=threads)) if small_faces else None
+        small = SmallFaceDetector(threads=threads) if small_faces else None
+        self._small = self._timed("detect", small) if small is not None else None
+        self._covers_tiles = small.covers_tiles if small is not None else lambda: False
         self._max_faces = np.inf if max_faces is None else max_faces
         self._count_others, self._reidentify = count_others, reidentify
         self.restart()
@@ -262,16 +264,20 @@ class FaceTracker:
             return
         all_views = cut or not self._search_count
         self._searched_s, self._search_count = now, self._search_count + 1
+        coarse = all_views and any(
+            np.ptp(t.prediction.box[1::2]) >= PORTRAIT_SHARE * image.shape[0] for t in self._tracks
+        )
         squares = tiles(image)
-        if squares and self._tracks and not all_views:
+        if coarse and self._covers_tiles():
+            squares = []
+        elif squares and self._tracks and not all_views:
             squares = [squares[self._search_count % len(squares)]]
         for square in squares:
             yield self._detector(image, square)
         small_due = not 0 <= now - self._searched_small_s < SMALL_EVERY_S
         if self._small is not None and (small_due or not self._tracks):
             self._searched_small_s = now
-            portrait = any(np.ptp(t.prediction.box[1::2]) >= PORTRAIT_SHARE * image.shape[0] for t in self._tracks)
-            yield self._small(image, all_views=all_views, coarse=all_views and portrait)
+            yield self._small(image, all_views=all_views, coarse=coarse)
 
     def _start_tracks(self, image: np.ndarray, now: float, detections: list[Detection]) -> None:
         """Start a track for every detection in which the mesh network also finds a face, larger ones first."""
