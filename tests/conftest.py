@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -18,3 +19,12 @@ def shared() -> Path:
     if not (SHARED / "clips").is_dir():
         pytest.skip(f"real material is not here: {SHARED} has no clips/")
     return SHARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Fail a test that leaves the process under another scheduling policy, because every other one then waits for it:
+    encoders do that, such as SVT-AV1, which takes real-time priority where it may."""
+    if hasattr(os, "sched_getscheduler") and (policy := os.sched_getscheduler(0)) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail(f"{item.nodeid} has changed the scheduling policy of the process to {policy}")

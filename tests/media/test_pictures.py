@@ -200,7 +200,7 @@ def face_like(i: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "codec", "pixel_format"), [
     ("one.mp4", "libx264", "yuv420p"), ("one.mkv", "libx264", "yuv420p"), ("one.ts", "libx264", "yuv420p"),
-    ("one.avi", "mjpeg", "yuvj420p"), ("one.gif", "gif", "rgb8"), ("one.avif", "libsvtav1", "yuv420p"),
+    ("one.avi", "mjpeg", "yuvj420p"), ("one.gif", "gif", "rgb8"),
 ])  # fmt: skip
 def test_one_frame_without_sound_is_an_image(tmp_path: Path, name: str, codec: str, pixel_format: str) -> None:
     try:
@@ -209,10 +209,23 @@ def test_one_frame_without_sound_is_an_image(tmp_path: Path, name: str, codec: s
         )
     except (av.error.FFmpegError, ValueError) as error:
         pytest.skip(f"no encoder {codec}: {error}")
+    check_one_picture(path)
+
+
+def check_one_picture(path: Path) -> None:
     info, seen = probe(path), list(frames(path))
     assert info.kind == "image"
     assert [frame.time_s for frame in seen] == [0.0]
     assert np.abs(seen[0].image.astype(float) - face_like()).mean() < 25
+
+
+def test_a_written_avif_is_an_image(tmp_path: Path) -> None:
+    """By OpenCV: the encoder of AV1 in PyAV makes the process a real-time one, before which all others wait."""
+    path = tmp_path / "one.avif"
+    if not cv2.haveImageWriter(path.name):
+        pytest.skip("this OpenCV writes no AVIF")
+    cv2.imwrite(str(path), np.ascontiguousarray(face_like()[..., ::-1]))
+    check_one_picture(path)
 
 
 def test_two_frames_are_a_video(tmp_path: Path) -> None:

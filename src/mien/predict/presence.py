@@ -18,6 +18,8 @@ from mien.records import Stream
 #: tracker or a pause between words, and stays below half a second, the length of the shortest expressions (Ekman and
 #: Friesen 1969: half a second to four), so that the expression before the gap may still be there.
 ABSENT_AFTER_S = 0.4
+#: Rows that are interpolated at once, in float64: of an hour of video they would take 30 MB.
+_AT_ONCE = 16_384
 
 
 def is_near(evidence: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -48,7 +50,7 @@ def supported_tokens(streams: Iterable[Stream], token_times: np.ndarray, rate_hz
 def rows_from_tokens(
     values: np.ndarray, token_times: np.ndarray, supported: np.ndarray, times: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
-    """Predictions at the times of the rows, `(row, k)`; NaN where the subject is not seen.
+    """Predictions at the times of the rows, `(row, k)` float32; NaN where the subject is not seen.
 
     Supported tokens are interpolated. A row between them, in a gap of the evidence, takes the nearest row's values.
 
@@ -57,10 +59,14 @@ def rows_from_tokens(
         times: `(row,)` seconds. seen: `(row,)` bool, see `is_near`.
     """
     values = np.where(supported[:, None], values, np.nan)
-    rows = clock.interpolate(values, token_times, times)
-    known = np.flatnonzero(np.isfinite(rows).any(axis=1))
+    rows = np.empty((len(times), values.shape[1]), np.float32)
+    for part in (slice(start, start + _AT_ONCE) for start in range(0, len(times), _AT_ONCE)):
+        rows[part] = clock.interpolate(values, token_times, times[part])
+    is_known = np.isfinite(rows).any(axis=1)
+    gaps, known = np.flatnonzero(seen & ~is_known), np.flatnonzero(is_known)
     if len(known):
-        source = known[clock.nearest(times[known], times)]
-        held = seen & (np.abs(times[source] - times) <= ABSENT_AFTER_S + 1e-6)
-        rows = np.where(held[:, None], rows[source], np.nan)
+        source = known[clock.nearest(times[known], times[gaps])]
+        is_held = np.abs(times[source] - times[gaps]) <= ABSENT_AFTER_S + 1e-6
+        rows[gaps[is_held]] = rows[source[is_held]]
+    rows[~seen] = np.nan
     return rows
