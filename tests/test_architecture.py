@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "labels", "memory", "network_lock", "printable", "processes", "results", "telemetry", "json_object"),
     ("recipe_yaml", "downloads", "extras", "scratch", "folder_lock", "csv_rows"),
     ("records", "config", "atomic", "hub_artefacts"),
-    ("clock", "losses", "hub", "onnx_graph", "recipe_facts", "saved_state"),
+    ("clock", "losses", "hub", "onnx_graph", "onnx_session", "recipe_facts", "saved_state"),
     ("faces", "media", "store", "soft_vote", "mouth_filter", "hub_repository"),
     ("encoders", "layers", "views", "data", "inference"),
     ("synthetic", "timeline", "models", "onnx_model", "ensemble"),

@@ -25,6 +25,7 @@ from mien import json_object, saved_state
 from mien.errors import ConfigError
 from mien.inference import InferenceSettings, InputFeature, StreamPrediction, embed_streams, predict_streams
 from mien.mouth_filter import VoiceMask
+from mien.onnx_session import open_session
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "network.json"
@@ -88,13 +89,7 @@ class OnnxSession:
     """
 
     def __init__(self, data: bytes, settings: InferenceSettings, *, threads: int = 2) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(data, threads=threads)
         self._features = settings.network_features
         self._scores = tuple(f"{task}_logits" for task in settings.scores)
         length = self._session.get_inputs()[0].shape[1]

@@ -19,9 +19,9 @@ import numpy as np
 
 from mien import downloads, json_object
 from mien.encoders.audio_chunks import Chunking, FrameGrid, encode_in_chunks
-from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop, Encoder
 from mien.errors import ArtefactError
+from mien.onnx_session import open_session
 from mien.records import Stream
 
 NETWORK, ABOUT = "network.onnx", "encoder.json"

@@ -14,9 +14,9 @@ import numpy as np
 
 from mien import downloads
 from mien.encoders import cards
-from mien.encoders.onnx_session import open_session
 from mien.encoders.protocol import Crop
 from mien.errors import ConfigError
+from mien.onnx_session import open_session
 
 
 class OnnxFace:

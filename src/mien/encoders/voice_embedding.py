@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from mien import hub
-from mien.encoders.onnx_session import open_session
 from mien.encoders.speech_stream import encode_speech
 from mien.media import voice_activity
+from mien.onnx_session import open_session
 from mien.records import VOICE, Stream
 
 NAME = "voice-embedding"

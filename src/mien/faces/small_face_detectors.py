@@ -20,6 +20,7 @@ from mien import hub
 from mien.faces.crops import Square
 from mien.faces.detector import FULL_RANGE, UNKNOWN_EYES, BlazeFace, Detection, merge_detections
 from mien.faces.tflite import default_backend
+from mien.onnx_session import open_session
 
 log = logging.getLogger("mien")
 
@@ -35,13 +36,7 @@ class UltraFace:
     """
 
     def __init__(self, path: Path, *, threads: int = 1, threshold: float = 0.5) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # onnxruntime warns of every initializer of this old file
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path, threads=threads)
         self._threshold = threshold
 
     def __call__(self, image: np.ndarray) -> list[Detection]:

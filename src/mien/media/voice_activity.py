@@ -16,6 +16,7 @@ import numpy as np
 
 from mien import hub
 from mien.media.sound_runs import runs
+from mien.onnx_session import open_session
 from mien.records import Stream
 
 #: Samples of one step at 16 kHz (32 ms), and samples before it that are also input to the network.
@@ -74,14 +75,7 @@ class VoiceActivity:
 
 @lru_cache(maxsize=1)
 def _session() -> Any:
-    import onnxruntime
-
-    path = hub.fetch(NETWORK)
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # the arena grows by doubling and is never freed
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return open_session(hub.fetch(NETWORK), threads=1, keep_memory=False)
 
 
 def speech_probability(blocks: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -42,6 +42,6 @@ def open_session(
         named = "" if isinstance(network, bytes) else f" {network}"
         raise ArtefactError(
             f"onnxruntime cannot read the network{named}: {str(error).splitlines()[0]}",
-            follows="No encoder was created.",
+            follows="The network was not opened.",
             remedy="The file may be truncated. Download it again.",
         ) from error
