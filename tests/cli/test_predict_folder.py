@@ -11,7 +11,7 @@ import pytest
 from test_cli import clip, mien, model, predict  # noqa: F401 (model is a fixture)
 
 from mien import checkpoint, config
-from mien.cli import provenance
+from mien.cli import combined_table, provenance
 from mien.cli.inputs import MediaJob, plan_jobs
 from mien.timeline.table import Timeline
 
@@ -103,6 +103,25 @@ def test_finished_inputs_are_skipped(model: str, folder: Path) -> None:  # noqa:
     assert [Path(r["media"]).name for r in again["results"]] == ["c.mp4", "e.mp4"]
     assert (out / "a, b" / "timeline.csv").stat().st_mtime_ns == before[out / "a, b" / "timeline.csv"]
     assert rows_of_table(out / "timelines.csv").height == 5 + 15 + 5
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_damaged_results_are_left_out_and_made_again(model: str, folder: Path, ending: str) -> None:  # noqa: F811
+    """A byte in a page of a Parquet file can end polars' process, and half a row would be joined to the next one."""
+    out = folder.parent / "out"
+    assert predict(model, out, folder, "--format", ending).exit_code == 0
+    damaged, table = out / "a, b" / f"timeline.{ending}", out / f"timelines.{ending}"
+    data = bytearray(damaged.read_bytes())
+    data[13] ^= 1
+    damaged.write_bytes(data if ending == "parquet" else data[:-20])
+    timelines = [("damaged", damaged), ("whole", out / "c" / damaged.name)]
+    assert combined_table.write(table, timelines) == ["damaged"]
+    assert rows_of_table(table)["file"].to_list() == ["whole"] * 10
+    assert combined_table.write(folder / damaged.name, timelines[:1]) == ["damaged"]
+    assert not (folder / damaged.name).exists()
+    again = json.loads(predict(model, out, folder, "--format", ending, "--skip-done", "--json").stdout)
+    assert [Path(r["media"]).name for r in again["results"]] == ["a, b.mp4"]
+    assert rows_of_table(table).height == 15
 
 
 @pytest.mark.parametrize("change", [["--end", "0.1"], ["--report"], ["--format", "jsonl"]])

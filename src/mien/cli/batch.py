@@ -53,7 +53,10 @@ def write(
     table = None
     if same:
         table = out / f"{combined_table.STEM}.{format}"
-        left_out += combined_table.write(table, same)
+        without = combined_table.write(table, same)
+        left_out += without
+        if len(without) == len(same):
+            table = None
     index = write_index(
         out / INDEX,
         found,

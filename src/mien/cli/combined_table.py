@@ -2,72 +2,85 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from mien.atomic import atomic_path
+from mien.timeline.whole_file import is_whole
 
 #: Name of the table without its suffix, and of the column that it adds.
 STEM, COLUMN = "timelines", "file"
 
 
 def write(path: Path, timelines: Sequence[tuple[str, Path]]) -> list[str]:
-    """Writes the table, in memory that does not grow with the number of rows.
+    """Writes the table, in memory that does not grow with the number of rows. None is written without a timeline.
 
     Args:
         path: its suffix is that of the timelines: .csv, .jsonl or .parquet.
         timelines: name of the recording, and its timeline.
 
     Returns:
-        Names of recordings that are left out, because their timelines have other columns than the first one.
+        Names of recordings that are left out, because their timelines are damaged or have other columns than the first
+        one.
 
     Raises:
         OutputError: the table cannot be written.
     """
+    whole = [(name, timeline) for name, timeline in timelines if is_whole(timeline)]
+    left_out = [name for name, timeline in timelines if (name, timeline) not in whole]
+    if not whole:
+        return left_out
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
-            return _write_parquet(temporary, timelines)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            return (_write_csv if path.suffix == ".csv" else _write_jsonl)(file, timelines)
+            return left_out + _write_parquet(temporary, whole)
+        with temporary.open("wb") as file:
+            is_csv = path.suffix == ".csv"
+            return left_out + _write_lines(file, whole, _csv_start if is_csv else _json_start, has_header=is_csv)
 
 
-def _write_csv(file: IO[str], timelines: Sequence[tuple[str, Path]]) -> list[str]:
-    header, left_out = "", []
-    for name, path in timelines:
-        with path.open(encoding="utf-8-sig", newline="") as rows:
-            columns = rows.readline()
-            if not header:
-                header = columns
-                file.write(f"{COLUMN},{header}")
-            if columns != header:
-                left_out.append(name)
-                continue
-            cell = io.StringIO()
-            csv.writer(cell, lineterminator="").writerow([name])
-            for row in rows:
-                file.write(f"{cell.getvalue()},{row}")
-    return left_out
-
-
-def _write_jsonl(file: IO[str], timelines: Sequence[tuple[str, Path]]) -> list[str]:
+def _write_lines(
+    file: IO[bytes], timelines: Sequence[tuple[str, Path]], start_of: Callable[[str], bytes], *, has_header: bool
+) -> list[str]:
+    """Copy rows, each behind the name of its recording, as bytes: what a cell holds does not matter."""
     columns: list[str] = []
     left_out = []
     for name, path in timelines:
-        start = json.dumps({COLUMN: name}, ensure_ascii=False)[:-1]
-        with path.open(encoding="utf-8") as rows:
-            for number, row in enumerate(rows):
-                if number == 0:
-                    own = list(json.loads(row))
-                    columns = columns or own
-                    if own != columns:
-                        left_out.append(name)
-                        break
-                file.write(f"{start},{row.lstrip()[1:]}")
+        start = start_of(name)
+        with path.open("rb") as rows:
+            first = rows.readline().removeprefix(codecs.BOM_UTF8)
+            if not first and not has_header:
+                continue  # a timeline without rows
+            try:
+                own = first.decode().strip().split(",") if has_header else list(json.loads(first))
+            except ValueError:
+                left_out.append(name)
+                continue
+            if has_header and not columns:
+                file.write(f"{COLUMN},".encode() + first)
+            columns = columns or own
+            if own != columns:
+                left_out.append(name)
+                continue
+            if not has_header:
+                rows.seek(0)
+            for row in rows:
+                file.write(start + (row if has_header else row.lstrip()[1:]))
     return left_out
+
+
+def _csv_start(name: str) -> bytes:
+    cell = io.StringIO()
+    csv.writer(cell, lineterminator="").writerow([name])
+    return f"{cell.getvalue()},".encode()
+
+
+def _json_start(name: str) -> bytes:
+    return (json.dumps({COLUMN: name}, ensure_ascii=False)[:-1] + ",").encode()
 
 
 def _write_parquet(path: Path, timelines: Sequence[tuple[str, Path]]) -> list[str]:

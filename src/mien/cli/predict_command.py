@@ -386,8 +386,8 @@ def _print_batch(written: batch.BatchFiles | None, skipped: int) -> None:
         return
     if written.left_out:
         screen.print(
-            f"note  the table leaves out {count(len(written.left_out), 'recording')} in this folder, predicted by "
-            "another model or version, or with other options",
+            f"note  the table leaves out {count(len(written.left_out), 'recording')} in this folder, damaged or "
+            "predicted by another model or version, or with other options",
             style="yellow",
         )
     screen.print(f"{'table':12}{written.table or 'none'}", markup=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mien import downloads, json_object, saved_state
 from mien.atomic import write_bytes
 from mien.cli.inputs import PROVENANCE, MediaJob
+from mien.timeline.whole_file import is_whole
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
@@ -21,6 +22,8 @@ FORMAT = "mien-timeline-1"
 _version = cache(metadata.version)
 #: What decides the values of the rows: results that agree in all of it are equal.
 DECIDES = ("mien", "weights", "options")
+#: Suffixes of tables that mien reads again.
+TABLES = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ def write(
 
 
 def is_done(job: MediaJob, found: Mapping[str, Any], run: RunFacts, digest: str, files: Sequence[str]) -> bool:
-    """Whether a folder's results are those that the run would write.
+    """Whether a folder's results are those that the run would write, and whole.
 
     Args:
         found: the folder's timeline.json.
@@ -184,8 +187,13 @@ def is_done(job: MediaJob, found: Mapping[str, Any], run: RunFacts, digest: str,
     return (
         found["media"]["digest"] == digest
         and all(found.get(key) == wanted[key] for key in DECIDES)
-        and all((job.folder / name).is_file() for name in files)
+        and all(_is_there(job.folder / name) for name in files)
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file of results exists; a table also has to be whole."""
+    return path.is_file() and (path.suffix not in TABLES or is_whole(path))
 
 
 def choose_folders(jobs: Sequence[MediaJob]) -> list[MediaJob]:

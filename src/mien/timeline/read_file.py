@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from mien import json_object
-from mien.timeline import parquet_digest
 from mien.timeline.columns import file_schema
+from mien.timeline.whole_file import check_whole
 
 #: Key of the facts in the metadata of a Parquet file.
 KEY = "mien"
@@ -42,7 +42,7 @@ def source_of(path: Path) -> Path | BytesIO:
 
 
 def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    _check_end(path)
+    check_whole(path)
     # polars does not unescape quotes in a header.
     with path.open(encoding="utf-8-sig", newline="") as file:
         columns = next(csv.reader(file), [])
@@ -52,7 +52,7 @@ def _read_csv(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    _check_end(path)
+    check_whole(path)
     with path.open("rb") as file:
         first = _first_object(file.readline() or b"{}")
         file.seek(0)
@@ -68,17 +68,8 @@ def _first_object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"its first line is not a JSON object ({error})") from None
 
 
-def _check_end(path: Path) -> None:
-    """Raise ValueError for a text file that does not end with a line break, which mien always writes."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        if size and file.read(1) != b"\n":
-            raise ValueError("it ends in the middle of a row (if it is complete, end it with a line break)")
-
-
 def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    parquet_digest.verify(path)
+    check_whole(path)
     with path.open("rb") as file:
         about = json_object.parse(pl.read_parquet_metadata(file).get(KEY, "{}"))
     table = pl.read_parquet(source_of(path), glob=False)
