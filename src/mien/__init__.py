@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 switch_off()
 if "numpy" not in sys.modules:
-    # OpenBLAS lets its threads wait in loops after each small product, beside the threads that decode and listen. A
-    # prediction was seen to wait without an end. What the user has set stays.
+    # OpenBLAS lets its threads wait in loops after each small product, which takes the processor from the threads that
+    # decode and listen. What the user has set stays.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = [
