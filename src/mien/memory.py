@@ -18,6 +18,9 @@ _MAX_INT = 2**31 - 1
 #: Seconds of media after which freed memory is returned to the system. Otherwise fragmentation of the heap adds 60 MB
 #: in an hour of video, and up to 100 MB in ten minutes of a live session. Our choice: a call takes some milliseconds.
 RELEASE_EVERY_S = 10.0
+#: Rows of a table from which freed memory is returned between the steps that make it. Our choice: it takes as long as
+#: 100 rows, and otherwise each step of an hour's table adds to the peak.
+MANY_ROWS = 10_000
 #: Bytes of a block. Our choice: a recording has ten such arrays, so that with 8 MB an hour of one face and voice takes
 #: 40 MB more than a minute; a block is filled in ten seconds at the earliest.
 BLOCK = 1 << 18
@@ -38,6 +41,12 @@ def release_freed_memory() -> None:
     if (library := _c_library()) is not None:
         with suppress(AttributeError):
             library.malloc_trim(0)
+
+
+def release_after_rows(count: int) -> None:
+    """`release_freed_memory` where work on a table of so many rows has freed enough to be worth it."""
+    if count > MANY_ROWS:
+        release_freed_memory()
 
 
 class PeriodicRelease:

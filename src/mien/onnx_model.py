@@ -89,7 +89,7 @@ class OnnxSession:
     """
 
     def __init__(self, data: bytes, settings: InferenceSettings, *, threads: int = 2) -> None:
-        self._session = open_session(data, threads=threads)
+        self._session = open_session(data, threads=threads, keep_memory=False)
         self._features = settings.network_features
         self._scores = tuple(f"{task}_logits" for task in settings.scores)
         length = self._session.get_inputs()[0].shape[1]

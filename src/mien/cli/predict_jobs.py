@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mien.cli import console, provenance
 from mien.cli.inputs import MediaJob
 from mien.cli.provenance import RunFacts
+from mien.memory import release_after_rows
 from mien.printable import printable
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ def _predict_and_write(
             progress=progress,
         )
     predicted = time.perf_counter()
+    release_after_rows(len(timeline))
     notes = list(timeline.notes)
     if replaced := provenance.describe_replaced(job, run, digest):
         removed = provenance.remove_replaced(job, options.file_names)

@@ -88,9 +88,8 @@ def quality(measures: dict[str, np.ndarray]) -> np.ndarray:
     score = np.asarray(measures["face_score"], np.float64)
     with np.errstate(divide="ignore"):
         measures = measures | {"presence": np.maximum(np.log(score) - np.log1p(-score), 0)}
-    ramps = []
+    least: np.ndarray = np.ones(score.shape)
     for name, (low, high) in RAMPS.items():
         values = np.abs(np.asarray(measures[name], np.float64))
-        ramps.append(np.clip((values - low) / (high - low), 0, 1))
-    least: np.ndarray = np.min(ramps, axis=0)
+        np.minimum(least, np.clip((values - low) / (high - low), 0, 1), out=least)
     return least

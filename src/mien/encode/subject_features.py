@@ -108,14 +108,17 @@ class VideoFaces:
         """Measures of a subject's face over all frames, each `(frame,)`, NaN without a face: `face_quality.NAMES`;
         `yaw`, `pitch`, `roll` in degrees (positive: nose to the subject's left, looking down, leaning clockwise in the
         picture); and `quality` in [0, 1]."""
-        subject, frames = self.subjects[number], len(self.times)
-        rows, measured, geometry = subject.rows.array(), subject.quality.array(), subject.geometry.array()
-        columns = {name: measured[:, i] for i, name in enumerate(face_quality.NAMES)}
-        columns |= {name: np.degrees(geometry[:, i]) for name, i in _POSE.items()}
-        known = {name: np.full(frames, np.nan) for name in columns}
-        if len(measured) == len(rows) == len(geometry):  # crops that a corpus provides are not measured
-            values = self._over_frames(number, np.stack(list(columns.values()), axis=1))
-            known = dict(zip(columns, values.T, strict=True))
+        subject, filled = self.subjects[number], self._filled(number)
+        measured, geometry = subject.quality.array(), subject.geometry.array()
+        is_measured = len(measured) == len(subject.rows) == len(geometry)  # crops that a corpus provides are not
+        sources = {name: (measured, i) for i, name in enumerate(face_quality.NAMES)}
+        sources |= {name: (geometry, i) for name, i in _POSE.items()}
+        known = {}
+        for name, (values, i) in sources.items():  # one by one, because those of an hour take much memory
+            known[name] = np.full(len(self.times), np.nan, np.float32)
+            if is_measured:
+                column = np.degrees(values[:, i]) if name in _POSE else values[:, i]
+                known[name][filled.frames] = filled.interpolate(column[:, None])[:, 0]
         return known | {"quality": face_quality.quality(known)}
 
     def has_upright_face(self) -> bool:

@@ -13,7 +13,7 @@ from mien.encode.face_quality import UNCERTAIN_BELOW
 from mien.encode.subject_features import VideoFaces
 from mien.errors import MediaError
 from mien.inference import StreamModel, scores_of, trained_outputs
-from mien.memory import release_freed_memory
+from mien.memory import release_after_rows
 from mien.predict.active_speaker import OTHER, SHARED, attribute_speech
 from mien.predict.presence import is_near, rows_from_tokens, supported_tokens
 from mien.records import Stream
@@ -21,8 +21,6 @@ from mien.timeline.subject_rows import subject_rows
 
 #: Rows per second of a recording without pictures.
 SOUND_ROWS_HZ = 10
-#: Rows from which freed memory is returned to the system on the way. Our choice: it takes as long as 100 rows.
-MANY_ROWS = 10_000
 #: Speech this many seconds before or after the pictures gets rows of its own. Our choice: nearer, a frame is a row.
 BEYOND_S = 0.5
 
@@ -62,8 +60,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
     if has_pictures:
         attributed[:, is_speech & (frames < 0)] = OTHER if len(faces.subjects) > 1 else SHARED
     tables, rate_hz = [], checkpoint.settings.rate_hz
-    if len(times) > MANY_ROWS:
-        release_freed_memory()
+    release_after_rows(len(times))
     for number in range(max(1, len(faces.subjects))):
         track = faces.track(number) if faces.subjects else None
         streams = media.streams(number if track is not None else None)
@@ -74,6 +71,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
         for modality in media.audio:
             streams[modality] = _mask_other_speech(streams[modality], times, attributed[number])
         prediction = trained_outputs(checkpoint, streams, 0.0, stop)
+        release_after_rows(len(times))
         token_times, probabilities, valence_arousal = prediction
         face = at_rows(track.valid, frames, False) if track is not None else np.zeros(len(times), bool)
         voice = is_speech & (attributed[number] != OTHER)
@@ -101,8 +99,7 @@ def timeline_rows(checkpoint: StreamModel, media: EncodedMedia, *, min_quality: 
                 quality=quality | {"speech_db": level_at(media.level, times, is_speech), "uncertain": uncertain},
             )
         )
-        if len(times) > MANY_ROWS:
-            release_freed_memory()
+        release_after_rows(len(times))
     return pl.concat(tables)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 #: Rows rounded and written at once, which bounds memory for long recordings.
-_SLICE = 16_384
+_SLICE = 4_096
 
 
 class Timeline:
@@ -313,7 +313,8 @@ def _validate(table: pl.DataFrame, classes: Sequence[str], scores: Sequence[str]
         raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
     if table.schema != columns:
         table = table.select(*columns).cast(columns)
-    table = table.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    floats = [name for name, kind in table.schema.items() if kind.is_float()]
+    table = table.with_columns(pl.col(name).fill_nan(None) for name in floats if table[name].is_nan().any())
     for name in ("time_s", "subject", "evidence"):
         if table[name].null_count():
             row = int(table[name].is_null().arg_max() or 0) + 1
