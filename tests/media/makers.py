@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +40,20 @@ def clicks(at_s: Iterable[float], seconds: float, rate: int = 44_100, width_s: f
     """`(n,)` float32 silence with a Gaussian pulse of height .8 centred at each time."""
     t = np.arange(round(seconds * rate)) / rate
     return sum(0.8 * np.exp(-(((t - at) / width_s) ** 2)) for at in at_s).astype(np.float32)
+
+
+@contextmanager
+def kept_scheduling() -> Iterator[None]:
+    """Restore the scheduling of this thread. SVT-AV1 makes the calling thread real-time (SCHED_FIFO 99) where it runs
+    as root: the rest of the test run would leave almost no processor time to other processes."""
+    if not hasattr(os, "sched_getscheduler"):  # only Linux has it
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def make_video(
@@ -77,7 +93,7 @@ def make_video(
     else:
         ticks = [round(Fraction(t) / base) for t in times]
     draw = picture or (lambda i: stamp(i, size))
-    with av.open(str(path), "w", format=container, options=options or {}) as output:
+    with kept_scheduling(), av.open(str(path), "w", format=container, options=options or {}) as output:
         speed = {"preset": "veryfast"} if codec == "libx264" else {}
         video = output.add_stream(codec, rate=rate, options=speed)
         video.width, video.height, video.pix_fmt = *size, pixel_format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -213,6 +214,15 @@ def test_one_frame_without_sound_is_an_image(tmp_path: Path, name: str, codec: s
     assert info.kind == "image"
     assert [frame.time_s for frame in seen] == [0.0]
     assert np.abs(seen[0].image.astype(float) - face_like()).mean() < 25
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux says how a thread is scheduled")
+def test_encoding_av1_leaves_the_tests_at_their_priority(tmp_path: Path) -> None:
+    try:
+        make_video(tmp_path / "one.avif", count=1, codec="libsvtav1")
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"no encoder libsvtav1: {error}")
+    assert os.sched_getscheduler(0) != os.SCHED_FIFO
 
 
 def test_two_frames_are_a_video(tmp_path: Path) -> None:
