@@ -31,7 +31,14 @@ const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 function silence() {
   return new Refusal({
     what: `The server at ${location.origin} does not answer`,
-    remedy: "Check that mien serve still runs and that this computer is connected. The page tries again by itself",
+    remedy: "Check that mien serve still runs and that this computer is connected",
+  });
+}
+
+function unreadable() {
+  return new Refusal({
+    what: "The browser cannot read this file", follows: "Nothing was sent",
+    remedy: "Choose it again if it was moved or changed since. Of a folder, choose the files in it",
   });
 }
 
@@ -65,7 +72,8 @@ export function upload(file, query, onProgress, signal) {
       if (request.status === 202) resolve(JSON.parse(request.responseText));
       else reject(refusalOf(request.status, request.responseText, request.getResponseHeader("retry-after")));
     };
-    request.onerror = () => reject(silence());
+    // A folder, or a file that was moved or changed, ends the request as a silent server does.
+    request.onerror = () => file.slice(0, 1).arrayBuffer().then(() => reject(silence()), () => reject(unreadable()));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort());
     request.send(file);
