@@ -524,3 +524,7 @@ def test_full_server_says_so(page: Page, server: RunningServer) -> None:
         page.locator("#live-facts").get_by_text("It allows a small number at a time").wait_for()
         page.get_by_role("button", name="Start again").click()
         page.get_by_text("Before the camera starts").wait_for()
+        page.route_web_socket("**/v1/live?*", lambda socket: socket.close(code=1001))
+        page.route("**/v1/models", lambda route: route.abort("connectionrefused"))
+        page.click("#start")
+        page.locator("#live-facts").get_by_text("does not answer. Check that mien serve still runs").wait_for()
