@@ -30,7 +30,7 @@ from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job
 from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.options import OptionsOf, ServiceOf
-from mien.serve.responses import NiceJSON, RequestError, error_response
+from mien.serve.responses import NiceJSON, RequestError, error_response, shortened
 from mien.serve.service import Service
 from mien.serve.upload import receive_upload
 from mien.views.palette import class_colours, text_colour
@@ -120,8 +120,8 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     name = first["loc"][-1]
     return error_response(
         RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: {first['msg']}", follows="Nothing was accepted.",
-            remedy="GET /openapi.json lists the options and their ranges.",
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} {shortened(first['input'])}: {first['msg']}",
+            follows="Nothing was accepted.", remedy="GET /openapi.json lists the options and their ranges.",
         )
     )  # fmt: skip
 
@@ -130,7 +130,8 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_response(
         RequestError(
-            error.status_code, error.detail.lower(), follows="Nothing was done.",
+            error.status_code, f"{request.method} {shortened(request.url.path)}: {error.detail.lower()}",
+            follows="Nothing was done.",
             remedy="GET /openapi.json lists all routes.", headers=error.headers,
         )
     )  # fmt: skip
@@ -150,7 +151,8 @@ def _job(service: ServiceOf, job_id: str) -> Job:
     if job is None:
         raise RequestError(
             HTTPStatus.NOT_FOUND, "there is no such timeline", follows="Nothing was done.",
-            remedy=f"It may have been deleted, {service.settings.keep_seconds / 60:g} minutes after it ended.",
+            remedy="Upload the recording again. Timelines are deleted on request, and "
+            f"{service.settings.keep_seconds / 60:g} minutes after their end.",
         )  # fmt: skip
     return job
 
