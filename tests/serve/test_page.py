@@ -120,6 +120,8 @@ def has_horizontal_scrolling(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
+DROPPED = """() => ["dragover", "drop"].map(type =>
+    document.body.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true })))"""
 UNNAMED = """[...document.querySelectorAll("button, input, select, iframe, progress, a")].filter(e => !(
     e.textContent.trim() || e.ariaLabel || e.title || e.labels?.length)).map(e => e.outerHTML)"""
 
@@ -334,6 +336,8 @@ def test_token(page: Page, server: RunningServer) -> None:
     page.goto(server.url)
     field = page.get_by_label("This server asks for a token")
     field.wait_for()
+    assert page.evaluate("document.querySelector('main').inert")  # nothing can be chosen or dropped yet
+    assert page.evaluate(DROPPED) == [False, False]  # what the browser would do is prevented
     assert page.evaluate("document.activeElement.id") == "token-value"
     field.fill("wrong-token-0123456789")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -344,6 +348,7 @@ def test_token(page: Page, server: RunningServer) -> None:
     field.press("Enter")
     page.locator("#classes li").first.wait_for()
     page.locator("#token").wait_for(state="hidden")
+    assert not page.evaluate("document.querySelector('main').inert")
     assert page.evaluate("document.activeElement.id") == "tab-files"  # a keyboard goes on from there
     assert TOKEN not in json.dumps(page.context.storage_state()) + page.url
     assert page.evaluate("sessionStorage.length") == 0
@@ -366,6 +371,16 @@ def test_themes_narrow_screens_and_keys(page: Page, server: RunningServer) -> No
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "use-camera"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_page_of_routes(page: Page, server: RunningServer) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{server.url}/docs")
+    page.get_by_text("POST /v1/timelines").first.wait_for()
+    assert not has_horizontal_scrolling(page)
+    assert "`" not in page.locator("main").inner_text()
+    page.emulate_media(color_scheme="dark")
+    until(lambda: page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 20, 23)")
 
 
 def live_sessions(server: RunningServer) -> float:

@@ -259,7 +259,7 @@ async def get_rows(
     service: ServiceOf,
     job: JobOf,
     after: Annotated[int, Query(ge=0, description="Number of rows that you have.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS, description="Most rows of the answer.")] = 1000,
     run: Annotated[str, Query(max_length=20, description="The run of the rows that you have.")] = "",
     wait: WaitOf = 0.0,
 ) -> Any:

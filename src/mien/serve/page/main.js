@@ -43,6 +43,7 @@ function report(error) {
 }
 
 function show(server, version) {
+  document.querySelector("main").inert = false;  // before, a file would be taken and forgotten
   const [first] = server.models, { upload_bytes: limit, keep_seconds: keep } = server.limits;
   $("version").textContent = version;
   $("facts").textContent = `${location.host}${isThisComputer() ? ", this computer" : ""} · model ${first.name}`;
@@ -60,6 +61,9 @@ function show(server, version) {
     return item;
   }));
 }
+
+// The browser would open a file that is dropped here too early, and leave the page.
+for (const type of ["dragover", "drop"]) addEventListener(type, event => { if (!isReady) event.preventDefault(); });
 
 $("token").addEventListener("submit", event => {
   event.preventDefault();
