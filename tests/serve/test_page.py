@@ -278,6 +278,22 @@ def test_a_recording_is_deleted_once(page: Page, server: RunningServer) -> None:
     assert len([request for request in asked if not request.endswith("/v1/timelines")]) == 1
 
 
+HOLD_ANSWERS = """Object.defineProperty(XMLHttpRequest.prototype, "onload", { set(react) {
+    this.addEventListener("load", () => { window.release = react; }); } })"""
+
+
+def test_an_upload_that_is_cancelled_before_the_answer_is_deleted(page: Page, server: RunningServer) -> None:
+    page.add_init_script(HOLD_ANSWERS)
+    opened(page, server)
+    page.set_input_files("#chooser", [{"name": "a.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}])
+    until(lambda: page.evaluate("Boolean(window.release)"))  # the server has the recording, the page does not know
+    page.get_by_role("button", name="Cancel a.wav").click()
+    page.get_by_text("Cancelling").wait_for()
+    page.evaluate("window.release()")
+    page.locator("#list li").wait_for(state="detached")
+    assert server.get("/v1/timelines") == {"timelines": []}
+
+
 def test_a_file_that_cannot_be_read_is_not_blamed_on_the_server(
     page: Page, server: RunningServer, tmp_path: Path
 ) -> None:

@@ -173,6 +173,8 @@ async def create_timeline(request: Request, service: ServiceOf, options: Options
             suffix = await receive_upload(
                 request, path, limit=settings.upload_bytes, idle_seconds=settings.idle_seconds
             )
+            if await request.is_disconnected():  # cancelled: nobody would know the job
+                raise ClientDisconnect
             job = await run_in_threadpool(store.add, job_id, path, suffix, options)
     except RequestError as error:
         error.headers["connection"] = "close"  # the rest of the body is not read

@@ -59,7 +59,8 @@ export async function call(path, { method = "GET", signal } = {}) {
 
 export const getJson = async (path, options) => (await call(path, options)).json();
 
-// Upload a file; resolves with the job. Only the suffix of its name is sent.
+// Upload a file; resolves with the job. Only the suffix of its name is sent. onProgress: called with the bytes that were
+// sent, and whether these are all.
 export function upload(file, query, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(), suffix = /\.[A-Za-z0-9]{1,10}$/.exec(file.name)?.[0] ?? "";
@@ -67,7 +68,8 @@ export function upload(file, query, onProgress, signal) {
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.setRequestHeader("X-File-Name", `recording${suffix}`);
-    request.upload.onprogress = event => onProgress(event.loaded);
+    request.upload.onprogress = event => onProgress(event.loaded, false);
+    request.upload.onload = event => onProgress(event.loaded, true);
     request.onload = () => {
       if (request.status === 202) resolve(JSON.parse(request.responseText));
       else reject(refusalOf(request.status, request.responseText, request.getResponseHeader("retry-after")));

@@ -65,11 +65,11 @@ async function sendNext() {
   isUploading = true;
   item.state = "uploading"; update(item);
   try {
-    const job = await upload(item.file, item.query, sent => { item.sent = sent; update(item); }, item.abort.signal);
+    const job = await upload(item.file, item.query, (sent, isAll) => { item.sent = sent; item.isSent = isAll; update(item); }, item.abort.signal);
     Object.assign(item, { id: job.id, file: null, job, state: job.state, isOwn: true });
-    follow(item);
+    if (item.isCancelled) await discard(item); else follow(item);
   } catch (error) {
-    if (error.name === "AbortError") remove(item);
+    if (error.name === "AbortError" || item.isCancelled) remove(item);
     else if (error.status === 429) {
       item.state = "waiting";
       item.pause = `The queue of the server is full. It is sent again in ${count(error.retryAfter || 5, "second")}.`;
@@ -165,7 +165,7 @@ function insert(item) {
 
 const WORDS = {
   waiting: item => [item.pause || "Waits for the upload of the others.", 0],
-  uploading: item => [item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
+  uploading: item => [item.isCancelled ? "Cancelling …" : item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
   queued: item => [item.job.before ? `In the queue, ${item.job.before} before it` : "In the queue, next", null],
   running: item => [item.job.progress ? `Predicting, ${percent(item.job.progress)}` : "Predicting", item.job.progress || null],
   done: item => [`${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
@@ -213,7 +213,11 @@ function remove(item) {
 
 async function discard(item) {
   if (item.isLeaving) return;
-  if (item.state === "uploading") { item.abort.abort(); return; }
+  if (item.state === "uploading") {
+    // What was sent as a whole may be a job by now: it is deleted once the server has named it.
+    if (item.isSent) { item.isCancelled = true; update(item); } else item.abort.abort();
+    return;
+  }
   if (item.id && item.state !== "gone") {
     closeReportOf(item.id);  // it asks for rows
     item.isLeaving = true;  // nothing is asked of it any more
