@@ -241,11 +241,13 @@ def test_lines_for_a_pipe_are_rows_and_a_log_gets_a_state(capsys: pytest.Capture
     show.update(LiveFacts())
     show.set_state("gone")
     show.set_state("gone")
+    show.set_state("camera 0: the source broke off")  # as the errors of a reader begin
     show.set_state("")
     out, err = capsys.readouterr()
     assert [json.loads(line)["expression"] for line in out.splitlines()] == ["Happiness", "Happiness"]
     assert err.splitlines() == [
-        "camera 0: The camera is on.", "camera 0: gone", "camera 0: the source is back",
+        "camera 0: The camera is on.", "camera 0: gone", "camera 0: the source broke off",
+        "camera 0: the source is back",
     ]  # fmt: skip
 
 

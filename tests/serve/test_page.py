@@ -537,6 +537,7 @@ def test_camera_that_cannot_be_used(page: Page, server: RunningServer, name: str
     page.check("#agreed")
     page.click("#start")
     page.get_by_text(advice).wait_for()
+    assert page.evaluate("document.activeElement.id") == "start"
     assert live_sessions(server) == 0
 
 

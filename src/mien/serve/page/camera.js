@@ -53,7 +53,10 @@ async function begin() {
   } catch (problem) {
     error.textContent = ADVICE[problem.name] ?? `The camera could not be started: ${problem.message}. Nothing was sent.`;
     return;
-  } finally { $("start").disabled = false; }
+  } finally {
+    $("start").disabled = false;
+    if (!stream) $("start").focus();  // a button that is disabled loses the focus
+  }
   open(stream);
 }
 
@@ -149,7 +152,7 @@ const present = () => rows.subjects.filter(s => latest(s).t > rows.latestS - AWA
 function showFacts() {
   if (!session.isReady || !rows.lines.length) return;
   const facts = [mapping.clock(session.elapsedS, 0), `${delayS.toFixed(1)} s behind`];
-  if (session.stream.getVideoTracks().length) facts.push(`${Math.round(session.pictureRate)} pictures/s`);
+  if (session.stream.getVideoTracks().length) facts.push(`${count(Math.round(session.pictureRate), "picture")}/s`);
   if (rows.droppedPictures) facts.push(`${rows.droppedPictures} left out`);
   $("live-facts").textContent = facts.join(" · ");
 }

@@ -7,6 +7,7 @@ import { createEncoder } from "./video_encoder.js";
 // which keeps 4 (one where it is slow, because pictures that wait are late), shortest time between two pictures, bytes that may wait in the browser, and the wait for the last rows.
 const WIDTH = 640, QUALITY = 0.8, WAITING = 2, SLOW_RATE = 8, STEP_S = 1 / 31, MOST_BUFFERED = 500_000, LAST_ROWS_MS = 3000;
 const FULL = "The server did not open a live session. It allows a small number at a time (mien serve --live): stop another one, or try again in a minute.";
+const OTHER_TOKEN = "The server asks for another token. Type it where the page asks for it, then start again.";
 const PICTURE = 1, FLOAT_SOUND = 2, CHUNK = 4;
 const now = () => performance.now() / 1000;
 
@@ -145,7 +146,7 @@ export class LiveSession extends EventTarget {
     const wasAsked = this.isStopping;
     this.stop();
     // The browser does not say why a connection was refused: another request does.
-    const refused = this.isReady || this.reason || wasAsked ? "" : await getJson("/v1/models").then(() => FULL, error => error.text);
+    const refused = this.isReady || this.reason || wasAsked ? "" : await getJson("/v1/models").then(() => FULL, error => (error.status === 401 ? OTHER_TOKEN : error.text));
     const unasked = refused ? refused
       : code === 1011 ? "The process of the session ended unexpectedly. Start again."
       : "The connection to the server broke off. Check that mien serve still runs, and start again.";
