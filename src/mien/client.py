@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from mien import errors
 from mien.errors import ConfigError, MediaError, MienError, ServerError
@@ -48,20 +48,31 @@ class Client:
 
     Args:
         url: address of the server, as `http://127.0.0.1:8642`.
-        token: of the server, "" if it has none.
+        token: of the server, "" if it has none. Spaces and line breaks around it, as a file may have, are left out.
         patience_s: how long to wait, in seconds, while the queue of the server is full or the server restarts.
 
     Raises:
-        ConfigError: the address is not one of HTTP.
+        ConfigError: the address is not one of HTTP, or the token cannot be sent in a header.
     """
 
     def __init__(self, url: str, token: str = "", *, patience_s: float = 600.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, or too large
+            is_address = False
+        if not is_address:
             raise ConfigError(
                 f"{url!r} is not the address of a server",
                 follows="Nothing was sent.",
                 remedy="Use the address that `mien serve` prints, as http://127.0.0.1:8642.",
+            )
+        token = token.strip()
+        if not (token.isascii() and token.isprintable()):
+            raise ConfigError(
+                "the token holds letters outside ASCII, or control characters",
+                follows="Nothing was sent.",
+                remedy="Copy it again from the output of `mien serve`, or from its MIEN_TOKEN.",
             )
         self._url, self._parts, self._token, self._patience = url.rstrip("/"), parts, token, patience_s
 
@@ -110,11 +121,18 @@ class Client:
 
         Raises:
             MediaError: the server could not read the recording.
-            ServerError: there is no such job, it failed, or the server cannot be reached.
+            ServerError: there is no such job, it failed, or the server cannot be reached, also not within a minute
+                where it answered before.
         """
-        address, after, run = f"/v1/timelines/{job_id}", 0, ""
+        address, after, run = f"/v1/timelines/{quote(job_id, safe='')}", 0, ""
+        answered: float | None = None
         while True:
-            part, after, run, is_last = self._rows(address, after, run, WAIT_S)
+            try:
+                part, after, run, is_last = self._rows(address, after, run, WAIT_S)
+            except _UnreachableError:
+                self._pause_if_it_answered(answered)
+                continue
+            answered = time.monotonic()
             if part.rows or part.final:
                 yield part
             if is_last:
@@ -142,6 +160,12 @@ class Client:
             try:
                 with path.open("rb") as file:
                     length = os.fstat(file.fileno()).st_size
+                    if not length:
+                        raise MediaError(
+                            f"{path} is empty (0 bytes)",
+                            follows="Nothing was sent.",
+                            remedy="Copy or download it again and compare its size with the original's.",
+                        )
                     return self._request(
                         "POST", f"/v1/timelines?{urlencode(given)}", body=file,
                         headers={**headers, "Content-Length": str(length)},
@@ -166,7 +190,7 @@ class Client:
         while job["state"] not in ("done", "failed"):
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"the server did not finish {job['state']} work in the time given",
+                    f"the job is still {job['state']}, and the time given is over",
                     follows="The job was deleted.",
                     remedy="Give a larger timeout_s, or send a part of the recording (start_s, stop_s).",
                 )
@@ -178,10 +202,8 @@ class Client:
                         on_rows(part)
                     wait = 0.0
                 job, answered = self._request("GET", f"{address}?wait={wait:.2f}"), time.monotonic()
-            except _UnreachableError:  # a server that restarts goes on with its jobs
-                if time.monotonic() - answered > min(self._patience, TIMEOUT_S):
-                    raise
-                time.sleep(1.0)
+            except _UnreachableError:
+                self._pause_if_it_answered(answered)
                 continue
             if on_rows is None:
                 time.sleep(PAUSE_S)
@@ -191,6 +213,13 @@ class Client:
         if job["state"] == "failed":
             raise _error_of(job["reason"], ServerError)
         return job
+
+    def _pause_if_it_answered(self, answered: float | None) -> None:
+        """Wait for a server that restarts, which goes on with its jobs; called where it does not answer. answered: when
+        it did. Raises the error that is handled if it never did, or too long ago."""
+        if answered is None or time.monotonic() - answered > min(self._patience, TIMEOUT_S):
+            raise
+        time.sleep(1.0)
 
     def _request(
         self, method: str, address: str, *, body: IO[bytes] | None = None, headers: dict[str, str] | None = None,
@@ -254,6 +283,9 @@ class Client:
         except (ValueError, KeyError, TypeError):
             what, follows = f"{self._url} answered with status {answer.status}", "Nothing was predicted."
             remedy = "Check the address, and the log of the server or of the proxy before it."
+        if answer.status == 401:
+            what = f"{self._url}: {what}"
+            remedy = "Give mien.Client the token that the server was started with: token=..."
         if answer.status == 429 or (answer.status == 503 and answer.headers.get("retry-after")):
             seconds = answer.headers.get("retry-after", "")
             return _BusyError(what, follows, remedy, float(seconds) if seconds.isdigit() else 5.0)

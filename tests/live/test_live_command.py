@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import mien
+from mien.cli.live_command import _notice
 from mien.cli.main import app
+from mien.live.sources import find_source
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -90,6 +93,10 @@ def test_a_pipe_that_closes_ends_the_session(clip: Path, tmp_path: Path) -> None
         (("CLIP", "--record", "rows.csv"), 2, "--record rows.csv"),
         (("CLIP", "--osc", "nowhere"), 2, "--osc nowhere"),
         (("CLIP", "--lsl", "--lsl-scope", "world"), 2, "world"),
+        (("CLIP", "--lsl-scope", "link"), 2, "it needs --lsl"),
+        (("CLIP", "--microphone", "none"), 2, "brings its own sound; --no-voice leaves it out"),
+        (("CLIP", "--size", "640x480"), 2, "--size and --rate are for cameras"),
+        (("http://127.0.0.1:9/x", "--rate", "10"), 2, "--size and --rate are for cameras"),
         (("CLIP", "--delay", "0.01"), 2, "--delay"),
     ],
 )
@@ -101,6 +108,28 @@ def test_wrong_usage_is_said_before_anything_starts(
     assert done.exit_code == code, done.output
     assert message in " ".join(done.output.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "first"),
+    [
+        ("0", {}, "The camera and the microphone are on until you press Ctrl-C."),
+        ("0", {"microphone": "none"}, "The camera is on until you press Ctrl-C."),
+        ("0", {"pictures": False}, "The microphone is on until you press Ctrl-C."),
+        ("screen", {}, "The screen is read, and the microphone is on until you press Ctrl-C."),
+        ("screen", {"pictures": False}, "The microphone is on until you press Ctrl-C."),
+        ("http://host/live", {}, "The source is read until you press Ctrl-C."),
+        ("CLIP", {}, "The file is played to its end, or until you press Ctrl-C."),
+    ],
+)
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_the_first_line_says_what_is_on(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, source: str, arguments: dict[str, Any], first: str, platform: str
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    found = find_source(str(clip) if source == "CLIP" else source, platform=platform, **arguments)
+    wants = (arguments.get("pictures", True), arguments.get("microphone") != "none")
+    assert _notice(found, wants, None, [])[0].startswith(first)
 
 
 def test_help_says_what_is_on_and_what_leaves_the_computer() -> None:

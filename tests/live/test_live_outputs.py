@@ -91,6 +91,9 @@ def test_a_session_without_rows_is_a_file_without_rows(tmp_path: Path) -> None:
 def test_a_recording_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"--record today\.csv: a recording of rows is a Parquet file"):
         Recorder(Path("today.csv"), EXPRESSIONS)
+    (tmp_path / "taken.parquet").mkdir()
+    with pytest.raises(OutputError, match=r"is a directory.*\n.*\n.*Name another file with --record"):
+        Recorder(tmp_path / "taken.parquet", EXPRESSIONS)
     recorder = Recorder(tmp_path / "full.parquet", EXPRESSIONS)
     recorder.add(make_rows(3))
 
@@ -145,6 +148,7 @@ def test_an_osc_address_that_is_none_is_refused(text: str) -> None:
 
 def test_the_notice_says_where_rows_go() -> None:
     assert OscSender("127.0.0.1", 9, EXPRESSIONS).notice == "rows are sent to 127.0.0.1:9 on this computer"
+    assert OscSender("::1", 9, EXPRESSIONS).notice.startswith("rows are sent to [::1]:9 on this computer")
     assert OscSender("192.0.2.1", 9, EXPRESSIONS).notice.endswith(", another computer")
 
 
@@ -237,11 +241,13 @@ def test_lines_for_a_pipe_are_rows_and_a_log_gets_a_state(capsys: pytest.Capture
     show.update(LiveFacts())
     show.set_state("gone")
     show.set_state("gone")
+    show.set_state("camera 0: the source broke off")  # as the errors of a reader begin
     show.set_state("")
     out, err = capsys.readouterr()
     assert [json.loads(line)["expression"] for line in out.splitlines()] == ["Happiness", "Happiness"]
     assert err.splitlines() == [
-        "camera 0: The camera is on.", "camera 0: gone", "camera 0: the source is back",
+        "camera 0: The camera is on.", "camera 0: gone", "camera 0: the source broke off",
+        "camera 0: the source is back",
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from mien.live import sources
 from mien.live.reader import Picture, Reader, Sound, end_s, paced, read_file
 from mien.live.session import WAITING_BYTES, Pieces
 from mien.live.sources import Address, find_source, hide_password
+from tests.media.makers import make_audio
 
 # --- names ---
 
@@ -37,6 +38,9 @@ from mien.live.sources import Address, find_source, hide_password
         ("1", "win32", {}, "camera", "video=Second:audio=Headset", "dshow", None),
         ("0", "win32", {"microphone": "none"}, "camera", "video=First", "dshow", None),
         ("http://host/live", "linux", {}, "stream", "http://host/live", None, None),
+        ("0", "darwin", {"pictures": False}, "camera", ":default", "avfoundation", None),
+        ("1", "win32", {"pictures": False}, "camera", "audio=Headset", "dshow", None),
+        ("screen", "darwin", {"pictures": False}, "screen", ":default", "avfoundation", None),
         ("DISPLAY7", "plan9", {"format": "decklink"}, "device", "DISPLAY7", "decklink", None),
     ],
 )
@@ -173,11 +177,13 @@ def test_a_stream_that_hangs_is_opened_again(
 ) -> None:
     monkeypatch.setattr(reader_module, "READ_TIMEOUT_S", 0.5)
     url = serve([(transport_stream, 20.0), (transport_stream, 0.0)])
-    reader, start = Reader(find_source(url).address, "the stream"), time.monotonic()
+    states: list[str] = []
+    reader, start = Reader(find_source(url).address, "the stream", on_state=states.append), time.monotonic()
     for _ in reader:
         if reader.reconnections:
             break
     assert time.monotonic() - start < 15
+    assert states[1] == "the stream: the source broke off (no data for 0.5 s); trying again"
 
 
 def test_a_source_that_stays_away_ends_with_an_error(transport_stream: bytes, serve: Serve) -> None:
@@ -212,6 +218,13 @@ def test_a_server_cannot_make_mien_read_a_file(clip: Path, serve: Serve) -> None
 
 
 # --- files, pace and the queue ---
+
+
+def test_a_file_without_what_is_asked_for_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    make_audio(path, np.zeros(16000, np.float32))
+    with pytest.raises(MediaError, match=r"sound\.wav has no pictures\n.*\n.*use both face and voice"):
+        read_file(path, want_sound=False)
 
 
 def test_a_file_is_read_in_the_order_of_time(clip: Path) -> None:

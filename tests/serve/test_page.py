@@ -26,12 +26,14 @@ from mien.synthetic.render import render_video
 from mien.timeline.table import Timeline
 
 if TYPE_CHECKING:
-    from playwright.sync_api import APIResponse, Browser, Page, Route, WebSocket
+    from playwright.sync_api import APIResponse, Browser, Page, Route, WebSocket, WebSocketRoute
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
 WAIT_MS = 60_000
-#: Refusals of the server, which the browser reports as errors too.
-REFUSED = re.compile(r"status of 401|response code: 503")
+#: Refusals of the server, and failures that tests cause, which the browser reports as errors too.
+REFUSED = re.compile(
+    r"status of 401|response code: 503|ERR_(CONNECTION_REFUSED|ACCESS_DENIED|FILE_NOT_FOUND|UPLOAD_FILE)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,8 @@ def has_horizontal_scrolling(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
+DROPPED = """() => ["dragover", "drop"].map(type =>
+    document.body.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true })))"""
 UNNAMED = """[...document.querySelectorAll("button, input, select, iframe, progress, a")].filter(e => !(
     e.textContent.trim() || e.ariaLabel || e.title || e.labels?.length)).map(e => e.outerHTML)"""
 
@@ -228,6 +232,99 @@ def test_a_deleted_recording_does_not_come_back(page: Page, server: RunningServe
     assert page.locator("#report").is_hidden()
 
 
+def test_back_does_not_go_through_reports(page: Page, server: RunningServer, clip: Path) -> None:
+    """Their links work once: a step of the history would ask for them in vain."""
+    opened(page, server)
+    page.set_input_files("#chooser", str(clip))
+    page.locator("#list li[data-state=done]").wait_for()
+    steps = page.evaluate("history.length")
+    for _ in range(2):
+        page.get_by_role("button", name="Report of").click()
+        page.frame_locator("#report-frame").locator("#bars .best").first.wait_for()
+        page.get_by_role("button", name="Close").click()
+    assert page.evaluate("history.length") == steps
+
+
+def test_a_report_that_is_deleted_elsewhere_stays_open(page: Page, server: RunningServer, clip: Path) -> None:
+    opened(page, server)
+    page.set_input_files("#chooser", str(clip))
+    page.locator("#list li[data-state=done]").wait_for()
+    page.get_by_role("button", name="Report of").click()
+    report = page.frame_locator("#report-frame").locator("#bars .best").first
+    report.wait_for()
+    for job in server.get("/v1/timelines")["timelines"]:
+        server.request("DELETE", job["links"]["self"])
+    page.locator("#list li[data-state=gone]").wait_for()
+    assert report.is_visible()
+    assert page.get_by_role("button", name="Open in a new tab").is_hidden()  # its link would be refused
+
+
+def test_a_recording_is_deleted_once(page: Page, server: RunningServer) -> None:
+    """While the server deletes it, its buttons ask for nothing: the server would answer that it has no such job."""
+    opened(page, server)
+    sound = {"name": "first.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}
+    page.set_input_files("#chooser", [sound])
+    page.locator("#list li[data-state=done]").wait_for()
+    held: list[Route] = []
+    asked: list[str] = []
+    page.route("**/v1/timelines/*", lambda route: held.append(route), times=1)
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    delete = page.get_by_role("button", name="Delete first.wav")
+    for button in (delete, delete, page.get_by_role("button", name="Report of first.wav")):
+        button.click()
+    page.get_by_role("button", name="Save").click()
+    held[0].continue_()
+    page.locator("#list li").wait_for(state="detached")
+    assert len([request for request in asked if not request.endswith("/v1/timelines")]) == 1
+
+
+HOLD_ANSWERS = """Object.defineProperty(XMLHttpRequest.prototype, "onload", { set(react) {
+    this.addEventListener("load", () => { window.release = react; }); } })"""
+
+
+def test_an_upload_that_is_cancelled_before_the_answer_is_deleted(page: Page, server: RunningServer) -> None:
+    page.add_init_script(HOLD_ANSWERS)
+    opened(page, server)
+    page.set_input_files("#chooser", [{"name": "a.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}])
+    until(lambda: page.evaluate("Boolean(window.release)"))  # the server has the recording, the page does not know
+    page.get_by_role("button", name="Cancel a.wav").click()
+    page.get_by_text("Cancelling").wait_for()
+    page.evaluate("window.release()")
+    page.locator("#list li").wait_for(state="detached")
+    assert server.get("/v1/timelines") == {"timelines": []}
+
+
+def test_a_file_that_cannot_be_read_is_not_blamed_on_the_server(
+    page: Page, server: RunningServer, tmp_path: Path
+) -> None:
+    opened(page, server)
+    paths = [tmp_path / "first.wav", tmp_path / "moved.wav"]
+    for path in paths:
+        path.write_bytes(silence_wav(0.5))
+    held: list[Route] = []
+    page.route("**/v1/timelines?*", lambda route: held.append(route), times=1)
+    page.set_input_files("#chooser", [str(path) for path in paths])
+    until(lambda: page.evaluate("1") == 1 and len(held) == 1)
+    paths[1].unlink()
+    held[0].continue_()
+    moved = page.locator("#list li[data-state=failed]")
+    moved.get_by_text("The browser cannot read this file. Nothing was sent.").wait_for()
+    page.locator("#list li[data-state=done]").wait_for()
+
+
+def test_a_server_that_is_away_for_a_moment_is_forgiven(page: Page, server: RunningServer) -> None:
+    page.route("**/healthz", lambda route: route.abort("connectionrefused"), times=1)
+    opened(page, server)  # it asks again by itself
+    sound = {"name": "first.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}
+    page.set_input_files("#chooser", [sound])
+    page.locator("#list li[data-state=done]").wait_for()
+    page.route("**/ticket", lambda route: route.abort("connectionrefused"), times=1)
+    page.get_by_role("button", name="Report of first.wav").click()
+    page.locator("#list").get_by_text("does not answer").wait_for()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it asks for the list, and gets it
+    page.locator("#list").get_by_text("does not answer").wait_for(state="detached")
+
+
 CHART_PIXELS = """() => { const c = document.querySelector("#so-far-people canvas"); return new Set(
     c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size; }"""
 DROP = """files => {
@@ -254,13 +351,21 @@ def test_dropped_files_survive_a_reload(page: Page, server: RunningServer) -> No
 def test_token(page: Page, server: RunningServer) -> None:
     page.goto(server.url)
     field = page.get_by_label("This server asks for a token")
+    field.wait_for()
+    assert page.evaluate("document.querySelector('main').inert")  # nothing can be chosen or dropped yet
+    assert page.evaluate(DROPPED) == [False, False]  # what the browser would do is prevented
+    assert page.evaluate("document.activeElement.id") == "token-value"
     field.fill("wrong-token-0123456789")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert page.locator("#token-error").inner_text() == ""
     field.press("Enter")
     page.get_by_text("does not accept this token").wait_for()
     field.fill(TOKEN)
     field.press("Enter")
     page.locator("#classes li").first.wait_for()
     page.locator("#token").wait_for(state="hidden")
+    assert not page.evaluate("document.querySelector('main').inert")
+    assert page.evaluate("document.activeElement.id") == "tab-files"  # a keyboard goes on from there
     assert TOKEN not in json.dumps(page.context.storage_state()) + page.url
     assert page.evaluate("sessionStorage.length") == 0
 
@@ -282,6 +387,16 @@ def test_themes_narrow_screens_and_keys(page: Page, server: RunningServer) -> No
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "use-camera"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_page_of_routes(page: Page, server: RunningServer) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{server.url}/docs")
+    page.get_by_text("POST /v1/timelines").first.wait_for()
+    assert not has_horizontal_scrolling(page)
+    assert "`" not in page.locator("main").inner_text()
+    page.emulate_media(color_scheme="dark")
+    until(lambda: page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 20, 23)")
 
 
 def live_sessions(server: RunningServer) -> float:
@@ -329,6 +444,48 @@ def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
     table = Timeline.read(tmp_path / "live.jsonl").table
     assert set(table["evidence"]) >= {"both"}
     assert str(len(table)) in page.locator("#live-facts").inner_text()
+
+
+def test_a_session_that_ends_late_leaves_the_next_one_alone(page: Page, server: RunningServer) -> None:
+    """The last rows of a session may come when the next one has begun: its camera can be switched off all the same."""
+    held: list[tuple[WebSocketRoute, str | bytes]] = []
+
+    def delay_end(socket: WebSocketRoute) -> None:
+        upstream, is_first = socket.connect_to_server(), not held
+        held.append((socket, ""))
+
+        def pass_on(message: str | bytes) -> None:
+            if is_first and '"end"' in str(message):
+                held.append((socket, message))
+            else:
+                socket.send(message)
+
+        upstream.on_message(pass_on)
+        upstream.on_close(lambda code, reason: None if is_first else socket.close(code=code, reason=reason))
+
+    page.route_web_socket("**/v1/live?*", delay_end)
+    opened(page, server)
+    page.click("#tab-camera")
+    page.check("#agreed")
+    for _ in range(2):
+        page.click("#start")
+        page.locator("#face.on").wait_for()
+        if len(held) > 2:
+            break
+        page.get_by_role("button", name="Stop").click()
+        until(lambda: page.evaluate("1") == 1 and len(held) == 2)
+        page.get_by_role("button", name="Start again").click()
+    first, end = held[1]
+    first.send(end)
+    first.close(code=1000)
+    page.locator("#sign.on").wait_for()
+    page.click("#tab-files")
+    assert page.get_by_role("tab", name="Camera is on").is_visible()  # the sign is hidden with the camera's view
+    tracks = page.evaluate_handle("document.getElementById('video').srcObject.getTracks()")
+    page.keyboard.press("Escape")
+    page.get_by_role("tab", name="Camera", exact=True).wait_for()
+    assert tracks.evaluate("tracks => tracks.map(t => t.readyState)") == ["ended", "ended"]
+    until(lambda: live_sessions(server) == 0)
 
 
 DAMAGE = """() => { const send = WebSocket.prototype.send; let chunks = 0; WebSocket.prototype.send = function (data) {
@@ -380,6 +537,7 @@ def test_camera_that_cannot_be_used(page: Page, server: RunningServer, name: str
     page.check("#agreed")
     page.click("#start")
     page.get_by_text(advice).wait_for()
+    assert page.evaluate("document.activeElement.id") == "start"
     assert live_sessions(server) == 0
 
 
@@ -398,3 +556,7 @@ def test_full_server_says_so(page: Page, server: RunningServer) -> None:
         page.locator("#live-facts").get_by_text("It allows a small number at a time").wait_for()
         page.get_by_role("button", name="Start again").click()
         page.get_by_text("Before the camera starts").wait_for()
+        page.route_web_socket("**/v1/live?*", lambda socket: socket.close(code=1001))
+        page.route("**/v1/models", lambda route: route.abort("connectionrefused"))
+        page.click("#start")
+        page.locator("#live-facts").get_by_text("does not answer. Check that mien serve still runs").wait_for()

@@ -133,9 +133,17 @@ def live(
         raise typer.BadParameter("together they leave nothing to predict from", param_hint="--no-face and --no-voice")
     from mien.live.predictor import stream as make_stream
     from mien.live.run import run
-    from mien.live.sources import find_source
+    from mien.live.sources import DEFAULT, NONE, find_source
 
-    found = find_source(source, microphone="none" if no_voice else microphone, size=size, rate=rate, format=format)
+    found = find_source(
+        source, microphone=NONE if no_voice else microphone, size=size, rate=rate, format=format, pictures=not no_face
+    )
+    if microphone != DEFAULT and found.kind not in ("camera", "screen"):
+        raise typer.BadParameter(
+            f"{found.title} brings its own sound; --no-voice leaves it out", param_hint="--microphone"
+        )
+    if lsl_scope != "machine" and not lsl:
+        raise typer.BadParameter("it needs --lsl, without which no LSL stream is opened", param_hint="--lsl-scope")
     if speed is not None and found.kind != "file":
         raise typer.BadParameter(f"{found.title} is no file, and comes at its own speed", param_hint="--speed")
     pace = 1.0 if speed is None else speed
@@ -153,7 +161,7 @@ def live(
         senders = _senders(osc, lsl_scope if lsl else None, stream.classes)
         for sender in senders:
             stack.callback(sender.close)
-        notice = _notice(found, record, senders)
+        notice = _notice(found, (not no_face, not no_voice), record, senders)
         show = stack.enter_context(display(found.title, stream.classes, notice, as_json=as_json))
         stack.enter_context(stop.installed())
 
@@ -202,10 +210,21 @@ def _senders(osc: str | None, lsl_scope: str | None, classes: Sequence[str]) -> 
     return senders
 
 
-def _notice(source: Source, record: Path | None, senders: Sequence[Sender]) -> list[str]:
-    """What is on, what is kept and what leaves the computer."""
-    seen = {"camera": "The camera is on", "screen": "The screen is read", "device": "The device is on"}
-    first = seen.get(source.kind, "The source is read")
+def _notice(source: Source, wants: tuple[bool, bool], record: Path | None, senders: Sequence[Sender]) -> list[str]:
+    """What is on, what is kept and what leaves the computer. wants: whether pictures and sound are read."""
+    pictures, sound = wants
+    has_microphone = sound and source.has_microphone
+    if source.kind == "camera":
+        names = [*(["camera"] if pictures else []), *(["microphone"] if has_microphone else [])]
+        first = f"The {' and the '.join(names)} {'are' if len(names) > 1 else 'is'} on"
+    elif source.kind == "screen":
+        first = "The screen is read" if pictures else ""
+        if has_microphone:
+            first += ", and the microphone is on" if first else "The microphone is on"
+    else:
+        first = {"device": "The device is on", "file": "The file is played to its end, or"}.get(
+            source.kind, "The source is read"
+        )
     lines = [f"{first} until you press Ctrl-C. Pictures and sound are dropped at once; none is stored or sent."]
     kept = [f"rows go to {record}"] if record is not None else []
     kept += [sender.notice for sender in senders]

@@ -55,7 +55,7 @@ class LinesDisplay:
         """Take a text on the connection; "" when it stands again."""
         if text != self._state:
             self._state = text
-            self._print(text or "the source is back")
+            self._print(text.removeprefix(f"{self._title}: ") or "the source is back")
 
     def _print(self, text: str) -> None:
         print(f"{self._title}: {text}", file=sys.stderr, flush=True)

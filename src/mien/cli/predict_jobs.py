@@ -188,21 +188,11 @@ def predict_job(
 def _predict_and_write(
     job: MediaJob, predictor: Predictor, options: PredictOptions, run: RunFacts, digest: str, title: str
 ) -> JobResult:
+    from mien.predict.request import predict_arguments
+
     start = time.perf_counter()
     with console.progress(title, quiet=options.as_json) as progress:
-        timeline = predictor.predict(
-            job.media,
-            face=options.face,
-            voice=options.voice,
-            audio_track=options.audio_track,
-            split_channels=options.split_channels,
-            min_quality=options.min_quality,
-            face_rate_hz=options.face_rate_hz,
-            features=options.features,
-            start_s=options.start_s,
-            stop_s=options.stop_s,
-            progress=progress,
-        )
+        timeline = predictor.predict(job.media, **predict_arguments(options), progress=progress)
     predicted = time.perf_counter()
     release_after_rows(len(timeline))
     notes = list(timeline.notes)

@@ -143,7 +143,9 @@ class Connection:
                 for frame in decoded:
                     yield self._piece(frame)
         except (av.FFmpegError, OSError) as error:
-            reason = f" ({getattr(error, 'strerror', None) or error})"
+            is_silence = isinstance(error, av.error.ExitError)  # the timeout of PyAV
+            why = f"no data for {READ_TIMEOUT_S:g} s" if is_silence else getattr(error, "strerror", None) or error
+            reason = f" ({why})"
             for stream in self._streams:  # what the decoders still hold
                 with suppress(av.FFmpegError):
                     for frame in stream.decode(None):
@@ -195,8 +197,10 @@ def _open(address: Address, title: str) -> InputContainer:
         raise MediaError(
             f"{title} cannot be opened ({reason})",
             follows="No pictures and no sound were read.",
-            remedy="Check the name, the cable or the network, and that no other program uses it; `mien live --devices` "
-            "lists the cameras and microphones of this computer.",
+            remedy="Check the address and the network, and that the server sends video or sound there."
+            if "://" in address.name
+            else "Check the name and the cable, and that no other program uses it; `mien live --devices` lists the "
+            "cameras and microphones of this computer.",
         ) from None
 
 
@@ -257,7 +261,7 @@ class Reader:
                 if self._retry_s is not None and self._clock() - away_s >= self._retry_s:
                     raise MediaError(
                         f"{error.what}, and did not come back in {self._retry_s:g} s",
-                        follows="The rows up to then were kept.",
+                        follows="The session ended; its rows up to then are complete.",
                         remedy="Check the camera or the network, or give a longer --retry.",
                     ) from None
                 self._on_state(f"{error.what}; trying again")
@@ -302,8 +306,11 @@ def read_file(path: Path, *, want_pictures: bool = True, want_sound: bool = True
     """
     info = probe(path, video=want_pictures, audio=want_sound)
     if not (want_pictures and info.has_video) and not (want_sound and info.has_audio):
+        lacks = "pictures" if not want_sound else "sound" if not want_pictures else "pictures and no sound"
         raise MediaError(
-            f"{info.path} has nothing that is in use", follows="Nothing was predicted.", remedy="Name another file."
+            f"{info.path} has no {lacks}",
+            follows="Nothing was predicted.",
+            remedy="Name another file" + ("." if want_pictures and want_sound else ", or use both face and voice."),
         )
     pictures = (Picture(frame.time_s, frame.image) for frame in frames(path)) if want_pictures else iter(())
     sound = (

@@ -53,7 +53,10 @@ class Recorder:
         self.info: Mapping[str, Any] = {}
         self._path, self._waiting, self._count = path, list[pl.DataFrame](), 0
         self._stack = ExitStack()
-        self._temporary = self._stack.enter_context(atomic_path(path))
+        try:
+            self._temporary = self._stack.enter_context(atomic_path(path))
+        except OutputError as error:
+            raise _obstructed(error) from None
         try:
             empty = pl.DataFrame(schema=self._schema).to_arrow()
             self._writer = pq.ParquetWriter(self._temporary, empty.schema, compression="zstd")
@@ -95,7 +98,16 @@ class Recorder:
             parquet_digest.add(self._temporary)
         except OSError as failure:
             raise _failed(self._path, failure) from None
-        self._stack.close()
+        try:
+            self._stack.close()
+        except OutputError as failure:
+            raise _obstructed(failure) from None
+
+
+def _obstructed(error: OutputError) -> OutputError:
+    return OutputError(
+        error.what, follows="The rows of this session were not kept.", remedy="Name another file with --record."
+    )
 
 
 def _failed(path: Path, error: OSError) -> OutputError:

@@ -81,7 +81,7 @@ class OscSender:
             ) from None
         self._classes, self._columns = tuple(classes), [probability_column(name) for name in classes]
         self._named_s = -math.inf
-        self.notice = f"rows are sent to {host}:{port}"
+        self.notice = f"rows are sent to {f'[{host}]' if ':' in host else host}:{port}"
         self.notice += " on this computer" if host in LOOPBACK else ", another computer"
 
     def send(self, rows: Sequence[Row], age_s: Sequence[float]) -> None:

@@ -37,13 +37,15 @@ class Source:
     """A live source.
 
     kind: what it is. title: for people. address: of the pictures, and of the sound unless `microphone` is given; for a
-    file, its path. microphone: a second device for the sound.
+    file, its path. microphone: a second device for the sound. has_microphone: a microphone is opened, as that device or
+    by `address`.
     """
 
     kind: Kind
     title: str
     address: Address
     microphone: Address | None = None
+    has_microphone: bool = False
 
     @property
     def media(self) -> str:
@@ -58,6 +60,7 @@ def find_source(
     size: str | None = None,
     rate: float | None = None,
     format: str | None = None,
+    pictures: bool = True,
     platform: str = sys.platform,
 ) -> Source:
     """The source that a user names.
@@ -68,6 +71,8 @@ def find_source(
         microphone: of a camera or the screen: `default`, `none`, or the name of a device.
         size: of the pictures of a camera, such as `640x480`; None: that of the device. rate: frames per second.
         format: FFmpeg's name of an input device or format, for `text` as it is.
+        pictures: whether pictures are read. Otherwise the address of a camera names its microphone alone, where one
+            address opens both (macOS, Windows).
         platform: as `sys.platform`.
 
     Raises:
@@ -86,37 +91,49 @@ def find_source(
     if format is not None:
         return Source("device", f"{format} {text}", Address(text, format, options))
     if text.isdigit() or text.startswith("/dev/video"):
-        return _camera(text, microphone, options, platform)
+        return _camera(text, microphone, options, platform, pictures)
     if text == SCREEN or re.fullmatch(rf"{SCREEN}:\d+", text):
         number = int(text.partition(":")[2] or 0)
-        return _screen(number, microphone, options, platform)
+        return _screen(number, microphone, options, platform, pictures)
     if (protocol := text.partition("://")[0].lower()) != text.lower():
-        return _network(text, protocol)
-    path = check_file(Path(text))
-    return Source("file", path.name, Address(str(path)))
+        found = _network(text, protocol)
+    else:
+        path = check_file(Path(text))
+        found = Source("file", path.name, Address(str(path)))
+    if options:
+        raise ConfigError(
+            f"--size and --rate are for cameras, and {found.title} is none",
+            follows="Nothing was opened.",
+            remedy="Omit them: its pictures keep their size and their rate.",
+        )
+    return found
 
 
-def _camera(text: str, microphone: str, options: dict[str, str], platform: str) -> Source:
+def _camera(text: str, microphone: str, options: dict[str, str], platform: str, pictures: bool) -> Source:
     name = _device_format(platform)
     title = f"camera {text}"
     if name == "avfoundation":
         # AVFoundation has no rate of its own: without this one it asks for 29.97, which most cameras refuse.
-        sound = {DEFAULT: ":default", NONE: ""}.get(microphone, f":{microphone}")
-        return Source("camera", title, Address(text + sound, name, {"framerate": "30"} | options))
+        sound, shown = _mac_microphone(microphone), {"framerate": "30"} | options
+        address = Address((text if pictures else "") + sound, name, shown if pictures else {})
+        return Source("camera", title, address, has_microphone=bool(sound))
     if name == "dshow":
-        video = _windows_name(int(text), "video") if text.isdigit() else text
-        heard = _windows_name(0, "audio", required=False) if microphone == DEFAULT else microphone
-        sound = "" if heard in ("", NONE) else f":audio={heard}"
-        return Source("camera", video, Address(f"video={video}{sound}", name, options))
+        video = (_windows_name(int(text), "video") if text.isdigit() else text) if pictures else ""
+        heard = _windows_name(0, "audio", required=not pictures) if microphone == DEFAULT else microphone
+        parts = {"video": video, "audio": "" if heard == NONE else heard}
+        address = Address(":".join(f"{k}={v}" for k, v in parts.items() if v), name, options if pictures else {})
+        return Source("camera", video or title, address, has_microphone=bool(parts["audio"]))
     path = f"/dev/video{text}" if text.isdigit() else text
-    return Source("camera", path, Address(path, name, options), _linux_microphone(microphone))
+    sound_device = _linux_microphone(microphone)
+    return Source("camera", path, Address(path, name, options), sound_device, sound_device is not None)
 
 
-def _screen(number: int, microphone: str, options: dict[str, str], platform: str) -> Source:
+def _screen(number: int, microphone: str, options: dict[str, str], platform: str, pictures: bool) -> Source:
     title, rate = f"screen {number}", {"framerate": "15"}
     if _device_format(platform) == "avfoundation":
-        sound = {DEFAULT: ":default", NONE: ""}.get(microphone, f":{microphone}")
-        return Source("screen", title, Address(f"Capture screen {number}{sound}", "avfoundation", rate | options))
+        sound = _mac_microphone(microphone)
+        address = Address((f"Capture screen {number}" if pictures else "") + sound, "avfoundation", rate | options)
+        return Source("screen", title, address, has_microphone=bool(sound))
     if _device_format(platform) == "dshow":
         return Source("screen", title, Address("desktop", "gdigrab", rate | options))
     display = os.environ.get("DISPLAY")
@@ -127,7 +144,8 @@ def _screen(number: int, microphone: str, options: dict[str, str], platform: str
             remedy="Start the command in an X11 session. Wayland does not let programs read the screen.",
         )
     name = f"{display.partition('.')[0]}.{number}"
-    return Source("screen", title, Address(name, "x11grab", rate | options), _linux_microphone(microphone))
+    sound_device = _linux_microphone(microphone)
+    return Source("screen", title, Address(name, "x11grab", rate | options), sound_device, sound_device is not None)
 
 
 def _network(text: str, protocol: str) -> Source:
@@ -146,6 +164,11 @@ def _network(text: str, protocol: str) -> Source:
 def hide_password(address: str) -> str:
     """An address without the name and password of a user, for the screen and for messages."""
     return re.sub(r"(?<=://)[^/@\s]*@", "", address)
+
+
+def _mac_microphone(name: str) -> str:
+    """The microphone as a part of an address of AVFoundation."""
+    return {DEFAULT: ":default", NONE: ""}.get(name, f":{name}")
 
 
 def _linux_microphone(name: str) -> Address | None:
@@ -170,8 +193,9 @@ def _windows_name(number: int, medium: str, *, required: bool = True) -> str:
         return names[number]
     if not required:
         return ""
+    kind = "camera" if medium == "video" else "microphone"
     raise MediaError(
-        f"there is no camera {number}: {len(names)} were found" + (f" ({', '.join(names)})" if names else ""),
+        f"there is no {kind} {number}: {len(names)} were found" + (f" ({', '.join(names)})" if names else ""),
         follows="Nothing was opened.",
         remedy="Connect it, or let other programs release it; `mien live --devices` lists what is here.",
     )

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
-from mien.predict.protocol import ProgressCallback, RowsCallback
+from mien.predict.protocol import Predictor, ProgressCallback, RowsCallback
 from mien.predict.section import Section
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def predict_arguments(options: DataclassInstance) -> dict[str, Any]:
+    """The fields of a record of options that `Predictor.predict` takes, by name. Its other fields are left out."""
+    known = signature(Predictor.predict).parameters
+    return {f.name: getattr(options, f.name) for f in fields(options) if f.name in known}
 
 
 @dataclass(frozen=True, slots=True)

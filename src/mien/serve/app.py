@@ -30,7 +30,7 @@ from mien.serve.jobs import DONE, FAILED, QUEUED, RUNNING, Job
 from mien.serve.live_session import run_session
 from mien.serve.metrics import CONTENT_TYPE
 from mien.serve.options import OptionsOf, ServiceOf
-from mien.serve.responses import NiceJSON, RequestError, error_response
+from mien.serve.responses import NiceJSON, RequestError, error_response, shortened
 from mien.serve.service import Service
 from mien.serve.upload import receive_upload
 from mien.views.palette import class_colours, text_colour
@@ -120,8 +120,8 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     name = first["loc"][-1]
     return error_response(
         RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: {first['msg']}", follows="Nothing was accepted.",
-            remedy="GET /openapi.json lists the options and their ranges.",
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"{name} {shortened(first['input'])}: {first['msg']}",
+            follows="Nothing was accepted.", remedy="GET /openapi.json lists the options and their ranges.",
         )
     )  # fmt: skip
 
@@ -130,7 +130,8 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_response(
         RequestError(
-            error.status_code, error.detail.lower(), follows="Nothing was done.",
+            error.status_code, f"{request.method} {shortened(request.url.path)}: {error.detail.lower()}",
+            follows="Nothing was done.",
             remedy="GET /openapi.json lists all routes.", headers=error.headers,
         )
     )  # fmt: skip
@@ -150,7 +151,8 @@ def _job(service: ServiceOf, job_id: str) -> Job:
     if job is None:
         raise RequestError(
             HTTPStatus.NOT_FOUND, "there is no such timeline", follows="Nothing was done.",
-            remedy=f"It may have been deleted, {service.settings.keep_seconds / 60:g} minutes after it ended.",
+            remedy="Upload the recording again. Timelines are deleted on request, and "
+            f"{service.settings.keep_seconds / 60:g} minutes after their end.",
         )  # fmt: skip
     return job
 
@@ -171,6 +173,8 @@ async def create_timeline(request: Request, service: ServiceOf, options: Options
             suffix = await receive_upload(
                 request, path, limit=settings.upload_bytes, idle_seconds=settings.idle_seconds
             )
+            if await request.is_disconnected():  # cancelled: nobody would know the job
+                raise ClientDisconnect
             job = await run_in_threadpool(store.add, job_id, path, suffix, options)
     except RequestError as error:
         error.headers["connection"] = "close"  # the rest of the body is not read
@@ -257,7 +261,7 @@ async def get_rows(
     service: ServiceOf,
     job: JobOf,
     after: Annotated[int, Query(ge=0, description="Number of rows that you have.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=results.MAX_ROWS, description="Most rows of the answer.")] = 1000,
     run: Annotated[str, Query(max_length=20, description="The run of the rows that you have.")] = "",
     wait: WaitOf = 0.0,
 ) -> Any:

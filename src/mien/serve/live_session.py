@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from mien.serve.guard import refuse_websocket
 from mien.serve.live_messages import CHUNK, LiveMessage, parse
 from mien.serve.live_worker import LENGTH
-from mien.serve.responses import RequestError
+from mien.serve.responses import RequestError, shortened
 from mien.serve.service import Service
 from mien.serve.worker_process import resident_bytes
 
@@ -53,8 +53,8 @@ def _options(websocket: WebSocket, service: Service) -> tuple[str, float]:
     model = query.get("model", models[0])
     if model not in models:
         raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "model: this server does not offer it", follows="No session was opened.",
-            remedy=f"Use one of {', '.join(models)}.",
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"model {shortened(model)}: this server does not offer it",
+            follows="No session was opened.", remedy=f"Use one of {', '.join(models)}.",
         )  # fmt: skip
     try:
         delay_s = float(query.get("delay_s", "1"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
 from mien.serve.jobs import JobOptions
-from mien.serve.responses import RequestError
+from mien.serve.responses import RequestError, shortened
 from mien.serve.service import Service
 
 
@@ -22,6 +24,7 @@ ServiceOf = Annotated[Service, Depends(service_of)]
 
 
 def job_options(
+    request: Request,
     service: ServiceOf,
     model: Annotated[str | None, Query(description="One of GET /v1/models; by default the first.")] = None,
     max_faces: Annotated[int, Query(ge=1, le=64, description="Most people tracked at once.")] = 4,
@@ -37,11 +40,17 @@ def job_options(
     stop_s: Annotated[float | None, Query(allow_inf_nan=False, gt=0, description="Second to end before.")] = None,
     report: Annotated[bool, Query(description="Write the report with the recording in it.")] = False,
 ) -> JobOptions:
-    """Options of a job from a query. Raises RequestError (422) for those that exclude each other."""
+    """Options of a job from a query. Raises RequestError (422) for unknown ones and those that exclude each other."""
     models = service.settings.models
     problem = None
-    if model is not None and model not in models:
-        problem = ("model: this server does not offer it", f"Use one of {', '.join(models)}.")
+    known = [field.name for field in fields(JobOptions)]
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        near = get_close_matches(unknown, known, 1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        problem = (f"{shortened(unknown)}: there is no such option", f"{meant}GET /openapi.json lists the options.")
+    elif model is not None and model not in models:
+        problem = (f"model {shortened(model)}: this server does not offer it", f"Use one of {', '.join(models)}.")
     elif not (face or voice):
         problem = ("face and voice are both false, which leaves nothing to predict from", "Omit one of them.")
     elif stop_s is not None and stop_s <= start_s:

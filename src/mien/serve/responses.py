@@ -25,12 +25,18 @@ class RequestError(ServerError):
         self.status, self.headers = status, dict(headers or {})
 
 
+def shortened(value: object) -> str:
+    """A value of a request as an error shows it: at most 60 characters, control characters as escapes."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 class NiceJSON(JSONResponse):
-    """JSON that people read: letters as they are, and NaN refused."""
+    """JSON that people read: letters as they are, a line break at the end, and NaN refused."""
 
     def render(self, content: Any) -> bytes:
         """The bytes of the response."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode()
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"
 
 
 def error_body(error: MienError) -> dict[str, Any]:

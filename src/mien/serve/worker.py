@@ -45,6 +45,7 @@ class Predictors:
         Raises what `Predictor.predict` raises.
         """
         from mien.predict import load
+        from mien.predict.request import predict_arguments
 
         if options.model not in self._loaded:
             self._loaded[options.model] = load(options.model)
@@ -56,18 +57,7 @@ class Predictors:
             progress(share * min(1.0, done_s / total_s) if total_s else 0.0)
 
         with closing(RowWriter(out)) as rows:
-            timeline = predictor.predict(
-                media,
-                face=options.face,
-                voice=options.voice,
-                audio_track=options.audio_track,
-                split_channels=options.split_channels,
-                min_quality=options.min_quality,
-                start_s=options.start_s,
-                stop_s=options.stop_s,
-                progress=on_time,
-                on_rows=rows.add,
-            )
+            timeline = predictor.predict(media, **predict_arguments(options), progress=on_time, on_rows=rows.add)
         progress(share)
         timeline.notes = tuple(_anonymous(note, media) for note in timeline.notes)
         if options.report and len(timeline):

@@ -31,7 +31,14 @@ const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 function silence() {
   return new Refusal({
     what: `The server at ${location.origin} does not answer`,
-    remedy: "Check that mien serve still runs and that this computer is connected. The page tries again by itself",
+    remedy: "Check that mien serve still runs and that this computer is connected",
+  });
+}
+
+function unreadable() {
+  return new Refusal({
+    what: "The browser cannot read this file", follows: "Nothing was sent",
+    remedy: "Choose it again if it was moved or changed since. Of a folder, choose the files in it",
   });
 }
 
@@ -52,7 +59,8 @@ export async function call(path, { method = "GET", signal } = {}) {
 
 export const getJson = async (path, options) => (await call(path, options)).json();
 
-// Upload a file; resolves with the job. Only the suffix of its name is sent.
+// Upload a file; resolves with the job. Only the suffix of its name is sent. onProgress: called with the bytes that were
+// sent, and whether these are all.
 export function upload(file, query, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(), suffix = /\.[A-Za-z0-9]{1,10}$/.exec(file.name)?.[0] ?? "";
@@ -60,12 +68,14 @@ export function upload(file, query, onProgress, signal) {
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.setRequestHeader("X-File-Name", `recording${suffix}`);
-    request.upload.onprogress = event => onProgress(event.loaded);
+    request.upload.onprogress = event => onProgress(event.loaded, false);
+    request.upload.onload = event => onProgress(event.loaded, true);
     request.onload = () => {
       if (request.status === 202) resolve(JSON.parse(request.responseText));
       else reject(refusalOf(request.status, request.responseText, request.getResponseHeader("retry-after")));
     };
-    request.onerror = () => reject(silence());
+    // A folder, or a file that was moved or changed, ends the request as a silent server does.
+    request.onerror = () => file.slice(0, 1).arrayBuffer().then(() => reject(silence()), () => reject(unreadable()));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort());
     request.send(file);

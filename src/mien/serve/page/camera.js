@@ -53,7 +53,10 @@ async function begin() {
   } catch (problem) {
     error.textContent = ADVICE[problem.name] ?? `The camera could not be started: ${problem.message}. Nothing was sent.`;
     return;
-  } finally { $("start").disabled = false; }
+  } finally {
+    $("start").disabled = false;
+    if (!stream) $("start").focus();  // a button that is disabled loses the focus
+  }
   open(stream);
 }
 
@@ -70,12 +73,14 @@ function open(stream) {
   setOn(true);
   $("live-facts").textContent = "Loading the model …";
   announce($("sign-text").textContent);
-  session = new LiveSession($("video"), stream, new URLSearchParams({ model, delay_s: 1 }), usesVideo());
+  const own = session = new LiveSession($("video"), stream, new URLSearchParams({ model, delay_s: 1 }), usesVideo());
   prepare(model);
-  session.addEventListener("ready", event => { delayS = event.detail.delay_s; $("live-facts").textContent = "Waiting for a face or a voice …"; });
-  session.addEventListener("rows", event => take(event.detail));
-  session.addEventListener("off", () => { setOn(false); announce("Camera and microphone are off."); });
-  session.addEventListener("end", event => finish(event.detail));
+  // The session before may still wait for its last rows: they are not of this one.
+  const on = (type, react) => own.addEventListener(type, event => { if (session === own) react(event.detail); });
+  on("ready", detail => { delayS = detail.delay_s; $("live-facts").textContent = "Waiting for a face or a voice …"; });
+  on("rows", take);
+  on("off", () => { setOn(false); announce("Camera and microphone are off."); });
+  on("end", finish);
   $("stop").focus();
 }
 
@@ -88,6 +93,8 @@ function usesVideo() {
 
 function setOn(isOn) {
   $("sign").classList.toggle("on", isOn);
+  $("tab-camera").classList.toggle("on", isOn);  // seen while the recordings are shown
+  $("camera-is-on").hidden = !isOn;
   if (!isOn) $("sign-text").textContent = "Camera and microphone are off";
   $("stop").hidden = !isOn; $("again").hidden = isOn;
   document.title = isOn ? "● Camera on · mien" : "mien";
@@ -145,7 +152,7 @@ const present = () => rows.subjects.filter(s => latest(s).t > rows.latestS - AWA
 function showFacts() {
   if (!session.isReady || !rows.lines.length) return;
   const facts = [mapping.clock(session.elapsedS, 0), `${delayS.toFixed(1)} s behind`];
-  if (session.stream.getVideoTracks().length) facts.push(`${Math.round(session.pictureRate)} pictures/s`);
+  if (session.stream.getVideoTracks().length) facts.push(`${count(Math.round(session.pictureRate), "picture")}/s`);
   if (rows.droppedPictures) facts.push(`${rows.droppedPictures} left out`);
   $("live-facts").textContent = facts.join(" · ");
 }

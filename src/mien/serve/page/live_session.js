@@ -1,11 +1,13 @@
 // One live session: pictures of the camera and sound of the microphone up, rows down. docs/SERVER.md describes the messages.
 
-import { openLive, sentences } from "./api.js";
+import { getJson, openLive, sentences } from "./api.js";
 import { createEncoder } from "./video_encoder.js";
 
 // Our choice: width of the pictures that are sent, JPEG quality, pictures that may wait at the server,
 // which keeps 4 (one where it is slow, because pictures that wait are late), shortest time between two pictures, bytes that may wait in the browser, and the wait for the last rows.
 const WIDTH = 640, QUALITY = 0.8, WAITING = 2, SLOW_RATE = 8, STEP_S = 1 / 31, MOST_BUFFERED = 500_000, LAST_ROWS_MS = 3000;
+const FULL = "The server did not open a live session. It allows a small number at a time (mien serve --live): stop another one, or try again in a minute.";
+const OTHER_TOKEN = "The server asks for another token. Type it where the page asks for it, then start again.";
 const PICTURE = 1, FLOAT_SOUND = 2, CHUNK = 4;
 const now = () => performance.now() / 1000;
 
@@ -138,12 +140,14 @@ export class LiveSession extends EventTarget {
     this.emit("off");
   }
 
-  end(code) {
+  async end(code) {
     if (this.isOver) return;
     this.isOver = true;
     const wasAsked = this.isStopping;
     this.stop();
-    const unasked = !this.isReady ? "The server did not open a live session. It allows a small number at a time (mien serve --live): stop another one, or try again in a minute."
+    // The browser does not say why a connection was refused: another request does.
+    const refused = this.isReady || this.reason || wasAsked ? "" : await getJson("/v1/models").then(() => FULL, error => (error.status === 401 ? OTHER_TOKEN : error.text));
+    const unasked = refused ? refused
       : code === 1011 ? "The process of the session ended unexpectedly. Start again."
       : "The connection to the server broke off. Check that mien serve still runs, and start again.";
     this.emit("end", this.reason || (wasAsked ? "" : unasked));

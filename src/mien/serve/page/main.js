@@ -1,18 +1,21 @@
 // The page: connects to the server, shows what it offers, and switches between recordings and camera.
 
-import { getJson, setToken, takeToken } from "./api.js";
+import { getJson, sentences, setToken, takeToken } from "./api.js";
 import * as camera from "./camera.js";
 import * as recordings from "./recordings.js";
 import { $, duration, element, isThisComputer, reach, size } from "./words.js";
 
 takeToken();
+for (const place of document.querySelectorAll(".key")) place.append($("key").content.cloneNode(true));  // the key of the charts
 let isReady = false;
+let wasTried = false;  // a token that the user typed
 
 // Ask what the server offers; tries again while it does not answer.
 async function connect() {
-  let server;
+  let server, version;
   try {
     server = await getJson("/v1/models");
+    if (!isReady) ({ version } = await getJson("/healthz"));
   } catch (error) {
     report(error);
     if (error.status !== 401) setTimeout(connect, 3000);
@@ -21,7 +24,7 @@ async function connect() {
   report(null);
   if (isReady) return;
   isReady = true;
-  show(server, (await getJson("/healthz")).version);
+  show(server, version);
   recordings.start(server, report);
   camera.start(server);
 }
@@ -29,15 +32,18 @@ async function connect() {
 // Show an error of the connection, or that there is none.
 function report(error) {
   const asks = error?.status === 401, field = $("token-value");
-  if (asks && $("token").hidden) field.focus();
+  const wasHidden = $("token").hidden, hadFocus = $("token").contains(document.activeElement);
   $("token").hidden = !asks;
-  $("token-error").textContent = asks && field.value ? "The server does not accept this token. Copy it again, without spaces." : "";
+  if (asks && wasHidden) field.focus();
+  if (!asks && hadFocus) tabs.find(tab => !tab.tabIndex).focus();
+  $("token-error").textContent = asks && wasTried ? "The server does not accept this token. Copy it again, without spaces." : "";
   $("trouble").hidden = !error || asks;
-  $("trouble").textContent = error && !asks ? error.text : "";
+  $("trouble").textContent = error && !asks ? sentences(error.text, error.status ? "" : "The page tries again by itself") : "";
   if (error && !isReady) $("facts").textContent = "Not connected";
 }
 
 function show(server, version) {
+  document.querySelector("main").inert = false;  // before, a file would be taken and forgotten
   const [first] = server.models, { upload_bytes: limit, keep_seconds: keep } = server.limits;
   $("version").textContent = version;
   $("facts").textContent = `${location.host}${isThisComputer() ? ", this computer" : ""} · model ${first.name}`;
@@ -56,9 +62,13 @@ function show(server, version) {
   }));
 }
 
+// The browser would open a file that is dropped here too early, and leave the page.
+for (const type of ["dragover", "drop"]) addEventListener(type, event => { if (!isReady) event.preventDefault(); });
+
 $("token").addEventListener("submit", event => {
   event.preventDefault();
   setToken($("token-value").value.trim());
+  wasTried = true;
   connect();
 });
 

@@ -1,7 +1,7 @@
 // The list of recordings: upload, progress, results.
 
 import { call, getJson, save, sentences, upload } from "./api.js";
-import { closeReportOf, isFree, isGrowing, isShown, showReport, showSoFar } from "./report_view.js";
+import { closeReportOf, isFree, isGrowing, isShown, keepWhatIsOpen, showReport, showSoFar } from "./report_view.js";
 import { $, announce, count, element, percent, size, timeOfDay } from "./words.js";
 
 // Milliseconds between two questions for the state of the jobs: while some run, and else.
@@ -65,11 +65,11 @@ async function sendNext() {
   isUploading = true;
   item.state = "uploading"; update(item);
   try {
-    const job = await upload(item.file, item.query, sent => { item.sent = sent; update(item); }, item.abort.signal);
+    const job = await upload(item.file, item.query, (sent, isAll) => { item.sent = sent; item.isSent = isAll; update(item); }, item.abort.signal);
     Object.assign(item, { id: job.id, file: null, job, state: job.state, isOwn: true });
-    follow(item);
+    if (item.isCancelled) await discard(item); else follow(item);
   } catch (error) {
-    if (error.name === "AbortError") remove(item);
+    if (error.name === "AbortError" || item.isCancelled) remove(item);
     else if (error.status === 429) {
       item.state = "waiting";
       item.pause = `The queue of the server is full. It is sent again in ${count(error.retryAfter || 5, "second")}.`;
@@ -97,6 +97,7 @@ async function refresh() {
     const asked = items.filter(i => i.id);
     merge((await getJson("/v1/timelines")).timelines, asked);
     onTrouble(null);
+    for (const item of items) if (item.isUnanswered) { item.note = ""; item.isUnanswered = false; update(item); }
   } catch (error) { onTrouble(error); }
   clearTimeout(timer);
   const isActive = items.some(i => i.state === "queued" || i.state === "running");
@@ -105,6 +106,7 @@ async function refresh() {
 
 // Show the rows of a recording of this tab while it is predicted, if nothing else is shown; then its report.
 function follow(item) {
+  if (item.isLeaving) return;
   if (item.state === "running") {
     if (item.isOwn && !item.wasClosed && isFree()) showSoFar(item.id, item.name, offerOf(item), false);
   } else if (isGrowing(item.id)) {
@@ -122,6 +124,7 @@ function merge(jobs, asked) {
   const known = new Map(items.filter(i => i.id).map(i => [i.id, i])), present = new Set(jobs.map(job => job.id));
   for (const job of [...jobs].reverse()) {
     const item = known.get(job.id);
+    if (item?.isLeaving) continue;
     if (item) {
       const before = item.state;
       item.job = job; item.state = job.state;
@@ -134,7 +137,12 @@ function merge(jobs, asked) {
         problem: job.reason && sentences(job.reason.what, job.reason.follows, job.reason.remedy) });
     }
   }
-  for (const item of asked) if (!present.has(item.id) && item.state !== "gone") { item.state = "gone"; update(item); }
+  for (const item of asked) {
+    if (present.has(item.id) || item.state === "gone" || item.isLeaving) continue;
+    item.state = "gone";
+    if (isGrowing(item.id)) closeReportOf(item.id); else keepWhatIsOpen(item.id);
+    update(item);
+  }
 }
 
 // --- the list ---------------------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ function insert(item) {
 
 const WORDS = {
   waiting: item => [item.pause || "Waits for the upload of the others.", 0],
-  uploading: item => [item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
+  uploading: item => [item.isCancelled ? "Cancelling …" : item.sent < item.size ? `Uploading, ${percent(item.sent / item.size)}` : "Uploaded. The server stores it.", item.sent / item.size],
   queued: item => [item.job.before ? `In the queue, ${item.job.before} before it` : "In the queue, next", null],
   running: item => [item.job.progress ? `Predicting, ${percent(item.job.progress)}` : "Predicting", item.job.progress || null],
   done: item => [`${found(item.job)}. Kept until ${timeOfDay(new Date(item.job.deleted_at))}.`, -1],
@@ -204,10 +212,18 @@ function remove(item) {
 // --- what the buttons do ------------------------------------------------------------------------------------------
 
 async function discard(item) {
-  if (item.state === "uploading") { item.abort.abort(); return; }
+  if (item.isLeaving) return;
+  if (item.state === "uploading") {
+    // What was sent as a whole may be a job by now: it is deleted once the server has named it.
+    if (item.isSent) { item.isCancelled = true; update(item); } else item.abort.abort();
+    return;
+  }
   if (item.id && item.state !== "gone") {
     closeReportOf(item.id);  // it asks for rows
-    try { await call(`/v1/timelines/${item.id}`, { method: "DELETE" }); } catch (error) { if (error.status !== 404) { note(item, error); return; } }
+    item.isLeaving = true;  // nothing is asked of it any more
+    try { await call(`/v1/timelines/${item.id}`, { method: "DELETE" }); } catch (error) {
+      if (error.status !== 404) { item.isLeaving = false; note(item, error); return; }
+    }
     deleted.add(item.id);
   }
   remove(item);
@@ -216,6 +232,7 @@ async function discard(item) {
 }
 
 async function view(item, isAsked = true) {
+  if (item.isLeaving) return;
   try {
     if (item.state === "running") showSoFar(item.id, item.name, offerOf(item), isAsked);
     else await showReport(item.id, item.name, isAsked);
@@ -224,6 +241,7 @@ async function view(item, isAsked = true) {
 }
 
 async function download(item, format) {
+  if (item.isLeaving) return;
   try {
     const answer = await call(`/v1/timelines/${item.id}/timeline.${format}`);
     save(await answer.blob(), `${item.name.replace(/\.[^.]*$/, "").replace(/[/:]/g, ".")}.${format}`);
@@ -234,6 +252,7 @@ async function download(item, format) {
 function note(item, error) {
   if (!items.includes(item)) return;
   item.note = error.text ?? String(error);
+  item.isUnanswered = error.status === 0;
   update(item);
   announce(item.note);
 }

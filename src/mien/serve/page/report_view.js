@@ -1,35 +1,39 @@
-// The report of one job: while it runs, the rows so far; then the page of the report, in a frame that can run its own
-// script and reach nothing else.
+// The report of one job: while it runs, the rows so far; then the page of the report.
 
 import { getJson } from "./api.js";
 import { RowsSoFar } from "./so_far.js";
-import { $ } from "./words.js";
+import { $, element } from "./words.js";
 
 // Job that is shown, and the rows of the one that is followed, which is shown once it has some.
 let shown = "", growing = null;
 // Job whose report is on its way.
 let awaited = "";
+// Frame of the report, null for none.
+let frame = null;
 
 // A link to the report that works once.
 const link = async id => (await getJson(`/v1/timelines/${id}/ticket`, { method: "POST" })).link;
+
+// Show a report in a frame, which can run its own script and reach nothing else. Each gets a frame of its own: another
+// address in the same one would be a step of the history, and Back would ask for reports whose links work once.
+function putFrame(address) {
+  removeFrame();
+  frame = element("iframe", { id: "report-frame", title: "Report", sandbox: "allow-scripts allow-downloads allow-popups", referrerPolicy: "no-referrer", src: address });
+  frame.classList.toggle("waiting", !$("so-far").hidden);  // the rows so far stay until it is loaded
+  frame.addEventListener("load", event => { event.target.classList.remove("waiting"); $("so-far").hidden = true; });
+  $("report").append(frame);
+}
+function removeFrame() { frame?.remove(); frame = null; }
 
 function open(id, name, isGrowing) {
   const isNext = !isGrowing && shown === id && growing?.id === id;
   shown = id;
   $("report-title").textContent = isGrowing ? `${name} so far` : `Report of ${name}`;
   $("report").hidden = false; $("intro").hidden = true;
-  $("report-frame").hidden = $("report-tab").hidden = isGrowing;
-  $("report-frame").classList.toggle("waiting", isNext);  // the rows so far stay until it is loaded
+  $("report-tab").hidden = isGrowing;
   $("so-far").hidden = !(isGrowing || isNext);
-  if (isGrowing) $("report-frame").src = "about:blank"; else stopFollowing();
+  if (isGrowing) removeFrame(); else stopFollowing();
 }
-
-// The report is loaded: it takes the place of the rows so far.
-$("report-frame").addEventListener("load", () => {
-  if ($("report-frame").hidden || $("report-frame").src === "about:blank") return;
-  $("report-frame").classList.remove("waiting");
-  $("so-far").hidden = true;
-});
 
 function goTo() {
   $("report-title").focus({ preventScroll: true });
@@ -42,11 +46,11 @@ function stopFollowing() { growing?.stop(); growing = null; }
 // for it, so the page moves there. Throws a Refusal where it has none.
 export async function showReport(id, name, isAsked = true) {
   awaited = id;
-  const address = await link(id);
+  const found = await link(id);
   if (awaited !== id) return;
   awaited = "";
   open(id, name, false);
-  $("report-frame").src = address;
+  putFrame(found);
   if (isAsked) goTo();
 }
 
@@ -76,7 +80,7 @@ export const isFree = () => !shown && !growing;
 function close() {
   shown = awaited = "";
   stopFollowing();
-  $("report-frame").src = "about:blank";
+  removeFrame();
   $("report").hidden = true; $("intro").hidden = false;
   dispatchEvent(new Event("report-closed"));
 }
@@ -85,6 +89,11 @@ export function closeReportOf(id) {
   if (id === awaited) awaited = "";
   if (id && id === shown) close();
   else if (isGrowing(id)) stopFollowing();
+}
+
+// The server has deleted a job: its report stays as long as it is open, and cannot be opened again.
+export function keepWhatIsOpen(id) {
+  if (id === shown) $("report-tab").hidden = true;
 }
 
 $("report-close").addEventListener("click", close);
