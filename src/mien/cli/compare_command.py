@@ -178,7 +178,6 @@ def _pair(text: str, option: str) -> tuple[float, float]:
 
 
 def _attributes(path: Path) -> dict[str, dict[str, str]]:
-    from mien.compare.recordings import recording_name
     from mien.csv_rows import read_rows
     from mien.errors import ConfigError
 
@@ -190,10 +189,7 @@ def _attributes(path: Path) -> dict[str, dict[str, str]]:
             remedy="Begin the file with a line such as recording,gender,age.",
         )
     return {
-        recording_name(Path(row["recording"])) if "." in row["recording"] else row["recording"]: {
-            key: value for key, value in row.items() if key != "recording" and value
-        }
-        for row in rows
+        row["recording"]: {key: value for key, value in row.items() if key != "recording" and value} for row in rows
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,6 +90,13 @@ def recording_name(path: Path) -> str:
     """Name of the recording of a file: `mien-out/clip/timeline.csv` and `anna/clip.eaf` are of `clip`."""
     stem = path.name[: -len(_suffix(path))] if _suffix(path) else path.stem
     return path.absolute().parent.name if _GENERIC.fullmatch(stem) else stem
+
+
+def matching_name(name: str, known: Container[str]) -> str:
+    """The known recording that a table means by a name, which may be that of its file: `clip` for `clip.mp4`. The name
+    itself if none is known."""
+    stem = recording_name(Path(name)) if name else name
+    return stem if name not in known and stem in known else name
 
 
 def _suffix(path: Path) -> str:

@@ -194,10 +194,10 @@ class Timeline:
 
         path = Path(path)
         annotations = formats.format_of(path)
-        if annotations is None and path.suffix.lower() not in SUFFIXES:
-            raise _unreadable(path, f"its suffix is none of {', '.join((*SUFFIXES, *formats.suffixes()))}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
+        if annotations is None and path.suffix.lower() not in SUFFIXES:
+            raise _unreadable(path, f"its suffix is none of {', '.join((*SUFFIXES, *formats.suffixes()))}")
         try:
             if annotations is not None:
                 table, about = formats.read(path, annotations, classes=classes, rate_hz=rate_hz, tiers=tiers)

@@ -21,6 +21,7 @@ from mien.views.evaluation import format_score as score
 from mien.views.interval_chart import IntervalRow, interval_chart
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
+from mien.views.words import count
 
 Record = Mapping[str, Any]
 #: Recordings listed by name at most.
@@ -41,6 +42,7 @@ def write_page(path: Path, record: Record) -> Path:
         whole=format_count,
         percent=format_percent,
         p=format_p,
+        count=count,
     )
     text = template.render(**_context(record))
     with atomic_path(path) as temporary:
@@ -112,8 +114,8 @@ def _facts(record: Record) -> list[str]:
     agreement = record["agreement"]
     if agreement:
         counted = sum(r["counted"] for r in agreement["recordings"]) / record["rate_hz"]
-        return [f"{len(agreement['recordings'])} recordings in both", f"{counted / 60:.1f} minutes compared"]
-    return [f"{a}: {n} recordings", *([f"{b}: {m} recordings"] if m else [])]
+        return [f"{count(len(agreement['recordings']), 'recording')} in both", f"{counted / 60:.1f} minutes compared"]
+    return [f"{a}: {count(n, 'recording')}", *([f"{b}: {count(m, 'recording')}"] if m else [])]
 
 
 def _first(*values: float | None) -> float:
