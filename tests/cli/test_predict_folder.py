@@ -69,6 +69,17 @@ def test_the_index_page_links_to_every_result(model: str, folder: Path) -> None:
     assert "1 failed" in page
 
 
+def test_recordings_of_one_name_are_told_apart_on_the_index_page(model: str, tmp_path: Path) -> None:  # noqa: F811
+    paths = [tmp_path / "in" / day / "a.mp4" for day in ("monday", "tuesday")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        clip(path, 0.2)
+    assert predict(model, tmp_path / "out", tmp_path / "in").exit_code == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for path in paths:
+        assert f"<b>{path}</b>" in page
+
+
 def test_provenance_states_model_weights_media_options_and_notes(model: str, tmp_path: Path) -> None:  # noqa: F811
     video = clip(tmp_path / "a.mp4")
     assert predict(model, tmp_path / "out", video).exit_code == 0
@@ -169,7 +180,7 @@ def test_a_section_keeps_times_and_frame_numbers(model: str, tmp_path: Path) -> 
 def test_a_section_outside_the_recording_is_an_error(model: str, tmp_path: Path) -> None:  # noqa: F811
     done = predict(model, tmp_path / "out", clip(tmp_path / "a.mp4", 0.4), "--start", "9")
     assert done.exit_code == 1
-    assert "no frame is at 9 s or later" in done.stderr
+    assert "a.mp4 has no frame at 9 s or later" in done.stderr
     assert "--start" in done.stderr
     assert predict(model, tmp_path / "out", tmp_path / "a.mp4", "--start", "2", "--end", "1").exit_code == 2
 

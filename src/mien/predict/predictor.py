@@ -307,7 +307,7 @@ class ModelPredictor:
         def encode() -> EncodedMedia:
             return encode_media(
                 encoders,
-                frames=(lambda: section.frames(pictures())) if info.has_video else None,
+                frames=(lambda: section.frames(pictures(), str(info.path))) if info.has_video else None,
                 audio=(lambda: section.blocks(sound())) if info.has_audio else None,
                 width=info.width,
                 max_faces=self.max_faces,
