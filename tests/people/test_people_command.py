@@ -195,6 +195,13 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     assert empty.exit_code == 1
     assert "holds no results of mien predict" in empty.stderr
     assert "mien predict RECORDINGS --out OUT" in empty.stderr
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "timeline.json").write_text("{}")
+    own = mien("people", tmp_path / "clip")
+    assert own.exit_code == 1
+    text = " ".join(own.stderr.split())
+    assert "holds the results of one recording" in text
+    assert f"mien people {tmp_path}" in text
 
 
 def test_a_recording_stored_upside_down_is_turned(predicted: Path, tmp_path: Path) -> None:

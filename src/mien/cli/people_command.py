@@ -119,6 +119,12 @@ def people(
         _forget([path for path in paths if path.is_file()], as_json)
         return
     if not results:
+        if (folders[0] / "timeline.json").is_file():
+            raise MediaError(
+                f"{printable(folders[0])} holds the results of one recording",
+                follows="Nobody was compared.",
+                remedy=f"Give the folder that holds it: mien people {printable(folders[0].absolute().parent)}",
+            )
         raise MediaError(
             f"{', '.join(map(printable, folders))} holds no results of mien predict",
             follows="Nobody was compared.",

@@ -194,6 +194,8 @@ class Timeline:
 
         path = Path(path)
         annotations = formats.format_of(path)
+        if path.is_dir():
+            raise _unreadable(path, f"it is a folder; name a file in it, such as {path / 'timeline.csv'}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
         if annotations is None and path.suffix.lower() not in SUFFIXES:
