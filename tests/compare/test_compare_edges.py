@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mien.errors import ConfigError, MediaError
 from mien.labels import EXPRESSIONS
 from mien.timeline.subject_rows import subject_rows
 from mien.timeline.table import Timeline
+from mien.views.comparison import write_page
 
 
 def constant(label: int = 0, n: int = 100, classes: tuple[str, ...] = EXPRESSIONS) -> Timeline:
@@ -124,3 +126,48 @@ def test_one_recording_is_not_called_recordings(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "out: 1 recording<" in text.replace("\n", "")
     assert "mean over 1 occurrence." in text
+
+
+def test_recordings_are_listed_from_the_lowest_agreement(tmp_path: Path) -> None:
+    changing = np.repeat([0, 4], 50)
+    p = np.eye(8)[changing] * 0.8 + 0.025
+    table = subject_rows(
+        0, np.arange(100) / 10, probabilities=p, valence_arousal=np.zeros((100, 2)), voice=np.zeros(100, bool)
+    )
+    a = {"same": constant(0), "half": Timeline(table), "wrong": constant(0)}
+    b = {"same": constant(0), "half": constant(0), "wrong": constant(4)}
+    record = comparison.compare(a, b, comparison.Options(names=("Anna", "mien")))
+    assert [r["kappa"] for r in record["agreement"]["recordings"]] == [None, 0, 0], "kappa of one class is undefined"
+    text = write_page(tmp_path / "page.html", record).read_text(encoding="utf-8")
+    rows = [text.index(f"<td>{name}</td>") for name in ("half", "wrong", "same")]
+    assert rows == sorted(rows)
+    assert "macro F1, Anna as truth" in text
+
+
+def test_few_recordings_in_groups_are_noted_with_the_smallest_p() -> None:
+    a, b = ({f"{side}{k}": constant(k % 2, n=40 + k) for k in range(3)} for side in "ab")
+    (note,) = notes_of(a, b, as_groups=True)
+    assert note.startswith("with 3 and 3 recordings, intervals are too narrow")
+    assert "p cannot be below 0.100" in note, "2 of 20 ways to choose 3 of 6"
+    (paired,) = notes_of(a, {key: constant(4) for key in a}, as_groups=True, paired=True)
+    assert paired.startswith("with 3 pairs of recordings")
+    assert "p cannot be below 0.250" in paired, "2 of 8 signs"
+
+
+@pytest.mark.parametrize("shape", ["groups", "agreement", "events"])
+def test_the_page_fits_a_telephone(tmp_path: Path, shape: str) -> None:
+    api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium on this machine")
+    a = {"a": constant(0), "b": constant(4)}
+    b = {} if shape == "events" else {"a": constant(0), "b": constant(0)}
+    marks = [events.Event("", 5.0, "joke")] if shape == "events" else []
+    record = comparison.compare(a, b, comparison.Options(as_groups=shape == "groups", events=marks))
+    page = write_page(tmp_path / "page.html", record)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, headless=True, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 360, "height": 800})
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+        browser.close()

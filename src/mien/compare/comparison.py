@@ -194,7 +194,7 @@ def _agreement(
     scores = agreement.score(parts)
     return {
         "scores": [
-            {"key": key, "name": name, **_interval(scores[key])}
+            {"key": key, "name": name.replace("{a}", options.names[0]), **_interval(scores[key])}
             for key, name in agreement.SCORES.items()
             if math.isfinite(scores[key].value)
         ],
@@ -275,8 +275,23 @@ def _groups(
         notes.append(f"in both groups, which are then not independent: {_some(both)}; --paired compares within people")
     if min(len(a), len(b)) < 2:
         notes.append(f"a group of one {unit} has no variance: there is no test and no effect size")
+    elif notice := _few(len(set(a) & set(b)) if options.paired else (len(a), len(b)), units):
+        notes.append(notice)
     record = {"paired": options.paired, "unit": unit, "permutations": groups.DRAWS}
     return record | {"contrasts": [asdict(c) for c in contrasts]}
+
+
+def _few(sizes: int | tuple[int, int], units: str) -> str:
+    """A note on few pairs, or groups of few recordings or people; "" for enough. The smallest p of a two-sided
+    permutation test is two in all permutations."""
+    if isinstance(sizes, int):
+        smallest, what, least = 2 / 2**sizes, f"{sizes} pairs of {units}", sizes
+    else:
+        smallest, what, least = 2 / math.comb(sum(sizes), sizes[0]), f"{sizes[0]} and {sizes[1]} {units}", min(sizes)
+    if least >= FEW_GROUPS:
+        return ""
+    p = f", and p cannot be below {smallest:.3f} before correction" if smallest > 0.01 else ""
+    return f"with {what}, intervals are too narrow ({FEW_GROUPS} and more are enough){p}"
 
 
 def _by_person(

@@ -78,7 +78,7 @@ def _context(record: Record) -> dict[str, Any]:
     agreement, names = record["agreement"], record["names"]
     rows = []
     if agreement:
-        rows = sorted(agreement["recordings"], key=lambda r: _first(r["kappa"], r["ccc valence"]))[:MAX_ROWS]
+        rows = sorted(agreement["recordings"], key=lambda r: _first(r["kappa"], r["agreement"], r["ccc valence"]))
     return {
         **record,
         "title": f"{_heading(record)} · mien",
@@ -92,7 +92,7 @@ def _context(record: Record) -> dict[str, Any]:
         "short": abbreviations(record["classes"]),
         "matrix": confusion_rows(record["classes"], agreement["confusion"]) if agreement else [],
         "has_expressions": bool(agreement) and any(map(any, agreement["confusion"])),
-        "rows": rows,
+        "rows": rows[:MAX_ROWS],
         "keys": [s["key"] for s in agreement["scores"]] if agreement else [],
         "titles": {s["key"]: s["name"] for s in agreement["scores"]} if agreement else {},
         "curves_svg": Markup(_curves_svg(record)) if agreement else "",
@@ -119,6 +119,7 @@ def _facts(record: Record) -> list[str]:
 
 
 def _first(*values: float | None) -> float:
+    """The first value that is known. κ is unknown where both sides have one and the same class throughout."""
     return next((v for v in values if v is not None), -math.inf)
 
 
@@ -178,7 +179,7 @@ def _contrast_svg(contrasts: Sequence[Record]) -> str:
     limit = max(1.0, math.ceil(max(known, default=1.0)))
     limit = min(limit, 5.0)
     rows = [
-        IntervalRow(c["measure"], c["effect"], text=f"{_signed(c['effect'])}   p {format_p(c['p_holm'])}")
+        IntervalRow(c["measure"], c["effect"], text=f"{_signed(c['effect'])}, p {format_p(c['p_holm'])}")
         for c in contrasts
     ]
     return interval_chart(rows, (-limit, limit))
