@@ -51,6 +51,12 @@ def test_inputs_passed_over_are_counted_and_named(model: str, folder: Path) -> N
     assert sorted(Path(item["path"]).name for item in passed) == [".trash", "notes.txt"]
 
 
+def test_a_link_to_nothing_is_passed_over_by_name(folder: Path) -> None:
+    (folder / "moved.mp4").symlink_to(folder / "gone.mp4")
+    reasons = {item.path.name: item.reason for item in plan_jobs([folder], folder.parent / "out").passed}
+    assert reasons["moved.mp4"] == "a link to a file that does not exist"
+
+
 def test_results_inside_the_folder_are_not_media(model: str, folder: Path) -> None:  # noqa: F811
     assert predict(model, folder / "first", folder, "--overlay").exit_code == 0
     plan = plan_jobs([folder], folder / "second")
