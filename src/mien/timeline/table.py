@@ -339,5 +339,6 @@ def _unreadable(path: Path, reason: str) -> MediaError:
     return MediaError(
         f"{path} cannot be read as a timeline: {reason}",
         follows="Nothing was read.",
-        remedy="Give a timeline of `mien predict`, or annotations as docs/ANNOTATIONS.md describes them.",
+        remedy="Give a timeline, such as `mien predict RECORDING` writes to mien-out/RECORDING/timeline.csv, or "
+        "annotations as docs/ANNOTATIONS.md describes them.",
     )
