@@ -59,8 +59,19 @@ def test_classes_that_can_never_agree_are_noted() -> None:
     words = constant(0, classes=("joy", "contempt"))
     (note,) = (n for n in notes_of({"c": words}, {"c": constant(4)}, names=("Anna", "mien")) if "--map" in n)
     assert note.startswith("classes that the other side lacks, and that never agree: joy of Anna, Happiness of mien;")
+    few = constant(0, classes=("Happiness", "Neutral"))
+    assert not [n for n in notes_of({"c": few}, {"c": constant(6)}) if "--map" in n], "nobody has to see Surprise"
     capitals = constant(0, classes=("happiness", "Neutral"))
     assert not [n for n in notes_of({"c": capitals}, {"c": constant(4)}) if "--map" in n]
+
+
+def test_a_map_of_a_label_that_does_not_occur_is_noted() -> None:
+    words = {"c": constant(0, classes=("joy", "contempt"))}
+    (mapped,), notes = recordings.relabel([words], {"JOY": "Happiness", "contempt": ""})
+    assert mapped["c"].classes == ("Happiness",)
+    assert notes == []
+    _, notes = recordings.relabel([words], {"fun": "Happiness"})
+    assert notes == ["--map: neither side has fun; the labels are contempt, joy"]
 
 
 def test_an_event_beyond_the_end_is_noted_and_not_counted() -> None:

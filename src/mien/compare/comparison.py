@@ -21,7 +21,7 @@ from mien.compare.recordings import (
 )
 from mien.errors import ConfigError
 from mien.evaluation.bootstrap import DRAWS, FEW_GROUPS, LEVEL, Interval
-from mien.labels import probability_column
+from mien.labels import EXPRESSIONS, probability_column
 from mien.timeline.table import Timeline
 
 #: Bins of A's valence and arousal in the figure of the means of B.
@@ -128,16 +128,22 @@ def _check_people(
 
 
 def _unmatched_classes(a: Mapping[str, Timeline], b: Mapping[str, Timeline], names: Sequence[str]) -> list[str]:
-    """A note on the classes that occur in one side and are no class of the other, which never agree; none without."""
+    """A note on the classes that occur in one side and are no class of the other, which never agree.
+
+    None if they are all of the standard eight: a person need not see all of them.
+    """
     known = [{probability_column(c) for timeline in side.values() for c in timeline.classes} for side in (a, b)]
     lost = [
-        f"{label} of {name}"
+        (label, name)
         for name, side, others in zip(names, (a, b), reversed(known), strict=True)
         for label in sorted({c for t in side.values() for c in t.table["expression"].drop_nulls().unique()})
         if probability_column(label) not in others
     ]
+    if all(label in EXPRESSIONS for label, _ in lost):
+        return []
+    found = _some(f"{label} of {name}" for label, name in lost)
     remedy = "--map LABEL=CLASS counts a label as another class"
-    return [f"classes that the other side lacks, and that never agree: {_some(lost)}; {remedy}"] if lost else []
+    return [f"classes that the other side lacks, and that never agree: {found}; {remedy}"]
 
 
 def _agreement(
