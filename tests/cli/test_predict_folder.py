@@ -193,6 +193,9 @@ def test_a_section_outside_the_recording_is_an_error(model: str, tmp_path: Path)
 
 def test_a_rate_thins_the_file(model: str, tmp_path: Path) -> None:  # noqa: F811
     video = clip(tmp_path / "a.mp4", 0.8)
-    assert predict(model, tmp_path / "out", video, "--rate", "5").exit_code == 0
+    done = predict(model, tmp_path / "out", video, "--rate", "5")
+    assert done.exit_code == 0
+    assert "20 rows" in done.stdout, "of the summary"
+    assert "timeline.csv  (4 rows)" in done.stdout.replace("\n", "")
     with (tmp_path / "out" / "a" / "timeline.csv").open() as file:
         assert [float(row["time_s"]) for row in csv.DictReader(file)] == [0.0, 0.2, 0.4, 0.6]

@@ -232,7 +232,7 @@ def _print(members: list[Member], notes: list[str], files: dict[str, Path]) -> N
         more = len(row["subjects"]) - 4
         own += f" and {more} more" if more > 0 else ""
         table.add_row(row["person"], str(row["recordings"]), f"{row['seconds']:.1f}", own)
-    screen.print(table)
+    screen.print(table if table.rows else "nobody was compared: no face could be read")
     for note in notes:
         screen.print(f"note  {note}", style="yellow", markup=False)
     for kind, path in files.items():

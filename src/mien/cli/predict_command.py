@@ -302,7 +302,10 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:12}{printable(path)}", markup=False)
+        thinned = (
+            f"  ({count(result.rows, 'row')})" if name == "timeline" and result.rows < len(result.timeline) else ""
+        )
+        screen.print(f"{name:12}{printable(path)}{thinned}", markup=False)
     screen.print()
 
 
