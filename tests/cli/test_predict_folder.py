@@ -86,6 +86,20 @@ def test_recordings_of_one_name_are_told_apart_on_the_index_page(model: str, tmp
         assert f"<b>{path}</b>" in page
 
 
+def test_a_recording_keeps_its_folder_when_another_of_its_name_comes(model: str, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "out"
+    for day in ("monday", "tuesday"):
+        (tmp_path / "in" / day).mkdir(parents=True)
+        clip(tmp_path / "in" / day / "a.mp4", 0.2 if day == "monday" else 0.4)
+        assert predict(model, out, tmp_path / "in" / day / "a.mp4").exit_code == 0
+    again = predict(model, out, tmp_path / "in", "--skip-done")
+    assert again.exit_code == 0
+    assert "2 inputs skipped" in again.stdout
+    assert sorted(path.parent.name for path in out.glob("*/timeline.csv")) == ["a", "a-2"]
+    files = pl.read_csv(out / "timelines.csv")["file"].value_counts().sort("file")["count"].to_list()
+    assert files == [5, 10], "no recording is in the table twice"
+
+
 def test_provenance_states_model_weights_media_options_and_notes(model: str, tmp_path: Path) -> None:  # noqa: F811
     video = clip(tmp_path / "a.mp4")
     assert predict(model, tmp_path / "out", video).exit_code == 0
