@@ -230,10 +230,11 @@ def test_a_git_blob_digest_is_checked_too(toy, server) -> None:
         hub.fetch("toy")
 
 
-def test_a_busy_server_is_retried(toy, server) -> None:
+def test_a_busy_server_is_retried(toy, server, caplog) -> None:
     toy(server.url("toy.bin", (503, b""), (503, b""), (200, BYTES)))
     assert hub.fetch("toy").read_bytes() == BYTES
     assert len(server.requests) == 3
+    assert ".part" not in caplog.text, "names of temporary files are no news"
 
 
 def test_the_second_url_is_used_if_the_first_fails(toy, server) -> None:

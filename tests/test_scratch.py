@@ -14,6 +14,7 @@ import pytest
 
 from mien import processes, scratch
 from mien.atomic import atomic_path, check_folder, write_bytes
+from mien.errors import OutputError
 from mien.media.mp4_writer import write_video
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="permissions of Unix")
@@ -202,3 +203,9 @@ def test_a_process_that_cannot_be_asked_counts_as_running(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "kill", refuse)
     assert processes.is_running(1)
+
+
+def test_a_folder_that_cannot_be_made_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match=r"^the folder \S+taken could not be written: \S+taken is a file"):
+        check_folder(tmp_path / "taken")

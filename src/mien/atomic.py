@@ -124,7 +124,7 @@ def check_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"mien")
     except OSError as error:
-        raise _output_error(folder / "*", error) from error
+        raise _output_error(folder / "*", error, what=f"the folder {folder}") from error
     remove_abandoned(folder)
 
 
@@ -141,7 +141,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
+def _output_error(path: Path, error: OSError, what: str = "") -> OutputError:
+    """The error of a file. what: could not be written, if it is not the path itself."""
     number = error.errno
     if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(match[1])  # Polars states the error number only in the text.
@@ -157,4 +158,4 @@ def _output_error(path: Path, error: OSError) -> OutputError:
             reason = f"{path.parent} is a file or lies in one, and a folder is needed there"
         else:
             reason = os.strerror(number).lower() if number else str(error)
-    return OutputError(f"{path} could not be written: {reason}.", follows=_FOLLOWS, remedy=remedy)
+    return OutputError(f"{what or path} could not be written: {reason}.", follows=_FOLLOWS, remedy=remedy)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -185,6 +186,8 @@ def _from_urls(artefact: Artefact) -> None:
     import pooch  # imported here because it takes a quarter of a second
     import requests
 
+    # Its lines name temporary files; what is downloaded has been announced, and errors have a text of their own.
+    pooch.get_logger().setLevel(logging.ERROR)
     known_hash = artefact.digest if artefact.digest.startswith("sha256:") else None
     reasons = []
     for url in artefact.urls:

@@ -37,3 +37,9 @@ def test_a_brief_line_has_the_two_most_frequent_expressions(capsys: pytest.Captu
 def test_a_brief_line_without_expressions(capsys: pytest.CaptureFixture[str], affect: np.ndarray, text: str) -> None:
     timeline = Timeline(rows(probabilities=np.full((40, 8), np.nan), valence_arousal=affect))
     assert line(capsys, timeline) == f"a.mp4: 40 rows, {text}"
+
+
+def test_a_brief_line_of_a_picture_has_a_confidence_and_no_share(capsys: pytest.CaptureFixture[str]) -> None:
+    p = np.full((1, 8), 0.6 / 7)
+    p[0, 0] = 0.4
+    assert line(capsys, Timeline(rows(1, probabilities=p))) == "a.mp4: 1 row, Neutral, confidence 40%"

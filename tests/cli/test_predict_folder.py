@@ -51,6 +51,12 @@ def test_inputs_passed_over_are_counted_and_named(model: str, folder: Path) -> N
     assert sorted(Path(item["path"]).name for item in passed) == [".trash", "notes.txt"]
 
 
+def test_a_link_to_nothing_is_passed_over_by_name(folder: Path) -> None:
+    (folder / "moved.mp4").symlink_to(folder / "gone.mp4")
+    reasons = {item.path.name: item.reason for item in plan_jobs([folder], folder.parent / "out").passed}
+    assert reasons["moved.mp4"] == "a link to a file that does not exist"
+
+
 def test_results_inside_the_folder_are_not_media(model: str, folder: Path) -> None:  # noqa: F811
     assert predict(model, folder / "first", folder, "--overlay").exit_code == 0
     plan = plan_jobs([folder], folder / "second")
@@ -67,6 +73,31 @@ def test_the_index_page_links_to_every_result(model: str, folder: Path) -> None:
         assert text in page, text
     assert "2 recordings" in page
     assert "1 failed" in page
+
+
+def test_recordings_of_one_name_are_told_apart_on_the_index_page(model: str, tmp_path: Path) -> None:  # noqa: F811
+    paths = [tmp_path / "in" / day / "a.mp4" for day in ("monday", "tuesday")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        clip(path, 0.2)
+    assert predict(model, tmp_path / "out", tmp_path / "in").exit_code == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for path in paths:
+        assert f"<b>{path}</b>" in page
+
+
+def test_a_recording_keeps_its_folder_when_another_of_its_name_comes(model: str, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "out"
+    for day in ("monday", "tuesday"):
+        (tmp_path / "in" / day).mkdir(parents=True)
+        clip(tmp_path / "in" / day / "a.mp4", 0.2 if day == "monday" else 0.4)
+        assert predict(model, out, tmp_path / "in" / day / "a.mp4").exit_code == 0
+    again = predict(model, out, tmp_path / "in", "--skip-done")
+    assert again.exit_code == 0
+    assert "2 inputs skipped" in again.stdout
+    assert sorted(path.parent.name for path in out.glob("*/timeline.csv")) == ["a", "a-2"]
+    files = pl.read_csv(out / "timelines.csv")["file"].value_counts().sort("file")["count"].to_list()
+    assert files == [5, 10], "no recording is in the table twice"
 
 
 def test_provenance_states_model_weights_media_options_and_notes(model: str, tmp_path: Path) -> None:  # noqa: F811
@@ -188,13 +219,16 @@ def test_a_section_keeps_times_and_frame_numbers(model: str, tmp_path: Path) -> 
 def test_a_section_outside_the_recording_is_an_error(model: str, tmp_path: Path) -> None:  # noqa: F811
     done = predict(model, tmp_path / "out", clip(tmp_path / "a.mp4", 0.4), "--start", "9")
     assert done.exit_code == 1
-    assert "no frame is at 9 s or later" in done.stderr
+    assert "a.mp4 has no frame at 9 s or later" in done.stderr
     assert "--start" in done.stderr
     assert predict(model, tmp_path / "out", tmp_path / "a.mp4", "--start", "2", "--end", "1").exit_code == 2
 
 
 def test_a_rate_thins_the_file(model: str, tmp_path: Path) -> None:  # noqa: F811
     video = clip(tmp_path / "a.mp4", 0.8)
-    assert predict(model, tmp_path / "out", video, "--rate", "5").exit_code == 0
+    done = predict(model, tmp_path / "out", video, "--rate", "5")
+    assert done.exit_code == 0
+    assert "20 rows" in done.stdout, "of the summary"
+    assert "timeline.csv  (4 rows)" in done.stdout.replace("\n", "")
     with (tmp_path / "out" / "a" / "timeline.csv").open() as file:
         assert [float(row["time_s"]) for row in csv.DictReader(file)] == [0.0, 0.2, 0.4, 0.6]

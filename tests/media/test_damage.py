@@ -68,6 +68,9 @@ def bad_inputs(folder: Path) -> Iterator[tuple[str, Path, str, str]]:
     bomb = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
     (folder / "bomb.png").write_bytes(bomb[:16] + (40_000).to_bytes(4, "big") * 2 + bomb[24:])
     yield "missing", folder / "clop.mp4", "clop.mp4 does not exist", "Did you mean"
+    (folder / "link.mp4").symlink_to(folder / "moved.mp4")
+    yield "broken link", folder / "link.mp4", "moved.mp4, which does not exist", "repair the link"
+    yield "address", Path("https://me:secret@example.com/a.mp4"), "a.mp4 is an address (https:)", "download=True"
     yield "missing folder", folder / "none" / "a.mp4", "does not exist", "folder"
     yield "folder", folder, "is a folder", "Name one of the files"
     yield "device", Path("/dev/null"), "device or a pipe", "Save it"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner, Result
 
 from mien.cli.main import app
@@ -195,6 +196,22 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     assert empty.exit_code == 1
     assert "holds no results of mien predict" in empty.stderr
     assert "mien predict RECORDINGS --out OUT" in empty.stderr
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "timeline.json").write_text("{}")
+    own = mien("people", tmp_path / "clip")
+    assert own.exit_code == 1
+    text = " ".join(own.stderr.split())
+    assert "holds the results of one recording" in text
+    assert f"mien people {tmp_path}" in text
+
+
+def test_sound_alone_gives_no_empty_table(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "voice.wav", np.zeros(16000, np.float32), 16000)
+    assert mien("predict", tmp_path / "voice.wav", "--out", tmp_path / "out").exit_code == 0
+    done = mien("people", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "nobody was compared: no face could be read" in done.stdout
+    assert "seen as" not in done.stdout
 
 
 def test_a_recording_stored_upside_down_is_turned(predicted: Path, tmp_path: Path) -> None:

@@ -196,3 +196,4 @@ def test_the_page_escapes_names_and_marks_distances_near_the_threshold(tmp_path:
     assert page.count('class="doubtful"') == 1, "only the first distance: the user has decided on the second subject"
     assert "Neutral 75 %, Anger 25 %" in page
     assert page.count("Not compared") == 1
+    assert ">Face<" not in page, "no report holds a picture"

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +93,31 @@ def test_the_command_line_writes_the_same_files_with_workers(tmp_path: Path) -> 
         assert (out / "timelines.csv").read_text().count("\n") == 1 + sum(records[-1].values())
     assert records[0] == records[1]
     assert len(records[0]) == 2
+
+
+SCRIPT = """
+import mien
+
+print("the script runs", flush=True)
+for path, result in mien.predict_many(["gone.mp4"], workers=1):
+    print(path, result.what)
+"""
+GUARDED = """
+import mien
+
+def show(done, total):
+    pass
+
+if __name__ == "__main__":
+    for path, result in mien.predict_many(["gone.mp4"], workers=1, progress=show):
+        print(path, result.what)
+"""
+
+
+@pytest.mark.parametrize(("script", "lines"), [(SCRIPT, ["the script runs"]), (GUARDED, [])])
+def test_a_script_is_run_once_and_may_define_what_is_passed(script: str, lines: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [*lines, "gone.mp4 gone.mp4 does not exist."]
+    assert "Traceback" not in done.stderr

@@ -18,19 +18,19 @@ def decoded(n: int = 10) -> list[Frame]:
 
 def test_a_section_has_the_frames_from_its_start_and_before_its_stop() -> None:
     section = Section(0.3, 0.6)
-    assert [f.index for f in section.frames(decoded())] == [3, 4, 5]
+    assert [f.index for f in section.frames(decoded(), "a.mp4")] == [3, 4, 5]
     assert section.skipped == 3
 
 
 def test_nothing_after_the_stop_is_decoded() -> None:
     frames = iter(decoded())
-    list(Section(0.0, 0.2).frames(frames))
+    list(Section(0.0, 0.2).frames(frames, "a.mp4"))
     assert next(frames).index == 3
 
 
 def test_a_section_after_the_last_frame_is_an_error() -> None:
-    with pytest.raises(MediaError, match="no frame is at 5 s or later") as caught:
-        list(Section(5.0).frames(decoded()))
+    with pytest.raises(MediaError, match=r"a\.mp4 has no frame at 5 s or later") as caught:
+        list(Section(5.0).frames(decoded(), "a.mp4"))
     assert "--start" in caught.value.remedy
 
 

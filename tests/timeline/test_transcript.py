@@ -119,7 +119,7 @@ def test_a_damaged_transcript_is_an_error_that_says_why(name: str, text: str, me
     (tmp_path / name).write_text(text)
     with pytest.raises(MediaError, match=message):
         read_transcript(tmp_path / name)
-    with pytest.raises(MediaError, match="No such file"):
+    with pytest.raises(MediaError, match="there is no such file"):
         read_transcript(tmp_path / "gone.json")
 
 
@@ -166,3 +166,32 @@ def test_the_command_writes_a_table_and_says_who_is_who(tmp_path: Path) -> None:
     assert run(tmp_path / "timeline.parquet", tmp_path / "t.json", "--speaker", "B").exit_code == 2
     with pytest.raises(OutputError, match=r"cannot be written as \.xlsx"):
         write_utterances(table, tmp_path / "u.xlsx")
+
+
+def test_a_transcript_that_does_not_fit_is_noted(tmp_path: Path) -> None:
+    p = np.tile(np.eye(8)[4], (50, 1))
+    table = subject_rows(
+        0, np.arange(50) / 10, probabilities=p, valence_arousal=np.zeros((50, 2)), voice=np.zeros(50, bool)
+    )
+    Timeline(table).write(tmp_path / "timeline.csv")
+    Timeline(table.clear()).write(tmp_path / "empty.csv")
+    segments = [{"start": start, "end": start + 1, "text": "hello"} for start in (1.0, 5.0, 100.0)]
+    (tmp_path / "late.json").write_text(json.dumps({"segments": segments}))
+    (tmp_path / "none.json").write_text(json.dumps({"segments": []}))
+
+    def note(timeline: str, transcript: str) -> str:
+        words = ["turns", *(str(tmp_path / name) for name in (timeline, transcript)), "--out", str(tmp_path / "u.csv")]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.stdout.split())
+
+    assert "note 2 turns after the end of the timeline at 5.0 s" in note("timeline.csv", "late.json")
+    assert "note the transcript has no turns" in note("timeline.csv", "none.json")
+    assert "note the timeline has no rows" in note("empty.csv", "late.json")
+
+
+def test_missing_files_and_folders_are_called_so(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"gone\.json cannot be read as a transcript: there is no such file"):
+        read_transcript(tmp_path / "gone.json")
+    with pytest.raises(MediaError, match=r"it is a folder; name a file in it, such as .*timeline\.csv"):
+        Timeline.read(tmp_path)

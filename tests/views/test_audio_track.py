@@ -43,3 +43,4 @@ def test_the_waveform_is_that_of_the_track(tmp_path: Path) -> None:
     media = two_tracks(tmp_path / "two.mkv", (0.0, 0.4))
     assert waveform(media, 1.0, audio_track=1).sum() == 0
     assert waveform(media, 1.0, audio_track=2).max() == 255
+    assert waveform(media, 0.0, audio_track=2).size == 0, "a sound with a single row lasts 0 s"

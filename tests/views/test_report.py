@@ -230,17 +230,21 @@ def test_theme_button_switches_the_background(opened: Browser) -> None:
 
 
 def test_page_fits_a_phone_screen(opened: Browser) -> None:
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    size = {"width": 360, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     opened.call("Emulation.setDeviceMetricsOverride", **size)
     try:
         # The page redraws in its resize event, which comes with the next frame.
         opened.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         wide = opened.js("document.documentElement.scrollWidth")
+        bar = opened.js("document.querySelector('#bars .rail').clientWidth")
+        beyond = opened.js("[...controls.children].filter(e => e.getBoundingClientRect().right > 346).length")
         drawn = opened.js("chart.width / devicePixelRatio <= document.documentElement.clientWidth")
     finally:
         opened.call("Emulation.clearDeviceMetricsOverride")
-    assert wide <= 390
+    assert wide <= 360
     assert drawn
+    assert bar > 120, "long enough to tell shares apart"
+    assert beyond == 0
 
 
 # --- other media ---

@@ -78,3 +78,30 @@ def test_a_page_shows_the_classes_of_the_timeline(browser: Browser, tmp_path: Pa
     assert browser.js("new Set(mien.data.expressions.map(e => e.colour)).size") == count
     assert not [name for name in EXPRESSIONS if name in shown_text(browser)]
     assert browser.errors() == []
+
+
+def test_the_curves_of_a_section_end_where_its_rows_end(browser: Browser, tmp_path: Path) -> None:
+    n = 50
+    table = subject_rows(
+        0, 1 + np.arange(n) / 25, probabilities=np.tile(np.eye(8)[4], (n, 1)), frames=np.arange(n),
+        valence_arousal=np.full((n, 2), [0.5, -0.5]), voice=np.zeros(n, bool), face=np.ones(n, bool),
+        boxes=np.tile([1.0, 1, 9, 9], (n, 1)),
+    )  # fmt: skip
+    info = {"media": {"kind": "video", "duration_s": 10.0}, "section": {"start_s": 1.0, "stop_s": 3.0}}
+    page = report.write_report(tmp_path / "r.html", table, summarise(table), info=info)
+    assert "0:01.0 to 0:03.0 of 0:10.0" in page.read_text(encoding="utf-8")
+    browser.open(page)
+    # Pixels in the colour of valence in the column of a time.
+    of_valence = (
+        "(t => { const probe = document.createElement('canvas').getContext('2d'), ratio = devicePixelRatio;"
+        "probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--valence').trim();"
+        "probe.fillRect(0, 0, 1, 1); const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;"
+        "mien.show(t, false);"
+        "const x = Math.round((document.getElementById('needle').offsetLeft) * ratio);"
+        "const d = chart.getContext('2d').getImageData(x, 0, 1, chart.height).data; let n = 0;"
+        "for (let i = 0; i < d.length; i += 4)"
+        " n += Math.abs(d[i] - r) + Math.abs(d[i + 1] - g) + Math.abs(d[i + 2] - b) < 30 && d[i + 3] > 200;"
+        "return n; })"
+    )
+    assert browser.js(f"{of_valence}(2)") > 0
+    assert browser.js(f"{of_valence}(6)") == 0

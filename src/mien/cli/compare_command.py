@@ -132,8 +132,10 @@ def compare(
         window=(first, last),
         attributes=_attributes(attributes) if attributes else {},
     )
-    sides = [recordings.load(path, tiers=tier, labels=labels) if path else {} for path in (a, b)]
+    read = [recordings.load(path, tiers=tier) if path else {} for path in (a, b)]
+    sides, notes = recordings.relabel(read, labels)
     record = comparison.compare(sides[0], sides[1], options)
+    record["notes"] = [*notes, *record["notes"]]
     written = write_page(out, record)
     if as_json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
@@ -178,7 +180,6 @@ def _pair(text: str, option: str) -> tuple[float, float]:
 
 
 def _attributes(path: Path) -> dict[str, dict[str, str]]:
-    from mien.compare.recordings import recording_name
     from mien.csv_rows import read_rows
     from mien.errors import ConfigError
 
@@ -190,10 +191,7 @@ def _attributes(path: Path) -> dict[str, dict[str, str]]:
             remedy="Begin the file with a line such as recording,gender,age.",
         )
     return {
-        recording_name(Path(row["recording"])) if "." in row["recording"] else row["recording"]: {
-            key: value for key, value in row.items() if key != "recording" and value
-        }
-        for row in rows
+        row["recording"]: {key: value for key, value in row.items() if key != "recording" and value} for row in rows
     }
 
 
@@ -222,7 +220,7 @@ def _print(record: dict[str, Any]) -> None:
         for row in record["groups"]["contrasts"]:
             cells = [format_number(row[key]) for key in ("mean_a", "mean_b", "difference", "effect")]
             table.add_row(row["measure"], *cells, format_p(row["p_holm"]))
-        screen.print(table)
+        screen.print(table if table.rows else "no measure varies between the recordings")
     if record["events"]:
         kinds = sorted({(row["event"], row["of"], row["count"]) for row in record["events"]})
         screen.print("events: " + ", ".join(f"{e} ({of}: {n})" for e, of, n in kinds), markup=False)

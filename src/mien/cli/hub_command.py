@@ -270,6 +270,7 @@ def _print_networks(rows: list[ArtefactStatus], as_json: bool, *, verified: bool
     from rich.text import Text
 
     table = console.table("name", "size", "licence", "use", "downloaded")
+    table.columns[0].no_wrap = True  # a name is typed or copied
     for row in rows:
         if row.problem:
             state = Text(row.problem, style="red")

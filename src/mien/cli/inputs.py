@@ -101,7 +101,8 @@ def _media_in(folder: Path, out: Path, passed: list[PassedOver]) -> list[Path]:
         if first is not None:  # a hidden folder is named once, not with all that it holds
             hidden.add(folder.joinpath(*parts[: first + 1]))
         elif not path.is_file():
-            continue
+            if path.is_symlink() and not path.exists():
+                passed.append(PassedOver(path, "a link to a file that does not exist"))
         elif any((place / PROVENANCE).is_file() for place in path.parents if folder in place.parents):
             if path.name == PROVENANCE:
                 passed.append(PassedOver(path.parent, "results of mien"))

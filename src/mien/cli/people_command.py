@@ -119,6 +119,12 @@ def people(
         _forget([path for path in paths if path.is_file()], as_json)
         return
     if not results:
+        if (folders[0] / "timeline.json").is_file():
+            raise MediaError(
+                f"{printable(folders[0])} holds the results of one recording",
+                follows="Nobody was compared.",
+                remedy=f"Give the folder that holds it: mien people {printable(folders[0].absolute().parent)}",
+            )
         raise MediaError(
             f"{', '.join(map(printable, folders))} holds no results of mien predict",
             follows="Nobody was compared.",
@@ -226,7 +232,7 @@ def _print(members: list[Member], notes: list[str], files: dict[str, Path]) -> N
         more = len(row["subjects"]) - 4
         own += f" and {more} more" if more > 0 else ""
         table.add_row(row["person"], str(row["recordings"]), f"{row['seconds']:.1f}", own)
-    screen.print(table)
+    screen.print(table if table.rows else "nobody was compared: no face could be read")
     for note in notes:
         screen.print(f"note  {note}", style="yellow", markup=False)
     for kind, path in files.items():

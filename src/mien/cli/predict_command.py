@@ -302,13 +302,16 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
         screen.print(f"note  {note}", style="yellow", markup=False)
     screen.print()
     for name, path in result.files.items():
-        screen.print(f"{name:12}{printable(path)}", markup=False)
+        thinned = (
+            f"  ({count(result.rows, 'row')})" if name == "timeline" and result.rows < len(result.timeline) else ""
+        )
+        screen.print(f"{name:12}{printable(path)}{thinned}", markup=False)
     screen.print()
 
 
 def _brief_estimate(result: JobResult) -> str:
-    """The first subject in a few words: the two most frequent expressions, else mean valence and arousal, else the
-    highest two means of score tasks."""
+    """The first subject in a few words: the two most frequent expressions, of a still the expression with its
+    confidence; else mean valence and arousal, else the highest two means of score tasks."""
     from mien.views.parts import parts_of
 
     first = result.summaries[0] if result.summaries else None
@@ -317,6 +320,8 @@ def _brief_estimate(result: JobResult) -> str:
         highest = sorted(means, key=lambda name: -means[name])[:2]
         return ", ".join(f"{name} {means[name]:.2f}" for name in highest)
     if first is None or parts_of(result.timeline.table).expression:
+        if first and len(first.stretches) == 1 and first.stop_s <= first.start_s:
+            return f"{first.stretches[0].expression}, confidence {first.stretches[0].confidence:.0%}"
         shares = list(first.shares.items()) if first else []
         return ", ".join(f"{name} {share:.0%}" for name, share in shares[:2]) or "no expression"
     if first.valence is None or first.arousal is None:

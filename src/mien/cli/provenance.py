@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -197,19 +197,36 @@ def _is_there(path: Path) -> bool:
 
 
 def choose_folders(jobs: Sequence[MediaJob]) -> list[MediaJob]:
-    """The jobs, with another folder (`clip-2`) where the folder holds results of another recording.
+    """The jobs, each in the folder of its earlier results if there are any, although its name would now be another one;
+    else in another folder (`clip-2`) where its own holds results of another recording.
 
-    A recording is the same if its path or its content is.
+    A recording is the same if its path or its content is; it has earlier results if its path is.
     """
-    taken = {job.folder for job in jobs}
+    earlier = _earlier_folders({job.folder.parent for job in jobs})
+    kept: dict[Path, Path] = {}
+    for job in jobs:
+        if folders := earlier.get(job.media.absolute()):
+            kept[job.media] = job.folder if job.folder in folders else folders[0]
+    taken = {*kept.values(), *(job.folder for job in jobs)}
     chosen = []
     for job in jobs:
-        folder, number = job.folder, 2
-        while (folder != job.folder and folder in taken) or _holds_other(folder, job.media):
+        folder, number = kept.get(job.media, job.folder), 2
+        while job.media not in kept and (
+            (folder != job.folder and folder in taken) or folder in kept.values() or _holds_other(folder, job.media)
+        ):
             folder, number = job.folder.with_name(f"{job.folder.name}-{number}"), number + 1
         taken.add(folder)
         chosen.append(replace(job, folder=folder))
     return chosen
+
+
+def _earlier_folders(outs: Iterable[Path]) -> dict[Path, list[Path]]:
+    """Absolute path of a recording -> the folders in `outs` that hold results of it."""
+    found: dict[Path, list[Path]] = {}
+    for folder in sorted(path.parent for out in outs for path in out.glob(f"*/{PROVENANCE}")):
+        if record := read(folder):
+            found.setdefault(Path(record["media"]["path"]).absolute(), []).append(folder)
+    return found
 
 
 def _holds_other(folder: Path, media: Path) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien.cli import console
 from mien.views.words import count
+
+if TYPE_CHECKING:
+    from mien.timeline.table import Timeline
 
 
 def turns(
@@ -63,5 +66,19 @@ def turns(
     rows = result.filter(result["level"] == "turn")
     unknown = rows["subject"].null_count()
     screen.print(f"{out}: {count(len(rows), 'turn')}, {count(len(result) - len(rows), 'word')}", markup=False)
-    if unknown:
-        screen.print(f"note  {count(unknown, 'turn')} of nobody in view, without an estimate", style="yellow")
+    for note in _notes(table, [span.start_s for span in spans], unknown):
+        screen.print(f"note  {note}", style="yellow", markup=False)
+
+
+def _notes(table: Timeline, starts: list[float], unknown: int) -> list[str]:
+    """What may be wrong with the result. starts: of the turns, in seconds. unknown: turns without a person."""
+    if not starts:
+        return ["the transcript has no turns"]
+    if not len(table):
+        return ["the timeline has no rows, so no turn has an estimate"]
+    notes = [f"{count(unknown, 'turn')} of nobody in view, without an estimate"] if unknown else []
+    end = max(summary.stop_s for summary in table.summaries())
+    if late := sum(start >= end for start in starts):
+        what = f"{count(late, 'turn')} after the end of the timeline at {end:.1f} s"
+        notes.append(f"{what}: is this the transcript of the recording?")
+    return notes

@@ -17,7 +17,7 @@ SCORES = {
     "agreement": "same class",
     "kappa": "Cohen’s κ",
     "alpha": "Krippendorff’s α",
-    "macro_f1": "macro F1, A as truth",
+    "macro_f1": "macro F1, {a} as truth",
     "ccc valence": "CCC of valence",
     "ccc arousal": "CCC of arousal",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from mien.compare.recordings import (
     Baseline,
     Person,
     common_classes,
+    matching_name,
     people,
     subtract_baseline,
     without_span,
 )
 from mien.errors import ConfigError
 from mien.evaluation.bootstrap import DRAWS, FEW_GROUPS, LEVEL, Interval
+from mien.labels import EXPRESSIONS, probability_column
 from mien.timeline.table import Timeline
 
 #: Bins of A's valence and arousal in the figure of the means of B.
@@ -56,11 +58,13 @@ def compare(a: Mapping[str, Timeline], b: Mapping[str, Timeline], options: Optio
 
     Returns a record with `classes`, `names`, `notes`, and `agreement`, `groups`, `events`, each None if not asked for.
 
-    Raises ConfigError: A and B share no recording, or no person of one, so nothing can be compared.
+    Raises ConfigError: A and B share no recording, or no person of one, or one has no estimate, so nothing can be
+    compared.
     """
     classes = common_classes([*a.values(), *b.values()])
     notes: list[str] = []
     sides = [_people(side, classes, options, name, notes) for side, name in zip((a, b), options.names, strict=True)]
+    _check_people((a, b), sides, options)
     rest = [{key: [without_span(p, options.baseline) for p in own] for key, own in side.items()} for side in sides]
     record: dict[str, Any] = {
         "classes": list(classes),
@@ -77,6 +81,7 @@ def compare(a: Mapping[str, Timeline], b: Mapping[str, Timeline], options: Optio
     if b and options.as_groups:
         record["groups"] = _groups(rest[0], rest[1], classes, options, notes)
     elif b:
+        notes += _unmatched_classes(a, b, options.names)
         record["agreement"] = _agreement(rest[0], rest[1], classes, options, notes)
     if options.events:
         record["events"] = _events(sides, classes, options, notes)
@@ -100,6 +105,45 @@ def _people(
             own = [s for s in shifted if s is not None]
         found[key] = own
     return found
+
+
+def _check_people(
+    given: Sequence[Mapping[str, Timeline]], sides: Sequence[Mapping[str, list[Person]]], options: Options
+) -> None:
+    """Raises ConfigError: a side that is given has nobody."""
+    for name, timelines, side in zip(options.names, given, sides, strict=True):
+        if not timelines or any(side.values()):
+            continue
+        if not any(len(timeline) for timeline in timelines.values()):
+            raise ConfigError(
+                f"{name} has no rows: {_some(timelines)}",
+                follows="Nothing was compared.",
+                remedy="Give timelines or annotations that are not empty; --tier may have left out all of them.",
+            )
+        raise ConfigError(
+            f"--baseline holds no valence or arousal of anybody in {name}",
+            follows="Nothing was compared.",
+            remedy="Choose a span in which people are seen or heard, or another timeline of theirs.",
+        )
+
+
+def _unmatched_classes(a: Mapping[str, Timeline], b: Mapping[str, Timeline], names: Sequence[str]) -> list[str]:
+    """A note on the classes that occur in one side and are no class of the other, which never agree.
+
+    None if they are all of the standard eight: a person need not see all of them.
+    """
+    known = [{probability_column(c) for timeline in side.values() for c in timeline.classes} for side in (a, b)]
+    lost = [
+        (label, name)
+        for name, side, others in zip(names, (a, b), reversed(known), strict=True)
+        for label in sorted({c for t in side.values() for c in t.table["expression"].drop_nulls().unique()})
+        if probability_column(label) not in others
+    ]
+    if all(label in EXPRESSIONS for label, _ in lost):
+        return []
+    found = _some(f"{label} of {name}" for label, name in lost)
+    remedy = "--map LABEL=CLASS counts a label as another class"
+    return [f"classes that the other side lacks, and that never agree: {found}; {remedy}"]
 
 
 def _agreement(
@@ -147,14 +191,16 @@ def _agreement(
         notes.append(f"with {len(parts)} recordings, intervals are too narrow ({FEW_GROUPS} and more are enough)")
     if len(parts) == 1:
         notes.append("one recording gives no intervals: its moments are not independent of each other")
-    unknown = [part.recording for part in parts if part.recording not in options.attributes]
-    if options.attributes and unknown:
+    named = {part.recording for part in parts}
+    attributes = {matching_name(key, named): values for key, values in options.attributes.items()}
+    unknown = [part.recording for part in parts if part.recording not in attributes]
+    if attributes and unknown:
         notes.append(f"without attributes, and left out of that section: {_some(unknown)}")
     confusion = np.sum([part.confusion for part in parts], axis=0)
     scores = agreement.score(parts)
     return {
         "scores": [
-            {"key": key, "name": name, **_interval(scores[key])}
+            {"key": key, "name": name.replace("{a}", options.names[0]), **_interval(scores[key])}
             for key, name in agreement.SCORES.items()
             if math.isfinite(scores[key].value)
         ],
@@ -171,7 +217,7 @@ def _agreement(
                     {**v, "scores": {key: _interval(i) for key, i in v["scores"].items()}} for v in entry["values"]
                 ],
             }
-            for entry in agreement.by_attribute(parts, options.attributes)
+            for entry in agreement.by_attribute(parts, attributes)
         ],
     }
 
@@ -216,6 +262,13 @@ def _groups(
         ]
         a, b = sides
     values = [{key: groups.measures(own, classes, options.rate_hz) for key, own in side.items()} for side in (a, b)]
+    for name, own in zip(options.names, values, strict=True):
+        if not any(own.values()):
+            raise ConfigError(
+                f"{name} has no estimate in any recording: {_some(own)}",
+                follows="Nothing was compared.",
+                remedy="Give timelines with estimates; a --baseline that lasts as long as a recording leaves nothing.",
+            )
     contrasts = groups.contrast_groups(values[0], values[1], paired=options.paired)
     unit, units = ("recording", "recordings") if options.people is None else ("person", "people")
     if options.paired and not set(a) & set(b):
@@ -228,8 +281,23 @@ def _groups(
         notes.append(f"in both groups, which are then not independent: {_some(both)}; --paired compares within people")
     if min(len(a), len(b)) < 2:
         notes.append(f"a group of one {unit} has no variance: there is no test and no effect size")
+    elif notice := _few(len(set(a) & set(b)) if options.paired else (len(a), len(b)), units):
+        notes.append(notice)
     record = {"paired": options.paired, "unit": unit, "permutations": groups.DRAWS}
     return record | {"contrasts": [asdict(c) for c in contrasts]}
+
+
+def _few(sizes: int | tuple[int, int], units: str) -> str:
+    """A note on few pairs, or groups of few recordings or people; "" for enough. The smallest p of a two-sided
+    permutation test is two in all permutations."""
+    if isinstance(sizes, int):
+        smallest, what, least = 2 / 2**sizes, f"{sizes} pairs of {units}", sizes
+    else:
+        smallest, what, least = 2 / math.comb(sum(sizes), sizes[0]), f"{sizes[0]} and {sizes[1]} {units}", min(sizes)
+    if least >= FEW_GROUPS:
+        return ""
+    p = f", and p cannot be below {smallest:.3f} before correction" if smallest > 0.01 else ""
+    return f"with {what}, intervals are too narrow ({FEW_GROUPS} and more are enough){p}"
 
 
 def _by_person(
@@ -260,14 +328,19 @@ def _events(
     sides: Sequence[Mapping[str, list[Person]]], classes: Sequence[str], options: Options, notes: list[str]
 ) -> list[dict[str, Any]]:
     known = {key for side in sides for key in side}
-    if lost := {e.recording for e in options.events if e.recording and e.recording not in known}:
+    wanted = [replace(e, recording=matching_name(e.recording, known)) for e in options.events]
+    if lost := {e.recording for e in wanted if e.recording and e.recording not in known}:
         notes.append(f"events of recordings that are not here, and left out: {_some(sorted(lost))}")
+        wanted = [e for e in wanted if e.recording not in lost]
+    everybody = [person for side in sides for own in side.values() for person in own]
+    if empty := events.without_estimate(everybody, wanted, classes, options.window):
+        notes.append(f"events around which nobody has an estimate, and left out: {_some(map(_event, empty))}")
     found = []
     for name, side in zip(options.names, sides, strict=True):
         if not side:
             continue
         everyone = [person for own in side.values() for person in own]
-        for curve in events.curves(everyone, options.events, classes, options.window):
+        for curve in events.curves(everyone, wanted, classes, options.window):
             found.append(
                 {
                     "of": name,
@@ -283,11 +356,16 @@ def _events(
             )
     if not found:
         raise ConfigError(
-            f"none of the {len(options.events)} events lies in a recording of A or B",
+            f"none of the {len(options.events)} events lies in a recording of A or B where somebody has an estimate",
             follows="Nothing was compared.",
-            remedy="Write the names of the recordings in the column recording, and their seconds in time_s.",
+            remedy=f"Write the names of the recordings ({_some(sorted(known))}) in the column recording, and their "
+            "seconds in time_s.",
         )
     return found
+
+
+def _event(event: events.Event) -> str:
+    return f"{event.name} at {event.time_s:g} s" + (f" of {event.recording}" if event.recording else "")
 
 
 def _interval(interval: Interval) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,16 @@ class Curve:
 def read_events(path: Path) -> list[Event]:
     """Events of a CSV with the column `time_s` and, if wanted, `recording`, `event` and `subject`.
 
-    Raises ConfigError: no such file, no column `time_s`, or a time that is no number.
+    Raises ConfigError: no such file, no event, no column `time_s`, or a time that is no number.
     """
     rows = read_rows(path, "--events", follows="Nothing was compared.")
-    if rows and "time_s" not in rows[0]:
+    if not rows:
+        raise ConfigError(
+            f"--events {path} has no event below its header",
+            follows="Nothing was compared.",
+            remedy="Give a CSV with the columns recording,time_s,event, and a row for each event.",
+        )
+    if "time_s" not in rows[0]:
         raise ConfigError(
             f"{path} has the columns {', '.join(rows[0])}, and none is time_s",
             follows="Nothing was compared.",
@@ -59,7 +66,9 @@ def read_events(path: Path) -> list[Event]:
     for number, row in enumerate(rows, 2):
         try:
             subject = int(row["subject"]) if row.get("subject") else None
-            events.append(Event(row.get("recording", ""), float(row["time_s"]), row.get("event") or "event", subject))
+            events.append(
+                Event(row.get("recording", ""), _seconds(row["time_s"]), row.get("event") or "event", subject)
+            )
         except ValueError as error:
             raise ConfigError(
                 f"{path}:{number}: {error}",
@@ -77,16 +86,19 @@ def curves(
     Args:
         window: first and last offset in seconds. Moments without an estimate are left out of a mean.
 
-    Intervals are over recordings, the mean of whose events counts; with one recording, over events.
+    Intervals are over recordings, the mean of whose events counts; with one recording, over events. Events around which
+    nobody has an estimate do not count, see `without_estimate`.
     """
-    offsets = np.round(np.arange(round(window[0] / STEP_S), round(window[1] / STEP_S) + 1) * STEP_S, 6)
+    offsets = _offsets(window)
     found = []
     for name in dict.fromkeys(event.name for event in events):
         cut: list[tuple[str, np.ndarray]] = []
         for event in (e for e in events if e.name == name):
             for person in people:
-                if event.recording in ("", person.recording) and event.subject in (None, person.subject):
-                    cut.append((person.recording, _around(person, event.time_s + offsets, len(classes))))
+                if _concerns(event, person):
+                    values = _around(person, event.time_s + offsets, len(classes))
+                    if np.isfinite(values).any():
+                        cut.append((person.recording, values))
         if not cut:
             continue
         recordings = list(dict.fromkeys(recording for recording, _ in cut))
@@ -101,6 +113,35 @@ def curves(
                 continue
             found.append(Curve(name, measure, offsets, _intervals(own), len(cut), units))
     return found
+
+
+def without_estimate(
+    people: Sequence[Person], events: Sequence[Event], classes: Sequence[str], window: tuple[float, float]
+) -> list[Event]:
+    """The events in whose window nobody has an estimate, such as those after the end of a recording."""
+    offsets = _offsets(window)
+
+    def is_seen(event: Event, person: Person) -> bool:
+        times = event.time_s + offsets
+        return _concerns(event, person) and bool(np.isfinite(_around(person, times, len(classes))).any())
+
+    return [event for event in events if not any(is_seen(event, person) for person in people)]
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"time_s is {text}")
+    return value
+
+
+def _offsets(window: tuple[float, float]) -> np.ndarray:
+    """`(point,)` seconds from the event, `STEP_S` apart."""
+    return np.round(np.arange(round(window[0] / STEP_S), round(window[1] / STEP_S) + 1) * STEP_S, 6)
+
+
+def _concerns(event: Event, person: Person) -> bool:
+    return event.recording in ("", person.recording) and event.subject in (None, person.subject)
 
 
 def _around(person: Person, times: np.ndarray, classes: int) -> np.ndarray:

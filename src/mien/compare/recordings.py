@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,23 +43,21 @@ class Person:
     values: np.ndarray
 
 
-def load(
-    path: Path, *, tiers: Sequence[str] | None = None, labels: Mapping[str, str] | None = None
-) -> dict[str, Timeline]:
+def load(path: Path, *, tiers: Sequence[str] | None = None) -> dict[str, Timeline]:
     """The timelines of a file, or of a folder, by name of the recording.
 
     The name is that of the file without suffixes, or of its folder for `timeline.csv`. Where a recording has several
     files, the one with probabilities is taken.
 
     Args:
-        tiers: of annotations, see `Timeline.read`. labels: label -> class, "" to leave the label out.
+        tiers: of annotations, see `Timeline.read`.
 
     Raises:
         MediaError: a file cannot be read, or the folder has none.
         ConfigError: two files have the name of one recording.
     """
     if not path.is_dir():
-        return {recording_name(path): _relabelled(Timeline.read(path, tiers=tiers), labels or {})}
+        return {recording_name(path): Timeline.read(path, tiers=tiers)}
     found: dict[str, Path] = {}
     for file in sorted(path.rglob("*")):
         name = file.name.lower()
@@ -83,13 +81,34 @@ def load(
             follows="Nothing was compared.",
             remedy=f"Give a folder with files that end in {', '.join(SUFFIXES)}.",
         )
-    return {key: _relabelled(Timeline.read(file, tiers=tiers), labels or {}) for key, file in found.items()}
+    return {key: Timeline.read(file, tiers=tiers) for key, file in found.items()}
+
+
+def relabel(
+    sides: Sequence[Mapping[str, Timeline]], labels: Mapping[str, str]
+) -> tuple[list[dict[str, Timeline]], list[str]]:
+    """The timelines with other names of classes, and a note on labels that no timeline has.
+
+    labels: label -> class, "" to leave the label out.
+    """
+    known = common_classes(timeline for side in sides for timeline in side.values())
+    columns = {probability_column(name) for name in known}
+    unknown = [label for label in labels if probability_column(label) not in columns]
+    notes = [f"--map: neither side has {', '.join(unknown)}; the labels are {', '.join(known)}"] if unknown else []
+    return [{key: _relabelled(timeline, labels) for key, timeline in side.items()} for side in sides], notes
 
 
 def recording_name(path: Path) -> str:
     """Name of the recording of a file: `mien-out/clip/timeline.csv` and `anna/clip.eaf` are of `clip`."""
     stem = path.name[: -len(_suffix(path))] if _suffix(path) else path.stem
     return path.absolute().parent.name if _GENERIC.fullmatch(stem) else stem
+
+
+def matching_name(name: str, known: Container[str]) -> str:
+    """The known recording that a table means by a name, which may be that of its file: `clip` for `clip.mp4`. The name
+    itself if none is known."""
+    stem = recording_name(Path(name)) if name else name
+    return stem if name not in known and stem in known else name
 
 
 def _suffix(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def check_file(path: Path) -> Path:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        raise MediaError(f"{name} does not exist.", follows="Nothing was read.", remedy=_suggest_path(path)) from None
+        raise _missing(path) from None
     except PermissionError:
         raise MediaError(
             f"{name} cannot be read: permission denied.",
@@ -113,6 +114,24 @@ def check_file(path: Path) -> Path:
             remedy="Check the name and the disk.",
         ) from None
     return Path(os.path.abspath(path))
+
+
+def _missing(path: Path) -> MediaError:
+    """The error of a path without a file: an address, a link to nothing, or a wrong name."""
+    if match := re.match(r"(https?|rtsps?|rtmp|ftp|srt|udp):[/\\]", str(path)):
+        return MediaError(
+            f"{printable(path.name.partition('?')[0])} is an address ({match[1]}:), not a file.",
+            follows="Nothing was downloaded and nothing was read.",
+            remedy="Download the recording and give its file, or predict a stream with mien live ADDRESS. In Python: "
+            "predict(ADDRESS, download=True).",
+        )
+    if path.is_symlink():
+        return MediaError(
+            f"{printable(path)} is a link to {printable(path.readlink())}, which does not exist.",
+            follows="Nothing was read.",
+            remedy="Name the file itself, or repair the link.",
+        )
+    return MediaError(f"{printable(path)} does not exist.", follows="Nothing was read.", remedy=_suggest_path(path))
 
 
 def _suggest_path(path: Path) -> str:

@@ -6,12 +6,17 @@ after the other. Each process loads the model once and works in one thread.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import pickle
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mien.errors import MediaError, MienError
@@ -27,6 +32,7 @@ Result = TypeVar("Result")
 
 #: Tries of an item alone: the first end of its process may have been the fault of another item, before it began.
 TRIES_ALONE = 2
+_script_lock = threading.Lock()
 _load_options: dict[str, Any] = {}
 _predictor: Predictor | None = None
 
@@ -118,7 +124,8 @@ def _attempt(
             while not broken and (waiting or running):
                 while waiting and len(running) < workers:
                     index, item = waiting.popleft()
-                    running[pool.submit(_work, work, item)] = index
+                    with _without_script((work, item, load_options)):
+                        running[pool.submit(_work, work, item)] = index
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     index = running.pop(future)
                     try:
@@ -131,6 +138,29 @@ def _attempt(
                         result = error
                     yield index, result
             interrupted.extend(running.values())
+
+
+@contextlib.contextmanager
+def _without_script(arguments: object) -> Iterator[None]:
+    """Processes that start in this block do not run the user's script again.
+
+    Otherwise each would, and a script that predicts outside of `if __name__ == "__main__":` would start processes
+    without end, which Python stops with an error. A script that defines something in the arguments is needed, and left.
+    """
+    try:
+        is_needed = b"__main__" in pickle.dumps(arguments)
+    except Exception:  # the pool raises the error with its own text
+        is_needed = True
+    if is_needed:
+        yield
+        return
+    with _script_lock:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _start(load_options: dict[str, Any]) -> None:

@@ -212,6 +212,8 @@ class ModelPredictor:
         notes += quality_notes(table, request.min_quality)
         seconds["total"] = time.perf_counter() - start
         facts = self._info(info, media, encoders, seconds)
+        if not section.is_all:
+            facts["section"] = {"start_s": section.start_s, "stop_s": section.stop_s}
         if request.track is not None:
             facts["media"]["audio_track"] = request.track  # of report and overlay
         return Timeline(table, classes=model.labels, media=source.media, notes=notes, info=facts, features=features)
@@ -305,7 +307,7 @@ class ModelPredictor:
         def encode() -> EncodedMedia:
             return encode_media(
                 encoders,
-                frames=(lambda: section.frames(pictures())) if info.has_video else None,
+                frames=(lambda: section.frames(pictures(), str(info.path))) if info.has_video else None,
                 audio=(lambda: section.blocks(sound())) if info.has_audio else None,
                 width=info.width,
                 max_faces=self.max_faces,

@@ -41,8 +41,11 @@ class Section:
         """Whether the section is the whole recording."""
         return self.start_s == 0 and self.stop_s is None
 
-    def frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames of the section. Raises MediaError if there are none, although the recording has some."""
+    def frames(self, frames: Iterable[Frame], recording: str) -> Iterator[Frame]:
+        """The frames of the section. recording: its name, for the error.
+
+        Raises MediaError if there are none, although the recording has some.
+        """
         self.skipped = 0
         found = False
         for frame in frames:
@@ -55,7 +58,7 @@ class Section:
                 yield frame
         if not found and self.skipped:
             raise MediaError(
-                f"no frame is at {self.start_s:g} s or later",
+                f"{printable(recording)} has no frame at {self.start_s:g} s or later",
                 follows="Nothing was predicted.",
                 remedy="Choose --start and --end inside the recording.",
             )

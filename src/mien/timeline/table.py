@@ -194,10 +194,12 @@ class Timeline:
 
         path = Path(path)
         annotations = formats.format_of(path)
-        if annotations is None and path.suffix.lower() not in SUFFIXES:
-            raise _unreadable(path, f"its suffix is none of {', '.join((*SUFFIXES, *formats.suffixes()))}")
+        if path.is_dir():
+            raise _unreadable(path, f"it is a folder; name a file in it, such as {path / 'timeline.csv'}")
         if not path.is_file():
             raise _unreadable(path, "there is no such file")
+        if annotations is None and path.suffix.lower() not in SUFFIXES:
+            raise _unreadable(path, f"its suffix is none of {', '.join((*SUFFIXES, *formats.suffixes()))}")
         try:
             if annotations is not None:
                 table, about = formats.read(path, annotations, classes=classes, rate_hz=rate_hz, tiers=tiers)
@@ -338,5 +340,6 @@ def _unreadable(path: Path, reason: str) -> MediaError:
     return MediaError(
         f"{path} cannot be read as a timeline: {reason}",
         follows="Nothing was read.",
-        remedy="Give a timeline of `mien predict`, or annotations as docs/ANNOTATIONS.md describes them.",
+        remedy="Give a timeline, such as `mien predict RECORDING` writes to mien-out/RECORDING/timeline.csv, or "
+        "annotations as docs/ANNOTATIONS.md describes them.",
     )

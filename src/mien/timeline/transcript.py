@@ -47,6 +47,8 @@ def read_transcript(path: Path) -> list[Span]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise _unreadable(path, f"its suffix is none of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise _unreadable(path, "there is no such file")
     try:
         text = decode(path.read_bytes())
         if suffix == ".json":

@@ -120,7 +120,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "x_title": panel.x_title,
         "ticks": [(to_pixel(x, low)[0], text) for x, text in panel.ticks],
-        "levels": [(to_pixel(first, y)[1], f"{y:g}") for y in level_steps(low, high)],
+        "levels": [(to_pixel(first, y)[1], f"{y:g}".replace("-", "−")) for y in level_steps(low, high)],
         "diagonal": [*to_pixel(start, start), *to_pixel(end, end)] if panel.diagonal else [],
         "mark": (to_pixel(panel.mark[0], low)[0], panel.mark[1]) if panel.mark else None,
         "series": [_line(series, to_pixel, panel) for series in panel.series],

@@ -21,6 +21,7 @@ from mien.views.evaluation import format_score as score
 from mien.views.interval_chart import IntervalRow, interval_chart
 from mien.views.palette import class_colours
 from mien.views.render import load_template, read_source
+from mien.views.words import count
 
 Record = Mapping[str, Any]
 #: Recordings listed by name at most.
@@ -41,6 +42,7 @@ def write_page(path: Path, record: Record) -> Path:
         whole=format_count,
         percent=format_percent,
         p=format_p,
+        count=count,
     )
     text = template.render(**_context(record))
     with atomic_path(path) as temporary:
@@ -76,7 +78,7 @@ def _context(record: Record) -> dict[str, Any]:
     agreement, names = record["agreement"], record["names"]
     rows = []
     if agreement:
-        rows = sorted(agreement["recordings"], key=lambda r: _first(r["kappa"], r["ccc valence"]))[:MAX_ROWS]
+        rows = sorted(agreement["recordings"], key=lambda r: _first(r["kappa"], r["agreement"], r["ccc valence"]))
     return {
         **record,
         "title": f"{_heading(record)} · mien",
@@ -90,7 +92,7 @@ def _context(record: Record) -> dict[str, Any]:
         "short": abbreviations(record["classes"]),
         "matrix": confusion_rows(record["classes"], agreement["confusion"]) if agreement else [],
         "has_expressions": bool(agreement) and any(map(any, agreement["confusion"])),
-        "rows": rows,
+        "rows": rows[:MAX_ROWS],
         "keys": [s["key"] for s in agreement["scores"]] if agreement else [],
         "titles": {s["key"]: s["name"] for s in agreement["scores"]} if agreement else {},
         "curves_svg": Markup(_curves_svg(record)) if agreement else "",
@@ -112,11 +114,12 @@ def _facts(record: Record) -> list[str]:
     agreement = record["agreement"]
     if agreement:
         counted = sum(r["counted"] for r in agreement["recordings"]) / record["rate_hz"]
-        return [f"{len(agreement['recordings'])} recordings in both", f"{counted / 60:.1f} minutes compared"]
-    return [f"{a}: {n} recordings", *([f"{b}: {m} recordings"] if m else [])]
+        return [f"{count(len(agreement['recordings']), 'recording')} in both", f"{counted / 60:.1f} minutes compared"]
+    return [f"{a}: {count(n, 'recording')}", *([f"{b}: {count(m, 'recording')}"] if m else [])]
 
 
 def _first(*values: float | None) -> float:
+    """The first value that is known. κ is unknown where both sides have one and the same class throughout."""
     return next((v for v in values if v is not None), -math.inf)
 
 
@@ -176,7 +179,7 @@ def _contrast_svg(contrasts: Sequence[Record]) -> str:
     limit = max(1.0, math.ceil(max(known, default=1.0)))
     limit = min(limit, 5.0)
     rows = [
-        IntervalRow(c["measure"], c["effect"], text=f"{_signed(c['effect'])}   p {format_p(c['p_holm'])}")
+        IntervalRow(c["measure"], c["effect"], text=f"{_signed(c['effect'])}, p {format_p(c['p_holm'])}")
         for c in contrasts
     ]
     return interval_chart(rows, (-limit, limit))

@@ -100,11 +100,14 @@ def _crop(image: np.ndarray, box: list[float], size: tuple[float, float]) -> str
 def waveform(media: Path, duration: float, *, audio_track: int | None = None) -> np.ndarray:
     """Loudness of a recording's sound for drawing: `(columns,)` uint8 over `duration` seconds, 255 for its loudest.
 
-    Each column is the peak of its samples. Empty without sound, or where it is silent throughout.
+    Each column is the peak of its samples. Empty without sound, where it is silent throughout, and for no duration, as
+    of a sound with a single row.
 
     Args:
         audio_track: number of the sound track, from 1; None: the one that `probe` chooses.
     """
+    if duration <= 0:
+        return np.zeros(0, np.uint8)
     columns = min(WAVE_COLUMNS, max(1, round(duration * WAVE_HZ)))
     peaks = np.zeros(columns, np.float32)
     for start_s, samples in blocks(media, track=audio_track):

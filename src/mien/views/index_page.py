@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def write_index(
 ) -> Path:
     """Writes the page, for the user alone unless the folder says otherwise (`mien.scratch.private_mode`).
 
-    Faces are those that the reports hold; without a report, or with `--no-embed`, there are none.
+    Faces are those that the reports hold; without a report, or with `--no-embed`, there are none. Recordings whose
+    files have one name are shown with their paths.
 
     Args:
         results: folders beside the page with the content of their timeline.json.
@@ -42,6 +44,10 @@ def write_index(
         OutputError: the page cannot be written.
     """
     entries = [_entry(folder, record) for folder, record in results]
+    frequency = Counter(entry["name"] for entry in entries)
+    for entry in entries:
+        if frequency[entry["name"]] > 1:
+            entry["name"] = entry["path"]
     facts = [count(len(entries), "recording"), format_time(sum(e["duration"] for e in entries))]
     if failed:
         facts.append(f"{len(failed)} failed")

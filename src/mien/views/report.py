@@ -224,12 +224,20 @@ def find_peaks(rows: pl.DataFrame, classes: Sequence[str]) -> list[Peak]:
     return sorted(peaks, key=lambda peak: peak.time_s)
 
 
+def _span(summaries: Sequence[SubjectSummary], duration: float, info: Mapping[str, Any]) -> str:
+    """The duration, or of a section its first and last second, and the duration of the recording."""
+    if not info.get("section"):
+        return format_time(duration)
+    start, stop = min(s.start_s for s in summaries), max(s.stop_s for s in summaries)
+    return f"{format_time(start)} to {format_time(stop)} of {format_time(duration)}"
+
+
 def _facts(
     table: pl.DataFrame, summaries: Sequence[SubjectSummary], kind: str, duration: float, info: Mapping[str, Any]
 ) -> list[str]:
     facts = [people_in(summaries, pictures=kind != "audio"), count(len(table), "row")]
     if kind != "image":
-        facts.insert(0, format_time(duration))
+        facts.insert(0, _span(summaries, duration, info))
     media = info.get("media", {})
     if media.get("width"):
         facts.append(f"{media['width']} × {media['height']}")

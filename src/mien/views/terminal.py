@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +19,8 @@ from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
 from mien.views.words import count, format_time, people_in
 
-#: Characters of a bar for a share of 100 %.
-BAR = 16
+#: Characters of a bar for a share of 100 %: the longest that leaves room for the stretches beside the shares.
+BARS = (16, 12, 8)
 
 
 class Signs(NamedTuple):
@@ -47,8 +49,9 @@ def summary_table(
     Per subject: the share of each expression with its mean confidence, the longest stretches, means and evidence. Then
     the notes. A timeline without any expression shows only the means of valence and arousal, and the other way round.
     Score tasks are shown as means over time.
-    A bar is as long as the share; its solid part is the share times the confidence. Where the terminal's encoding is
-    not Unicode, everything is ASCII.
+    A bar is as long as the share; its solid part is the share times the confidence. In a narrow terminal bars are
+    shorter, and in a very narrow one the stretches are below the shares. Where the terminal's encoding is not Unicode,
+    everything is ASCII.
 
     Args:
         classes: the timeline's class names.
@@ -76,7 +79,7 @@ class _Summary:
             scores = _scores(subject, signs)
             lines += [_title(subject, signs), *scores]
             if any(s.shares or s.valence is not None for s in summaries) or not scores:
-                lines += _body(subject, shown, colours, signs)
+                lines += _body(subject, shown, colours, signs, (console, options))
         lines += [Text.assemble(("note  ", "yellow"), note) for note in self.notes]
         yield Group(*lines)
 
@@ -84,11 +87,12 @@ class _Summary:
 def _headline(summaries: Sequence[SubjectSummary], name: str, info: Mapping[str, Any], signs: Signs) -> Text:
     rows = sum(s.rows for s in summaries)
     facts = [count(rows, "row"), people_in(summaries, pictures=info.get("media", {}).get("kind") != "audio")]
+    start = min((s.start_s for s in summaries), default=0.0) if info.get("section") else 0.0
     stop = max((s.stop_s for s in summaries), default=0.0)
-    if stop > 0:
-        facts.insert(0, format_time(stop))
-    if (total := info.get("seconds", {}).get("total")) and stop > 0:
-        facts.append(f"predicted in {total:.1f} s ({stop / total:.1f}{signs.times} real time)")
+    if stop > start:
+        facts.insert(0, (f"{format_time(start)}{signs.dash}" if start else "") + format_time(stop))
+    if (total := info.get("seconds", {}).get("total")) and stop > start:
+        facts.append(f"predicted in {total:.1f} s ({(stop - start) / total:.1f}{signs.times} real time)")
     return Text.assemble((printable(name) or "timeline", "bold"), "  ", (signs.dot.join(facts), "dim"))
 
 
@@ -115,31 +119,66 @@ def _scores(subject: SubjectSummary, signs: Signs) -> list[RenderableType]:
     return lines
 
 
-def _body(subject: SubjectSummary, shown: Parts, colours: Mapping[str, str], signs: Signs) -> list[RenderableType]:
+def _body(
+    subject: SubjectSummary,
+    shown: Parts,
+    colours: Mapping[str, str],
+    signs: Signs,
+    terminal: tuple[Console, ConsoleOptions],
+) -> list[RenderableType]:
     if not subject.shares and (shown.expression or subject.valence is None):
         missing = "expression" if shown.expression else "valence or arousal"
         return [Text(f"  no face or voice evidence, so no {missing}", style="dim")]
     if not shown.expression:
         return []
-    shares = Table.grid(padding=(0, 1))
+    stretches = _stretches(subject, colours, signs)
+    for length in BARS:
+        body = Table.grid(padding=(0, 3))
+        body.add_row(_shares(subject, colours, signs, length), stretches)
+        if _width(body, terminal) <= terminal[1].max_width:
+            return [body]
+    return [_shares(subject, colours, signs, BARS[-1]), Padding(stretches, (0, 0, 0, 2))]
+
+
+def _width(body: RenderableType, terminal: tuple[Console, ConsoleOptions]) -> int:
+    """Characters that the body needs to break no line."""
+    console, options = terminal
+    return Measurement.get(console, options.update_width(1000), body).maximum
+
+
+def _shares(subject: SubjectSummary, colours: Mapping[str, str], signs: Signs, length: int) -> Table:
+    """A line for each class: its share as a bar and a number, and its mean confidence."""
+    shares = _grid(5)
     is_moment = subject.stop_s <= subject.start_s
     for name, share in subject.shares.items():
         if share >= 0.005:
             sure = _confidence(subject, name)
-            bar = _bar(sure if is_moment else share, 1.0 if is_moment else sure, colours[name], signs)
+            bar = _bar(sure if is_moment else share, 1.0 if is_moment else sure, colours[name], signs, length)
             numbers = "" if is_moment else f"{share:4.0%}"
             shares.add_row(" ", Text(name), bar, Text(numbers), Text(f"confidence {sure:.0%}", style="dim"))
     if subject.unnamed >= 0.005:
-        shares.add_row(" ", Text("no expression", style="dim"), "", Text(f"{subject.unnamed:4.0%}", style="dim"))
-    longest = [s for s in subject.dominant() if s.seconds > 0]
-    stretches = Table.grid(padding=(0, 1))
-    for s in longest:
-        interval = Text(f"{format_time(s.start_s)}{signs.dash}{format_time(s.stop_s)}", style="dim", justify="right")
-        confidence = Text(f"{s.confidence:4.0%}", style="dim")
-        stretches.add_row(interval, Text(s.expression, style=colours[s.expression]), confidence)
-    body = Table.grid(padding=(0, 3))
-    body.add_row(shares, stretches)
-    return [body]
+        missing = Text("no expression", style="dim"), "", Text(f"{subject.unnamed:4.0%}", style="dim")
+        shares.add_row(" ", *missing, Text("of all time", style="dim"))
+    return shares
+
+
+def _stretches(subject: SubjectSummary, colours: Mapping[str, str], signs: Signs) -> Table:
+    """The longest stretches of one expression, with their mean confidence."""
+    stretches = _grid(3)
+    for s in subject.dominant():
+        if s.seconds > 0:
+            interval = Text(f"{format_time(s.start_s)}{signs.dash}{format_time(s.stop_s)}", style="dim")
+            confidence = Text(f"{s.confidence:4.0%}", style="dim")
+            stretches.add_row(interval, Text(s.expression, style=colours[s.expression]), confidence)
+    return stretches
+
+
+def _grid(columns: int) -> Table:
+    """A grid whose cells are cut rather than broken into lines."""
+    grid = Table.grid(padding=(0, 1))
+    for _ in range(columns):
+        grid.add_column(no_wrap=True)
+    return grid
 
 
 def _confidence(subject: SubjectSummary, name: str) -> float:
@@ -148,10 +187,10 @@ def _confidence(subject: SubjectSummary, name: str) -> float:
     return sum(c * w for c, w in spans) / sum(w for _, w in spans) if spans else 0.0
 
 
-def _bar(share: float, sure: float, colour: str, signs: Signs) -> Text:
-    """A bar for a share, whose first part, share times confidence, is solid."""
-    length = max(1, round(share * BAR))
-    solid = min(length, round(share * sure * BAR))
+def _bar(share: float, sure: float, colour: str, signs: Signs, full: int) -> Text:
+    """A bar for a share, whose first part, share times confidence, is solid. full: characters of 100 %."""
+    length = max(1, round(share * full))
+    solid = min(length, round(share * sure * full))
     bar = Text.assemble((signs.sure * solid, colour), (signs.unsure * (length - solid), colour))
-    bar.pad_right(BAR - length)
+    bar.pad_right(full - length)
     return bar

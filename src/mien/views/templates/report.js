@@ -326,8 +326,9 @@
     for (let i = a; i <= b; i++) {
       const x = mapping.toPixel(s.times[i], state.view, w), value = hasAxis(s, i, k) ? s.va[i * 2 + k] / 127 : null;
       out.push([mapping.clamp(x, 0, w), value]);
-      // The last row lasts until the end of its time.
-      if (i === s.n - 1 && value !== null) out.push([w * mapping.clamp((end - state.view.from) / (state.view.to - state.view.from), 0, 1), value]);
+      // The last row lasts as long as the one before it; a single row until the end.
+      const stop = s.n > 1 ? Math.min(end, 2 * s.times[i] - s.times[i - 1]) : end;
+      if (i === s.n - 1 && value !== null) out.push([mapping.clamp(mapping.toPixel(stop, state.view, w), 0, w), value]);
     }
     return out;
   }
