@@ -178,6 +178,21 @@ def test_a_full_output_is_an_error_with_its_cause(words: tuple[str, ...]) -> Non
 # ---------------------------------------------------------------- signals
 
 
+def test_ctrl_c_during_the_imports_prints_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "mien", "recipes"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    assert any("mien.cli" in line for line in lines)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in rest
+    assert "KeyboardInterrupt" not in rest
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
