@@ -315,8 +315,9 @@ def _validate(table: pl.DataFrame, classes: Sequence[str], scores: Sequence[str]
         raise ValueError(f"the table is not a timeline: it has the unknown column(s) {', '.join(extra)}")
     if table.schema != columns:
         table = table.select(*columns).cast(columns)
-    floats = [name for name, kind in table.schema.items() if kind.is_float()]
-    table = table.with_columns(pl.col(name).fill_nan(None) for name in floats if table[name].is_nan().any())
+    floats = pl.col(pl.Float32, pl.Float64)
+    if table.select(pl.any_horizontal(floats.is_nan().any())).item():  # otherwise an hour's table would be copied
+        table = table.with_columns(floats.fill_nan(None))
     for name in ("time_s", "subject", "evidence"):
         if table[name].null_count():
             row = int(table[name].is_null().arg_max() or 0) + 1
