@@ -118,8 +118,11 @@ def _table(
         estimated = known | np.isfinite(estimates).any(axis=1)
         flags = zip(quality["uncertain"].tolist(), estimated, strict=True)
         data["uncertain"] = pl.Series([u if e else None for u, e in flags], dtype=pl.Boolean)
-    columns = schema(names, scores)
-    return pl.DataFrame(data).select(
-        pl.col(name).cast(kind).fill_nan(None) if kind.is_float() else pl.col(name).cast(kind)
-        for name, kind in columns.items()
-    )
+    return pl.DataFrame([_column(name, data[name], kind) for name, kind in schema(names, scores).items()])
+
+
+def _column(name: str, values: Any, kind: pl.DataType) -> pl.Series:
+    """A column of the table; NaN becomes null."""
+    if isinstance(values, np.ndarray) and kind.is_float():
+        return pl.Series(name, values, nan_to_null=True).cast(kind)
+    return pl.Series(name, values, dtype=kind)
