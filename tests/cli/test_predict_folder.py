@@ -75,6 +75,15 @@ def test_the_index_page_links_to_every_result(model: str, folder: Path) -> None:
     assert "1 failed" in page
 
 
+def test_the_index_page_counts_the_seconds_of_sections(model: str, folder: Path) -> None:  # noqa: F811
+    """Of clips of .2 and .4 s, those from .1 s on: .1 and .3 s."""
+    assert predict(model, folder.parent / "out", folder, "--start", "0.1").exit_code == 0
+    page = (folder.parent / "out" / "index.html").read_text(encoding="utf-8")
+    for text in ("0:00.1", "0:00.3", "0:00.4"):
+        assert text in page, text
+    assert "0:00.6" not in page
+
+
 def test_recordings_of_one_name_are_told_apart_on_the_index_page(model: str, tmp_path: Path) -> None:  # noqa: F811
     paths = [tmp_path / "in" / day / "a.mp4" for day in ("monday", "tuesday")]
     for path in paths:

@@ -71,6 +71,14 @@ def write_index(
     return path
 
 
+def _length(duration: float, record: Mapping[str, Any]) -> float:
+    """Seconds that were predicted of a recording of `duration` seconds: of a section, those of the section."""
+    options = record.get("options")
+    start, end = (options.get(key) if isinstance(options, dict) else None for key in ("start", "end"))
+    stop = min(duration, end) if isinstance(end, int | float) else duration
+    return max(0.0, stop - start) if isinstance(start, int | float) else stop
+
+
 def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows of one recording."""
     media, subjects = record["media"], record["subjects"]
@@ -85,7 +93,7 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "name": printable(Path(media["path"]).name),
         "path": printable(media["path"]),
         "kind": kind,
-        "duration": 0.0 if kind == "image" else float(media.get("duration_s") or 0.0),
+        "duration": 0.0 if kind == "image" else _length(float(media.get("duration_s") or 0.0), record),
         "people": people(len(seen), heard, pictures=kind != "audio"),
         "subjects": [
             {
