@@ -88,7 +88,7 @@ def test_nobody_seen_is_no_subject(face: bool, voice: bool, kind: str, who: str)
 def test_numbers_and_times_in_words() -> None:
     assert [count(n, "row") for n in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
     assert count(2, "person") == "2 people"
-    assert people(0, True, pictures=False) == "a voice"
+    assert [people(0, n, pictures=False) for n in (0, 1, 2)] == ["no voice", "a voice", "2 voices"]
     assert [format_time(t) for t in (0, 4.24, 59.96, 64.2, 3725.4)] == [
         "0:00.0", "0:04.2", "1:00.0", "1:04.2", "1:02:05",
     ]  # fmt: skip

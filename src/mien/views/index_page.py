@@ -84,7 +84,7 @@ def _entry(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     media, subjects = record["media"], record["subjects"]
     colours = class_colours(record["classes"])
     seen = [s for s in subjects if s["evidence"]["face"] + s["evidence"]["both"] > 0]
-    heard = any(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
+    heard = sum(s["evidence"]["voice"] + s["evidence"]["both"] > 0 for s in subjects)
     files = {kind: name for kind, name in record["files"].items() if (folder / name).is_file()}
     links = {kind: "/".join(quote(os.fsencode(part)) for part in (folder.name, name)) for kind, name in files.items()}
     report = folder / files["report"] if "report" in files else None

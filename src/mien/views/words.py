@@ -15,24 +15,24 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
-def people(seen: int, heard: bool, *, pictures: bool) -> str:
-    """Who is in a recording: `2 people`, `nobody seen, a voice heard`, `a voice`.
+def people(seen: int, heard: int, *, pictures: bool) -> str:
+    """Who is in a recording: `2 people`, `nobody seen, a voice heard`, `a voice`, `2 voices`.
 
     Args:
         seen: people with a face in some row.
-        heard: whether some row rests on speech.
+        heard: people of whom some row rests on speech.
         pictures: whether the recording has pictures.
     """
     if seen:
         return count(seen, "person")
-    voice = "a voice" if heard else "no voice"
+    voice = {0: "no voice", 1: "a voice"}.get(heard) or count(heard, "voice")
     return f"nobody seen, {voice} heard" if pictures else voice
 
 
 def people_in(summaries: Sequence[SubjectSummary], *, pictures: bool) -> str:
     """Who is in a timeline, by its summaries; see `people`."""
     seen = sum(s.evidence["face"] + s.evidence["both"] > 0 for s in summaries)
-    heard = any(s.evidence["voice"] + s.evidence["both"] > 0 for s in summaries)
+    heard = sum(s.evidence["voice"] + s.evidence["both"] > 0 for s in summaries)
     return people(seen, heard, pictures=pictures)
 
 
