@@ -56,7 +56,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 def vit(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported image encoder, which stays as it is."""
     folder = tmp_path_factory.mktemp("exported") / "vit"
-    export_encoder(ImageEncoder("vit", sources("vit")), folder)
+    export_encoder(ImageEncoder("vit", sources("vit"), precision="float32"), folder)  # before the fixture of the folder
     return folder
 
 
