@@ -35,7 +35,7 @@ demo: artefacts  ## render a clip, predict it, write the report
 
 test: artefacts  ## the whole suite
 	$(BIN)/mien hub pull openwakeword-melspectrogram openwakeword-embedding
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 lint: .venv/ready  ## ruff: style and format
 	$(BIN)/ruff check src tests bench experiments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -19,6 +20,20 @@ def shared() -> Path:
     if not (SHARED / "clips").is_dir():
         pytest.skip(f"real material is not here: {SHARED} has no clips/")
     return SHARED
+
+
+@pytest.fixture
+def extraction_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `mien reproduce` extract in this process: each worker process imports torch and transformers again, which
+    takes several times as long as the rest. tests/extract and tests/cli/test_corpus_path.py test the processes."""
+    from mien.training import stages
+
+    extract = stages.extract
+
+    def in_this_process(*arguments: Any, workers: int, **options: Any) -> Any:
+        return extract(*arguments, workers=0, **options)
+
+    monkeypatch.setattr(stages, "extract", in_this_process)
 
 
 @pytest.hookimpl(trylast=True)

@@ -251,7 +251,7 @@ def test_a_checkpoint_loads_in_float32_while_an_encoder_is_built_in_16_bits(
     monkeypatch.setattr(transformers.BeitModel, "from_pretrained", slow)
     with ThreadPoolExecutor(1) as pool:
         encoder = pool.submit(pretrained.load_network, weights, "BeitModel", ("beit",), dtype=torch.bfloat16)
-        building.wait(10)
+        assert building.wait(60)
         model = checkpoint.load(folder).model
         assert {p.dtype for p in encoder.result().parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}

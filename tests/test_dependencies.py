@@ -6,6 +6,8 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -46,6 +48,7 @@ def requirements(texts: list[str]) -> dict[str, Requirement]:
     return found
 
 
+@cache
 def imported() -> dict[str, set[str]]:
     """Top-level module -> files of src/mien that import it, except for type checking alone."""
     found: dict[str, set[str]] = {}
@@ -63,9 +66,15 @@ def imported() -> dict[str, set[str]]:
     return {name: files for name, files in found.items() if name not in (*sys.stdlib_module_names, "mien")}
 
 
+@cache
+def installed() -> Mapping[str, list[str]]:
+    """Top-level module -> distributions that bring it here; reading them takes a second."""
+    return packages_distributions()
+
+
 def distributions(module: str) -> set[str]:
     """Distributions that bring a module here."""
-    return {canonicalize_name(name) for name in packages_distributions().get(module, [])}
+    return {canonicalize_name(name) for name in installed().get(module, [])}
 
 
 BASE = requirements(FACTS["dependencies"])

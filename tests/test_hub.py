@@ -269,7 +269,7 @@ def test_several_processes_download_at_once(toy, server, cache) -> None:
         "print(hub.fetch('toy'))"
     )
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [p.communicate(timeout=60)[0].strip() for p in running] == [str(cache / "toy.bin")] * 3
+    assert [p.communicate(timeout=240)[0].strip() for p in running] == [str(cache / "toy.bin")] * 3
     assert [p.name for p in cache.iterdir()] == ["toy.bin"]
     assert (cache / "toy.bin").read_bytes() == BYTES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,10 +221,21 @@ def save_image_run(folder: Path, name: str, labels: list[str] | None = None) -> 
     return checkpoint.save(folder, system, recipe)
 
 
-def image_run(folder: Path, name: str, labels: list[str] | None = None) -> tuple[Any, Path]:
-    """The system of a saved run, and its exported network."""
-    save_image_run(folder, name, labels)
-    return checkpoint.load(folder).model, onnx_export.export(folder)
+ImageRun = Callable[[str], tuple[Any, Path]]
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> ImageRun:
+    """Name -> the system of a saved run, and its exported network in the folder `faces`, which stays as it is."""
+    made: dict[str, tuple[Any, Path]] = {}
+
+    def export(name: str) -> tuple[Any, Path]:
+        if name not in made:
+            folder = save_image_run(tmp_path_factory.mktemp("images") / "faces", name)
+            made[name] = checkpoint.load(folder).model, onnx_export.export(folder)
+        return made[name]
+
+    return export
 
 
 #: Eyes, nose tip and corners of the mouth of the man in single_face.mp4 at 0 s, in pixels, read off the picture.
@@ -240,8 +252,8 @@ def real_crops(shared: Path, size: int) -> np.ndarray:
 @pytest.mark.parametrize(
     "name", ["dynamic_threshold", "cnn_static resnet", "cnn_static vit", "cnn_static efficientnet"]
 )
-def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, shared: Path) -> None:
-    system, network = image_run(tmp_path / "faces", name)
+def test_an_image_system_becomes_a_face_network(name: str, image_run: ImageRun, shared: Path) -> None:
+    system, network = image_run(name)
     crops = real_crops(shared, 16)
     face = OnnxFace(str(network), batch_size=3)
     with torch.inference_mode():
@@ -262,8 +274,8 @@ def test_an_image_system_becomes_a_face_network(name: str, tmp_path: Path, share
     assert np.ptp(values, axis=0).max() > 1e-3
 
 
-def test_an_exported_image_system_predicts_a_recording(tmp_path: Path, shared: Path) -> None:
-    _, network = image_run(tmp_path, "cnn_static resnet")
+def test_an_exported_image_system_predicts_a_recording(image_run: ImageRun, shared: Path) -> None:
+    _, network = image_run("cnn_static resnet")
     table = mien.load(network).predict(shared / "clips" / "single_face.mp4").table
     rows = table.filter(table["evidence"] == "face")
     assert len(rows) > 20
@@ -272,10 +284,12 @@ def test_an_exported_image_system_predicts_a_recording(tmp_path: Path, shared: P
     np.testing.assert_allclose(sum(rows[f"p_{c}"].to_numpy() for c in ("neutral", "anger", "disgust")), 1, atol=1e-4)
 
 
-def test_the_card_keeps_the_framing_of_the_training_images(tmp_path: Path) -> None:
-    _, network = image_run(tmp_path, "dynamic_threshold")
+def test_the_card_keeps_the_framing_of_the_training_images(image_run: ImageRun, tmp_path: Path) -> None:
     from mien.datasets.image_datasets import crop_framing
 
+    _, exported = image_run("dynamic_threshold")
+    shutil.copytree(exported.parent, tmp_path, dirs_exist_ok=True)
+    network = tmp_path / exported.name
     face = OnnxFace(str(network))
     margin, down = crop_framing(checkpoint.load(tmp_path).recipe)
     assert (face.crop.margin, face.crop.down) == (margin, down)
@@ -288,7 +302,7 @@ def test_the_card_keeps_the_framing_of_the_training_images(tmp_path: Path) -> No
 
 def test_own_classes_stay_or_are_mapped_in_the_card(tmp_path: Path, shared: Path) -> None:
     """The card of a run with own classes keeps them; `means` maps them to mien's instead."""
-    _, network = image_run(tmp_path, "dynamic_threshold", ["Neutral", "Anger", "Bored"])
+    network = onnx_export.export(save_image_run(tmp_path, "dynamic_threshold", ["Neutral", "Anger", "Bored"]))
     timeline = mien.load(network).predict(shared / "clips" / "single_face.mp4")
     assert timeline.classes == ("Neutral", "Anger", "Bored")
     assert not any("starter" in note for note in timeline.notes), "its voice knows other classes"

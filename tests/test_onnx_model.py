@@ -9,9 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
-from mien import checkpoint, ensemble_folder, hub, onnx_export, onnx_model
+from mien import checkpoint, ensemble_folder, hub, onnx_export, onnx_graph, onnx_model
 from mien.encoders import face_geometry
 from mien.encoders.voice_prosody import ProsodyExtractor
 from mien.errors import ConfigError, OutputError
@@ -136,8 +137,10 @@ def test_a_damaged_network_is_refused(folder: Path, tmp_path: Path) -> None:
         loaded(tmp_path)
 
 
-def test_where_it_cannot_be_written_is_said(folder: Path, tmp_path: Path) -> None:
+def test_where_it_cannot_be_written_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").write_text("")
+    exported = onnx.load(folder / onnx_model.NETWORK)  # instead of exporting it once more
+    monkeypatch.setattr(onnx_graph, "to_onnx", lambda *_, **__: exported)
     with pytest.raises(OutputError, match=r"network.onnx cannot be written"):
         onnx_export.export(folder, out=tmp_path / "taken")
 

@@ -130,7 +130,7 @@ def slow_server() -> Iterator[tuple[str, threading.Event]]:
             self.end_headers()
             self.wfile.write(CONTENT[:1000])
             self.wfile.flush()
-            go.wait(60)
+            go.wait(240)
             with contextlib.suppress(OSError):  # the client was killed
                 self.wfile.write(CONTENT[1000:])
 
@@ -154,7 +154,7 @@ print(hub.fetch("toy"))
 """
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline

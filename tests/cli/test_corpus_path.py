@@ -147,7 +147,7 @@ def test_reproduce_runs_every_step_and_resumes(work: Path, tmp_path: Path) -> No
     assert again["scores"] == record["scores"], "a second training gives the same scores"
 
 
-def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
+def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path, extraction_in_this_process: None) -> None:
     """The flagship with BEiT and WavLM of two layers each, over the corpus's crops and the sound."""
     beit, wavlm = tiny_images("beit", tmp_path / "beit"), tiny_speech("wavlm-large", tmp_path / "wavlm")
     sources = [
@@ -177,7 +177,9 @@ def test_reproduce_with_tiny_beit_and_wavlm(work: Path, tmp_path: Path) -> None:
         assert set(table["evidence"]) <= {"none", *({"both": ("both", "face", "voice")}.get(name, (name,)))}
 
 
-def test_reproduce_the_winner_of_2026_with_a_tuned_face_encoder(work: Path, tmp_path: Path) -> None:
+def test_reproduce_the_winner_of_2026_with_a_tuned_face_encoder(
+    work: Path, tmp_path: Path, extraction_in_this_process: None
+) -> None:
     """From faces to a tuned encoder, and from recordings to a valid submission, with networks of two layers."""
     dinov2, speech = tiny_images("dinov2", tmp_path / "dinov2"), tiny_speech("wav2vec2-large", tmp_path / "wav2vec2")
     rng = np.random.default_rng(0)

@@ -208,12 +208,12 @@ def test_a_signal_ends_a_run_with_a_message_and_without_remains(
         command("demo", tmp_path, "--seconds", 8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # it may be ignored here, as under nohup
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(tmp_path.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert list(tmp_path.glob(".*")), "no file is being written"
     process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=240)[1]
     assert process.returncode == 128 + number
     assert said in error
     assert "Traceback" not in error

@@ -453,7 +453,7 @@ def test_a_recipe_sets_options_of_its_corpus() -> None:
     assert recipe_options("emodb", starter.corpus.options) == {}
 
 
-def test_reproduce_indexes_with_the_options_of_the_recipe(tmp_path: Path) -> None:
+def test_reproduce_indexes_with_the_options_of_the_recipe(tmp_path: Path, extraction_in_this_process: None) -> None:
     root, out = sound(tmp_path / "root", "Actor_01/03-02-04-01-01-01-01.wav"), tmp_path / "out"
     sound(root, "Actor_02/03-01-04-01-01-01-02.wav")
     for value, folder, clips in (("maybe", "a", 0), ("no", "b", 1), ("yes", "c", 2)):

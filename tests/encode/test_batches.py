@@ -51,7 +51,7 @@ def test_at_most_two_batches_wait_for_the_gpu() -> None:
 
     def encode(items: list[int]) -> np.ndarray:
         started.append(items[0])
-        release.wait(5)
+        release.wait(60)
         return column(items)
 
     batches: BatchEncoder[int, int] = BatchEncoder(encoder("cuda", 1), encode, lambda keys, values: None)
@@ -62,7 +62,7 @@ def test_at_most_two_batches_wait_for_the_gpu() -> None:
     third.join(0.1)
     assert third.is_alive(), "the decoder waits while two batches are outstanding"
     release.set()
-    third.join(5)
+    third.join(60)
     batches.flush()
     assert started == [0, 1, 9]
 

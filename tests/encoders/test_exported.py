@@ -52,6 +52,14 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return source
 
 
+@pytest.fixture(scope="module")
+def vit(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported image encoder, which stays as it is."""
+    folder = tmp_path_factory.mktemp("exported") / "vit"
+    export_encoder(ImageEncoder("vit", sources("vit"), precision="float32"), folder)  # before the fixture of the folder
+    return folder
+
+
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
@@ -207,19 +215,17 @@ def test_large_weights_have_a_file_of_their_own(
         open_exported(tmp_path / "vit")
 
 
-def test_damaged_folders_are_refused(sources: Sources, tmp_path: Path) -> None:
-    export_encoder(ImageEncoder("vit", sources("vit")), tmp_path / "vit")
-
+def test_damaged_folders_are_refused(vit: Path, tmp_path: Path) -> None:
     def refused(change: Callable[[Path], object]) -> str:
         folder = tmp_path / "copy"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(tmp_path / "vit", folder)
+        shutil.copytree(vit, folder)
         change(folder)
         with pytest.raises(ArtefactError) as caught:
             open_exported(folder)
         return str(caught.value)
 
-    about = json.loads((tmp_path / "vit" / ABOUT).read_text())
+    about = json.loads((vit / ABOUT).read_text())
     newer = json.dumps(about | {"format": 9})
     assert f"{NETWORK} is missing" in refused(lambda f: (f / NETWORK).unlink())
     assert "sha256 differs" in refused(lambda f: (f / NETWORK).write_bytes(b"onnx"))
@@ -229,13 +235,12 @@ def test_damaged_folders_are_refused(sources: Sources, tmp_path: Path) -> None:
     assert "mien export RUN --encoders" in refused(lambda f: (f / ABOUT).write_text("{}"))
 
 
-def test_opening_and_encoding_imports_no_torch(sources: Sources, tmp_path: Path) -> None:
-    export_encoder(ImageEncoder("vit", sources("vit")), tmp_path / "vit")
+def test_opening_and_encoding_imports_no_torch(sources: Sources, vit: Path, tmp_path: Path) -> None:
     export_encoder(SpeechEncoder("w", sources("wav2vec2-base")), tmp_path / "w")
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\n"
         "from mien.encoders.exported import open_exported\n"
-        f"image, speech = (open_exported(Path({str(tmp_path)!r}) / name) for name in ('vit', 'w'))\n"
+        f"image, speech = (open_exported(Path(folder)) for folder in {[str(vit), str(tmp_path / 'w')]!r})\n"
         "image.encode_crops(np.zeros((2, 32, 32, 3), np.uint8))\n"
         "list(speech.encode_audio([(0.0, np.ones(16000, np.float32))]))\n"
         "print([m for m in ('torch', 'scipy', 'pydantic', 'transformers') if m in sys.modules])"

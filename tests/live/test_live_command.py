@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,23 @@ def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Pa
     folders = [tmp_path / number.name for number in numbers]
     for folder in folders:
         folder.mkdir()
-    # Both at once, because a start takes longer than the rest.
-    processes = [start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=f) for f in folders]
-    for process, number, folder in zip(processes, numbers, folders, strict=True):
+
+    def end(number: signal.Signals, folder: Path) -> tuple[str, str]:
+        """Send the signal after the first line; returns the other lines and what stderr says."""
+        process = start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=folder)
         assert process.stdout is not None
         assert process.stderr is not None
         first = json.loads(process.stdout.readline())
-        assert (first["time_s"], first["frame"], first["subject"]) == (0.0, 0, 0)
         process.send_signal(number)
         # Not by communicate(), which passes over the lines that readline() has already taken from the pipe.
         rest, notes = process.stdout.read(), process.stderr.read()
-        assert process.wait(timeout=60) == 0, notes
+        assert process.wait(timeout=240) == 0, notes
+        assert (first["time_s"], first["frame"], first["subject"]) == (0.0, 0, 0)
+        return rest, notes
+
+    with ThreadPoolExecutor(2) as pool:  # both at once, because a start takes longer than the rest
+        results = list(pool.map(end, numbers, folders))
+    for (rest, notes), folder in zip(results, folders, strict=True):
         assert "Traceback" not in notes
         assert "Pictures and sound are dropped at once; none is stored or sent." in notes
         assert "Rows go to rows.parquet." in notes
@@ -59,7 +65,7 @@ def test_a_signal_ends_the_session_with_a_complete_file(clip: Path, tmp_path: Pa
 
 def test_as_fast_as_possible_gives_the_whole_file(clip: Path, tmp_path: Path) -> None:
     process = start(str(clip), "--speed", "0", "--record", "rows.parquet", cwd=tmp_path)
-    out, notes = process.communicate(timeout=120)
+    out, notes = process.communicate(timeout=240)
     assert process.returncode == 0, notes
     assert "90 rows, in rows.parquet; 90 frames, 0 dropped" in out
     whole, live = mien.predict(clip).table, mien.Timeline.read(tmp_path / "rows.parquet")
@@ -69,14 +75,13 @@ def test_as_fast_as_possible_gives_the_whole_file(clip: Path, tmp_path: Path) ->
 
 
 def test_a_pipe_that_closes_ends_the_session(clip: Path, tmp_path: Path) -> None:
-    process = start(str(clip), "--json", "--speed", "0.3", cwd=tmp_path)
+    process = start(str(clip), "--record", "rows.parquet", "--json", "--speed", "0.3", cwd=tmp_path)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    start_s = time.monotonic()
-    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
-    assert time.monotonic() - start_s < 8, "the clip would take ten seconds"
+    assert process.wait(timeout=240) == 128 + signal.SIGPIPE
+    assert mien.Timeline.read(tmp_path / "rows.parquet").table["time_s"].to_list()[-1] < 2.9, "it ended before the clip"
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
 

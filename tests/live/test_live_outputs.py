@@ -113,7 +113,7 @@ def test_osc_rows_arrive_with_their_values() -> None:
     dispatcher = Dispatcher()
     dispatcher.set_default_handler(lambda address, *values: received.append((address, values)))
     with BlockingOSCUDPServer(("127.0.0.1", 0), dispatcher) as server:
-        server.timeout = 5
+        server.timeout = 60
         sender = OscSender("127.0.0.1", server.server_address[1], EXPRESSIONS)
         row, missing = make_rows(1, subject=2, start_s=1e5)[0], make_rows(1, seen=False)[0]
         sender.send([row, missing], [0.5, 0.5])
@@ -155,21 +155,22 @@ def test_the_notice_says_where_rows_go() -> None:
 def test_lsl_samples_arrive_with_their_names_and_times() -> None:
     pylsl = pytest.importorskip("pylsl")
     sender = LslSender(EXPRESSIONS, name="mien-test")
-    found = pylsl.resolve_byprop("name", "mien-test", timeout=10)
+    found = pylsl.resolve_byprop("name", "mien-test", timeout=60)
     assert found, "the stream is announced on this computer"
     inlet = pylsl.StreamInlet(found[0])
-    inlet.open_stream(timeout=10)
-    row, now = make_rows(1, subject=3, start_s=42.0)[0], pylsl.local_clock()
+    inlet.open_stream(timeout=60)
+    row, before = make_rows(1, subject=3, start_s=42.0)[0], pylsl.local_clock()
     sender.send([row, *make_rows(1, seen=False)], [0.75, 0.75])
-    values, at = inlet.pull_sample(timeout=10)
-    assert at == pytest.approx(now - 0.75, abs=0.1), "the time of the row, not that of the sending"
+    after = pylsl.local_clock()
+    values, at = inlet.pull_sample(timeout=60)
+    assert before - 0.75 <= at <= after - 0.75, "the time of the row, not that of the sending"
     got = dict(zip(sender.channels, values, strict=True))
     assert (got["subject"], got["time_s"]) == (3, 42.0)
     assert got["p_happiness"] == pytest.approx(0.7)
     assert (got["valence"], got["arousal"]) == (0.5, -0.25)
-    values, _ = inlet.pull_sample(timeout=10)
+    values, _ = inlet.pull_sample(timeout=60)
     assert math.isnan(dict(zip(sender.channels, values, strict=True))["valence"])
-    label = inlet.info(timeout=10).desc().child("channels").first_child().child_value("label")
+    label = inlet.info(timeout=60).desc().child("channels").first_child().child_value("label")
     assert label == "subject"
     inlet.close_stream()
     sender.close()

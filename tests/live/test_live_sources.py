@@ -176,13 +176,13 @@ def test_a_stream_that_hangs_is_opened_again(
     transport_stream: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader_module, "READ_TIMEOUT_S", 0.5)
-    url = serve([(transport_stream, 20.0), (transport_stream, 0.0)])
+    url = serve([(transport_stream, 200.0), (transport_stream, 0.0)])
     states: list[str] = []
     reader, start = Reader(find_source(url).address, "the stream", on_state=states.append), time.monotonic()
     for _ in reader:
         if reader.reconnections:
             break
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 150
     assert states[1] == "the stream: the source broke off (no data for 0.5 s); trying again"
 
 
@@ -263,7 +263,7 @@ def test_pictures_that_wait_too_long_are_dropped_and_counted() -> None:
     pieces = Pieces([source()])
     came = iter(pieces)
     first = next(came)  # starts the thread
-    assert is_read.wait(10)
+    assert is_read.wait(60)
     rest = [piece for piece in came if piece is not None]
     pieces.close()
     assert first is not None or rest
@@ -284,17 +284,23 @@ def test_a_file_is_never_dropped() -> None:
 def test_the_first_source_decides_and_a_microphone_that_fails_is_a_note() -> None:
     def camera(error: Exception | None = None) -> Iterator[Picture | Sound]:
         for k in range(3):
-            time.sleep(0.05)
             yield Picture(float(k), np.zeros((1, 1, 3), np.uint8))
         if error is not None:
             raise error
+        assert is_noted.wait(60)
 
     def microphone() -> Iterator[Picture | Sound]:
         raise MediaError("the microphone is gone", follows="No sound.")
         yield
 
     notes: list[str] = []
-    pieces = Pieces([camera(), microphone()], on_note=notes.append)
+    is_noted = threading.Event()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        is_noted.set()
+
+    pieces = Pieces([camera(), microphone()], on_note=note)
     assert sum(p is not None for p in pieces) == 3
     assert notes == ["the microphone is gone"]
     with pytest.raises(MediaError, match="unplugged"):

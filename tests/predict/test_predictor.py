@@ -496,14 +496,17 @@ def test_an_error_in_the_sound_stops_the_pictures(
 ) -> None:
 
     def broken(*_: object, **__: object) -> None:
+        has_failed.set()
         raise MediaError("the sound is broken at 3 s")
 
     script_faces(monkeypatch, {0: range(10_000)})
     monkeypatch.setattr("mien.media.audio.blocks", broken)
     reported: list[float] = []
+    has_failed = threading.Event()
 
     def slowly(done_s: float, _: float | None) -> None:
         reported.append(done_s)
+        has_failed.wait(60)
         time.sleep(0.01)
 
     with pytest.raises(MediaError, match="the sound is broken"):

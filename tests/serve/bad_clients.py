@@ -9,6 +9,7 @@ import gzip
 import io
 import socket
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Kind:
     accepted: bool = False
 
 
-def exchange(server: RunningServer, data: bytes, *, close: bool = False, timeout: float = 8) -> bytes:
+def exchange(server: RunningServer, data: bytes, *, close: bool = False, timeout: float = 60) -> bytes:
     """Send bytes over a new connection and return the answer; close: leave without waiting for it."""
     with socket.create_connection((server.host, server.port), timeout=timeout) as connection:
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -203,12 +204,11 @@ def bad_uploads() -> list[Kind]:
 
     def slow(server: RunningServer) -> int:
         """A byte in a while: too slow on the whole, although it never pauses for long."""
-        import time
-
-        with socket.create_connection((server.host, server.port), timeout=8) as connection:
+        with socket.create_connection((server.host, server.port), timeout=60) as connection:
             connection.sendall(upload(OCTETS, body=b"", length=100_000))
             connection.settimeout(0.1)
-            for _ in range(60):
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
                 try:
                     connection.sendall(b"a")
                     if answer := connection.recv(1000):

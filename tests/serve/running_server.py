@@ -44,7 +44,7 @@ class RunningServer:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers of the answer, the token included in the request."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         sent = {**({"Authorization": f"Bearer {self.token}"} if self.token else {}), **(headers or {})}
         try:
             connection.request(method, path, body=body, headers=sent)
@@ -66,7 +66,7 @@ class RunningServer:
         assert status == 202, body
         return found["location"]
 
-    def wait(self, address: str, *states: str, seconds: float = 120) -> Any:
+    def wait(self, address: str, *states: str, seconds: float = 240) -> Any:
         """The record of a job when it has one of the states."""
         found: Any = None
 
@@ -111,7 +111,7 @@ class RunningServer:
     def stop(self) -> None:
         """End the server as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60, what: Callable[[], str] = str) -> None:

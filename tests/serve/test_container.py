@@ -127,7 +127,7 @@ def test_commands_of_the_image_run_with_its_packages_alone(shared: Path, tmp_pat
         assert run("-c", check[2].replace("8642", port)).returncode == 0
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
     assert server.returncode == 0
     assert run("-c", check[2].replace("8642", port)).returncode != 0  # an unhealthy server is found
     del environment["MIEN_TOKEN"]

@@ -180,7 +180,7 @@ def test_a_job_whose_worker_dies_is_run_twice(store: JobStore) -> None:
 def test_a_job_added_while_a_thread_looks_for_one_is_not_missed(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mien.serve.pool.POLL_S", 60.0)
+    monkeypatch.setattr("mien.serve.pool.POLL_S", 600.0)
     claim, looked, woken = store.claim, threading.Event(), threading.Event()
 
     def slow_claim() -> Job | None:
@@ -191,14 +191,14 @@ def test_a_job_added_while_a_thread_looks_for_one_is_not_missed(
 
     monkeypatch.setattr(store, "claim", slow_claim)
     pool = run_jobs(store, lambda media, out, stop: RunResult(DONE, {"rows": 1}))
-    assert looked.wait(20)
+    assert looked.wait(60)
     job = add(store)
     pool.wake()
     woken.set()
-    until(lambda: state(store, job) == DONE, 20)
+    until(lambda: state(store, job) == DONE)
     began = time.monotonic()
     pool.stop()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_a_job_deleted_in_its_last_moment_leaves_nothing(store: JobStore) -> None:
@@ -206,13 +206,13 @@ def test_a_job_deleted_in_its_last_moment_leaves_nothing(store: JobStore) -> Non
 
     def run(media: Path, out: Path, stop: Callable[[], bool]) -> RunResult:
         reached.set()
-        assert deleted.wait(20)
+        assert deleted.wait(60)
         out.mkdir(exist_ok=True)
         (out / "timeline.parquet").write_bytes(b"late result")
         return RunResult(DONE, {"rows": 1})
 
     pool = run_jobs(store, run)
-    assert reached.wait(20)
+    assert reached.wait(60)
     assert pool.cancel(job.id)
     deleted.set()
     until(lambda: not store.folder_of(job.id).exists() and not pool._cancelled)
@@ -230,7 +230,7 @@ def test_stopping_the_server_keeps_the_job_that_runs(store: JobStore) -> None:
         return RunResult(STOPPED)
 
     pool = run_jobs(store, run)
-    assert reached.wait(20)
+    assert reached.wait(60)
     pool.stop()
     found = store.get(job.id)
     assert found is not None

@@ -218,7 +218,7 @@ def test_a_deleted_recording_does_not_come_back(page: Page, server: RunningServe
         page.route(address, lambda route: held.append((route, route.fetch())), times=1)
     page.get_by_role("button", name="Report of first.wav").click()
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it asks for the list
-    for _ in range(100):
+    for _ in range(1200):
         page.wait_for_timeout(50)
         if len(held) == 2:
             break
@@ -422,7 +422,7 @@ def test_camera(page: Page, server: RunningServer, tmp_path: Path) -> None:
     page.locator("#bars .best").first.wait_for()
     page.locator("#face.on").wait_for()
     page.locator("#voice.on").wait_for()
-    until(lambda: page.evaluate(PIXELS, "boxes") > 3, 30)
+    until(lambda: page.evaluate(PIXELS, "boxes") > 3)
     assert page.evaluate(PIXELS, "chart") > 20
     assert re.search(r"valence [+−]0\.\d\d\narousal [+−]0\.\d\d", page.locator("#va").inner_text())
     page.get_by_text("s behind").wait_for()
@@ -511,11 +511,11 @@ def test_camera_sends_video_where_the_browser_encodes_it(page: Page, server: Run
     page.click("#start")
     page.locator("#face.on").wait_for()
     if has_encoder:
-        until(lambda: page.evaluate("1") == 1 and sent.count((4, 1)) >= 2, 30)
-        assert len(asked) == 1  # for the chunk that was damaged on its way
-        assert "a chunk of vp8 is damaged" in asked[0]
+        until(lambda: page.evaluate("1") == 1 and sent.count((4, 1)) >= 2)
+        # For the chunk that was damaged on its way. Others may be left out, where the computer is busy.
+        assert sum("a chunk of vp8 is damaged" in message for message in asked) == 1
         before = len(sent)
-        until(lambda: page.evaluate("1") == 1 and len(sent) > before + 10, 30)
+        until(lambda: page.evaluate("1") == 1 and len(sent) > before + 10)
         assert sent[0] == (4, 1)
         assert {kind for kind, _ in sent} == {4}
     else:

@@ -106,19 +106,21 @@ def test_page_of_routes_names_all_of_them(server: RunningServer) -> None:
 
 def test_waiting_for_news_of_a_job(server: RunningServer, clip: Path) -> None:
     address = server.upload(clip.read_bytes())
-    began, seen = time.monotonic(), [server.get(address)]
+    seen = [server.get(address)]
     while seen[-1]["state"] not in ("done", "failed"):
         seen.append(server.get(f"{address}?wait=30"))
-    assert time.monotonic() - began < 30  # no answer waited for its end
+        assert seen[-1] != seen[-2], "an answer after half a minute without news"
     assert 2 <= len(seen) <= 15
     began = time.monotonic()
     assert server.get(f"{address}?wait=30")["state"] == "done"  # nothing to wait for
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert server.request("GET", f"{address}?wait=31")[0] == 422
     server.request("DELETE", address)
     bad = server.upload(b"ends at once")
-    while server.get(f"{bad}?wait=30")["state"] != "failed":
-        assert time.monotonic() - began < 25
+    seen = [server.get(bad)]
+    while seen[-1]["state"] != "failed":
+        seen.append(server.get(f"{bad}?wait=30"))
+        assert seen[-1] != seen[-2], "an answer after half a minute without news"
     server.request("DELETE", bad)
 
 
@@ -243,15 +245,17 @@ def test_accepted_jobs_survive_the_death_of_the_server(clip: Path, tmp_path: Pat
 
 
 def test_limits_of_time_queue_and_age(clip: Path, tmp_path: Path) -> None:
-    server = RunningServer(tmp_path / "data", workers=1, queue=1, keep_seconds=1.0, job_seconds=0.3)
+    server = RunningServer(tmp_path / "data", workers=1, queue=1, keep_seconds=2.0, job_seconds=0.3)
     try:
         with pytest.raises(AssertionError, match="another mien serve uses the folder"):
             RunningServer(tmp_path / "data")
         address = server.upload(clip.read_bytes())
-        server.wait(address, "running", "failed")
-        server.upload(clip.read_bytes())
         headers = {"Content-Type": "video/mp4"}
-        status, body, found = server.request("POST", "/v1/timelines", clip.read_bytes(), headers)
+        status, body, found = 0, b"", dict[str, str]()
+        for _ in range(20):  # one runs and one waits, or a few more where the first ones have ended meanwhile
+            status, body, found = server.request("POST", "/v1/timelines", clip.read_bytes(), headers)
+            if status == 429:
+                break
         assert status == 429, body
         assert int(found["retry-after"]) >= 1
         assert "longer than 0.3 s" in server.wait(address, "failed")["reason"]["what"]

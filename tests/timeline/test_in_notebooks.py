@@ -100,7 +100,7 @@ def test_the_page_runs_in_its_sandbox(timeline: Timeline, shown: list[str], page
     frame.wait_for_selector("canvas")
     drawn = """() => [...document.querySelectorAll("canvas")].some(c => c.width && c.getContext("2d")
         .getImageData(0, 0, c.width, c.height).data.some(v => v > 0))"""
-    frame.wait_for_function(drawn, timeout=5000)
+    frame.wait_for_function(drawn, timeout=60_000)
     assert not errors
 
 

@@ -23,7 +23,7 @@ def test_two_processes_train_the_weights_of_one_process(tmp_path: Path) -> None:
     script = [sys.executable, two_processes.__file__, str(tmp_path / "two"), "2", "4", "2"]
     with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as both:
         fit(RECIPE, recordings(1, 4), recordings(2, 2), tmp_path / "one", device="cpu", progress=False)
-        said, _ = both.communicate(timeout=120)
+        said, _ = both.communicate(timeout=240)
     assert both.returncode == 0, said
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()

@@ -44,7 +44,7 @@ def plot_x(browser: Browser, time_s: float) -> tuple[float, float]:
     return box[0] + gutter + (time_s - view[0]) / (view[1] - view[0]) * (box[2] - gutter), box[1] + 60
 
 
-def wait_for(browser: Browser, expression: str, expected: float, within: float, patience_s: float = 5.0) -> float:
+def wait_for(browser: Browser, expression: str, expected: float, within: float, patience_s: float = 60.0) -> float:
     """Waits until a value is near the expected one and returns it, or the last value at the timeout."""
     until = time.monotonic() + patience_s
     while True:
@@ -52,6 +52,14 @@ def wait_for(browser: Browser, expression: str, expected: float, within: float, 
         if abs(value - expected) <= within or time.monotonic() > until:
             return value
         time.sleep(0.03)
+
+
+def after(browser: Browser, expression: str, least: float, patience_s: float = 60.0) -> float:
+    """Waits until a value that grows is above another one and returns it, or the last value at the timeout."""
+    until = time.monotonic() + patience_s
+    while (value := browser.js(expression)) <= least and time.monotonic() < until:
+        time.sleep(0.03)
+    return value
 
 
 # --- the file ---
@@ -133,10 +141,10 @@ def test_a_drag_on_the_chart_seeks_to_its_end(opened: Browser) -> None:
 
 def test_the_video_moves_the_cursor(opened: Browser) -> None:
     opened.js("player.muted = true, player.play()")
-    before = wait_for(opened, "mien.state.t", 0.8, 0.3)
-    drift = opened.js("Math.abs(mien.state.t - player.currentTime)")
+    assert after(opened, "mien.state.t", 0.3) > 0.3
+    # The cursor moves with each frame of the page, and frames are rare where the computer is busy: the least of a few.
+    drift = min(opened.js("Math.abs(mien.state.t - player.currentTime)") for _ in range(20))
     opened.js("player.pause()")
-    assert before > 0.3
     assert drift < 0.15
     opened.js("player.currentTime = 1.2")
     assert wait_for(opened, "mien.state.t", 1.2, 0.03) == pytest.approx(1.2, abs=0.03)
@@ -280,7 +288,7 @@ def test_audio_only_recording(recording: Path, browser: Browser, tmp_path: Path)
     assert browser.js("player.tagName") == "AUDIO"
     assert browser.js("player.duration") == pytest.approx(2, abs=0.1)
     browser.js("player.muted = true, player.play()")
-    assert wait_for(browser, "mien.state.t", 0.6, 0.3) > 0.2
+    assert after(browser, "mien.state.t", 0.3) > 0.3
     assert browser.errors() == []
 
 
