@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -173,11 +171,7 @@ def live(
                 recorder.add(rows)
             for sender in senders:
                 sender.send(rows, age_s)
-            try:
-                show.add(rows)
-            except BrokenPipeError:  # whoever reads the lines has enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                stop.set()
+            show.add(rows)
 
         clock.start()
         pieces = _pieces(
@@ -300,10 +294,6 @@ class _StopSignal:
     @property
     def is_set(self) -> bool:
         return self._event.is_set()
-
-    def set(self) -> None:
-        """Ask to stop."""
-        self._event.set()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
