@@ -28,7 +28,7 @@ from mien.errors import ConfigError, MediaError
 from mien.faces.upside_down import is_upside_down, turn
 from mien.inference import InputFeature, StreamModel
 from mien.media.video import MediaInfo
-from mien.memory import release_freed_memory
+from mien.memory import release_after_rows, release_freed_memory
 from mien.predict.channels import (
     beyond_notes,
     channel_notes,
@@ -194,6 +194,7 @@ class ModelPredictor:
 
         table = joined([timeline_rows(model, each, min_quality=request.min_quality) for each in encodings])
         table = section.rows(table, info)
+        release_after_rows(len(table))
         features: pl.DataFrame | None = None
         if request.groups is not None:
             from mien.predict.features import feature_rows, missing_notes, without_voice_of_others

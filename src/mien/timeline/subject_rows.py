@@ -55,7 +55,6 @@ def subject_rows(
     if probabilities.shape != (n, len(names)):
         raise ValueError(f"{n} rows of {len(names)} classes need as many probabilities; got {probabilities.shape}")
     face = np.zeros(n, bool) if face is None else face
-    boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
     speech = np.where(voice, "shared", "") if speech is None else speech
     frames = np.full(n, -1) if frames is None else frames
     known = np.isfinite(probabilities).all(axis=1)
@@ -64,7 +63,7 @@ def subject_rows(
     def table(part: slice) -> pl.DataFrame:
         return _table(
             subject, times[part], names, probabilities[part], valence_arousal[part], known[part], predicted[part],
-            face[part], voice[part], speech[part], boxes[part], frames[part],
+            face[part], voice[part], speech[part], None if boxes is None else boxes[part], frames[part],
             None if quality is None else {name: values[part] for name, values in quality.items()},
             {task: values[part] for task, values in (scores or {}).items()},
         )  # fmt: skip
@@ -85,7 +84,7 @@ def _table(
     face: np.ndarray,
     voice: np.ndarray,
     speech: np.ndarray,
-    boxes: np.ndarray,
+    boxes: np.ndarray | None,
     frames: np.ndarray,
     quality: Mapping[str, np.ndarray] | None,
     scores: Mapping[str, np.ndarray],
@@ -93,6 +92,7 @@ def _table(
     """The table of consecutive rows, see `subject_rows`. known: rows with probabilities. predicted: rows with valence
     and arousal."""
     n = len(times)
+    boxes = np.full((n, 4), np.nan) if boxes is None else np.where(face[:, None], boxes, np.nan)
     best = np.where(known[:, None], probabilities, -1).argmax(axis=1)
     evidence = np.array(["none", "voice", "face", "both"])[2 * face.astype(int) + voice.astype(int)]
     data: dict[str, Any] = {
