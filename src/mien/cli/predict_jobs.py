@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mien.cli import console, provenance
 from mien.cli.inputs import MediaJob
 from mien.cli.provenance import RunFacts
-from mien.memory import release_after_rows
 from mien.printable import printable
 
 if TYPE_CHECKING:
@@ -188,6 +187,7 @@ def predict_job(
 def _predict_and_write(
     job: MediaJob, predictor: Predictor, options: PredictOptions, run: RunFacts, digest: str, title: str
 ) -> JobResult:
+    from mien.memory import release_after_rows
     from mien.predict.request import predict_arguments
 
     start = time.perf_counter()
