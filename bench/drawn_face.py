@@ -49,7 +49,7 @@ SEGMENTS = (("laugh", 0.3), ("rest", 0.1), ("gape", 0.2), ("rest", 0.1), ("Duche
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Appearance of a drawn person: colours, and the random seed of the face's shape."""
+    """How a drawn person looks: colours, and the random seed from which the shape of the face is drawn."""
 
     seed: int = 11
     skin: Colour = (222, 172, 142)

@@ -52,7 +52,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def processor_s(pid: int) -> float:
-    """CPU seconds of a process and its descendants."""
+    """CPU seconds used by a process and all processes that it started."""
     total = 0
     for each in descendants(pid):
         try:

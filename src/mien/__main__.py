@@ -9,12 +9,12 @@ def main() -> None:
     """Run the command line."""
     # In the half second of the imports, Ctrl-C would print Python's traceback. Nothing is open yet, so the default of
     # the system ends the process. A signal that the shell ignores stays ignored.
-    is_ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    if not is_ignored:
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if raises:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from mien.cli.main import main as run
 
-    if not is_ignored:
+    if raises:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 

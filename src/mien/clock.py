@@ -8,6 +8,7 @@ A token clock divides an interval of time into equal cells, one token each. Stre
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mien.memory import release_pages
 from mien.records import Stream
@@ -183,17 +184,19 @@ def median_step(times: np.ndarray, default: float = 0.0) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else default
 
 
-def interpolate(values: np.ndarray, times: np.ndarray, query_times: np.ndarray) -> np.ndarray:
+def interpolate(
+    values: np.ndarray, times: np.ndarray, query_times: np.ndarray, *, dtype: DTypeLike = np.float64
+) -> np.ndarray:
     """Interpolate `(time, k)` values linearly at `query_times` `(query,)`; constant beyond the ends.
 
     Between a value and a NaN the nearer one is taken, so a NaN span ends half-way to its neighbours. Returns
-    `(query, k)` float64, NaN if there are no times.
+    `(query, k)` of type `dtype`, computed in float64; NaN if there are no times.
     """
     values, times = np.asarray(values, np.float64), np.asarray(times, float)
     query = np.asarray(query_times, float)
     if not len(times):
-        return np.full((len(query), values.shape[1]), np.nan)
-    out = np.empty((len(query), values.shape[1]))
+        return np.full((len(query), values.shape[1]), np.nan, dtype)
+    out = np.empty((len(query), values.shape[1]), dtype)
     for part in (slice(start, start + _QUERIES) for start in range(0, len(query), _QUERIES)):
         left, right = _neighbours(times, query[part])
         span = times[right] - times[left]

@@ -18,8 +18,8 @@ _MAX_INT = 2**31 - 1
 #: Seconds of media after which freed memory is returned to the system. Otherwise fragmentation of the heap adds 60 MB
 #: in an hour of video, and up to 100 MB in ten minutes of a live session. Our choice: a call takes some milliseconds.
 RELEASE_EVERY_S = 10.0
-#: Rows of a table from which freed memory is returned between the steps that make it. Our choice: it takes as long as
-#: 100 rows, and otherwise each step of an hour's table adds to the peak.
+#: Number of rows above which the steps that build a table return freed memory to the system. Our choice: a call takes
+#: as long as 100 rows, and without it each step of an hour's table adds to the peak.
 MANY_ROWS = 10_000
 #: Bytes of a block. Our choice: a recording has ten such arrays, so that with 8 MB an hour of one face and voice takes
 #: 40 MB more than a minute; a block is filled in ten seconds at the earliest.

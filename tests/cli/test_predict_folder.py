@@ -76,7 +76,7 @@ def test_the_index_page_links_to_every_result(model: str, folder: Path) -> None:
 
 
 def test_the_index_page_counts_the_seconds_of_sections(model: str, folder: Path) -> None:  # noqa: F811
-    """Of clips of .2 and .4 s, those from .1 s on: .1 and .3 s."""
+    """Predicted from 0.1 s on, clips of 0.2 and 0.4 s count as 0.1 and 0.3 s."""
     assert predict(model, folder.parent / "out", folder, "--start", "0.1").exit_code == 0
     page = (folder.parent / "out" / "index.html").read_text(encoding="utf-8")
     for text in ("0:00.1", "0:00.3", "0:00.4"):

@@ -49,7 +49,7 @@ class StubNetworks:
 
 
 class SmallStub:
-    """The detector for small faces, which finds none."""
+    """Stub of SmallFaceDetector: finds no face and records its calls."""
 
     def __init__(self, stubs: StubNetworks) -> None:
         self.stubs = stubs

@@ -1,4 +1,4 @@
-"""Options of the command line and of the server as arguments of `Predictor.predict`."""
+"""Conversion of the options of the command line and of the server to arguments of `Predictor.predict`."""
 
 from __future__ import annotations
 

@@ -15,11 +15,22 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 TOKEN = "a-token-for-tests-0123456789"
+
+
+@contextmanager
+def quiet_server(folder: Path, **settings: Any) -> Iterator[RunningServer]:
+    """A server for the block, which must end well and print nothing but its address."""
+    running = RunningServer(folder, **settings)
+    yield running
+    running.stop()
+    assert running.process.returncode == 0
+    assert "".join(running.output) == ""
 
 
 class RunningServer:

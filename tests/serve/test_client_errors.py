@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_server import TOKEN, RunningServer
+from running_server import TOKEN, RunningServer, quiet_server
 
 import mien
 from mien import client as client_module
@@ -19,10 +19,8 @@ from mien.errors import ConfigError, MediaError, MienError, ServerError
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("errors"), token=TOKEN, upload_bytes=1 << 20)
-    yield running
-    running.stop()
-    assert "".join(running.output) == ""
+    with quiet_server(tmp_path_factory.mktemp("errors"), token=TOKEN, upload_bytes=1 << 20) as running:
+        yield running
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8642", "http://127.0.0.1:99999", "http://127.0.0.1:http", "ftp://host"])

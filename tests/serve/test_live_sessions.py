@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from running_server import TOKEN, RunningServer, until
+from running_server import TOKEN, RunningServer, quiet_server, until
 from video_chunks import chunk, encoded
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -34,12 +34,10 @@ def sound(samples: np.ndarray, time_s: float, rate: int = 16000) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("live"), token=TOKEN, live=1)
-    yield running
-    assert running.get("/v1/timelines") == {"timelines": []}
-    assert running.files() == set()
-    running.stop()
-    assert "".join(running.output) == ""
+    with quiet_server(tmp_path_factory.mktemp("live"), token=TOKEN, live=1) as running:
+        yield running
+        assert running.get("/v1/timelines") == {"timelines": []}
+        assert running.files() == set()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from running_server import TOKEN, RunningServer, silence_wav, until
+from running_server import TOKEN, RunningServer, quiet_server, silence_wav, until
 
 from mien.errors import ArtefactError
 from mien.media.audio import SAMPLE_RATE, blocks
@@ -60,10 +60,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("page"), token=TOKEN, upload_bytes=1 << 20)
-    yield running
-    running.stop()
-    assert "".join(running.output) == ""
+    with quiet_server(tmp_path_factory.mktemp("page"), token=TOKEN, upload_bytes=1 << 20) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +258,7 @@ def test_a_report_that_is_deleted_elsewhere_stays_open(page: Page, server: Runni
 
 
 def test_a_recording_is_deleted_once(page: Page, server: RunningServer) -> None:
-    """While the server deletes it, its buttons ask for nothing: the server would answer that it has no such job."""
+    """While a recording is being deleted, its buttons send no requests, which the server would answer with 404."""
     opened(page, server)
     sound = {"name": "first.wav", "mimeType": "audio/wav", "buffer": silence_wav(0.5)}
     page.set_input_files("#chooser", [sound])

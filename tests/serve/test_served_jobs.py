@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import polars as pl
 import pytest
-from running_server import RunningServer, silence_wav, until
+from running_server import RunningServer, quiet_server, silence_wav, until
 
 import mien
 from mien.client import Rows
@@ -29,11 +29,8 @@ def clip(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("served"), workers=1)
-    yield running
-    running.stop()
-    assert running.process.returncode == 0
-    assert "".join(running.output) == ""
+    with quiet_server(tmp_path_factory.mktemp("served"), workers=1) as running:
+        yield running
 
 
 def test_client_returns_what_predict_does(server: RunningServer, clip: Path) -> None:

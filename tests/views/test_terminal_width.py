@@ -13,7 +13,7 @@ from mien.timeline.table import Timeline
 
 
 def lines_at(width: int, start_s: float = 0.0, info: dict[str, object] | None = None) -> list[str]:
-    """Happiness at .8 for ten seconds, then nothing for one, then Neutral at .5 for nine."""
+    """The summary of 20 s: Happiness for 10 s, no estimate for 1 s, Neutral for 9 s, each with confidence 0.8."""
     classes = np.repeat([4, 0], [110, 90])
     p = np.full((200, 8), 0.2 / 7)
     p[np.arange(200), classes] = 0.8

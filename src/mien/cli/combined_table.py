@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -31,45 +31,46 @@ def write(path: Path, timelines: Sequence[tuple[str, Path]]) -> list[str]:
     Raises:
         OutputError: the table cannot be written.
     """
-    whole = [(name, timeline) for name, timeline in timelines if is_whole(timeline)]
-    left_out = [name for name, timeline in timelines if (name, timeline) not in whole]
+    whole, left_out = [], []
+    for name, timeline in timelines:
+        if is_whole(timeline):
+            whole.append((name, timeline))
+        else:
+            left_out.append(name)
     if not whole:
         return left_out
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
             return left_out + _write_parquet(temporary, whole)
         with temporary.open("wb") as file:
-            is_csv = path.suffix == ".csv"
-            return left_out + _write_lines(file, whole, _csv_start if is_csv else _json_start, has_header=is_csv)
+            return left_out + _write_lines(file, whole, is_csv=path.suffix == ".csv")
 
 
-def _write_lines(
-    file: IO[bytes], timelines: Sequence[tuple[str, Path]], start_of: Callable[[str], bytes], *, has_header: bool
-) -> list[str]:
-    """Copy rows, each behind the name of its recording, as bytes: what a cell holds does not matter."""
+def _write_lines(file: IO[bytes], timelines: Sequence[tuple[str, Path]], *, is_csv: bool) -> list[str]:
+    """Copy rows as bytes, each behind the name of its recording. CSV has a header, JSON lines have none."""
     columns: list[str] = []
     left_out = []
     for name, path in timelines:
-        start = start_of(name)
+        start = _csv_start(name) if is_csv else _json_start(name)
         with path.open("rb") as rows:
             first = rows.readline().removeprefix(codecs.BOM_UTF8)
-            if not first and not has_header:
+            if not first and not is_csv:
                 continue  # a timeline without rows
             try:
-                own = first.decode().strip().split(",") if has_header else list(json.loads(first))
+                own = first.decode().strip().split(",") if is_csv else list(json.loads(first))
             except ValueError:
                 left_out.append(name)
                 continue
-            if has_header and not columns:
+            if is_csv and not columns:
                 file.write(f"{COLUMN},".encode() + first)
             columns = columns or own
             if own != columns:
                 left_out.append(name)
                 continue
-            if not has_header:
+            if not is_csv:
                 rows.seek(0)
             for row in rows:
-                file.write(start + (row if has_header else row.lstrip()[1:]))
+                file.write(start + (row if is_csv else row.lstrip()[1:]))
     return left_out
 
 

@@ -310,8 +310,8 @@ def _print_result(result: JobResult, *, brief: bool) -> None:
 
 
 def _brief_estimate(result: JobResult) -> str:
-    """The first subject in a few words: the two most frequent expressions, of a still the expression with its
-    confidence; else mean valence and arousal, else the highest two means of score tasks."""
+    """A short text on the first subject. For a picture, the expression and its confidence; otherwise the two most
+    frequent expressions. Without expressions, mean valence and arousal; without these, the two highest mean scores."""
     from mien.views.parts import parts_of
 
     first = result.summaries[0] if result.summaries else None

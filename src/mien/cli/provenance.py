@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mien import downloads, json_object, saved_state
 from mien.atomic import write_bytes
 from mien.cli.inputs import PROVENANCE, MediaJob
-from mien.timeline.whole_file import is_whole
+from mien.timeline.whole_file import SUFFIXES, is_whole
 
 if TYPE_CHECKING:
     from mien.timeline.table import Timeline
@@ -22,8 +22,6 @@ FORMAT = "mien-timeline-1"
 _version = cache(metadata.version)
 #: What decides the values of the rows: results that agree in all of it are equal.
 DECIDES = ("mien", "weights", "options")
-#: Suffixes of tables that mien reads again.
-TABLES = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,7 @@ def is_done(job: MediaJob, found: Mapping[str, Any], run: RunFacts, digest: str,
 
 def _is_there(path: Path) -> bool:
     """Whether a file of results exists; a table also has to be whole."""
-    return path.is_file() and (path.suffix not in TABLES or is_whole(path))
+    return path.is_file() and (path.suffix not in SUFFIXES or is_whole(path))
 
 
 def choose_folders(jobs: Sequence[MediaJob]) -> list[MediaJob]:

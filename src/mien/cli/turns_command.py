@@ -71,7 +71,10 @@ def turns(
 
 
 def _notes(table: Timeline, starts: list[float], unknown: int) -> list[str]:
-    """What may be wrong with the result. starts: of the turns, in seconds. unknown: turns without a person."""
+    """Notes on turns without an estimate, and on a transcript that does not fit the timeline.
+
+    starts: start of each turn, seconds. unknown: number of turns whose speaker is not in view.
+    """
     if not starts:
         return ["the transcript has no turns"]
     if not len(table):

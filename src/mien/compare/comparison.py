@@ -110,7 +110,7 @@ def _people(
 def _check_people(
     given: Sequence[Mapping[str, Timeline]], sides: Sequence[Mapping[str, list[Person]]], options: Options
 ) -> None:
-    """Raises ConfigError: a side that is given has nobody."""
+    """Check that each side that was given has at least one person. Raises ConfigError."""
     for name, timelines, side in zip(options.names, given, sides, strict=True):
         if not timelines or any(side.values()):
             continue
@@ -188,7 +188,7 @@ def _agreement(
             remedy="Compare timelines of the same recordings, with the same kind of estimate.",
         )
     if 1 < len(parts) < FEW_GROUPS:
-        notes.append(f"with {len(parts)} recordings, intervals are too narrow ({FEW_GROUPS} and more are enough)")
+        notes.append(_too_narrow(f"{len(parts)} recordings"))
     if len(parts) == 1:
         notes.append("one recording gives no intervals: its moments are not independent of each other")
     named = {part.recording for part in parts}
@@ -267,7 +267,7 @@ def _groups(
             raise ConfigError(
                 f"{name} has no estimate in any recording: {_some(own)}",
                 follows="Nothing was compared.",
-                remedy="Give timelines with estimates; a --baseline that lasts as long as a recording leaves nothing.",
+                remedy="Give timelines that have estimates, and a --baseline that is shorter than the recordings.",
             )
     contrasts = groups.contrast_groups(values[0], values[1], paired=options.paired)
     unit, units = ("recording", "recordings") if options.people is None else ("person", "people")
@@ -297,7 +297,11 @@ def _few(sizes: int | tuple[int, int], units: str) -> str:
     if least >= FEW_GROUPS:
         return ""
     p = f", and p cannot be below {smallest:.3f} before correction" if smallest > 0.01 else ""
-    return f"with {what}, intervals are too narrow ({FEW_GROUPS} and more are enough){p}"
+    return _too_narrow(what) + p
+
+
+def _too_narrow(what: str) -> str:
+    return f"with {what}, intervals are too narrow ({FEW_GROUPS} and more are enough)"
 
 
 def _by_person(

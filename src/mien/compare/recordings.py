@@ -105,8 +105,8 @@ def recording_name(path: Path) -> str:
 
 
 def matching_name(name: str, known: Container[str]) -> str:
-    """The known recording that a table means by a name, which may be that of its file: `clip` for `clip.mp4`. The name
-    itself if none is known."""
+    """Find the recording that a name in a user's table refers to, with or without the suffix of a file (`clip.mp4` for
+    `clip`). Returns the name unchanged if no recording fits."""
     stem = recording_name(Path(name)) if name else name
     return stem if name not in known and stem in known else name
 

@@ -197,7 +197,7 @@ def _open(address: Address, title: str) -> InputContainer:
         raise MediaError(
             f"{title} cannot be opened ({reason})",
             follows="No pictures and no sound were read.",
-            remedy="Check the address and the network, and that the server sends video or sound there."
+            remedy="Check the address and the network, and whether the address delivers video or sound."
             if "://" in address.name
             else "Check the name and the cable, and that no other program uses it; `mien live --devices` lists the "
             "cameras and microphones of this computer.",

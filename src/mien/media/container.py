@@ -117,7 +117,7 @@ def check_file(path: Path) -> Path:
 
 
 def _missing(path: Path) -> MediaError:
-    """The error of a path without a file: an address, a link to nothing, or a wrong name."""
+    """MediaError for a path where no file is: an address, a link whose target is missing, or a wrong name."""
     if match := re.match(r"(https?|rtsps?|rtmp|ftp|srt|udp):[/\\]", str(path)):
         return MediaError(
             f"{printable(path.name.partition('?')[0])} is an address ({match[1]}:), not a file.",

@@ -18,8 +18,6 @@ from mien.records import Stream
 #: tracker or a pause between words, and stays below half a second, the length of the shortest expressions (Ekman and
 #: Friesen 1969: half a second to four), so that the expression before the gap may still be there.
 ABSENT_AFTER_S = 0.4
-#: Rows that are interpolated at once, in float64: of an hour of video they would take 30 MB.
-_AT_ONCE = 16_384
 
 
 def is_near(evidence: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -59,9 +57,7 @@ def rows_from_tokens(
         times: `(row,)` seconds. seen: `(row,)` bool, see `is_near`.
     """
     values = np.where(supported[:, None], values, np.nan)
-    rows = np.empty((len(times), values.shape[1]), np.float32)
-    for part in (slice(start, start + _AT_ONCE) for start in range(0, len(times), _AT_ONCE)):
-        rows[part] = clock.interpolate(values, token_times, times[part])
+    rows = clock.interpolate(values, token_times, times, dtype=np.float32)
     is_known = np.isfinite(rows).any(axis=1)
     gaps, known = np.flatnonzero(seen & ~is_known), np.flatnonzero(is_known)
     if len(known):

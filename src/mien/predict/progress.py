@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Shortest time in seconds between two calls of a progress callback, and between two computations of provisional rows.
 PROGRESS_EVERY_S, ROWS_EVERY_S = 0.1, 1.0
-#: Provisional rows take this share of the processor time of the process at most. Our choice.
+#: Largest share of the processor time of this process that is spent on provisional rows. Our choice.
 ROWS_SHARE = 0.05
 
 
@@ -59,7 +59,7 @@ class PartialRows:
             return
         if (model := self._model()) is None:
             return
-        import polars  # noqa: F401 - before the time is taken, because the result needs it too
+        import polars  # noqa: F401 - 50 MB, so not earlier; not counted below, because the result needs it too
 
         start_s = time.thread_time()
         context_s = max(settings.window_s for settings in all_settings(model))
@@ -77,7 +77,7 @@ class PartialRows:
 
     def _rows(self, model: StreamModel, part: MediaPart, stop_s: float) -> pl.DataFrame:
         """The rows after the last ones and before `stop_s`, with times, frames and subjects of the recording."""
-        import polars as pl  # not before there are rows: it takes 50 MB
+        import polars as pl
 
         from mien.predict.rows import timeline_rows
 

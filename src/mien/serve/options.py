@@ -40,7 +40,8 @@ def job_options(
     stop_s: Annotated[float | None, Query(allow_inf_nan=False, gt=0, description="Second to end before.")] = None,
     report: Annotated[bool, Query(description="Write the report with the recording in it.")] = False,
 ) -> JobOptions:
-    """Options of a job from a query. Raises RequestError (422) for unknown ones and those that exclude each other."""
+    """Read the options of a job from a query. Raises RequestError (422) for options that are unknown or exclude each
+    other."""
     models = service.settings.models
     problem = None
     known = [field.name for field in fields(JobOptions)]

@@ -21,7 +21,7 @@ _BLOCK = len(_MAGIC) + hashlib.sha256().digest_size
 #: A Parquet file ends with the length of its footer, 4 bytes, and these.
 _END = b"PAR1"
 _TAIL = 4 + len(_END)
-#: Bytes at the end of a file in which `KEY` is looked for.
+#: Number of bytes at the end of a file that are searched for `KEY`.
 _SEARCHED = 1 << 20
 
 

@@ -24,7 +24,7 @@ UNREADABLE = (
 def read_file(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Table of a timeline's file, unchecked, and `classes`, `media`, `notes` and `info`, which only Parquet stores.
 
-    path: its suffix is one of `SUFFIXES`.
+    path: its suffix is one of `mien.timeline.whole_file.SUFFIXES`.
 
     Raises: the types of `UNREADABLE`.
     """
@@ -77,5 +77,3 @@ def _read_parquet(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 
 _READERS = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
-#: Suffixes of files that `read_file` reads.
-SUFFIXES = tuple(_READERS)

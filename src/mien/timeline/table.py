@@ -22,8 +22,9 @@ from mien.timeline import parquet_digest
 from mien.timeline.class_names import check_classes
 from mien.timeline.columns import DECIMALS, QUALITY, SPEECH, schema
 from mien.timeline.possible import check_possible
-from mien.timeline.read_file import KEY, SUFFIXES, UNREADABLE, read_file
+from mien.timeline.read_file import KEY, UNREADABLE, read_file
 from mien.timeline.summary import EVIDENCE, summarise
+from mien.timeline.whole_file import SUFFIXES
 
 if TYPE_CHECKING:
     import pandas

@@ -1,4 +1,4 @@
-"""Whether the file of a table is whole, found without parsing it."""
+"""Check that the file of a table is complete and undamaged, without parsing it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from pathlib import Path
 
 from mien.timeline import parquet_digest
 
+#: Suffixes of the tables that mien writes and reads.
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+
 
 def check_whole(path: Path) -> None:
     """Raise OSError, or ValueError for a truncated file and for a Parquet file with a changed byte.
 
-    path: its suffix is .csv, .jsonl or .parquet. Text ends with a line break, which mien always writes.
+    path: its suffix is one of `SUFFIXES`. Text ends with a line break, which mien always writes.
     """
     if path.suffix.lower() == ".parquet":
         parquet_digest.verify(path)

@@ -19,7 +19,7 @@ from mien.views.palette import class_colours
 from mien.views.parts import Parts, choose_parts
 from mien.views.words import count, format_time, people_in
 
-#: Characters of a bar for a share of 100 %: the longest that leaves room for the stretches beside the shares.
+#: Lengths of the bar of 100 %, in characters. The first that leaves room for the stretches beside the shares is used.
 BARS = (16, 12, 8)
 
 
